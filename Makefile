@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: train test check bench docs clean
+
+# Trains GML (teacher, then student) and plain cross-entropy on the built-in digits.
+train: $(READY)
+	$(BIN)/longtail train digits-lt --method ce --out runs/digits-ce --resume
+	$(BIN)/longtail train digits-lt --method gml --out runs/digits-gml --resume
+	$(BIN)/longtail report runs/digits-gml runs/digits-ce --out runs/digits.html
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf .venv runs

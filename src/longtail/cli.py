@@ -1,0 +1,134 @@
+"""The command line: train, evaluate, predict, report, list."""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ABOUT = "Train, adapt and judge classifiers when most classes are rare."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0 done, 1 failed, 2 a wrong command or input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = _show_warning
+    try:
+        if words[:1] == ["train"]:  # its options depend on data and method: its own parser
+            return _train(words[1:])
+        parsed = _parser().parse_args(words)
+        command: Callable[[argparse.Namespace], int] = parsed.command
+        return command(parsed)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"longtail: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        print("longtail: stopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="longtail", description=ABOUT)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train on a data set, a folder or a table; see train --help")
+
+    target_help = "class mix to predict for: uniform, source (the training mix), or a file"
+    evaluate = commands.add_parser("evaluate", help="judge a run's test predictions again")
+    evaluate.add_argument("run", type=Path, help="run folder")
+    evaluate.add_argument("--target-prior", metavar="PRIOR", help=target_help)
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(command=_evaluate)
+
+    predict = commands.add_parser("predict", help="classify image files")
+    predict.add_argument("run", type=Path, help="run folder")
+    predict.add_argument("files", nargs="+", type=Path, help="image files or folders of them")
+    predict.add_argument("--target-prior", metavar="PRIOR", help=target_help)
+    predict.add_argument("--top", type=int, default=5, help="classes to list an image (default 5)")
+    predict.add_argument("--out", type=Path, required=True, help="CSV file to write")
+    predict.set_defaults(command=_predict)
+
+    report = commands.add_parser("report", help="one page that shows runs side by side")
+    report.add_argument("runs", nargs="+", type=Path, help="run folders")
+    report.add_argument("--out", type=Path, help="page; report.html of the first run if not given")
+    report.set_defaults(command=_report)
+
+    known = commands.add_parser("list", help="methods, backbones, views, data sets, recipes")
+    known.set_defaults(command=_list)
+    return parser
+
+
+def _train(words: list[str]) -> int:
+    from longtail.api import start
+    from longtail.report import print_table
+    from longtail.settings import from_arguments, to_config
+
+    parsed = from_arguments(words)
+    run = start(to_config(parsed), parsed.out, parsed.resume)
+    print_table([{"run": run.folder.as_posix(), **run.metrics}])
+    print(f"report: {run.folder / 'report.html'}")
+    return 0
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from longtail.api import evaluate
+    from longtail.report import print_table
+
+    figures = evaluate(parsed.run, parsed.target_prior)
+    if parsed.json:
+        print(json.dumps(figures, indent=1))
+    else:
+        print_table([{"run": parsed.run.as_posix(), **figures}])
+    return 0
+
+
+def _predict(parsed: argparse.Namespace) -> int:
+    from longtail.api import predict
+
+    rows = predict(parsed.run, parsed.files, parsed.target_prior, top=parsed.top, out=parsed.out)
+    print(f"{len(rows)} images classified: {parsed.out}")
+    return 0
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from longtail.api import report
+    from longtail.report import print_table
+    from longtail.training import Run
+
+    path = report(parsed.runs, parsed.out)
+    print_table([{"run": run.as_posix(), **Run(run).metrics} for run in parsed.runs])
+    print(f"report: {path}")
+    return 0
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    from longtail.augment import view_names
+    from longtail.data import SOURCES
+    from longtail.methods import method_names
+    from longtail.models import backbone_names
+    from longtail.recipes import RECIPES
+
+    sections: dict[str, dict[str, Any]] = {
+        "methods (--method)": method_names(),
+        "backbones (--backbone; any timm name too)": backbone_names(),
+        "views (--views)": view_names(),
+        "data (DATA)": SOURCES,
+    }
+    for title, entries in sections.items():
+        print(title)
+        for name, entry in entries.items():
+            text = entry if isinstance(entry, str) else (entry.__doc__ or "").split("\n\n")[0]
+            print(f"  {name:<16} {' '.join(text.split())}")
+    print("recipes (settings of a paper, taken by themselves for their data and method)")
+    for recipe in RECIPES:
+        print(f"  {recipe.command}\n    cost: {recipe.cost}; expected: {recipe.expected}")
+    return 0
+
+
+def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
+    print(f"longtail: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

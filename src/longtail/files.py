@@ -1,0 +1,44 @@
+"""Files that are written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path; what was written there replaces `path` only once it is whole.
+
+    The file is flushed to the disk and renamed, so a reader sees the old file or the new one, and
+    a kill or a full disk leaves the old one.
+
+    Raises:
+        OSError: when the file cannot be written; it names `path` and the reason.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> with whole_file(target) as part:
+        ...     _ = part.write_text("all of it")
+        >>> target.read_text()
+        'all of it'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,48 @@
+"""What every backbone is: images in, features out, with the normalisation that it expects."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+class Backbone(nn.Module, ABC):
+    """Turns a batch of images into a batch of feature vectors.
+
+    A backbone is given pictures as they are and normalises them itself, so that training,
+    prediction and an exported file cannot disagree.
+
+    Args:
+        num_features: width of the feature vector, D.
+        mean: mean of each channel, in units of the range [0, 1].
+        std: standard deviation of each channel, in the same units.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, num_features: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.num_features = num_features
+        std_tensor = torch.tensor(std).view(1, 3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * std_tensor), persistent=False)
+        shift = -torch.tensor(mean).view(1, 3, 1, 1) / std_tensor
+        self.register_buffer("shift", shift, persistent=False)
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Features (B, D) of normalised images (B, 3, H, W)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of images.
+
+        Args:
+            images: (B, 3, H, W), levels 0 to 255, uint8 or any floating type.
+
+        Returns: (B, D) features.
+        """
+        pictures = images.contiguous(memory_format=torch.channels_last)
+        return self.encode(torch.addcmul(self.shift, pictures.to(self.scale.dtype), self.scale))

@@ -1,0 +1,70 @@
+"""Backbones and heads by name."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+
+from torch import nn
+
+from longtail.models.backbone import Backbone
+from longtail.models.heads import CosineHead, LinearHead
+from longtail.models.timm_backbone import TimmBackbone
+
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": LinearHead, "cosine": CosineHead}
+
+
+def backbone_names() -> dict[str, Callable[[], Backbone]]:
+    """The package's own backbones: every function that `longtail.models` exports to make one."""
+    models = importlib.import_module("longtail.models")
+    exported = {name: getattr(models, name) for name in models.__all__}
+    return {
+        name: make
+        for name, make in exported.items()
+        if inspect.isfunction(make)
+        and inspect.isclass(made := make.__annotations__.get("return"))
+        and issubclass(made, Backbone)
+        and not inspect.signature(make).parameters
+    }
+
+
+def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
+    """Makes a backbone: one of the package's own, or one of timm's.
+
+    Args:
+        name: a name of `backbone_names`, the import path of a function or class of your own that
+            makes one (`package.module.Name`), or a timm model name.
+        pretrained: with weights from elsewhere; only timm's models have any.
+
+    Raises:
+        ValueError: when nobody knows the name, or there are no pretrained weights to be had.
+    """
+    own = backbone_names()
+    if name in own:
+        if pretrained:
+            raise ValueError(f"backbone {name!r} has no pretrained weights; --pretrained false")
+        return own[name]()
+    if "." in name:
+        module, _, attribute = name.rpartition(".")
+        try:
+            make = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError):
+            make = None  # timm names a set of weights behind a dot: resnet50.a1_in1k
+        if make is not None:
+            backbone = make()
+            if not isinstance(backbone, Backbone):
+                raise ValueError(
+                    f"backbone {name!r} must make a longtail.models.Backbone, got {type(backbone)}"
+                )
+            return backbone
+    return TimmBackbone(name, pretrained)
+
+
+def create_head(name: str, num_features: int, num_classes: int) -> nn.Module:
+    """Makes a classifier head, `linear` or `cosine`.
+
+    Raises:
+        ValueError: when the name is another.
+    """
+    if name not in HEADS:
+        raise ValueError(f"head must be one of {sorted(HEADS)}, got {name!r}")
+    return HEADS[name](num_features, num_classes)

@@ -1,0 +1,83 @@
+"""What stands on a backbone: classifiers, projections, and the two together."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from longtail.models.backbone import Backbone
+
+
+class LinearHead(nn.Linear):
+    """Linear classifier: logits = features W^T + b."""
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes)
+        nn.init.kaiming_normal_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class CosineHead(nn.Module):
+    """Cosine classifier: logits = scale * cos(features, weight of the class).
+
+    Args:
+        num_features: width of the features, D.
+        num_classes: number of classes, C.
+        scale: inverse of the temperature of the logits.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
+        nn.init.kaiming_normal_(self.weight)
+        self.scale = scale
+
+    def cosine(self, features: Tensor) -> Tensor:
+        """Cosines (B, C), in [-1, 1], of features (B, D)."""
+        return F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of features (B, D)."""
+        return self.scale * self.cosine(features)
+
+
+class Projection(nn.Sequential):
+    """Two-layer projection onto the unit sphere: linear, batch norm, ReLU, linear, unit norm.
+
+    Args:
+        num_features: width of the input, D.
+        hidden: width between the layers.
+        width: width of the embedding, E.
+    """
+
+    def __init__(self, num_features: int, hidden: int, width: int) -> None:
+        super().__init__(
+            nn.Linear(num_features, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, width),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Unit-norm embeddings (B, E) of features (B, D)."""
+        for layer in self:
+            features = layer(features)
+        return F.normalize(features, dim=-1)
+
+
+class ImageClassifier(nn.Module):
+    """A backbone and a head: what a trained run leaves for prediction.
+
+    Args:
+        backbone: images to features.
+        head: features to logits.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of images (B, 3, H, W), levels 0 to 255."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits

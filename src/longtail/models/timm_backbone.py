@@ -1,0 +1,54 @@
+"""Backbones from timm, by its names."""
+
+from typing import Any
+
+from torch import Tensor
+
+from longtail.models.backbone import Backbone
+
+
+class TimmBackbone(Backbone):
+    """A timm model without its classifier, with the normalisation it was trained with.
+
+    Args:
+        name: a timm model name, such as `resnet50` or `vit_base_patch16_224`.
+        pretrained: load the weights that timm names for it.
+
+    Raises:
+        ValueError: when timm is not installed or does not know the name, or the weights cannot
+            be had.
+    """
+
+    def __init__(self, name: str, pretrained: bool = False) -> None:
+        model = _create(name, pretrained)
+        config: dict[str, Any] = model.pretrained_cfg
+        super().__init__(model.num_features, config["mean"], config["std"])
+        self.model = model
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Features (B, D) of normalised images (B, 3, H, W)."""
+        features: Tensor = self.model(images)
+        return features
+
+
+def _create(name: str, pretrained: bool) -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise ValueError(
+            f"backbone {name!r} is not one of longtail's own and timm is not installed: "
+            "pip install 'longtail[timm]'"
+        ) from None
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
+        raise ValueError(f"backbone {name!r} is neither one of longtail's own nor of timm's {near}")
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:  # whatever the hub's client raises: no network, no such weights
+        if not pretrained:
+            raise
+        raise ValueError(
+            f"the pretrained weights of {name!r} could not be had: {error}. "
+            "They come from timm's hub and need a network or a filled cache; "
+            "--pretrained false trains from scratch"
+        ) from error

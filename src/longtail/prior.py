@@ -1,0 +1,130 @@
+"""The class prior: how many samples each class has, as a value that everything else takes."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+MANY = 100
+FEW = 20
+
+
+class ClassPrior:
+    """Training counts of each class and what follows from them.
+
+    Nothing else in the package counts labels: losses, queues, samplers, adjustment, metrics and
+    reports all take this value.
+
+    Args:
+        counts: (num_classes,), samples of each class, every one above zero. Pixel counts and other
+            fractional masses are allowed.
+
+    Attributes:
+        counts: (num_classes,), as given: int64 for whole counts, else float64.
+        probabilities: (num_classes,), float64, sums to 1.
+        log_prior: (num_classes,), float64, natural logarithm of `probabilities`. Float64 so that
+            nothing is lost; every loss casts it to the type that it computes in.
+        imbalance: largest count over smallest, 1 or more.
+
+    Raises:
+        ValueError: when `counts` is empty, not one-dimensional, not finite, or has a class with no
+            sample.
+
+    Example:
+        >>> prior = ClassPrior([500, 50, 5])
+        >>> prior.imbalance
+        100.0
+        >>> {name: classes.tolist() for name, classes in prior.groups().items()}
+        {'many': [0], 'medium': [1], 'few': [2]}
+    """
+
+    counts: Tensor
+    probabilities: Tensor
+    log_prior: Tensor
+
+    def __init__(self, counts: ArrayLike | Tensor | Sequence[float]) -> None:
+        values = torch.as_tensor(np.asarray(counts.cpu() if isinstance(counts, Tensor) else counts))
+        if values.ndim != 1 or len(values) == 0:
+            raise ValueError(
+                f"counts of ClassPrior must be a non-empty vector (num_classes,), "
+                f"got shape {tuple(values.shape)}"
+            )
+        if not torch.isfinite(values.double()).all():
+            raise ValueError(f"counts of ClassPrior must be finite, got {values.tolist()}")
+        empty = (values <= 0).nonzero().flatten().tolist()
+        if empty:
+            got = [values[c].item() for c in empty[:5]]
+            more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+            raise ValueError(
+                f"counts of ClassPrior must be above zero for every class, got {got} "
+                f"for class {empty[:5]}{more}"
+            )
+        whole = not values.is_floating_point() or bool((values == values.round()).all())
+        self.counts = values.long() if whole else values.double()
+        self.probabilities = self.counts.double() / self.counts.double().sum()
+        self.log_prior = self.counts.double().log() - self.counts.double().sum().log()
+
+    @classmethod
+    def from_labels(cls, labels: ArrayLike | Tensor, num_classes: int | None = None) -> Self:
+        """Counts the labels of a training set.
+
+        Args:
+            labels: (samples,), class index of each sample.
+            num_classes: number of classes; the largest label plus one when not given.
+
+        Raises:
+            ValueError: when a label is no class index, or a class has no sample.
+
+        Example:
+            >>> ClassPrior.from_labels([0, 0, 1]).counts.tolist()
+            [2, 1]
+        """
+        values = torch.as_tensor(np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels))
+        if values.ndim != 1 or len(values) == 0:
+            raise ValueError(
+                f"labels of ClassPrior must be a non-empty vector, got shape {tuple(values.shape)}"
+            )
+        if values.is_floating_point() and not bool((values == values.round()).all()):
+            raise ValueError("labels of ClassPrior must be whole class indices, got fractions")
+        values = values.long()
+        limit = num_classes if num_classes is not None else int(values.max()) + 1
+        wrong = values[(values < 0) | (values >= limit)]
+        if len(wrong):
+            raise ValueError(
+                f"labels of ClassPrior must lie in [0, {limit}), got {wrong[:5].tolist()}"
+            )
+        return cls(torch.bincount(values, minlength=limit))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.counts)
+
+    @property
+    def imbalance(self) -> float:
+        """Largest count over the smallest one."""
+        return float(self.counts.max() / self.counts.min())
+
+    def groups(self, many: float = MANY, few: float = FEW) -> dict[str, Tensor]:
+        """Class indices of the many (count > `many`), medium and few (count < `few`) groups.
+
+        Returns: name to int64 class indices, ascending; a group without a class is empty.
+        """
+        head, tail = self.counts > many, self.counts < few
+        masks = {"many": head, "medium": ~(head | tail), "few": tail & ~head}
+        return {name: mask.nonzero().flatten() for name, mask in masks.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClassPrior) and torch.equal(self.counts, other.counts)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.counts.tolist()))
+
+    def __repr__(self) -> str:
+        return (
+            f"ClassPrior(num_classes={self.num_classes}, total={self.counts.sum().item()}, "
+            f"imbalance={self.imbalance:g})"
+        )

@@ -1,0 +1,147 @@
+"""From a command line, a YAML file or keyword arguments to the settings of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from longtail.data import DataConfig
+from longtail.losses import ClassificationLoss
+from longtail.methods import PlainClassifier, find_method
+from longtail.recipes import find_recipe
+from longtail.training import Config
+
+GIVEN_ELSEWHERE = {"prior", "backbone", "teacher", "loss"}
+SWITCHES = {"--resume", "--help", "-h", "--print_config"}
+
+
+def make_parser(source: str, method: str) -> ArgumentParser:
+    """The typed parser for one data set and one method; its defaults are the recipe's.
+
+    Raises:
+        ValueError: when nobody knows the method.
+    """
+    parser = ArgumentParser(
+        prog="longtail train",
+        description=f"Train {method} on {source}.",
+        usage="longtail train DATA [--method NAME] [options]",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file of settings; others override it."
+    )
+    parser.add_argument(
+        "--out", type=str | None, help="Run folder; runs/DATA-METHOD-... if not given."
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="Go on with the run that --out holds."
+    )
+    parser.add_class_arguments(Config, None, skip={"method"}, sub_configs=False)
+    parser.add_argument(
+        "--method.name", type=str, help="One of `longtail list`, or an import path."
+    )
+    found = find_method(method)
+    if issubclass(found, ClassificationLoss):
+        parser.add_class_arguments(found, "method.loss", skip=GIVEN_ELSEWHERE)
+        parser.add_class_arguments(PlainClassifier, "method", skip=GIVEN_ELSEWHERE)
+    else:
+        parser.add_class_arguments(found, "method", skip=GIVEN_ELSEWHERE)
+    parser.set_defaults(_flat(find_recipe(source, method).settings))
+    parser.set_defaults({"data.source": source, "method.name": method})
+    return parser
+
+
+def from_arguments(arguments: Sequence[str]) -> Namespace:
+    """Parses what follows `longtail train` on the command line.
+
+    Raises:
+        ValueError: for an option or a value that cannot be; the message names it.
+    """
+    words, source, method = _read_ahead(arguments)
+    parser = make_parser(source, method)
+    try:
+        return parser.parse_args(words)
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
+
+
+def from_keywords(
+    data: str | Mapping[str, Any], method: str | Mapping[str, Any], **settings: Any
+) -> Namespace:
+    """The same from Python: nested mappings as in `config.yaml`, a name alone standing for its own.
+
+    Raises:
+        ValueError: for a setting or a value that cannot be; the message names it.
+    """
+    data = {"source": data} if isinstance(data, str) else dict(data)
+    method = {"name": method} if isinstance(method, str) else dict(method)
+    parser = make_parser(data["source"], method["name"])
+    try:
+        return parser.parse_object({"data": data, "method": method, **settings})
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
+
+
+def to_config(parsed: Namespace) -> Config:
+    """The settings of a run out of what was parsed."""
+    settings = parsed.as_dict()
+    for name in ("config", "out", "resume"):
+        settings.pop(name, None)
+    return Config(**{**settings, "data": DataConfig(**settings["data"])})
+
+
+def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str]:
+    """Data set and method, which decide what the parser knows, and the words in its own terms."""
+    words: list[str] = []
+    given: dict[str, str] = {}
+    config: dict[str, Any] = {}
+    rest = iter(arguments)
+    for word in rest:
+        if not word.startswith("-"):
+            name, value = "--data.source", word
+        elif word in SWITCHES or word.startswith("--print_config"):
+            words.append(word)
+            continue
+        else:
+            name, equals, value = word.partition("=")
+            if not equals:
+                value = next(rest, "")
+        name = "--method.name" if name == "--method" else name
+        given[name] = value
+        words.append(f"{name}={value}")
+        if name == "--config":
+            config = _read_yaml(value)
+    source = given.get("--data.source") or config.get("data", {}).get("source")
+    method = given.get("--method.name") or config.get("method", {}).get("name") or "gml"
+    if not source:
+        if {"--help", "-h"} & set(words):
+            return words, "DATA", method
+        raise ValueError(
+            "longtail train needs DATA: digits-lt, cifar10-lt, cifar100-lt, a folder of images "
+            "or a table of paths and labels (longtail list shows all)"
+        )
+    return words, source, method
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"config {path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"config {path} must hold settings (name: value), got {content!r}")
+    return content
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names for the parser; the teacher's stage is one value to it."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and name != "teacher_stage":
+            flat |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat

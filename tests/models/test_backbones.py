@@ -1,0 +1,114 @@
+import pytest
+import torch
+from torch import nn
+
+from longtail.models import (
+    Backbone,
+    CifarResNet,
+    CosineHead,
+    ImageClassifier,
+    Projection,
+    backbone_names,
+    create_backbone,
+    create_head,
+    update_ema,
+)
+
+
+@pytest.mark.parametrize("name", backbone_names())
+def test_features_of_every_backbone(name: str) -> None:
+    backbone = create_backbone(name).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    features = backbone(images)
+    assert features.shape == (2, backbone.num_features)
+    assert torch.isfinite(features).all()
+    torch.testing.assert_close(backbone(images.float()), features)
+
+
+def test_every_backbone_has_a_line_for_the_list() -> None:
+    assert all((make.__doc__ or "").strip() for make in backbone_names().values())
+    assert {"resnet32", "resnet56", "smallnet"} <= set(backbone_names())
+
+
+@pytest.mark.parametrize(
+    ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.73)]
+)
+def test_cifar_resnets_have_the_size_of_the_paper(depth: int, millions: float) -> None:
+    size = sum(p.numel() for p in CifarResNet(depth).parameters()) / 1e6
+    assert round(size, 2) == millions
+
+
+def test_option_a_shortcut_has_no_parameters_and_pads_evenly() -> None:
+    net = CifarResNet(8)
+    block = net.blocks[1]  # the first of the second stage: 16 to 32 channels, stride 2
+    for conv in (block.conv1, block.conv2):
+        nn.init.zeros_(conv.weight)
+    block.eval()
+    x = torch.rand(1, 16, 4, 4)
+    out = block(x)
+    torch.testing.assert_close(out[:, 8:24], x[:, :, ::2, ::2])
+    assert out[:, :8].abs().max() == 0
+    assert out[:, 24:].abs().max() == 0
+
+
+def test_backbone_normalises_as_its_mean_and_deviation_say() -> None:
+    class Identity(Backbone):
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3))
+
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    expected = (images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(Identity(3, mean, std)(images), expected.mean((2, 3)))
+
+
+def test_depth_must_fit() -> None:
+    with pytest.raises(ValueError, match=r"depth .* 6n \+ 2 .* got 33"):
+        CifarResNet(33)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ValueError, match="nosuchnet"):
+        create_backbone("nosuchnet")
+    with pytest.raises(ValueError, match=r"must be one of .*cosine.*got 'oblique'"):
+        create_head("oblique", 4, 2)
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        create_backbone("resnet32", pretrained=True)
+
+
+def test_backbone_by_import_path() -> None:
+    assert isinstance(create_backbone("longtail.models.resnet20"), CifarResNet)
+
+
+def test_timm_backbone_by_name() -> None:
+    pytest.importorskip("timm")
+    backbone = create_backbone("resnet10t")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert backbone(images).shape == (2, backbone.num_features)
+
+
+def test_cosine_head_knows_only_the_direction() -> None:
+    head = CosineHead(5, 3, scale=30.0)
+    features = torch.randn(4, 5)
+    torch.testing.assert_close(head(features), head(7 * features))
+    torch.testing.assert_close(head(head.weight.detach()).diagonal(), torch.full((3,), 30.0))
+
+
+def test_projection_lies_on_the_sphere() -> None:
+    embeddings = Projection(6, 8, 4)(torch.randn(10, 6))
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(10))
+
+
+def test_classifier_gradients_reach_the_backbone() -> None:
+    model = ImageClassifier(create_backbone("smallnet"), create_head("linear", 64, 3))
+    model(torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_ema_leaves_the_buffers_alone() -> None:
+    average, model = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(model.weight, 3.0)
+    model.running_mean.fill_(9.0)
+    update_ema(average, model, decay=0.9)
+    torch.testing.assert_close(average.weight.detach(), torch.full((2,), 1.2))
+    assert average.running_mean.abs().max() == 0
