@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail.settings import from_keywords, to_config
-from longtail.training import Config, Run, judge, train_run
+from longtail.training import Classified, Config, Run, judge, predict_files, train_run
 
 
 def train(
@@ -65,6 +65,29 @@ def evaluate(run: str | Path | Run, target_prior: str | None = None) -> dict[str
     """
     run = run if isinstance(run, Run) else Run(run)
     return judge(run.predictions(), target_prior)
+
+
+def predict(
+    run: str | Path | Run,
+    files: Sequence[str | Path],
+    target_prior: str | None = None,
+    *,
+    out: str | Path | None = None,
+    top: int = 5,
+) -> Classified:
+    """Classifies image files with a run's model.
+
+    Args:
+        run: run folder.
+        files: image files, and folders that are searched for them.
+        target_prior: as for `evaluate`.
+        out: CSV file to write: path, class, probability, and the next classes up to `top`.
+        top: classes listed for an image.
+    """
+    classified = predict_files(run if isinstance(run, Run) else Run(run), files, target_prior)
+    if out is not None:
+        classified.write(Path(out), top)
+    return classified
 
 
 def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:

@@ -103,8 +103,8 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _list(parsed: argparse.Namespace) -> int:
-    from longtail.augment import view_names
-    from longtail.data import SOURCES
+    from longtail.augment import VIEWS
+    from longtail.data import BUILT_IN
     from longtail.methods import method_names
     from longtail.models import backbone_names
     from longtail.recipes import RECIPES
@@ -112,8 +112,8 @@ def _list(parsed: argparse.Namespace) -> int:
     sections: dict[str, dict[str, Any]] = {
         "methods (--method)": method_names(),
         "backbones (--backbone; any timm name too)": backbone_names(),
-        "views (--views)": view_names(),
-        "data (DATA)": SOURCES,
+        "views (--views)": VIEWS,
+        "data (DATA)": BUILT_IN,
     }
     for title, entries in sections.items():
         print(title)

@@ -77,6 +77,11 @@ class ImageClassifier(nn.Module):
         self.backbone = backbone
         self.head = head
 
+    @property
+    def head_name(self) -> str:
+        """The name that `create_head` makes this head by."""
+        return "cosine" if isinstance(self.head, CosineHead) else "linear"
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of images (B, 3, H, W), levels 0 to 255."""
         logits: Tensor = self.head(self.backbone(images))

@@ -1,0 +1,77 @@
+"""Augmentation of whole batches on the device: batched operations, policies, views, mixing."""
+
+from longtail.augment.batched import Operation
+from longtail.augment.colour import (
+    autocontrast,
+    brightness,
+    contrast,
+    equalize,
+    greyscale,
+    hue,
+    invert,
+    posterize,
+    saturation,
+    solarize,
+)
+from longtail.augment.filters import gaussian_blur, sharpness
+from longtail.augment.geometry import (
+    affine,
+    affine_matrix,
+    crop,
+    cutout,
+    flip,
+    resized_crop,
+)
+from longtail.augment.mix import CutMix, Mixed, Mixup
+from longtail.augment.policies import AutoAugment, RandAugment, SimAugment
+from longtail.augment.transforms import (
+    ColorJitter,
+    Cutout,
+    RandomAffine,
+    RandomBlur,
+    RandomCrop,
+    RandomFlip,
+    RandomGreyscale,
+    RandomResizedCrop,
+)
+from longtail.augment.views import VIEWS, View, make_views, named_view
+
+__all__ = [
+    "VIEWS",
+    "AutoAugment",
+    "ColorJitter",
+    "CutMix",
+    "Cutout",
+    "Mixed",
+    "Mixup",
+    "Operation",
+    "RandAugment",
+    "RandomAffine",
+    "RandomBlur",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomGreyscale",
+    "RandomResizedCrop",
+    "SimAugment",
+    "View",
+    "affine",
+    "affine_matrix",
+    "autocontrast",
+    "brightness",
+    "contrast",
+    "crop",
+    "cutout",
+    "equalize",
+    "flip",
+    "gaussian_blur",
+    "greyscale",
+    "hue",
+    "invert",
+    "make_views",
+    "named_view",
+    "posterize",
+    "resized_crop",
+    "saturation",
+    "sharpness",
+    "solarize",
+]

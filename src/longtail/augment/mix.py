@@ -1,0 +1,136 @@
+"""Mixup and CutMix: pairs of images as one, with both targets, for any method."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Mixed(NamedTuple):
+    """A mixed batch.
+
+    With a loss that gives one value for each image::
+
+        mixed = Mixup(alpha=0.2)(images, target, generator)
+        logits = model(mixed.images)
+        first, second = loss(logits, mixed.target), loss(logits, mixed.other)
+        (mixed.weight * first + (1 - mixed.weight) * second).mean()
+
+    A loss that gives the mean of the batch needs one weight for all images: draw it with
+    `shared=True`, and take `mixed.weight[0]` in the last line.
+
+    Attributes:
+        images: (B, ...), of the type that came in.
+        target: (B,), target of the first image of each pair, as it came in.
+        other: (B,), target of the second one.
+        weight: (B,) float32, share of the first one, in [0, 1].
+    """
+
+    images: Tensor
+    target: Tensor
+    other: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Weighted means of each image and a random other one of the batch.
+
+    Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, arXiv 1710.09412.
+    Departs from the paper's code in: a weight for each image, unless `shared`.
+
+    Args:
+        alpha: the weight is drawn from Beta(alpha, alpha).
+        shared: one weight for the whole batch.
+
+    Raises: ValueError: when `alpha` is not above 0.
+    Example:
+        >>> images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+        >>> mixed = Mixup(0.2)(images, torch.arange(4), torch.Generator().manual_seed(0))
+        >>> sorted(mixed.other.tolist())
+        [0, 1, 2, 3]
+    """
+
+    alpha: float = 1.0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        _check_alpha("Mixup", self.alpha)
+
+    def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> Mixed:
+        """Mixes images (B, ...), bytes or floats, and their targets (B,)."""
+        partner = _partners(images, target, generator)
+        weight = _beta(self.alpha, self.shared, images, generator)
+        share = weight.view(-1, *[1] * (images.ndim - 1))
+        mixed = torch.lerp(images[partner].float(), images.float(), share)
+        if not images.is_floating_point():
+            mixed = mixed.round_()
+        return Mixed(mixed.to(images.dtype), target, target[partner], weight)
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """Each image with a box out of a random other one of the batch.
+
+    Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+    Features, ICCV 2019, arXiv 1905.04899. The box is cut off at the border, and the weight is the
+    share of pixels that the first image keeps.
+    Departs from the paper's code in: a box for each image, unless `shared`.
+
+    Args:
+        alpha: the share that the first image keeps is drawn from Beta(alpha, alpha).
+        shared: one box for the whole batch.
+
+    Raises: ValueError: when `alpha` is not above 0.
+    """
+
+    alpha: float = 1.0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        _check_alpha("CutMix", self.alpha)
+
+    def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> Mixed:
+        """Mixes images (B, ..., H, W), bytes or floats, and their targets (B,)."""
+        partner = _partners(images, target, generator)
+        side = (1 - _beta(self.alpha, self.shared, images, generator)).sqrt()
+        rows, columns = (self._inside(side, size, images, generator) for size in images.shape[-2:])
+        box = rows.unsqueeze(2) & columns.unsqueeze(1)  # (B, H, W)
+        weight = 1 - box.float().mean(dim=(1, 2))
+        cut = box.view(len(images), *[1] * (images.ndim - 3), *box.shape[1:]).to(images.dtype)
+        # Products, not `torch.where`, which is slow on bytes on the CPU.
+        mixed = images * (1 - cut) + images[partner] * cut
+        return Mixed(mixed, target, target[partner], weight)
+
+    def _inside(
+        self, side: Tensor, size: int, images: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Which rows (or columns) lie in the box, (B, size)."""
+        shape = (1,) if self.shared else side.shape
+        centre = torch.randint(size, shape, generator=generator, device=images.device)
+        half = (side * size).long() // 2
+        offset = torch.arange(size, device=images.device) - centre.unsqueeze(1)
+        return (offset >= -half.unsqueeze(1)) & (offset < half.unsqueeze(1))
+
+
+def _partners(images: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+    if len(images) != len(target):
+        raise ValueError(
+            f"target must hold one class for each image, "
+            f"got {tuple(target.shape)} for images {tuple(images.shape)}"
+        )
+    return torch.randperm(len(images), generator=generator, device=images.device)
+
+
+def _beta(alpha: float, shared: bool, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws from Beta(alpha, alpha), (B,) float32."""
+    concentration = torch.full((1 if shared else len(images), 2), alpha, device=images.device)
+    # What torch.distributions.Beta is made of; that one takes no generator.
+    drawn = torch._sample_dirichlet(concentration, generator)[:, 0]
+    return drawn.expand(len(images)) if shared else drawn
+
+
+def _check_alpha(owner: str, alpha: float) -> None:
+    if not alpha > 0:
+        raise ValueError(f"alpha of {owner} must be > 0, got {alpha}")

@@ -1,0 +1,263 @@
+"""Learned and random policies: AutoAugment, RandAugment, SimAugment."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from longtail.augment import colour
+from longtail.augment.batched import ParameterisedOperation, apply_chosen
+from longtail.augment.filters import sharpness
+from longtail.augment.geometry import affine, affine_matrix
+from longtail.augment.transforms import ColorJitter, RandomGreyscale
+
+# name, probability and level in [0, 9] of the two operations of each sub-policy
+CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
+    (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
+    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
+    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
+    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.5, 0), ("Equalize", 0.9, 0)),
+    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
+    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
+    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
+    (("Equalize", 0.6, 0), ("Equalize", 0.5, 0)),
+    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
+    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
+    (("Equalize", 0.3, 0), ("AutoContrast", 0.4, 0)),
+    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
+    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
+    (("Solarize", 0.5, 2), ("Invert", 0.0, 0)),
+    (("Equalize", 0.2, 0), ("AutoContrast", 0.6, 0)),
+    (("Equalize", 0.2, 0), ("Equalize", 0.6, 0)),
+    (("Color", 0.9, 9), ("Equalize", 0.6, 0)),
+    (("AutoContrast", 0.8, 0), ("Solarize", 0.2, 8)),
+    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
+    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, 0)),
+    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.9, 0), ("Solarize", 0.8, 3)),
+    (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
+    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
+)
+GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+COLOURING = ("Brightness", "Color", "Contrast", "Sharpness", "Posterize", "Solarize")
+PARAMETERLESS = ("AutoContrast", "Equalize", "Invert")
+RAND_AUGMENT = ("Identity", *GEOMETRIC, *COLOURING, "AutoContrast", "Equalize")
+# All geometric operations are one affine sampling, with one matrix or another.
+OPERATIONS = ("Identity", "Affine", *COLOURING, *PARAMETERLESS)
+
+
+@dataclass(frozen=True)
+class AutoAugment:
+    """AutoAugment with the policy learned on CIFAR-10: two of 16 operations for every image.
+
+    Cubuk et al., AutoAugment: Learning Augmentation Strategies from Data, CVPR 2019,
+    arXiv 1805.09501. The same sub-policies, probabilities and magnitudes as torchvision's
+    `AutoAugmentPolicy.CIFAR10`, and the same pixels as its v2 operations on uint8 tensors.
+
+    Args:
+        fill: value of pixels that come from outside; torchvision takes 0, the code of several
+            papers on long tails 128.
+
+    Raises: ValueError: when `fill` is no byte.
+    Example:
+        >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        >>> AutoAugment()(images, torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 32, 32])
+    """
+
+    fill: int = 0
+
+    def __post_init__(self) -> None:
+        _check_fill("AutoAugment", self.fill)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Changes uint8 images (B, 3, H, W)."""
+        return _apply_rows(images, self.draw(images, generator), cifar10_rows(), 10, self.fill)
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The row of `cifar10_rows` for each stage and image, (2, B) int64."""
+        shape, device = (2, len(images)), images.device
+        policy = torch.randint(len(CIFAR10_POLICY), shape[1:], generator=generator, device=device)
+        positive = torch.randint(2, shape, generator=generator, device=device)
+        stage = torch.arange(2, device=device).unsqueeze(1)
+        probability = _probabilities(device)[policy, stage]
+        chosen = torch.rand(shape, generator=generator, device=device) < probability
+        return torch.where(chosen, 1 + (policy * 2 + stage) * 2 + positive, 0)
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """RandAugment: some of 14 operations for every image, all at one magnitude.
+
+    Cubuk et al., RandAugment: Practical Automated Data Augmentation with a Reduced Search Space,
+    NeurIPS 2020, arXiv 1909.13719. As torchvision's, whose magnitudes count to 30.
+
+    Args:
+        num_ops: operations one after the other.
+        magnitude: in [0, 30].
+        fill: value of pixels that come from outside.
+
+    Raises: ValueError: when `num_ops` is below 1, `magnitude` not in [0, 30] or `fill` no byte.
+    """
+
+    num_ops: int = 2
+    magnitude: int = 10
+    fill: int = 0
+
+    def __post_init__(self) -> None:
+        _check_fill("RandAugment", self.fill)
+        if self.num_ops < 1:
+            raise ValueError(f"num_ops of RandAugment must be >= 1, got {self.num_ops}")
+        if not 0 <= self.magnitude <= 30:
+            raise ValueError(f"magnitude of RandAugment must be in [0, 30], got {self.magnitude}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Changes uint8 images (B, 3, H, W)."""
+        rows = tuple((name, self.magnitude, sign) for name, sign in product(RAND_AUGMENT, (-1, 1)))
+        row = torch.randint(
+            len(rows), (self.num_ops, len(images)), generator=generator, device=images.device
+        )
+        return _apply_rows(images, row, rows, 31, self.fill)
+
+
+@dataclass(frozen=True)
+class SimAugment:
+    """Jitter, hue and greyscale: the colour half of the views of SimCLR and BCL.
+
+    Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022. The
+    other half, resized crop and flip, stands before it in the view `sim`.
+
+    Args:
+        jitter: amount of brightness, contrast and saturation.
+        hue: largest shift, turns.
+        p: probability of the jitter.
+        greyscale: probability that the image becomes grey, after the jitter.
+
+    Raises: ValueError: as `ColorJitter` and `RandomGreyscale`.
+    """
+
+    jitter: float = 0.4
+    hue: float = 0.1
+    p: float = 0.8
+    greyscale: float = 0.2
+
+    def __post_init__(self) -> None:
+        self._parts()
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Changes uint8 images (B, 3, H, W)."""
+        for part in self._parts():
+            images = part(images, generator)
+        return images
+
+    def _parts(self) -> tuple[ColorJitter, RandomGreyscale]:
+        jitter = ColorJitter(self.jitter, self.jitter, self.jitter, self.hue, self.p)
+        return jitter, RandomGreyscale(self.greyscale)
+
+
+Row = tuple[str, int, int]  # operation, level, sign
+
+
+@lru_cache
+def cifar10_rows() -> tuple[Row, ...]:
+    """No operation, then every operation of the policy with sign - and +."""
+    steps = [step for policy in CIFAR10_POLICY for step in policy]
+    return (
+        ("Identity", 0, 1),
+        *((name, level, sign) for (name, _, level), sign in product(steps, (-1, 1))),
+    )
+
+
+@lru_cache
+def _probabilities(device: torch.device) -> Tensor:
+    """(sub-policy, stage)."""
+    return torch.tensor([[p for _, p, _ in policy] for policy in CIFAR10_POLICY], device=device)
+
+
+def magnitude(name: str, level: int, bins: int, height: int, width: int) -> float:
+    """Strength of an operation at a level out of `bins`, in float32 steps as torchvision has it."""
+    if name == "Posterize":
+        return float(8 - round(level / ((bins - 1) / 4)))
+    low, high = {
+        "ShearX": (0.0, 0.3),
+        "ShearY": (0.0, 0.3),
+        "TranslateX": (0.0, 150 / 331 * width),
+        "TranslateY": (0.0, 150 / 331 * height),
+        "Rotate": (0.0, 30.0),
+        "Solarize": (1.0, 0.0),
+    }.get(name, (0.0, 0.9))
+    return float(torch.linspace(low, high, bins)[level])
+
+
+def _matrix(name: str, strength: float, height: int, width: int) -> Tensor:
+    """Where the pixels of a geometric operation come from, (2, 3)."""
+    angle, translate, shear, centre = 0.0, [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
+    if name == "Rotate":
+        angle = -strength  # counter-clockwise, unlike `affine`
+    elif name.startswith("Translate"):
+        translate[name == "TranslateY"] = math.trunc(strength)
+    else:
+        shear[name == "ShearY"] = math.degrees(math.atan(strength))
+        centre = [-width / 2, -height / 2]  # about the image's upper left corner
+    return affine_matrix(
+        torch.tensor([angle]),
+        translate=torch.tensor([translate]),
+        shear=torch.tensor([shear], dtype=torch.float64),
+        centre=torch.tensor(centre),
+    )[0]
+
+
+@lru_cache
+def _table(
+    rows: tuple[Row, ...], bins: int, height: int, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """For each row its place in OPERATIONS, and the numbers that the operation takes (rows, 6)."""
+    choice, parameters = [], torch.zeros(len(rows), 6, dtype=torch.float64)
+    for row, (name, level, sign) in enumerate(rows):
+        choice.append(OPERATIONS.index("Affine" if name in GEOMETRIC else name))
+        strength = magnitude(name, level, bins, height, width)
+        if name in GEOMETRIC:
+            parameters[row] = _matrix(name, sign * strength, height, width).flatten()
+        elif name == "Posterize":
+            parameters[row, 0] = strength
+        elif name == "Solarize":
+            parameters[row, 0] = 255 * strength
+        else:
+            parameters[row, 0] = 1 + sign * strength
+    return torch.tensor(choice, device=device), parameters.to(device)
+
+
+def _operations(fill: int) -> Sequence[ParameterisedOperation | None]:
+    """The functions of OPERATIONS, in the same order."""
+    return (
+        None,
+        partial(_affine, fill=fill),
+        lambda images, value: colour.brightness(images, value[:, 0]),
+        lambda images, value: colour.saturation(images, value[:, 0]),
+        lambda images, value: colour.contrast(images, value[:, 0]),
+        lambda images, value: sharpness(images, value[:, 0]),
+        lambda images, value: colour.posterize(images, value[:, 0]),
+        lambda images, value: colour.solarize(images, value[:, 0]),
+        lambda images, _: colour.autocontrast(images),
+        lambda images, _: colour.equalize(images),
+        lambda images, _: colour.invert(images),
+    )
+
+
+def _affine(images: Tensor, values: Tensor, fill: int) -> Tensor:
+    return affine(images, values.view(-1, 2, 3), fill)
+
+
+def _apply_rows(images: Tensor, row: Tensor, rows: tuple[Row, ...], bins: int, fill: int) -> Tensor:
+    choice, parameters = _table(rows, bins, *images.shape[2:], images.device)
+    return apply_chosen(images, choice[row], parameters[row], _operations(fill))
+
+
+def _check_fill(owner: str, fill: int) -> None:
+    if not 0 <= fill <= 255:
+        raise ValueError(f"fill of {owner} must lie in [0, 255], got {fill}")

@@ -1,0 +1,263 @@
+"""Random operations: each draws a parameter for every image and hands it to a batched function."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longtail.augment import colour
+from longtail.augment.batched import apply_chosen, choose
+from longtail.augment.filters import gaussian_blur
+from longtail.augment.geometry import affine, affine_matrix, crop, cutout, flip, resized_crop
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """Moves each image by up to `padding` pixels in both directions; zeros come in.
+
+    Args:
+        padding: pixels, 0 or more.
+
+    Raises: ValueError: when `padding` is below 0.
+    """
+
+    padding: int
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise ValueError(f"padding of RandomCrop must be >= 0, got {self.padding}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Crops uint8 images (B, 3, H, W)."""
+        top, left = torch.randint(
+            2 * self.padding + 1,
+            (2, len(images)),
+            generator=generator,
+            device=images.device,
+        )
+        return crop(images, top, left, self.padding)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Enlarges a random box of each image to the image's size, as torchvision's does.
+
+    Args:
+        scale: least and largest share of the image's area.
+        ratio: least and largest width over height.
+
+    Raises: ValueError: when a bound is not above 0, or the least exceeds the largest.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high or (name == "scale" and high > 1):
+                limit = " <= 1" if name == "scale" else ""
+                raise ValueError(
+                    f"{name} of RandomResizedCrop must be 0 < least <= largest{limit}, "
+                    f"got {(low, high)}"
+                )
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Crops and enlarges uint8 images (B, 3, H, W)."""
+        return resized_crop(images, *self.draw(images, generator))
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Boxes for the images: top, left, height, width, each (B,) int64."""
+        batch, _, rows, columns = images.shape
+        # Ten tries for every image, of which the first that fits counts, as in torchvision's loop.
+        area, ratio = _uniform((2, 10, batch), 0, 1, images, generator)
+        area = rows * columns * (self.scale[0] + area * (self.scale[1] - self.scale[0]))
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = (low + ratio * (high - low)).exp()
+        width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+        fits = (width >= 1) & (width <= columns) & (height >= 1) & (height <= rows)
+        first = fits.long().argmax(dim=0, keepdim=True)
+        whole_width = min(columns, round(rows * self.ratio[1]))
+        whole_height = min(rows, round(columns / self.ratio[0]))
+        none_fits = ~fits.any(dim=0)
+        width = width.gather(0, first)[0].masked_fill(none_fits, whole_width)
+        height = height.gather(0, first)[0].masked_fill(none_fits, whole_height)
+        place = _uniform((2, batch), 0, 1, images, generator)
+        top, left = (
+            torch.where(none_fits, (room / 2).floor(), (share * (room + 1)).floor()).long()
+            for share, room in zip(place, (rows - height, columns - width), strict=True)
+        )
+        return top, left, height.long(), width.long()
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """Mirrors left and right with probability `p`."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_probability("RandomFlip", self.p)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Flips uint8 images (B, 3, H, W)."""
+        return flip(images, _uniform((len(images),), 0, 1, images, generator) < self.p)
+
+
+@dataclass(frozen=True)
+class RandomAffine:
+    """Turns and scales each image a little, about its middle; zeros come in.
+
+    Args:
+        degrees: largest angle, to both sides.
+        scale: least and largest factor.
+
+    Raises: ValueError: when `degrees` is below 0, or `scale` is not 0 < least <= largest.
+    """
+
+    degrees: float
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.degrees < 0:
+            raise ValueError(f"degrees of RandomAffine must be >= 0, got {self.degrees}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(
+                f"scale of RandomAffine must be 0 < least <= largest, got {self.scale}"
+            )
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Transforms uint8 images (B, 3, H, W)."""
+        angle = _uniform((len(images),), -self.degrees, self.degrees, images, generator)
+        scale = _uniform((len(images),), *self.scale, images, generator)
+        return affine(images, affine_matrix(angle, scale=scale))
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Blackens a square around a random pixel of each image.
+
+    DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017,
+    arXiv 1708.04552.
+
+    Args:
+        length: side of the square, pixels; 16 for CIFAR in the papers of this field.
+
+    Raises: ValueError: when `length` is below 1.
+    """
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length of Cutout must be >= 1, got {self.length}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Cuts uint8 images (B, 3, H, W)."""
+        row, column = (
+            torch.randint(size, (len(images),), generator=generator, device=images.device)
+            for size in images.shape[2:]
+        )
+        return cutout(images, row, column, self.length)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Changes brightness, contrast, saturation and hue, in an order drawn for every image.
+
+    Args:
+        brightness: the factor lies in [1 - brightness, 1 + brightness], not below 0.
+        contrast: likewise.
+        saturation: likewise.
+        hue: the shift lies in [-hue, hue], turns.
+        p: probability that an image changes at all.
+
+    Raises: ValueError: when an amount is below 0, `hue` above 0.5 or `p` not in [0, 1].
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_probability("ColorJitter", self.p)
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} of ColorJitter must be >= 0, got {getattr(self, name)}")
+        if self.hue > 0.5:
+            raise ValueError(f"hue of ColorJitter must be <= 0.5, got {self.hue}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Changes uint8 images (B, 3, H, W)."""
+        batch = len(images)
+        amounts = (self.brightness, self.contrast, self.saturation)
+        drawn = [
+            _uniform((batch,), max(0.0, 1 - amount), 1 + amount, images, generator)
+            for amount in amounts
+        ]
+        drawn.append(_uniform((batch,), -self.hue, self.hue, images, generator))
+        order = _uniform((4, batch), 0, 1, images, generator).argsort(dim=0)
+        factor = torch.stack(drawn).gather(0, order).unsqueeze(2)
+        left_out = _uniform((batch,), 0, 1, images, generator) >= self.p
+        functions = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
+        operations = [
+            (lambda part, value, change=change: change(part, value[:, 0])) if amount else None
+            for change, amount in zip(functions, (*amounts, self.hue), strict=True)
+        ]
+        return apply_chosen(images, order.masked_fill(left_out, 4), factor, [*operations, None])
+
+
+@dataclass(frozen=True)
+class RandomGreyscale:
+    """Makes an image grey with probability `p`."""
+
+    p: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_probability("RandomGreyscale", self.p)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Changes uint8 images (B, 3, H, W)."""
+        chosen = _uniform((len(images),), 0, 1, images, generator) < self.p
+        return choose(chosen, colour.greyscale(images), images)
+
+
+@dataclass(frozen=True)
+class RandomBlur:
+    """Blurs an image with probability `p`, with a Gaussian kernel of random width.
+
+    Args:
+        kernel_size: odd number of pixels; about a tenth of the image's side in the papers.
+        sigma: least and largest width of the Gaussian, pixels.
+        p: probability that an image changes.
+
+    Raises: ValueError: when `sigma` is not 0 < least <= largest, or `p` not in [0, 1].
+    """
+
+    kernel_size: int
+    sigma: tuple[float, float] = (0.1, 2.0)
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_probability("RandomBlur", self.p)
+        if not 0 < self.sigma[0] <= self.sigma[1]:
+            raise ValueError(f"sigma of RandomBlur must be 0 < least <= largest, got {self.sigma}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Changes uint8 images (B, 3, H, W)."""
+        chosen = _uniform((len(images),), 0, 1, images, generator) < self.p
+        sigma = _uniform((len(images),), *self.sigma, images, generator)
+        return choose(chosen, gaussian_blur(images, sigma, self.kernel_size), images)
+
+
+def _uniform(
+    shape: tuple[int, ...], low: float, high: float, images: Tensor, generator: torch.Generator
+) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator, device=images.device)
+
+
+def _check_probability(owner: str, p: float) -> None:
+    if not 0 <= p <= 1:
+        raise ValueError(f"p of {owner} must lie in [0, 1], got {p}")

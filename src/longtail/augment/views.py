@@ -1,0 +1,155 @@
+"""Views: sequences of random operations, the named ones, and all views of a batch at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from longtail.augment.batched import Operation, check_images
+from longtail.augment.policies import AutoAugment, RandAugment, SimAugment
+from longtail.augment.transforms import (
+    ColorJitter,
+    Cutout,
+    RandomAffine,
+    RandomBlur,
+    RandomCrop,
+    RandomFlip,
+    RandomGreyscale,
+    RandomResizedCrop,
+)
+
+LARGE = 96  # side from which on images are cropped by resizing
+VIEWS = {
+    "none": "the images as they are",
+    "weak": "random crop, flip",
+    "cutout": "weak, then Cutout",
+    "auto": "weak, then AutoAugment (CIFAR-10 policy) and Cutout",
+    "rand": "weak, then jitter 0.4 and RandAugment (2 operations at 10 of 30)",
+    "rand_stack": "rand with greyscale 0.2, and on large images blur 0.5, before RandAugment",
+    "sim": "resized crop, flip, then SimAugment (jitter, hue, greyscale)",
+    "shift": "small shifts, rotations and scales, no flip: for digits and letters",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to see the images: random operations, one after the other.
+
+    Args:
+        operations: called as `operation(images, generator)`.
+
+    Example:
+        >>> view = View((RandomCrop(4), RandomFlip(), Cutout(16)))
+        >>> images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+        >>> view(images, torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    operations: tuple[Operation, ...]
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws the view of every image.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            generator: on the images' device; the same state gives the same view, bit for bit.
+
+        Returns: (B, 3, H, W) uint8.
+        Raises: ValueError: when the images are no such batch, or the generator is elsewhere.
+        """
+        return make_views(images, [self], generator)[0]
+
+    def without_crop(self) -> "View":
+        """What is left to do for images that were cropped where they were read.
+
+        Large images are cropped (once for each view) by the processes that decode them, to one
+        size; the rest of the view is drawn on the device.
+        """
+        crops = (RandomCrop, RandomResizedCrop)
+        return View(tuple(op for op in self.operations if not isinstance(op, crops)))
+
+
+def named_view(name: str, size: int) -> View:
+    """The view of a name, in the measures that suit images of a size.
+
+    Padding is size / 8 and Cutout's side size / 2: 4 and 16 at the 32 pixels of CIFAR. Images of
+    96 pixels and more are cropped by resizing instead of padding.
+
+    Args:
+        name: one of VIEWS.
+        size: shorter side of the images, pixels.
+
+    Raises: ValueError: when there is no such view, or `size` is below 1.
+    Example:
+        >>> named_view("weak", 32)
+        View(operations=(RandomCrop(padding=4), RandomFlip(p=0.5)))
+    """
+    if size < 1:
+        raise ValueError(f"size of named_view must be >= 1, got {size}")
+    large = size >= LARGE
+    crop: Operation = RandomResizedCrop() if large else RandomCrop(size // 8)
+    weak = (crop, RandomFlip())
+    hole = Cutout(max(1, size // 2))
+    blur = (RandomBlur(size // 10 // 2 * 2 + 1),) if large else ()
+    jitter, rand = ColorJitter(0.4, 0.4, 0.4, 0.0), RandAugment(num_ops=2, magnitude=10)
+    operations: dict[str, tuple[Operation, ...]] = {
+        "none": (),
+        "weak": weak,
+        "cutout": (*weak, hole),
+        "auto": (*weak, AutoAugment(), hole),
+        "rand": (*weak, jitter, rand),
+        "rand_stack": (*weak, jitter, RandomGreyscale(0.2), *blur, rand),
+        "sim": (RandomResizedCrop(scale=(0.2, 1.0)), RandomFlip(), SimAugment()),
+        "shift": (RandomCrop(size // 8), RandomAffine(10, scale=(0.9, 1.1))),
+    }
+    if name not in operations:
+        near = get_close_matches(name, operations, n=1)
+        hint = f"; the nearest is {near[0]!r}" if near else ""
+        raise ValueError(f"name of named_view must be one of {list(VIEWS)}, got {name!r}{hint}")
+    return View(operations[name])
+
+
+def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator) -> Tensor:
+    """Draws several views of a batch.
+
+    Views that begin with equal operations share them: these run once on all of the views' images,
+    not once for each view. A call has a fixed cost, so many images at once, even those of several
+    steps, are cheaper than few.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        views: V of them.
+        generator: on the images' device; the same state gives the same views, bit for bit.
+
+    Returns: (V, B, 3, H, W) uint8; a copy, also where nothing is done.
+    Raises: ValueError: when there is no view, the images are no such batch, or the generator is on
+        another device.
+    Example:
+        >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> make_views(images, [named_view("auto", 32)] * 3, generator).shape
+        torch.Size([3, 4, 3, 32, 32])
+    """
+    if not views:
+        raise ValueError("views of make_views must hold at least one view, got none")
+    check_images(images, generator)
+    stack = torch.stack([images] * len(views))
+    return _grow(stack, [view.operations for view in views], generator)
+
+
+def _grow(
+    stack: Tensor, operations: list[tuple[Operation, ...]], generator: torch.Generator
+) -> Tensor:
+    """Applies each view's operations (V of them) to its images of the stack (V, B, 3, H, W)."""
+    if all(rest == operations[0] for rest in operations):
+        flat = stack.flatten(0, 1)
+        for operation in operations[0]:
+            flat = operation(flat, generator)
+        return flat.view_as(stack)
+    for first in dict.fromkeys(rest[0] for rest in operations if rest):
+        members = [view for view, rest in enumerate(operations) if rest and rest[0] == first]
+        part = first(stack[members].flatten(0, 1), generator).view(-1, *stack.shape[1:])
+        stack[members] = _grow(part, [operations[view][1:] for view in members], generator)
+    return stack

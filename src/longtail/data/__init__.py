@@ -1,0 +1,50 @@
+"""Images and labels: sources, long-tailed subsets, samplers and loaders."""
+
+from longtail.data.cifar import cifar10_lt, cifar100_lt
+from longtail.data.config import DataConfig
+from longtail.data.crops import CentreCrop, RandomCrops
+from longtail.data.dataset import Dataset, Split
+from longtail.data.digits import digits_lt
+from longtail.data.folder import folder
+from longtail.data.images import (
+    UnreadableImagesError,
+    check_images,
+    read_image,
+    read_images,
+)
+from longtail.data.listfile import imagenet_lt, inaturalist18, places_lt
+from longtail.data.load import BUILT_IN, load
+from longtail.data.loaders import Batch, InMemoryLoader, Loader, WorkerLoader
+from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
+from longtail.data.samplers import Sampler, draw
+from longtail.data.table import table
+
+__all__ = [
+    "BUILT_IN",
+    "Batch",
+    "CentreCrop",
+    "DataConfig",
+    "Dataset",
+    "InMemoryLoader",
+    "Loader",
+    "RandomCrops",
+    "Sampler",
+    "Split",
+    "UnreadableImagesError",
+    "WorkerLoader",
+    "check_images",
+    "cifar10_lt",
+    "cifar100_lt",
+    "digits_lt",
+    "draw",
+    "folder",
+    "imagenet_lt",
+    "inaturalist18",
+    "load",
+    "long_tailed_counts",
+    "long_tailed_subset",
+    "places_lt",
+    "read_image",
+    "read_images",
+    "table",
+]

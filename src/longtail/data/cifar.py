@@ -1,0 +1,82 @@
+"""CIFAR-10 and CIFAR-100, made long-tailed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longtail.data.config import DataConfig
+from longtail.data.dataset import Dataset, Split
+from longtail.data.images import resize_images
+from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
+from longtail.data.strata import cut_validation
+
+IMBALANCE = 100
+
+
+def cifar10_lt(config: DataConfig) -> Dataset:
+    """CIFAR-10 made long-tailed: 12,406 training images at imbalance 100, 10,000 for testing."""
+    from torchvision.datasets import CIFAR10
+
+    return _cifar("cifar10", CIFAR10, config)
+
+
+def cifar100_lt(config: DataConfig) -> Dataset:
+    """CIFAR-100 made long-tailed: 10,847 training images at imbalance 100, 10,000 for testing."""
+    from torchvision.datasets import CIFAR100
+
+    return _cifar("cifar100", CIFAR100, config)
+
+
+def _cifar(name: str, reader: Any, config: DataConfig) -> Dataset:
+    """Subset of CIFAR; with seed 0 the one of the long-tailed benchmarks.
+
+    `index` is an image's place in the original order of its part.
+
+    Raises:
+        ValueError: when the files are not there and cannot be downloaded; it says where to put
+            which.
+    """
+    root = Path(config.root or "data")
+    train, test = _fetch(name, reader, root)
+    size = config.image_size or 32
+    labels = torch.tensor(train.targets)
+    names = tuple(train.classes)
+    n_max = int(torch.bincount(labels).min())
+    imbalance = IMBALANCE if config.imbalance is None else config.imbalance
+    counts = long_tailed_counts(len(names), n_max, imbalance, config.imbalance_type)
+    chosen = _split(f"{name}/train", train, long_tailed_subset(labels, counts, config.seed), size)
+    kept, val = cut_validation(chosen, config.val_fraction, config.seed)
+    whole_test = _split(f"{name}/test", test, torch.arange(len(test)), size)
+    return Dataset(f"{name}-lt", names, kept, val, whole_test, size)
+
+
+def _split(name: str, data: Any, places: Tensor, size: int) -> Split:
+    images = torch.from_numpy(data.data[places.numpy()]).permute(0, 3, 1, 2).contiguous()
+    return Split(
+        labels=torch.tensor(data.targets)[places],
+        index=places,
+        images=resize_images(images, size),
+        paths=tuple(f"{name}/{place}" for place in places.tolist()),
+    )
+
+
+def _fetch(name: str, reader: Any, root: Path) -> tuple[Any, Any]:
+    """Training and test part as torchvision reads them; downloads what is not there."""
+    try:
+        return reader(root, download=True), reader(root, train=False)
+    except (OSError, RuntimeError, EOFError) as error:
+        folder = root / reader.base_folder
+        files = [file for file, _ in reader.train_list + reader.test_list]
+        files.append(reader.meta["filename"])
+        absent = [file for file in files if not (folder / file).is_file()]
+        state = f"not there: {', '.join(absent)}" if absent else "there, but not the original files"
+        raise ValueError(
+            f"{name}-lt needs the files of {name.upper()} under {os.path.abspath(root)}, and they "
+            f"could not be downloaded ({error}). Put one of these there:\n"
+            f"  {reader.filename}, the archive from {reader.url}\n"
+            f"  {reader.base_folder}/, the folder that the archive unpacks to ({state})\n"
+            f"or set root to the folder that has one of them."
+        ) from error

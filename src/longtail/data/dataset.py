@@ -1,0 +1,86 @@
+"""What every source becomes: labelled images in up to three parts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from longtail.prior import ClassPrior
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set: train, val or test.
+
+    Args:
+        labels: (N,) int64, class index of each image.
+        index: (N,) int64, place of each image in its source, the same in every run.
+        images: (N, 3, H, W) uint8 RGB when held in memory, else None: `paths` are then read by
+            worker processes.
+        paths: file of each image, or a name such as `digits-lt/123` where there is no file.
+    """
+
+    labels: Tensor
+    index: Tensor
+    images: Tensor | None
+    paths: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, places: Tensor) -> "Split":
+        """The images at `places` (n,), in that order."""
+        return Split(
+            labels=self.labels[places],
+            index=self.index[places],
+            images=None if self.images is None else self.images[places],
+            paths=tuple(self.paths[place] for place in places.tolist()),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with its classes.
+
+    Args:
+        name: shown in tables and pages.
+        class_names: name of each class, in the order of the class indices.
+        train: what is learned from; every class has an image in it.
+        val: what settings may be chosen on, if there is such a part.
+        test: what the result is judged on, if there is such a part.
+        image_size: side in pixels of the square images that a model gets.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split | None
+    test: Split | None
+    image_size: int
+
+    @cached_property
+    def prior(self) -> ClassPrior:
+        """Class counts of the training part."""
+        return ClassPrior.from_labels(self.train.labels, self.num_classes)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.class_names)
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The parts that there are, by name: train, val, test."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in parts.items() if split is not None}
+
+    def split_table(self) -> Iterator[tuple[str, str, str]]:
+        """Rows (path, label, split) that say which image is in which part.
+
+        Written as a CSV file under the header `path,label,split`, they are a table source that
+        gives the same parts again, whatever becomes of the seed or of the folder's other files.
+        """
+        for name, split in self.parts.items():
+            for path, label in zip(split.paths, split.labels.tolist(), strict=True):
+                yield path, self.class_names[label], name

@@ -1,0 +1,212 @@
+"""Image files of any size and mode, as 8-bit RGB."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+# Torchvision's default, which the published recipes use; Pillow smooths when it shrinks.
+RESAMPLE = Image.Resampling.BILINEAR
+CHUNK = 64  # files a thread reads at a time
+NAMED = 1000  # unreadable files that a message names
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImagesError(ValueError):
+    """Image files that cannot be read, all that were found.
+
+    Args:
+        failures: path and reason of each.
+        total: images that were looked at.
+
+    Attributes:
+        failures: as given.
+    """
+
+    def __init__(self, failures: Sequence[tuple[str, str]], total: int) -> None:
+        self.failures = sorted(set(failures))
+        lines = [f"  {path}: {reason}" for path, reason in self.failures[:NAMED]]
+        if len(self.failures) > NAMED:
+            lines.append(f"  and {len(self.failures) - NAMED:,} more")
+        super().__init__(
+            f"{len(self.failures):,} of {total:,} images cannot be read:\n"
+            + "\n".join(lines)
+            + "\nReplace them, or take them out of the data set, and start again."
+        )
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after the rotation that the file asks for; reads the header alone."""
+    width, height = image.size
+    return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def to_rgb(image: Image.Image, shrink: float = 1.0) -> Image.Image:
+    """An image as it is meant to be seen, upright, in 8-bit RGB.
+
+    Grey is repeated; 16-bit grey is scaled by 255/65535; floating-point grey must lie in [0, 1];
+    transparent images are laid on white, as on a page; of several frames the first is taken; CMYK
+    is converted without a colour profile.
+
+    Args:
+        image: opened with Pillow, not loaded yet.
+        shrink: how many times smaller the result may be. JPEG files are then decoded at 1/2, 1/4
+            or 1/8 of their size where that suffices, several times faster; others stay as large.
+
+    Raises:
+        OSError, ValueError, ...: when the file is broken; Pillow knows no common error for it.
+    """
+    turn = _TURNS.get(_orientation(image))
+    if shrink > 1:
+        width, height = image.size
+        image.draft("RGB", (math.ceil(width / shrink), math.ceil(height / shrink)))
+    if image.mode.startswith("I"):
+        image = _from_levels(image, 65535)
+    elif image.mode == "F":
+        image = _from_levels(image, 1)
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def resize_crop(image: Image.Image, size: int, margin: float = 1.0) -> Tensor:
+    """The largest centred square of an image at the wanted size, without `margin` around it.
+
+    Equals bringing the shorter side to `margin * size` and cutting `size` pixels out of the
+    middle, but in one step. An image of that size already stays as it is.
+
+    Returns: (3, size, size) uint8.
+    """
+    width, height = image.size
+    side = min(width, height) / margin
+    left, top = (width - side) / 2, (height - side) / 2
+    return to_tensor(image.resize((size, size), RESAMPLE, (left, top, left + side, top + side)))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Pixels of an RGB image, (3, H, W) uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def read_image(path: str, size: int, margin: float = 1.0) -> Tensor:
+    """Reads one file and brings it to (3, size, size) uint8 by `resize_crop`."""
+    with Image.open(path) as image:
+        rgb = to_rgb(image, min(image.size) / (margin * size))
+    return resize_crop(rgb, size, margin)
+
+
+def read_images(paths: Sequence[str], size: int) -> Tensor:
+    """Reads many small files with all processors.
+
+    Returns: (N, 3, size, size) uint8.
+
+    Raises:
+        UnreadableImagesError: names every file that cannot be read.
+    """
+    images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
+
+    def read(place: int) -> None:
+        images[place] = read_image(paths[place], size)
+
+    _for_each(paths, read)
+    return images
+
+
+def check_images(paths: Sequence[str]) -> None:
+    """Decodes every file with all processors, as small as its format can, and keeps nothing.
+
+    Raises:
+        UnreadableImagesError: names every file that cannot be read.
+    """
+
+    def decode(place: int) -> None:
+        with Image.open(paths[place]) as image:
+            to_rgb(image, shrink=8)
+
+    _for_each(paths, decode)
+
+
+def resize_images(images: Tensor, size: int) -> Tensor:
+    """Brings (N, 3, H, W) uint8 images to (N, 3, size, size); those of that size stay."""
+    if images.shape[-2:] == (size, size):
+        return images
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    return torch.stack([resize_crop(Image.fromarray(array), size) for array in arrays])
+
+
+def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100) -> int:
+    """Size for a model when none was asked for.
+
+    Returns: the median of the shorter sides of some files, spread over all, if it is no more than
+        `small`; else `large`.
+    """
+    sides = []
+    for path in paths[:: max(1, len(paths) // sample)]:
+        # A broken file is named when all are decoded.
+        with contextlib.suppress(Exception), Image.open(path) as image:
+            sides.append(min(image.size))
+    median = int(np.median(sides)) if sides else large
+    return median if median <= small else large
+
+
+def reason_of(error: Exception, path: str) -> str:
+    """Why a file could not be read, in words that do not repeat its path."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image file that Pillow knows" if os.path.getsize(path) else "the file is empty"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _for_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
+    """Calls `work` with the place of every path in threads; Pillow decodes without the GIL."""
+
+    def chunk(begin: int) -> list[tuple[str, str]]:
+        failures = []
+        for place in range(begin, min(begin + CHUNK, len(paths))):
+            try:
+                work(place)
+            except Exception as error:  # broken files make Pillow raise nearly anything
+                failures.append((paths[place], reason_of(error, paths[place])))
+        return failures
+
+    with ThreadPoolExecutor() as pool:
+        found = [f for part in pool.map(chunk, range(0, len(paths), CHUNK)) for f in part]
+    if found:
+        raise UnreadableImagesError(found, len(paths))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block spoils no pixel
+        return 1
+
+
+def _from_levels(image: Image.Image, white: float) -> Image.Image:
+    """A grey image whose levels go from 0 to `white`, as 8 bits."""
+    levels = np.asarray(image).astype(np.float64)
+    low, high = levels.min(), levels.max()
+    if not (low >= 0 and high <= white):
+        raise ValueError(
+            f"levels of a {image.mode} image must lie in [0, {white}], got {low:g} to {high:g}"
+        )
+    return Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8))

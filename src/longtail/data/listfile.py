@@ -1,0 +1,163 @@
+"""The published list files of large long-tailed benchmarks: `path label` a line."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from longtail.data.config import DataConfig
+from longtail.data.dataset import Dataset
+from longtail.data.records import Records, first_few, report_problems, to_dataset
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Names of the files that make up a benchmark.
+
+    Args:
+        name: of the data set.
+        parts: list file of each part.
+        class_names: file with the classes in order: `id name` a line, or JSON records with id and
+            name.
+    """
+
+    name: str
+    parts: dict[str, str]
+    class_names: str
+
+
+def imagenet_lt(config: DataConfig) -> Dataset:
+    """ImageNet-LT: 115,846 images of 1,000 classes by its list files, under the root of ImageNet.
+
+    Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019, arXiv 1904.05160.
+    """
+    return from_lists(
+        Lists(
+            "imagenet_lt",
+            {part: f"ImageNet_LT_{part}.txt" for part in ("train", "val", "test")},
+            "ImageNet_LT_classnames.txt",
+        ),
+        config,
+    )
+
+
+def places_lt(config: DataConfig) -> Dataset:
+    """Places-LT: 62,500 images of 365 classes by its list files, under the root of Places365.
+
+    Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019, arXiv 1904.05160.
+    """
+    return from_lists(
+        Lists(
+            "places_lt",
+            {part: f"Places_LT_{part}.txt" for part in ("train", "val", "test")},
+            "Places_LT_classnames.txt",
+        ),
+        config,
+    )
+
+
+def inaturalist18(config: DataConfig) -> Dataset:
+    """The iNaturalist 2018 set: 437,513 images of 8,142 classes by list files, under its root.
+
+    Its published validation list is what all papers test on, so it is the test part here.
+    """
+    return from_lists(
+        Lists(
+            "inaturalist18",
+            {"train": "iNaturalist18_train.txt", "test": "iNaturalist18_val.txt"},
+            "inat18_categories.json",
+        ),
+        config,
+    )
+
+
+def from_lists(lists: Lists, config: DataConfig) -> Dataset:
+    """A data set by list files.
+
+    That every file exists is checked at the start; whether it can be read only with
+    `check="decode"`. `index` is an image's line in the list of its part, from 0.
+
+    Args:
+        lists: names of the files, in `config.lists`, or `config.root` where that is not given.
+        config: `root` is where the paths of the lists start.
+
+    Raises:
+        ValueError: when there is no root, or a list is absent, has a line that is not
+            `path label`, or names files or classes that are not there.
+    """
+    if config.root is None:
+        raise ValueError(f"root must be given for {lists.name}: the folder with its images")
+    folder = Path(config.lists or config.root)
+    absent = [name for name in lists.parts.values() if not (folder / name).is_file()]
+    if absent:
+        raise ValueError(
+            f"{lists.name} needs the list files {', '.join(lists.parts.values())} in {folder}; "
+            f"not there: {', '.join(absent)}. Set lists to the folder that has them"
+        )
+    paths: list[str] = []
+    labels: list[int] = []
+    counts, problems = {}, []
+    for part, name in lists.parts.items():
+        found, classes, odd = _read_list(folder / name)
+        paths += found
+        labels += classes
+        counts[part] = len(found)
+        if odd:
+            problems.append(f"{len(odd):,} lines are not `path label`: {first_few(odd)}")
+    report_problems(lists.name, problems)
+    parts = np.repeat(list(counts), list(counts.values()))
+    index = np.concatenate([np.arange(n) for n in counts.values()])
+
+    def origin(row: int) -> str:
+        return f"{lists.parts[str(parts[row])]}, line {index[row] + 1}"
+
+    names = _class_names(folder / lists.class_names, max(labels, default=-1) + 1)
+    beyond = [f"{y} ({origin(row)})" for row, y in enumerate(labels) if y >= len(names)]
+    if beyond:
+        problems.append(
+            f"{len(beyond):,} labels are beyond the {len(names):,} classes of "
+            f"{lists.class_names}: {first_few(beyond)}"
+        )
+    report_problems(lists.name, problems)
+    top = os.path.join(os.path.abspath(config.root), "")
+    records = Records(
+        name=lists.name,
+        paths=[top + path for path in paths],
+        labels=np.array(labels, dtype=np.int64),
+        parts=parts,
+        index=index,
+        class_names=names,
+        origin=origin,
+    )
+    return to_dataset(records, config, check="exists")
+
+
+def _read_list(file: Path) -> tuple[list[str], list[int], list[str]]:
+    """Paths and labels of a list, and what is wrong with the lines that have none."""
+    paths, labels, odd = [], [], []
+    for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        path, _, label = text.rstrip().rpartition(" ")
+        if path and label.isdecimal():
+            paths.append(path)
+            labels.append(int(label))
+        else:
+            odd.append(f"'{text}' ({file.name}, line {line})")
+    return paths, labels, odd
+
+
+def _class_names(file: Path, num_classes: int) -> tuple[str, ...]:
+    """Names in class order; where two are alike, their ids tell them apart."""
+    if not file.is_file():
+        return tuple(map(str, range(num_classes)))
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        records = sorted(json.loads(text), key=lambda record: int(record["id"]))
+        pairs = [(str(record["id"]), str(record["name"])) for record in records]
+    else:
+        split = [line.split(maxsplit=1) for line in text.splitlines()]
+        pairs = [(words[0], words[-1]) for words in split if words]
+    times = Counter(name for _, name in pairs)
+    return tuple(name if times[name] == 1 else f"{name} ({key})" for key, name in pairs)

@@ -1,0 +1,73 @@
+"""From a source's name to its data set."""
+
+import difflib
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+from longtail.data.cifar import cifar10_lt, cifar100_lt
+from longtail.data.config import DataConfig
+from longtail.data.dataset import Dataset
+from longtail.data.digits import digits_lt
+from longtail.data.folder import folder
+from longtail.data.listfile import imagenet_lt, inaturalist18, places_lt
+from longtail.data.table import table
+
+Source = Callable[[DataConfig], Dataset]
+
+SUBSET = {"imbalance", "imbalance_type"}
+FILES = {"check", "workers"}
+LISTS = FILES | {"root", "lists"}
+ALWAYS = {"source", "image_size", "val_fraction", "seed"}
+
+# Each built-in source and the settings that it heeds beside those of all sources.
+BUILT_IN: dict[str, tuple[Source, set[str]]] = {
+    "digits-lt": (digits_lt, SUBSET),
+    "cifar10-lt": (cifar10_lt, SUBSET | {"root"}),
+    "cifar100-lt": (cifar100_lt, SUBSET | {"root"}),
+    "imagenet_lt": (imagenet_lt, LISTS),
+    "places_lt": (places_lt, LISTS),
+    "inaturalist18": (inaturalist18, LISTS),
+}
+COLUMNS = {"root", "path_column", "label_column", "split_column"}
+
+
+def load(config: DataConfig) -> Dataset:
+    """Reads a data set and checks all of it that can be checked before a training.
+
+    Raises:
+        ValueError: when the source is not known, or its data are not as they must be.
+
+    Example:
+        >>> data = load(DataConfig("digits-lt", imbalance=10))
+        >>> len(data.test), data.image_size
+        (400, 8)
+    """
+    read, heeded = _find(config.source)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in heeded | ALWAYS and value != field.default:
+            warnings.warn(
+                f"{field.name}={value} has no effect on the source {config.source}", stacklevel=2
+            )
+    return read(config)
+
+
+def _find(source: str) -> tuple[Source, set[str]]:
+    """What reads a source, and the settings that it heeds."""
+    if source in BUILT_IN:
+        return BUILT_IN[source]
+    path = Path(source)
+    if path.is_dir():
+        return folder, FILES | {"test_fraction"}
+    is_table = path.suffix.lower() in (".csv", ".parquet")
+    if is_table and path.is_file():
+        return table, FILES | {"test_fraction"} | COLUMNS
+    what = "there is no such file" if is_table else "it is neither built in nor a folder or table"
+    near = difflib.get_close_matches(source.lower().replace("_", "-"), BUILT_IN, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(
+        f"source '{source}' is not known: {what}.{hint} Known are {', '.join(BUILT_IN)}, a folder "
+        "with a sub-folder of images for each class, and a .csv or .parquet table"
+    )

@@ -1,0 +1,102 @@
+"""Long-tailed subsets of balanced data sets: how many images of each class, and which."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+Kind = Literal["exponential", "step", "pareto"]
+PARETO_POWER = 6  # of ImageNet-LT and Places-LT
+
+
+def long_tailed_counts(
+    num_classes: int, n_max: int, imbalance: float, kind: Kind = "exponential"
+) -> Tensor:
+    """Images of each class, from `n_max` for class 0 down to `n_max / imbalance` for the last.
+
+    `exponential` and `step` follow Cao et al., Learning Imbalanced Datasets with Label-
+    Distribution-Aware Margin Loss, NeurIPS 2019, arXiv 1906.07413:
+    n_c = int(n_max * imbalance^(-c / (C - 1))); in steps, the first half of the classes keeps
+    `n_max` and the other half `n_max / imbalance` images.
+    `pareto` is a power law, n_c = int(n_max * x_c^-6) with x_c evenly spaced from 1 to
+    imbalance^(1/6); the power is that of Liu et al., Large-Scale Long-Tailed Recognition in an
+    Open World, CVPR 2019, arXiv 1904.05160, who draw from it at random.
+
+    Args:
+        num_classes: C, 2 or more.
+        n_max: images of the largest class.
+        imbalance: largest over smallest count, 1 or more.
+        kind: shape of the tail.
+
+    Returns: (num_classes,) int64.
+
+    Raises:
+        ValueError: when an argument is out of its range, or a class would have no image.
+
+    Example:
+        >>> long_tailed_counts(10, 5000, 100).tolist()
+        [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+        >>> long_tailed_counts(4, 100, 20, "step").tolist()
+        [100, 100, 5, 5]
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes of a long tail must be 2 or more, got {num_classes}")
+    if not imbalance >= 1:
+        raise ValueError(f"imbalance must be 1 or more, got {imbalance}")
+    if kind == "exponential":
+        # The order of operations is that of the published code: int() depends on it.
+        rho = 1 / imbalance
+        counts = [int(n_max * rho ** (c / (num_classes - 1))) for c in range(num_classes)]
+    elif kind == "step":
+        head = num_classes // 2
+        counts = [n_max] * head + [int(n_max / imbalance)] * (num_classes - head)
+    elif kind == "pareto":
+        x = np.linspace(1.0, imbalance ** (1 / PARETO_POWER), num_classes)
+        # The last count is whole in exact arithmetic wherever n_max / imbalance is.
+        counts = [int(n + 1e-9) for n in n_max * x**-PARETO_POWER]
+    else:
+        raise ValueError(f"kind must be exponential, step or pareto, got {kind!r}")
+    if min(counts) < 1:
+        raise ValueError(
+            f"imbalance {imbalance:g} leaves class {counts.index(0)} without an image when the "
+            f"largest class has {n_max}; the most that it allows is {n_max}"
+        )
+    return torch.tensor(counts)
+
+
+def long_tailed_subset(
+    labels: ArrayLike | Tensor, counts: Sequence[int] | Tensor, seed: int = 0
+) -> Tensor:
+    """Which images a subset with the given class counts keeps.
+
+    Numpy's legacy generator, whose stream never changes between versions, shuffles the places of
+    each class in class order; the first n_c of them stay. With seed 0 on CIFAR's training labels,
+    this is the subset that the long-tailed benchmarks use.
+
+    Args:
+        labels: (N,), class index of each image.
+        counts: (C,), images to keep of each class.
+        seed: of the generator.
+
+    Returns: (sum of counts,) int64, places in `labels`, class after class.
+
+    Raises:
+        ValueError: when a class has fewer images than are to be kept.
+
+    Example:
+        >>> long_tailed_subset([0, 1, 0, 0, 1], [2, 1]).tolist()
+        [3, 2, 1]
+    """
+    of_image = np.asarray(labels)
+    generator = np.random.RandomState(seed)
+    kept = []
+    for c, count in enumerate(torch.as_tensor(counts).tolist()):
+        places = np.flatnonzero(of_image == c)
+        if len(places) < count:
+            raise ValueError(f"class {c} has {len(places)} images, {count} were asked for")
+        generator.shuffle(places)
+        kept.append(places[:count])
+    return torch.from_numpy(np.concatenate(kept))

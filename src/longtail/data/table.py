@@ -1,0 +1,99 @@
+"""A CSV or Parquet table of images."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longtail.data.config import DataConfig
+from longtail.data.dataset import Dataset
+from longtail.data.records import (
+    PARTS,
+    Records,
+    class_order,
+    first_few,
+    report_problems,
+    to_dataset,
+)
+
+
+def table(config: DataConfig) -> Dataset:
+    """A .csv or .parquet table with columns for the path, the label and, if there is, the split.
+
+    Labels that are whole numbers keep their order, others are sorted. `index` is the row, from 0.
+
+    Raises:
+        ValueError: when a column is not there, or rows are incomplete or contradict each other.
+        UnreadableImagesError: names all images that cannot be read.
+    """
+    source = Path(config.source)
+    columns = _columns(source, config)
+    rows = len(columns["path"])
+    parts = columns.get("split") or ["train"] * rows
+
+    def origin(row: int) -> str:
+        # In a CSV file the header is line 1; Parquet rows are counted from 0, as by its readers.
+        return f"line {row + 2}" if source.suffix.lower() == ".csv" else f"row {row}"
+
+    problems = []
+    for column, values in columns.items():
+        empty = [origin(row) for row, value in enumerate(values) if not value]
+        if empty:
+            problems.append(f"{len(empty):,} rows have no {column}: {first_few(empty)}")
+    odd = [f"'{p}' ({origin(row)})" for row, p in enumerate(parts) if p and p not in PARTS]
+    if odd:
+        problems.append(
+            f"{len(odd):,} rows have a split other than train, val and test: {first_few(odd)}"
+        )
+    if "train" not in parts:
+        problems.append("no row has the split train" if rows else "it has no row")
+    report_problems(str(source), problems)
+
+    top = os.path.abspath(config.root or source.parent)
+    names = class_order(columns["label"])
+    number = {name: c for c, name in enumerate(names)}
+    records = Records(
+        name=source.stem,
+        paths=[os.path.normpath(os.path.join(top, path)) for path in columns["path"]],
+        labels=np.array([number[label] for label in columns["label"]], dtype=np.int64),
+        parts=np.array(parts, dtype="U5"),
+        index=np.arange(rows),
+        class_names=names,
+        origin=lambda row: f"{source.name}, {origin(row)}",
+    )
+    return to_dataset(records, config, check="decode")
+
+
+def _columns(source: Path, config: DataConfig) -> dict[str, list[str]]:
+    """Text of the columns path, label and, where there is one, split; '' where there is nothing."""
+    data = _read(source)
+    wanted = {"path": config.path_column, "label": config.label_column}
+    if config.split_column is not None or "split" in data.column_names:
+        wanted["split"] = config.split_column or "split"
+    absent = [f"{name}_column '{c}'" for name, c in wanted.items() if c not in data.column_names]
+    if absent:
+        raise ValueError(
+            f"{source} has no {' and no '.join(absent)}; "
+            f"its columns are {', '.join(data.column_names)}"
+        )
+    return {
+        name: [text or "" for text in data[column].cast("string").to_pylist()]
+        for name, column in wanted.items()
+    }
+
+
+def _read(source: Path) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    try:
+        if source.suffix.lower() == ".parquet":
+            return parquet.read_table(source)
+        # All columns are text: a label 007 must not become 7.
+        with csv.open_csv(source) as reader:
+            names = reader.schema.names
+        as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+        return csv.read_csv(source, convert_options=as_text)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{source} cannot be read as a table: {error}") from error

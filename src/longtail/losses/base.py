@@ -1,0 +1,87 @@
+"""What every classification loss has in common: a prior, a check of shapes, a (weighted) mean."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from longtail.losses.precision import full_precision
+from longtail.prior import ClassPrior
+
+
+class ClassificationLoss(nn.Module, ABC):
+    """A loss of logits and class indices that knows the prior of the training set.
+
+    A subclass names itself, says which prior the raw logits express after training with it, and
+    computes the nats of each sample; shapes, precision and the mean are settled here. Its settings
+    are keywords of its `__init__`, which the command line offers as options.
+
+    Args:
+        prior: of the training set.
+
+    Attributes:
+        name: the method's name on the command line.
+        expresses: prior that the raw logits express after training: "source" or "uniform".
+        log_prior: (num_classes,), buffer, natural logarithm of the prior.
+    """
+
+    name: ClassVar[str]
+    expresses: ClassVar[Literal["source", "uniform"]]
+    log_prior: Tensor
+
+    def __init__(self, prior: ClassPrior) -> None:
+        super().__init__()
+        self.register_buffer("log_prior", prior.log_prior.clone())
+
+    @abstractmethod
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats of each sample, (batch,), of logits that are float32 or better."""
+
+    def class_weight(self) -> Tensor | None:
+        """Weight of each class in the mean, (num_classes,), or none where all are equal."""
+        return None
+
+    def set_progress(self, fraction: float) -> None:
+        """Tells the loss which fraction of the training is over, for those with a schedule.
+
+        Args:
+            fraction: in [0, 1], epochs done over all epochs; called before each epoch.
+        """
+
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean nats of the batch.
+
+        Args:
+            logits: (batch, num_classes), unnormalised natural-log scores, of any float type.
+            target: (batch,), class index in [0, num_classes).
+            weight: (batch,), weight of each sample; the mean is then over the sum of weights, as
+                it is for a loss that weights the classes.
+
+        Returns: scalar, nats, float32 or better.
+
+        Raises: ValueError: when the shapes do not fit.
+        """
+        check_shapes(type(self).__name__, logits, target, len(self.log_prior))
+        if weight is not None and weight.shape != target.shape:
+            raise ValueError(
+                f"weight of {type(self).__name__} must have a value for each sample, got shape "
+                f"{tuple(weight.shape)} for target {tuple(target.shape)}"
+            )
+        nats = self.per_sample(full_precision(logits), target)
+        class_weight = self.class_weight()
+        if class_weight is not None:
+            by_class = class_weight[target]
+            weight = by_class if weight is None else by_class * weight
+        if weight is None:
+            return nats.mean()
+        weight = weight.to(nats.dtype)
+        return (weight * nats).sum() / weight.sum()
+
+
+def check_shapes(name: str, logits: Tensor, target: Tensor, num_classes: int) -> None:
+    """Raises a ValueError that shows both shapes when they do not fit each other."""
+    if target.ndim != 1 or logits.shape != (len(target), num_classes):
+        raise ValueError(
+            f"logits of {name} must be (batch, {num_classes}) and target (batch,), "
+            f"got {tuple(logits.shape)} and {tuple(target.shape)}"
+        )

@@ -1,0 +1,44 @@
+"""What the contrastive losses share: checks, and an anchor's nats from its row of similarities."""
+
+import torch
+from torch import Tensor
+
+
+def contrast_nats(similarity: Tensor, log_weight: Tensor, positive: Tensor) -> Tensor:
+    """Mean over an anchor's positives of -log(exp(similarity) / weighted sum over all members).
+
+    Args:
+        similarity: (anchors, members), already divided by the temperature.
+        log_weight: (anchors, members), natural logarithm of each member's weight in the sum;
+            -inf leaves it out.
+        positive: (anchors, members), weight of each positive in the mean, 0 for the rest.
+
+    Returns: (anchors,), nats; 0 for an anchor without positives.
+
+    Example:
+        >>> similarity = torch.zeros(1, 3)
+        >>> contrast_nats(similarity, torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))
+        tensor([1.0986])
+    """
+    weight = positive.sum(1)
+    alone = weight == 0
+    # An anchor that is alone in its batch has a sum over nothing, -inf, whose slope would be NaN.
+    log_weight = log_weight.masked_fill(alone[:, None], 0.0)
+    log_sum = torch.logsumexp(similarity + log_weight, dim=1)
+    mean = (similarity * positive).sum(1) / weight.masked_fill(alone, 1.0)
+    return torch.where(alone, 0.0, log_sum - mean)
+
+
+def check_temperature(name: str, temperature: float) -> None:
+    """Raises a ValueError when the temperature is not above 0."""
+    if not temperature > 0:
+        raise ValueError(f"temperature of {name} must be > 0, got {temperature}")
+
+
+def check_views(name: str, features: Tensor, target: Tensor) -> None:
+    """Raises a ValueError that shows both shapes when they do not fit each other."""
+    if features.ndim != 3 or target.shape != features.shape[:1]:
+        raise ValueError(
+            f"features and target of {name} must be (batch, views, width) and (batch,), "
+            f"got {tuple(features.shape)} and {tuple(target.shape)}"
+        )

@@ -1,0 +1,138 @@
+"""Cross-entropy: plain, and re-weighted by class."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from longtail.losses.base import ClassificationLoss
+from longtail.prior import ClassPrior
+
+
+def inverse_frequency_weight(class_counts: Tensor) -> Tensor:
+    """Weight of each class, one over its count, scaled so that the classes' weights average 1.
+
+    Args:
+        class_counts: (num_classes,), training samples of each class.
+
+    Returns: (num_classes,), float64.
+
+    Example:
+        >>> inverse_frequency_weight(torch.tensor([30, 10]))
+        tensor([0.5000, 1.5000], dtype=torch.float64)
+    """
+    weight = 1 / class_counts.double()
+    return weight / weight.mean()
+
+
+def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Tensor:
+    """Weight of each class, one over its effective number of samples, averaging 1.
+
+    Equation 2 of Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019,
+    arXiv 1901.05555: the effective number of n samples is (1 - beta^n) / (1 - beta).
+    Departs from the paper in: nothing.
+
+    Args:
+        class_counts: (num_classes,), training samples of each class.
+        beta: in [0, 1): 0 gives every class the same weight, near 1 one over its count.
+
+    Returns: (num_classes,), float64.
+
+    Raises: ValueError: when beta is out of range.
+
+    Example:
+        >>> effective_number_weight(torch.tensor([30, 10]), beta=0.0)
+        tensor([1., 1.], dtype=torch.float64)
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta of effective_number_weight must lie in [0, 1), got {beta}")
+    # 1 - beta^n by expm1: beta^n is within rounding of 1 for a rare class and beta near 1.
+    effective = -torch.expm1(class_counts.double() * torch.tensor(beta).double().log())
+    weight = 1 / effective
+    return weight / weight.mean()
+
+
+class CrossEntropy(ClassificationLoss):
+    """Plain cross-entropy.
+
+    Args:
+        prior: of the training set; its number of classes is checked, its values play no part.
+
+    Example:
+        >>> loss = CrossEntropy(ClassPrior([9, 1]))
+        >>> loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+        tensor(0.6931)
+    """
+
+    name: ClassVar[str] = "ce"
+    expresses: ClassVar[Literal["source", "uniform"]] = "source"
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats of each sample, (batch,)."""
+        return cross_entropy(logits, target, reduction="none")
+
+
+class Reweighted(ClassificationLoss):
+    """Cross-entropy with each class weighted by one over its count.
+
+    Its minimum is that of plain cross-entropy on balanced data, so the raw logits express the
+    uniform prior. The mean is over the sum of weights, as in `torch.nn.CrossEntropyLoss(weight)`.
+
+    Args:
+        prior: of the training set.
+
+    Example:
+        >>> loss = Reweighted(ClassPrior([9, 1]))
+        >>> loss.class_weight()
+        tensor([0.2000, 1.8000], dtype=torch.float64)
+    """
+
+    name: ClassVar[str] = "reweighted"
+    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+    weights: Tensor
+
+    def __init__(self, prior: ClassPrior) -> None:
+        super().__init__(prior)
+        self.register_buffer("weights", inverse_frequency_weight(prior.counts))
+
+    def class_weight(self) -> Tensor:
+        """Weight of each class, (num_classes,)."""
+        return self.weights
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats of each sample before its weight, (batch,)."""
+        return cross_entropy(logits, target, reduction="none")
+
+
+class ClassBalanced(ClassificationLoss):
+    """Cross-entropy with each class weighted by one over its effective number of samples.
+
+    Cui et al., CVPR 2019, arXiv 1901.05555; see `effective_number_weight`. With beta near 1 and
+    counts well below 1 / (1 - beta) the raw logits express the uniform prior, nearly.
+
+    Args:
+        prior: of the training set.
+        beta: in [0, 1): 0 weights all classes alike, near 1 by one over the count.
+
+    Example:
+        >>> loss = ClassBalanced(ClassPrior([9, 1]), beta=0.5)
+        >>> loss.class_weight()
+        tensor([0.6675, 1.3325], dtype=torch.float64)
+    """
+
+    name: ClassVar[str] = "class_balanced"
+    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+    weights: Tensor
+
+    def __init__(self, prior: ClassPrior, *, beta: float = 0.9999) -> None:
+        super().__init__(prior)
+        self.register_buffer("weights", effective_number_weight(prior.counts, beta=beta))
+
+    def class_weight(self) -> Tensor:
+        """Weight of each class, (num_classes,)."""
+        return self.weights
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats of each sample before its weight, (batch,)."""
+        return cross_entropy(logits, target, reduction="none")

@@ -1,0 +1,79 @@
+"""Focal loss: cross-entropy that passes over samples already classified well."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from longtail.losses.base import ClassificationLoss, check_shapes
+from longtail.losses.precision import full_precision
+from longtail.prior import ClassPrior
+
+
+def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Cross-entropy times (1 - p)^gamma, p the probability given to the target.
+
+    Equation 4 of Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002.
+    Departs from the paper in: softmax over classes in place of a sigmoid for each, as all uses of
+    it on long-tailed recognition have it.
+
+    Args:
+        logits: (batch, num_classes), unnormalised natural-log scores.
+        target: (batch,), class index in [0, num_classes).
+        gamma: 0 or more; 0 is plain cross-entropy.
+
+    Returns: scalar, nats per sample, mean over the batch.
+
+    Raises: ValueError: when gamma is negative or the shapes do not fit.
+
+    Example:
+        >>> focal_loss(torch.zeros(1, 2), torch.tensor([1]), gamma=2.0)  # log(2) / 4
+        tensor(0.1733)
+    """
+    _check_gamma("focal_loss", gamma)
+    check_shapes("focal_loss", logits, target, logits.shape[-1])
+    return _focal_nats(full_precision(logits), target, gamma).mean()
+
+
+class Focal(ClassificationLoss):
+    """Focal loss, which passes over samples already classified well.
+
+    See `focal_loss`. The raw logits express the source prior, nearly: the loss flattens them.
+
+    Args:
+        prior: of the training set; its number of classes is checked, its values play no part.
+        gamma: 0 or more; 0 is plain cross-entropy.
+
+    Raises: ValueError: when gamma is negative.
+
+    Example:
+        >>> loss = Focal(ClassPrior([9, 1]))
+        >>> loss(torch.zeros(1, 2), torch.tensor([1]))
+        tensor(0.1733)
+    """
+
+    name: ClassVar[str] = "focal"
+    expresses: ClassVar[Literal["source", "uniform"]] = "source"
+
+    def __init__(self, prior: ClassPrior, *, gamma: float = 2.0) -> None:
+        super().__init__(prior)
+        _check_gamma("Focal", gamma)
+        self.gamma = gamma
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats of each sample, (batch,)."""
+        return _focal_nats(logits, target, self.gamma)
+
+
+def _focal_nats(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
+    nats = cross_entropy(logits, target, reduction="none")
+    # 1 - p by expm1 keeps its digits near p = 1; at p = 1 itself the power of a gamma below 1 has
+    # an infinite slope, which the smallest number above 0 keeps away.
+    missing = -torch.expm1(-nats)
+    return missing.clamp(min=torch.finfo(nats.dtype).tiny) ** gamma * nats
+
+
+def _check_gamma(name: str, gamma: float) -> None:
+    if not gamma >= 0:
+        raise ValueError(f"gamma of {name} must be >= 0, got {gamma}")

@@ -1,0 +1,199 @@
+"""Gaussian mixture likelihood: a contrastive loss on the class scores of a class-wise queue."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from longtail.losses.base import check_shapes
+from longtail.losses.class_scores import attach_temperature, check_keys, scores_with_and_without
+from longtail.losses.distillation import distillation_loss
+from longtail.losses.logit_adjusted import logit_adjusted_loss
+from longtail.losses.precision import full_precision
+from longtail.prior import ClassPrior
+
+DISTILLATION_TEMPERATURE = 4.0
+
+
+def gml_loss(
+    query: Tensor,
+    key: Tensor,
+    key_labels: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    log_prior: Tensor,
+    log_temperature: Tensor,
+    *,
+    query_index: Tensor | None = None,
+    key_index: Tensor | None = None,
+    teacher_logits: Tensor | None = None,
+    alpha: float = 0.0,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    logit_scale: float = 30.0,
+) -> Tensor:
+    """Mutual-information loss of GML: classifier, class scores of the keys, teacher.
+
+    Suh and Seo, Long-tailed Recognition by Mutual Information Maximization between Latent Features
+    and Ground-truth Labels, ICML 2023, arXiv 2305.01160:
+    gamma L_sup + beta (L_con + L_con_T) + alpha L_div, where L_sup and L_con are logit-adjusted
+    cross-entropies of the cosine logits and of the class scores over all keys; L_con_T is that of
+    the class scores without the image's own keys, and trains the temperature alone, as L_con
+    trains the network alone; L_div is the divergence from the teacher at temperature 4.
+    Departs from the published code in: class scores in the log domain (see `class_scores`); a
+    class without keys for a row is left out of its softmax, and if that class is the target the
+    row does not count in that term, whose mean is over the rows that do (0 if none does), where
+    the code has 0/0.
+
+    Args:
+        query: (batch, width), unit norm.
+        key: (keys, width), unit norm, in any order.
+        key_labels: (keys,), class of each key; outside [0, num_classes) it counts for nothing.
+        logits: (batch, num_classes), cosines, before `logit_scale`.
+        target: (batch,), class index in [0, num_classes).
+        log_prior: (num_classes,), natural logarithm of the training set's prior.
+        log_temperature: scalar or (1,), natural logarithm of the temperature, learned.
+        query_index: (batch,), number of each query's image; with `key_index`, says which keys are
+            a query's own. None, or key_index None: no key is.
+        key_index: (keys,), number of each key's image.
+        teacher_logits: (batch, num_classes), the teacher's cosines, before `logit_scale`; needed
+            where alpha is not 0.
+        alpha: weight of L_div.
+        beta: weight of L_con and L_con_T.
+        gamma: weight of L_sup.
+        logit_scale: multiplies the cosines: one over T_s.
+
+    Returns: scalar, nats per sample, mean over the batch.
+
+    Raises: ValueError: when shapes do not fit or alpha wants a teacher that is not given.
+
+    Example:
+        >>> prior, unit = ClassPrior([9, 1]), torch.eye(2)
+        >>> target = torch.tensor([0, 1])
+        >>> gml_loss(unit, unit, target, unit, target, prior.log_prior, torch.tensor(0.1).log())
+        tensor(0.0004)
+    """
+    check_keys("gml_loss", query, key, key_labels)
+    check_shapes("gml_loss", logits, target, len(log_prior))
+    if len(query) != len(target):
+        raise ValueError(
+            f"query and target of gml_loss must have the same batch, "
+            f"got {tuple(query.shape)} and {tuple(target.shape)}"
+        )
+    if alpha and teacher_logits is None:
+        raise ValueError(
+            f"teacher_logits of gml_loss must be given where alpha is not 0, is {alpha}"
+        )
+
+    logits = full_precision(logits) * logit_scale
+    loss = gamma * logit_adjusted_loss(logits, target, log_prior)
+    if beta:
+        log_temperature = log_temperature.reshape(())
+        every, others, slope = scores_with_and_without(
+            query,
+            key,
+            key_labels,
+            len(log_prior),
+            log_temperature,
+            query_index=query_index if key_index is not None else None,
+            key_index=key_index if query_index is not None else None,
+        )
+        others = attach_temperature(others.detach(), slope, log_temperature)
+        contrast = _score_loss(every, target, log_prior) + _score_loss(others, target, log_prior)
+        loss = loss + beta * contrast
+    if alpha:
+        assert teacher_logits is not None
+        teacher_logits = full_precision(teacher_logits) * logit_scale
+        loss = loss + alpha * distillation_loss(
+            logits, teacher_logits, temperature=DISTILLATION_TEMPERATURE
+        )
+    return loss
+
+
+def _score_loss(scores: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
+    """Logit-adjusted cross-entropy of class scores, over the rows whose target has a key."""
+    counts = scores.detach().gather(1, target[:, None]).squeeze(1) > -torch.inf
+    # A row that does not count gets finite scores: the gradient of -inf there would be NaN.
+    scores = torch.where(counts[:, None], scores, 0.0)
+    nats = cross_entropy(scores + log_prior.to(scores), target, reduction="none")
+    return torch.where(counts, nats, 0.0).sum() / counts.sum().clamp(min=1)
+
+
+class GML(nn.Module):
+    """Gaussian mixture likelihood, with its learned temperature.
+
+    See `gml_loss`. The cosine logits times `logit_scale` express the uniform prior. Keep
+    `log_temperature` out of the weight decay.
+
+    Args:
+        prior: of the training set.
+        temperature: where the learned temperature starts, above 0.
+        alpha: weight of the divergence from the teacher; needs teacher logits where not 0.
+        beta: weight of the contrastive terms.
+        gamma: weight of the classifier's cross-entropy.
+        logit_scale: multiplies the cosines.
+
+    Attributes:
+        log_prior: (num_classes,), buffer.
+        log_temperature: scalar, parameter, natural logarithm of the temperature.
+
+    Raises: ValueError: when the temperature or the scale is not above 0.
+
+    Example:
+        >>> loss = GML(ClassPrior([9, 1]), temperature=0.1)
+        >>> unit, target = torch.eye(2), torch.tensor([0, 1])
+        >>> loss(unit, unit, target, unit, target).requires_grad
+        True
+    """
+
+    log_prior: Tensor
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        *,
+        temperature: float = 0.1,
+        alpha: float = 0.0,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        logit_scale: float = 30.0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"temperature": temperature, "logit_scale": logit_scale}.items():
+            if not value > 0:
+                raise ValueError(f"{name} of GML must be > 0, got {value}")
+        self.register_buffer("log_prior", prior.log_prior.clone())
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.logit_scale = logit_scale
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        key_labels: Tensor,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        query_index: Tensor | None = None,
+        key_index: Tensor | None = None,
+        teacher_logits: Tensor | None = None,
+    ) -> Tensor:
+        """Scalar, nats per sample; arguments as in `gml_loss`."""
+        return gml_loss(
+            query,
+            key,
+            key_labels,
+            logits,
+            target,
+            self.log_prior,
+            self.log_temperature,
+            query_index=query_index,
+            key_index=key_index,
+            teacher_logits=teacher_logits,
+            alpha=self.alpha,
+            beta=self.beta,
+            gamma=self.gamma,
+            logit_scale=self.logit_scale,
+        )

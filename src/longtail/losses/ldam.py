@@ -1,0 +1,126 @@
+"""LDAM: a margin for each class, wider for a rare one, with deferred re-weighting."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from longtail.losses.base import ClassificationLoss, check_shapes
+from longtail.losses.cross_entropy import effective_number_weight
+from longtail.losses.precision import full_precision
+from longtail.prior import ClassPrior
+
+
+def ldam_loss(
+    logits: Tensor,
+    target: Tensor,
+    class_counts: Tensor,
+    *,
+    max_margin: float = 0.5,
+    scale: float = 30.0,
+) -> Tensor:
+    """Cross-entropy after the target's logit gave up its class's margin.
+
+    Equation 12 of Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin
+    Loss, NeurIPS 2019, arXiv 1906.07413: margins go with count^(-1/4).
+    Departs from the published code in: takes logits as the classifier gives them, scale times
+    cosine, and scales the margin, where the code takes cosines and scales both; the value is the
+    same, and the logits stay natural-log scores.
+
+    Args:
+        logits: (batch, num_classes), `scale` times cosine.
+        target: (batch,), class index in [0, num_classes).
+        class_counts: (num_classes,), training samples of each class.
+        max_margin: margin of the rarest class, as a cosine, 0 or more.
+        scale: factor that the classifier puts on its cosines.
+
+    Returns: scalar, nats per sample, mean over the batch.
+
+    Raises: ValueError: when the margin is negative or the shapes do not fit.
+
+    Example:
+        >>> counts = torch.tensor([16, 1])
+        >>> ldam_loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]), counts)  # all eaten up: log 2
+        tensor(0.6931)
+    """
+    check_shapes("ldam_loss", logits, target, len(class_counts))
+    margin = _margins(class_counts, max_margin, scale)
+    return cross_entropy(_with_margin(full_precision(logits), target, margin), target)
+
+
+class LDAM(ClassificationLoss):
+    """Label-distribution-aware margins, with deferred re-weighting.
+
+    See `ldam_loss`. From `deferred` of the training on, classes are weighted by one over their
+    effective number of samples (LDAM-DRW), so that the raw logits at its end express the uniform
+    prior, nearly; `set_progress` tells it how far the training is. The classifier is a cosine
+    classifier with the same `scale`.
+
+    Args:
+        prior: of the training set.
+        max_margin: margin of the rarest class, as a cosine, 0 or more.
+        scale: factor that the classifier puts on its cosines.
+        deferred: fraction of the training after which classes are weighted; 1 never.
+        beta: of the effective number, in [0, 1).
+
+    Raises: ValueError: when a setting is out of range.
+
+    Example:
+        >>> loss = LDAM(ClassPrior([16, 1]))
+        >>> loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]))
+        tensor(0.6931)
+        >>> loss.set_progress(0.9)
+        >>> loss.class_weight()
+        tensor([0.1177, 1.8823], dtype=torch.float64)
+    """
+
+    name: ClassVar[str] = "ldam"
+    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+    margin: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        *,
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        deferred: float = 0.8,
+        beta: float = 0.9999,
+    ) -> None:
+        super().__init__(prior)
+        if not 0 <= deferred <= 1:
+            raise ValueError(f"deferred of LDAM must lie in [0, 1], got {deferred}")
+        self.register_buffer("margin", _margins(prior.counts, max_margin, scale))
+        self.register_buffer("weights", effective_number_weight(prior.counts, beta=beta))
+        self.deferred = deferred
+        self.weighting = deferred == 0
+
+    def set_progress(self, fraction: float) -> None:
+        """Weights the classes from the fraction `deferred` of the training on."""
+        self.weighting = fraction >= self.deferred and self.deferred < 1
+
+    def class_weight(self) -> Tensor | None:
+        """Weight of each class, (num_classes,), once it is time."""
+        return self.weights if self.weighting else None
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats of each sample before its weight, (batch,)."""
+        return cross_entropy(_with_margin(logits, target, self.margin), target, reduction="none")
+
+
+def _margins(class_counts: Tensor, max_margin: float, scale: float) -> Tensor:
+    """Margin of each class in the units of the logits, (num_classes,), float64."""
+    if not max_margin >= 0 or not scale > 0:
+        raise ValueError(
+            f"max_margin and scale of LDAM must be >= 0 and > 0, got {max_margin} and {scale}"
+        )
+    margin = class_counts.double() ** -0.25
+    return scale * max_margin * margin / margin.max()
+
+
+def _with_margin(logits: Tensor, target: Tensor, margin: Tensor) -> Tensor:
+    """Logits with the target's lowered by its class's margin."""
+    own = -margin.to(logits)[target]
+    return logits.scatter_add(1, target[:, None], own[:, None])

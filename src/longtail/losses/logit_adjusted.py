@@ -1,0 +1,79 @@
+"""Logit-adjusted cross-entropy; Balanced Softmax is the case tau = 1."""
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from longtail.losses.base import ClassificationLoss, check_shapes
+from longtail.losses.precision import full_precision
+from longtail.prior import ClassPrior
+
+
+def logit_adjusted_loss(
+    logits: Tensor, target: Tensor, log_prior: Tensor, *, tau: float = 1.0
+) -> Tensor:
+    """Cross-entropy of the logits plus tau times the log prior.
+
+    Equation 10 of Menon et al., Long-tail learning via logit adjustment, ICLR 2021, arXiv
+    2007.07314; tau = 1 is Balanced Softmax (Ren et al., NeurIPS 2020, arXiv 2007.10740).
+    Departs from the paper in: nothing.
+
+    Args:
+        logits: (batch, num_classes), unnormalised natural-log scores.
+        target: (batch,), class index in [0, num_classes).
+        log_prior: (num_classes,), natural logarithm of the training set's prior.
+        tau: strength of the prior, 0 or more; 0 is plain cross-entropy.
+
+    Returns: scalar, nats per sample, mean over the batch.
+
+    Raises: ValueError: when tau is negative or the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> log_prior = ClassPrior([9, 1]).log_prior
+        >>> logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([1]), log_prior)
+        tensor(2.3026)
+    """
+    _check_tau("logit_adjusted_loss", tau)
+    check_shapes("logit_adjusted_loss", logits, target, len(log_prior))
+    logits = full_precision(logits)
+    return cross_entropy(logits + tau * log_prior.to(logits), target)
+
+
+class LogitAdjusted(ClassificationLoss):
+    """Logit-adjusted cross-entropy; Balanced Softmax is tau = 1.
+
+    See `logit_adjusted_loss`. With tau = 1 the raw logits express the uniform prior.
+
+    Args:
+        prior: of the training set.
+        tau: strength of the prior, 0 or more.
+
+    Raises: ValueError: when tau is negative.
+
+    Example:
+        >>> import torch
+        >>> loss = LogitAdjusted(ClassPrior([9, 1]))
+        >>> loss(torch.zeros(1, 2), torch.tensor([1]))
+        tensor(2.3026)
+    """
+
+    name: ClassVar[str] = "logit_adjust"
+    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+
+    def __init__(self, prior: ClassPrior, *, tau: float = 1.0) -> None:
+        super().__init__(prior)
+        _check_tau("LogitAdjusted", tau)
+        self.tau = tau
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats of each sample, (batch,)."""
+        return cross_entropy(
+            logits + self.tau * self.log_prior.to(logits), target, reduction="none"
+        )
+
+
+def _check_tau(name: str, tau: float) -> None:
+    if not tau >= 0:
+        raise ValueError(f"tau of {name} must be >= 0, got {tau}")

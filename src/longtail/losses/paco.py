@@ -1,0 +1,151 @@
+"""PaCo: contrast of a queue's keys with the classifier's weights as learned class centres."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from longtail.losses.contrast import check_temperature, contrast_nats
+from longtail.losses.precision import full_precision, no_autocast
+from longtail.prior import ClassPrior
+
+# Of the published code, kept so that its figures are met to the last digits.
+PRIOR_EPSILON = 1e-9
+
+
+def paco_loss(
+    features: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    log_prior: Tensor,
+    *,
+    queue_size: int,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    temperature: float,
+) -> Tensor:
+    """Contrast of each first view with second views, the queue and the classes' centres.
+
+    Equation 4 of Cui et al., Parametric Contrastive Learning, ICCV 2021, arXiv 2107.12028. Members
+    of an anchor's row are the classes, with logit-adjusted logits, and all features but the
+    anchor's own, with similarities over the temperature, which enter the sum gamma times; positives
+    are the anchor's class, with weight beta, and the features of that class, with weight alpha.
+    Departs from the published code in: features with a label below 0, the slots of a queue never
+    filled, count for nothing. 1e-9 on each probability is the code's.
+
+    Args:
+        features: (2 batch + queue_size, width), unit norm: first views, second views, queue.
+        labels: (2 batch + queue_size,), class of each feature, -1 where it counts for nothing.
+        logits: (batch, num_classes), of the first views, natural-log scores.
+        log_prior: (num_classes,), natural logarithm of the training set's prior.
+        queue_size: number of queue entries at the end of `features`.
+        alpha: weight of a positive feature, 0 or more.
+        beta: weight of the positive class centre, above 0.
+        gamma: weight of features in the sum, 0 or more.
+        temperature: above 0, divides the similarities.
+
+    Returns: scalar, nats per anchor, mean over the batch.
+
+    Raises: ValueError: when a setting is out of range or the shapes do not fit.
+
+    Example:
+        >>> log_prior = ClassPrior([1, 1]).log_prior
+        >>> features, labels = torch.eye(2).repeat(2, 1), torch.tensor([0, 1, 0, 1])
+        >>> settings = dict(alpha=0.05, beta=1.0, gamma=1.0, temperature=0.2)
+        >>> paco_loss(features, labels, torch.eye(2), log_prior, queue_size=0, **settings)
+        tensor(4.8325)
+    """
+    _check_settings("paco_loss", alpha, beta, gamma, temperature)
+    batch = len(logits)
+    if len(features) != 2 * batch + queue_size or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"features and labels of paco_loss must be (2 * {batch} + {queue_size}, width) and "
+            f"({2 * batch + queue_size},), got {tuple(features.shape)} and {tuple(labels.shape)}"
+        )
+    if logits.shape != (batch, len(log_prior)):
+        raise ValueError(
+            f"logits of paco_loss must be (batch, {len(log_prior)}), got {tuple(logits.shape)}"
+        )
+    features, logits = full_precision(features), full_precision(logits)
+    with no_autocast(features):
+        similarity = (features[:batch] / temperature) @ features.T
+    centres = logits + (log_prior.exp() + PRIOR_EPSILON).log().to(logits)
+
+    target = labels[:batch]
+    left_out = (labels < 0).repeat(batch, 1).fill_diagonal_(True)
+    positive = torch.zeros_like(similarity).masked_fill_(target[:, None] == labels, alpha)
+    positive.masked_fill_(left_out, 0.0)
+    log_gamma = math.log(gamma) if gamma else -torch.inf
+    log_weight = torch.full_like(similarity, log_gamma).masked_fill_(left_out, -torch.inf)
+    centre = torch.zeros_like(centres).scatter_(1, target[:, None], beta)
+    return contrast_nats(
+        torch.cat([centres, similarity], dim=1),
+        torch.cat([torch.zeros_like(centres), log_weight], dim=1),
+        torch.cat([centre, positive], dim=1),
+    ).mean()
+
+
+class PaCo(nn.Module):
+    """Parametric contrastive loss.
+
+    See `paco_loss`. The raw logits express the uniform prior.
+
+    Args:
+        prior: of the training set.
+        alpha: weight of a positive feature, 0 or more.
+        beta: weight of the positive class centre, above 0.
+        gamma: weight of features in the sum, 0 or more.
+        temperature: above 0, divides the similarities.
+
+    Attributes:
+        log_prior: (num_classes,), buffer.
+
+    Raises: ValueError: when a setting is out of range.
+
+    Example:
+        >>> loss = PaCo(ClassPrior([1, 1]))
+        >>> labels = torch.tensor([0, 1, 0, 1])
+        >>> loss(torch.eye(2).repeat(2, 1), labels, torch.eye(2))
+        tensor(4.8325)
+    """
+
+    log_prior: Tensor
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        *,
+        alpha: float = 0.05,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        temperature: float = 0.2,
+    ) -> None:
+        super().__init__()
+        _check_settings("PaCo", alpha, beta, gamma, temperature)
+        self.register_buffer("log_prior", prior.log_prior.clone())
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.temperature = temperature
+
+    def forward(self, features: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+        """Scalar, nats per anchor; arguments as in `paco_loss`, all beyond two views is queue."""
+        return paco_loss(
+            features,
+            labels,
+            logits,
+            self.log_prior,
+            queue_size=len(features) - 2 * len(logits),
+            alpha=self.alpha,
+            beta=self.beta,
+            gamma=self.gamma,
+            temperature=self.temperature,
+        )
+
+
+def _check_settings(name: str, alpha: float, beta: float, gamma: float, temperature: float) -> None:
+    check_temperature(name, temperature)
+    if not (alpha >= 0 and beta > 0 and gamma >= 0):
+        raise ValueError(
+            f"alpha, beta and gamma of {name} must be >= 0, > 0 and >= 0, "
+            f"got {alpha}, {beta} and {gamma}"
+        )

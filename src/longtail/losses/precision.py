@@ -1,0 +1,26 @@
+"""Losses compute in float32 or better, whatever the inputs and the autocast around them."""
+
+import torch
+from torch import Tensor
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in the type that losses compute in: float64 stays, all else becomes float32.
+
+    Example:
+        >>> full_precision(torch.zeros(2, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def no_autocast(tensor: Tensor) -> torch.autocast:
+    """Context in which matrix products on the tensor's device keep the type of their inputs.
+
+    Example:
+        >>> x = torch.ones(2, 2)
+        >>> with torch.autocast("cpu", torch.bfloat16), no_autocast(x):
+        ...     (x @ x).dtype
+        torch.float32
+    """
+    return torch.autocast(tensor.device.type, enabled=False)

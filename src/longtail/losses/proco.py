@@ -1,0 +1,162 @@
+"""ProCo: contrast with each class's von Mises-Fisher distribution, in closed form."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from longtail.losses.contrast import check_temperature
+from longtail.losses.log_bessel import log_bessel
+from longtail.losses.precision import full_precision, no_autocast
+from longtail.prior import ClassPrior
+
+# A class seen once, or always alike, has a mean of norm 1 and an infinite concentration.
+MAX_CONCENTRATION = 1e5
+
+
+def proco_loss(
+    features: Tensor, target: Tensor, mean: Tensor, log_prior: Tensor, *, temperature: float
+) -> Tensor:
+    """Contrast with infinitely many samples of every class's von Mises-Fisher distribution.
+
+    The loss L_in of Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual
+    Recognition, TPAMI 2024, arXiv 2403.06726: the logit-adjusted cross-entropy of `vmf_scores`.
+    Departs from the published code in: nothing here; see `vmf_scores`.
+
+    Args:
+        features: (batch, width), unit norm.
+        target: (batch,), class index in [0, num_classes).
+        mean: (num_classes, width), mean feature of each class, norm 0 to 1; no gradient.
+        log_prior: (num_classes,), natural logarithm of the training set's prior.
+        temperature: above 0, divides.
+
+    Returns: scalar, nats per sample, mean over the batch.
+
+    Raises: ValueError: when the temperature is not above 0 or the shapes do not fit.
+
+    Example:
+        >>> log_prior = ClassPrior([1, 1]).log_prior
+        >>> proco_loss(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), log_prior, temperature=0.5)
+        tensor(0.1269, dtype=torch.float64)
+    """
+    check_temperature("proco_loss", temperature)
+    if target.shape != features.shape[:1] or mean.shape != (len(log_prior), features.shape[-1]):
+        raise ValueError(
+            f"features, target and mean of proco_loss must be (batch, width), (batch,) and "
+            f"({len(log_prior)}, width), got {tuple(features.shape)}, {tuple(target.shape)} and "
+            f"{tuple(mean.shape)}"
+        )
+    scores = vmf_scores(features, mean, temperature=temperature)
+    return cross_entropy(scores + log_prior.to(scores), target)
+
+
+def vmf_scores(features: Tensor, mean: Tensor, *, temperature: float) -> Tensor:
+    """Log of the expected exp(feature . sample / temperature) over samples of each class.
+
+    The closed form of proposition 1 of Du et al., arXiv 2403.06726: with mean direction mu,
+    concentration kappa and kappa' = |kappa mu + feature / temperature|, the ratio of the
+    distribution's normalisers C(kappa) / C(kappa'). The concentration is width r / (1 - r^2) for a
+    mean of norm r, at most 1e5.
+    Departs from the published code in: the Bessel function is right for any width, odd ones too,
+    and finite for any concentration; kappa' costs one matrix product, where the code has a tensor
+    (batch, num_classes, width).
+
+    Args:
+        features: (batch, width), unit norm.
+        mean: (num_classes, width), mean feature of each class, norm 0 to 1; no gradient. 0 is the
+            uniform distribution.
+        temperature: above 0, divides.
+
+    Returns: (batch, num_classes), natural-log scores, float64: they are small differences of large
+        numbers.
+
+    Example:
+        >>> uniform = torch.zeros(1, 3)  # sinh(k) / k in three dimensions, k = 2
+        >>> vmf_scores(torch.eye(3)[:1], uniform, temperature=0.5).exp()
+        tensor([[1.8134]], dtype=torch.float64)
+    """
+    features, mean = full_precision(features), full_precision(mean.detach()).to(torch.float64)
+    width = features.shape[1]
+    norm = torch.linalg.vector_norm(mean, dim=1)
+    # kappa over norm stays finite at a norm of 0, where mu is undefined and kappa mu is 0.
+    per_norm = torch.minimum(width / (1 - norm**2).clamp(min=0), MAX_CONCENTRATION / norm)
+    centre, kappa = per_norm[:, None] * mean, per_norm * norm
+    features = features.double() / temperature
+    with no_autocast(features):
+        cross = features @ centre.T
+    square = kappa**2 + 2 * cross + (features**2).sum(1, keepdim=True)
+    # Rounding may leave a vanishing square below 0, and the root has no slope there.
+    joint = square.clamp(min=1e-12).sqrt()
+    order = width / 2 - 1
+    return log_bessel(order, joint) - log_bessel(order, kappa)
+
+
+class ProCo(nn.Module):
+    """Contrast with each class's von Mises-Fisher distribution, estimated as training goes.
+
+    See `proco_loss`. Two running means of each class are kept, as in the published code: the one
+    in use goes on from the epoch before; the other starts anew each epoch and takes over at the
+    next (`next_epoch`), so that old features are forgotten. Call `update` with the features of all
+    processes, then the loss.
+    Departs from the published code in: a class never seen has mean 0, the uniform distribution,
+    where the code has a random direction.
+
+    Args:
+        prior: of the training set.
+        width: of the features, 2 or more.
+        temperature: above 0, divides.
+
+    Attributes:
+        log_prior: (num_classes,), buffer.
+        total, count: (2, num_classes, width) and (2, num_classes), buffers: sum and number of
+            features, of the means in use and of the next ones.
+
+    Raises: ValueError: when width is below 2 or the temperature is not above 0.
+
+    Example:
+        >>> loss = ProCo(ClassPrior([1, 1]), width=2, temperature=0.5)
+        >>> loss.update(torch.eye(2), torch.tensor([0, 1]))
+        >>> loss(torch.eye(2), torch.tensor([0, 1]))
+        tensor(0.1269, dtype=torch.float64)
+    """
+
+    log_prior: Tensor
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, prior: ClassPrior, *, width: int, temperature: float = 0.1) -> None:
+        super().__init__()
+        check_temperature("ProCo", temperature)
+        if width < 2:
+            raise ValueError(f"width of ProCo must be >= 2, got {width}")
+        self.register_buffer("log_prior", prior.log_prior.clone())
+        self.register_buffer("total", torch.zeros(2, prior.num_classes, width))
+        self.register_buffer("count", torch.zeros(2, prior.num_classes))
+        self.temperature = temperature
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean feature of each class, (num_classes, width), 0 where none was seen."""
+        return self.total[0] / self.count[0].clamp(min=1)[:, None]
+
+    @torch.no_grad()
+    def update(self, features: Tensor, target: Tensor) -> None:
+        """Takes a batch into the means.
+
+        Args:
+            features: (batch, width), unit norm.
+            target: (batch,), class index in [0, num_classes).
+        """
+        features = features.to(self.total)
+        for total, count in zip(self.total, self.count, strict=True):
+            total.index_add_(0, target, features)
+            count.index_add_(0, target, torch.ones_like(target, dtype=count.dtype))
+
+    @torch.no_grad()
+    def next_epoch(self) -> None:
+        """Puts the means of the epoch that ends into use, and starts the next ones anew."""
+        self.total.copy_(torch.stack([self.total[1], torch.zeros_like(self.total[1])]))
+        self.count.copy_(torch.stack([self.count[1], torch.zeros_like(self.count[1])]))
+
+    def forward(self, features: Tensor, target: Tensor) -> Tensor:
+        """Scalar, nats per sample; arguments as in `proco_loss`."""
+        return proco_loss(features, target, self.mean, self.log_prior, temperature=self.temperature)

@@ -1,0 +1,65 @@
+"""Supervised contrastive loss: views of one class attract, all others repel."""
+
+import torch
+from torch import Tensor, nn
+
+from longtail.losses.contrast import check_temperature, check_views, contrast_nats
+from longtail.losses.precision import full_precision, no_autocast
+
+
+def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature: float) -> Tensor:
+    """Contrast of every view with all others, those of its own class as positives.
+
+    Equation 2 (L_out) of Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, arXiv
+    2004.11362, with every view of the batch as anchor and member.
+    Departs from the published code in: an anchor without positives adds 0, where the code has 0/0
+    (its later version as here).
+
+    Args:
+        features: (batch, views, width), unit norm.
+        target: (batch,), class index, 0 or more.
+        temperature: above 0, divides.
+
+    Returns: scalar, nats per view, mean over all views.
+
+    Raises: ValueError: when the temperature is not above 0 or the shapes do not fit.
+
+    Example:
+        >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images, two equal views each
+        >>> supervised_contrastive_loss(features, torch.tensor([0, 1]), temperature=0.1)
+        tensor(9.0796e-05)
+    """
+    check_temperature("supervised_contrastive_loss", temperature)
+    check_views("supervised_contrastive_loss", features, target)
+    anchor = full_precision(features).flatten(0, 1)
+    labels = target.repeat_interleave(features.shape[1])
+    with no_autocast(anchor):
+        similarity = (anchor / temperature) @ anchor.T
+    own = torch.eye(len(anchor), dtype=torch.bool, device=anchor.device)
+    positive = (labels[:, None] == labels) & ~own
+    log_weight = torch.zeros_like(similarity).masked_fill_(own, -torch.inf)
+    return contrast_nats(similarity, log_weight, positive.to(similarity)).mean()
+
+
+class SupervisedContrastive(nn.Module):
+    """Supervised contrastive loss.
+
+    See `supervised_contrastive_loss`.
+
+    Args:
+        temperature: above 0, divides.
+
+    Example:
+        >>> loss = SupervisedContrastive(temperature=0.1)
+        >>> loss(torch.eye(2)[:, None].expand(2, 2, 2), torch.tensor([0, 1]))
+        tensor(9.0796e-05)
+    """
+
+    def __init__(self, *, temperature: float = 0.1) -> None:
+        super().__init__()
+        check_temperature("SupervisedContrastive", temperature)
+        self.temperature = temperature
+
+    def forward(self, features: Tensor, target: Tensor) -> Tensor:
+        """Scalar, nats per view; arguments as in `supervised_contrastive_loss`."""
+        return supervised_contrastive_loss(features, target, temperature=self.temperature)

@@ -1,0 +1,7 @@
+"""Memory: queues of keys that outlive their batch, shared by several processes."""
+
+from longtail.memory.class_queue import ClassQueue, Keys
+from longtail.memory.fifo_queue import FifoQueue
+from longtail.memory.gather import gather_keys
+
+__all__ = ["ClassQueue", "FifoQueue", "Keys", "gather_keys"]

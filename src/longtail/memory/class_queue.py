@@ -1,0 +1,137 @@
+"""Class-wise queue: every class keeps its own latest keys, more for a frequent class."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from longtail.prior import ClassPrior
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Every slot of a queue, filled or not."""
+
+    features: Tensor  # (size, width)
+    labels: Tensor  # (size,), -1 where the slot was never filled
+    index: Tensor  # (size,), the image's place in its source, -1 where never filled
+
+
+class ClassQueue(nn.Module):
+    """First-in-first-out segments of fixed length, one for each class.
+
+    The queue of GML (Suh and Seo, ICML 2023, arXiv 2305.01160): the segment of class c ends at
+    ceil(base (c + 1) + (size - num_classes base) cumsum(prior)_c), so that each class has `base`
+    slots, nearly, and a share by its frequency of the rest. Slots are thus sorted by class.
+    Departs from the published code in: slots start empty, with label -1, which the losses count
+    for nothing; there they hold random vectors that count as keys.
+
+    All state is in buffers, so that a checkpoint holds it. Nothing waits for the host, and no
+    gradient flows.
+
+    Args:
+        prior: of the training set.
+        size: K, slots of all classes, at least `base` for each class.
+        width: of the stored features.
+        base: slots that even the rarest class has, 1 or more.
+
+    Attributes:
+        features: (size, width), float32.
+        labels: (size,), class of each slot, -1 where never filled.
+        index: (size,), image of each slot, -1 where never filled.
+        starts: (num_classes,), first slot of each class.
+        lengths: (num_classes,), slots of each class.
+        pointers: (num_classes,), slots from the start to the next one written.
+
+    Raises: ValueError: when the size is too small for the base, or base or width is below 1.
+
+    Example:
+        >>> queue = ClassQueue(ClassPrior([6, 2]), size=6, width=2, base=1)
+        >>> queue.lengths.tolist()
+        [4, 2]
+        >>> labels = torch.tensor([1, 0, 1, 1])
+        >>> queue.enqueue(torch.arange(8.0).reshape(4, 2), labels, torch.tensor([10, 11, 12, 13]))
+        >>> queue.keys().labels.tolist(), queue.keys().index.tolist()
+        ([0, -1, -1, -1, 1, 1], [11, -1, -1, -1, 13, 12])
+    """
+
+    features: Tensor
+    labels: Tensor
+    index: Tensor
+    starts: Tensor
+    lengths: Tensor
+    pointers: Tensor
+
+    def __init__(self, prior: ClassPrior, *, size: int, width: int, base: int) -> None:
+        super().__init__()
+        for name, value in {"base": base, "width": width}.items():
+            if value < 1:
+                raise ValueError(f"{name} of ClassQueue must be >= 1, got {value}")
+        if size < prior.num_classes * base:
+            raise ValueError(
+                f"size of ClassQueue must be >= num_classes * base = "
+                f"{prior.num_classes} * {base}, got {size}"
+            )
+        counts = prior.counts.double()
+        # Product before quotient: whole numbers stay exact, so that ceil adds no slot to one.
+        shared = (size - prior.num_classes * base) * counts.cumsum(0) / counts.sum()
+        based = base * torch.arange(1, prior.num_classes + 1, device=counts.device)
+        ends = (based + shared.ceil().long()).clamp(max=size)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        self.register_buffer("features", torch.zeros(size, width))
+        self.register_buffer("labels", torch.full((size,), -1))
+        self.register_buffer("index", torch.full((size,), -1))
+        self.register_buffer("starts", starts)
+        self.register_buffer("lengths", ends - starts)
+        self.register_buffer("pointers", torch.zeros_like(starts))
+
+    def keys(self) -> Keys:
+        """All slots, sorted by class; views of the buffers, so the next `enqueue` changes them.
+
+        The features of a slot with label -1 are zeros: the losses pass over them, a batch norm
+        does not, so drop them (`labels >= 0`) before one.
+        """
+        return Keys(self.features, self.labels, self.index)
+
+    @property
+    def filled(self) -> Tensor:
+        """Filled slots of each class, (num_classes,)."""
+        full = torch.zeros_like(self.lengths)
+        return full.scatter_add_(0, self.labels.clamp(min=0), (self.labels >= 0).long())
+
+    @torch.no_grad()
+    def enqueue(self, features: Tensor, labels: Tensor, index: Tensor) -> None:
+        """Writes a batch, in its order, over the oldest slots of each class.
+
+        Of a class with more samples in the batch than slots, the last ones stay.
+
+        Args:
+            features: (batch, width), of any float type.
+            labels: (batch,), class of each sample, in [0, num_classes).
+            index: (batch,), image of each sample.
+
+        Raises: ValueError: when the shapes do not fit.
+        """
+        if features.shape != (len(labels), self.features.shape[1]) or index.shape != labels.shape:
+            raise ValueError(
+                f"features, labels and index of ClassQueue.enqueue must be "
+                f"(batch, {self.features.shape[1]}), (batch,) and (batch,), got "
+                f"{tuple(features.shape)}, {tuple(labels.shape)} and {tuple(index.shape)}"
+            )
+        sorted_labels, order = labels.sort(stable=True)
+        arriving = torch.zeros_like(self.lengths)
+        arriving.scatter_add_(0, labels, torch.ones_like(labels))
+        first = arriving.cumsum(0) - arriving
+
+        rank = torch.arange(len(labels), device=labels.device) - first[sorted_labels]
+        length = self.lengths[sorted_labels]
+        slot = self.starts[sorted_labels] + (self.pointers[sorted_labels] + rank) % length
+        # Several samples may meet in a slot: each of them then writes the last one's values, since
+        # the order of writes is not defined, and a selection would have to wait for its size.
+        later = (arriving[sorted_labels] - 1 - rank) // length
+        source = order[first[sorted_labels] + rank + later * length]
+
+        self.features[slot] = features[source].to(self.features)
+        self.labels[slot] = labels[source]
+        self.index[slot] = index[source]
+        self.pointers.add_(arriving).remainder_(self.lengths)

@@ -1,0 +1,69 @@
+"""Plain first-in-first-out queue of the latest keys of all classes."""
+
+import torch
+from torch import Tensor, nn
+
+
+class FifoQueue(nn.Module):
+    """The latest `size` keys, whatever their class: the queue of MoCo and PaCo.
+
+    He et al., Momentum Contrast, CVPR 2020, arXiv 1911.05722; Cui et al., Parametric Contrastive
+    Learning, ICCV 2021, arXiv 2107.12028.
+    Departs from the published code in: slots start empty, with label -1, which the losses count
+    for nothing, where the code has random keys; a batch may have any size.
+
+    Args:
+        size: slots, 1 or more.
+        width: of the stored features, 1 or more.
+
+    Attributes:
+        features: (size, width), float32, zeros where never filled.
+        labels: (size,), class of each slot, -1 where never filled.
+        pointer: scalar, the next slot written.
+
+    Raises: ValueError: when size or width is below 1.
+
+    Example:
+        >>> queue = FifoQueue(size=3, width=1)
+        >>> queue.enqueue(torch.tensor([[1.0], [2.0]]), torch.tensor([7, 8]))
+        >>> queue.labels.tolist()
+        [7, 8, -1]
+        >>> queue.enqueue(torch.tensor([[3.0], [4.0]]), torch.tensor([9, 10]))
+        >>> queue.labels.tolist()
+        [10, 8, 9]
+    """
+
+    features: Tensor
+    labels: Tensor
+    pointer: Tensor
+
+    def __init__(self, *, size: int, width: int) -> None:
+        super().__init__()
+        for name, value in {"size": size, "width": width}.items():
+            if value < 1:
+                raise ValueError(f"{name} of FifoQueue must be >= 1, got {value}")
+        self.register_buffer("features", torch.zeros(size, width))
+        self.register_buffer("labels", torch.full((size,), -1))
+        self.register_buffer("pointer", torch.tensor(0))
+
+    @torch.no_grad()
+    def enqueue(self, features: Tensor, labels: Tensor) -> None:
+        """Writes a batch, in its order, over the oldest slots; of a larger batch the last ones.
+
+        Args:
+            features: (batch, width), of any float type.
+            labels: (batch,), class of each sample.
+
+        Raises: ValueError: when the shapes do not fit.
+        """
+        size, width = self.features.shape
+        if labels.ndim != 1 or features.shape != (len(labels), width):
+            raise ValueError(
+                f"features and labels of FifoQueue.enqueue must be (batch, {width}) and (batch,), "
+                f"got {tuple(features.shape)} and {tuple(labels.shape)}"
+            )
+        features, labels = features[-size:], labels[-size:]
+        slot = (self.pointer + torch.arange(len(labels), device=labels.device)) % size
+        self.features[slot] = features.to(self.features)
+        self.labels[slot] = labels
+        self.pointer.add_(len(labels)).remainder_(size)

@@ -1,0 +1,84 @@
+"""Methods by name: those of the package, any classification loss, or a class of the user's own."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import longtail.losses
+from longtail.losses import ClassificationLoss
+from longtail.methods.base import Method
+from longtail.methods.plain import PlainClassifier
+from longtail.models import Backbone, ImageClassifier
+from longtail.prior import ClassPrior
+
+
+def method_names() -> dict[str, type[Method] | type[ClassificationLoss]]:
+    """Every name that `--method` takes: exported methods, and exported classification losses."""
+    methods = importlib.import_module("longtail.methods")
+    exported = [getattr(longtail.losses, name) for name in longtail.losses.__all__]
+    exported += [getattr(methods, name) for name in methods.__all__]
+    return {
+        item.name: item
+        for item in exported
+        if inspect.isclass(item)
+        and issubclass(item, Method | ClassificationLoss)
+        and not inspect.isabstract(item)
+        and hasattr(item, "name")
+    }
+
+
+def find_method(name: str) -> type[Method] | type[ClassificationLoss]:
+    """The class that a method's name stands for.
+
+    Args:
+        name: a key of `method_names`, or the import path `package.module.Class` of a subclass of
+            `Method` or `ClassificationLoss`.
+
+    Raises:
+        ValueError: when there is none; it names the nearest.
+    """
+    known = method_names()
+    if name in known:
+        return known[name]
+    module, _, attribute = name.rpartition(".")
+    if module:
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"method {name!r} cannot be imported: {error}") from error
+        if inspect.isclass(found) and issubclass(found, Method | ClassificationLoss):
+            return found
+        raise ValueError(f"method {name!r} must be a Method or a ClassificationLoss, got {found!r}")
+    near = get_close_matches(name, known, n=1)
+    hint = f"; the nearest is {near[0]!r}" if near else ""
+    raise ValueError(f"method must be one of {sorted(known)}, got {name!r}{hint}")
+
+
+def create_method(
+    name: str,
+    settings: Mapping[str, Any],
+    prior: ClassPrior,
+    backbone: Backbone,
+    teacher: ImageClassifier | None = None,
+) -> Method:
+    """Makes a method.
+
+    Args:
+        name: see `find_method`.
+        settings: of the class; those of a classification loss lie under `loss`.
+        prior: of the training set.
+        backbone: the network to train.
+        teacher: for a method that can use one.
+    """
+    found = find_method(name)
+    if issubclass(found, ClassificationLoss):
+        loss = found(prior, **settings.get("loss", {}))
+        rest = {key: value for key, value in settings.items() if key != "loss"}
+        return PlainClassifier(prior, backbone, loss=loss, **rest)
+    if "teacher" in inspect.signature(found).parameters:
+        settings = {**settings, "teacher": teacher}
+    make: Any = found
+    method: Method = make(prior, backbone, **settings)
+    return method

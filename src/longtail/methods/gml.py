@@ -1,0 +1,164 @@
+"""GML: Gaussian mixture likelihood, with a teacher or with a momentum encoder."""
+
+import copy
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from longtail.losses import GML as GMLLoss
+from longtail.memory import ClassQueue, Keys, gather_keys
+from longtail.methods.base import Method
+from longtail.models import Backbone, CosineHead, ImageClassifier, Projection, update_ema
+from longtail.prior import ClassPrior
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+class GML(Method):
+    """GML: mutual information of features and labels: class-wise queue, learned temperature.
+
+    Suh and Seo, Long-Tailed Recognition by Mutual Information Maximization between Latent Features
+    and Ground-Truth Labels, ICML 2023, arXiv 2305.01160.
+    Departs from the authors' code in: only filled slots of the queue count; the learned temperature
+    is part of the checkpoint; the loss works in the log domain (see `gml_loss`).
+
+    With a teacher, its features of the key view fill the queue, a trained projection embeds the
+    whole queue anew in every step, and its logits are distilled. Without one, a momentum copy of
+    backbone and projection takes its place, and there is nothing to distil.
+
+    Args:
+        prior: of the training set.
+        backbone: the student.
+        teacher: a trained classifier with a cosine head; it is frozen, and no part of the state.
+        queue_size: keys in the queue, K.
+        queue_base: least number of keys of a class.
+        width: of the embeddings, E.
+        hidden: width inside the projections; that of their input when not given.
+        temperature: of the class scores, at the start.
+        momentum: share of the old weights kept by the momentum encoder.
+        alpha: weight of the distillation; without effect where there is no teacher.
+        beta: weight of the contrastive part.
+        gamma: weight of the classifier's part.
+
+    Raises:
+        ValueError: when the teacher has no cosine head, or knows another number of classes.
+    """
+
+    name = "gml"
+    num_views = 3
+    wants_teacher = True
+    expresses: Literal["source", "uniform"] = "uniform"
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        backbone: Backbone,
+        *,
+        teacher: ImageClassifier | None = None,
+        queue_size: int = 4096,
+        queue_base: int = 2,
+        width: int = 32,
+        hidden: int | None = None,
+        temperature: float = 0.1,
+        momentum: float = 0.999,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check_teacher(teacher, prior.num_classes)
+        features = backbone.num_features
+        head = CosineHead(features, prior.num_classes)
+        self.model = ImageClassifier(backbone, head)
+        self.head = head
+        self.project_query = Projection(features, hidden or features, width)
+        self.momentum = momentum
+        # A tuple hides the frozen teacher from state_dict, the optimiser and the gradient reducer.
+        self._teacher = () if teacher is None else (_frozen(teacher).eval(),)
+        if teacher is None:
+            self.key_encoder = _frozen(copy.deepcopy(backbone))
+            self.project_key = _frozen(copy.deepcopy(self.project_query))
+        else:
+            features = teacher.backbone.num_features
+            self.project_key = Projection(features, hidden or features, width)
+        self.queue = ClassQueue(prior, size=queue_size, width=features, base=queue_base)
+        self._full = False
+        self.criterion = GMLLoss(
+            prior,
+            temperature=temperature,
+            alpha=alpha if self._teacher else 0.0,
+            beta=beta,
+            gamma=gamma,
+            logit_scale=head.scale,
+        )
+
+    def forward(self, views: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """Loss of a batch, after its keys have entered the queue; see `Method.forward`."""
+        classifier_view, query_view, key_view = views
+        features = self.model.backbone(torch.cat([classifier_view, query_view]))
+        classifier_features, query_features = features.chunk(2)
+        key_features, teacher_cosine = self.encode_keys(classifier_view, key_view)
+        self.queue.enqueue(*gather_keys(key_features, target, index))
+        stored = self.stored_keys()
+        loss = self.criterion(
+            query=self.project_query(query_features),
+            key=self.project_key(stored.features),
+            key_labels=stored.labels,
+            logits=self.head.cosine(classifier_features),
+            target=target,
+            query_index=index,
+            key_index=stored.index,
+            teacher_logits=teacher_cosine,
+        )
+        return {"loss": loss, "temperature": self.criterion.log_temperature.detach().exp()}
+
+    @torch.no_grad()
+    def encode_keys(
+        self, classifier_view: Tensor, key_view: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Raw features of the keys (B, D), and the teacher's cosines (B, C) where there is one."""
+        if not self._teacher:
+            return self.key_encoder(key_view), None
+        (teacher,) = self._teacher
+        features = teacher.backbone(torch.cat([classifier_view, key_view]))
+        classifier_features, key_features = features.chunk(2)
+        assert isinstance(teacher.head, CosineHead)
+        return key_features, teacher.head.cosine(classifier_features)
+
+    def stored_keys(self) -> Keys:
+        """Filled slots of the queue: empty ones would enter the statistics of the batch norm."""
+        stored = self.queue.keys()
+        if not self._full:  # the queue stays full, so a GPU's host waits in the first epoch alone
+            kept = stored.labels >= 0
+            self._full = bool(kept.all())
+            stored = Keys(stored.features[kept], stored.labels[kept], stored.index[kept])
+        return stored
+
+    def after_step(self) -> None:
+        """Moves the momentum encoder, where there is no teacher."""
+        if not self._teacher:
+            update_ema(self.key_encoder, self.model.backbone, self.momentum)
+            update_ema(self.project_key, self.project_query, self.momentum)
+
+    def no_weight_decay(self) -> list[nn.Parameter]:
+        """The temperature is learned without weight decay."""
+        return [self.criterion.log_temperature]
+
+
+def _check_teacher(teacher: ImageClassifier | None, num_classes: int) -> None:
+    if teacher is None:
+        return
+    if not isinstance(teacher.head, CosineHead):
+        raise ValueError(
+            f"teacher of GML must have a cosine head (method.head cosine), got {type(teacher.head)}"
+        )
+    if len(teacher.head.weight) != num_classes:
+        raise ValueError(
+            f"teacher of GML must know the run's {num_classes} classes, "
+            f"got one of {len(teacher.head.weight)}"
+        )
+
+
+def _frozen(module: AnyModule) -> AnyModule:
+    return module.requires_grad_(False)

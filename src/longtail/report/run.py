@@ -1,0 +1,165 @@
+"""What a report needs of a run, and how it is read from a run folder."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from longtail.metrics import SampleScores, metrics_from_scores, score_samples
+from longtail.prior import ClassPrior
+
+BATCH_ELEMENTS = 2**24  # logits in memory at a time: 64 MiB of float32
+PARTS = ("config.yaml", "metrics.jsonl", "metrics.json", "predictions.parquet")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One run, as the report shows it; whatever is not known stays out and shows as n/a.
+
+    Args:
+        name: shown everywhere.
+        class_names: name of each class, or empty.
+        prior: of the training set.
+        scores: what `longtail.metrics.score_samples` made of the test logits. Logits themselves
+            are not kept, so that six runs of 8,142 classes fit in memory.
+        saved_metrics: figures to show when there are no scores.
+        config: settings, nested.
+        history: a record an epoch.
+        environment: versions, device, command, nested.
+        expressed: the prior that the judged logits express.
+        split: that was judged.
+
+    Raises:
+        ValueError: when scores come without the prior and the names of their classes.
+    """
+
+    name: str
+    class_names: Sequence[str] = ()
+    prior: ClassPrior | None = None
+    scores: SampleScores | None = None
+    saved_metrics: Mapping[str, float] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    expressed: str | Sequence[float] | None = None
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        known = self.prior.num_classes if self.prior else 0
+        judged = self.scores.num_classes if self.scores else known
+        if not known == judged == len(self.class_names):
+            raise ValueError(
+                f"class_names, prior and scores of run {self.name!r} must have the same classes, "
+                f"got {len(self.class_names)}, {known} and {judged}"
+            )
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """Figures of the scores where there are any, else those that were saved."""
+        if self.scores is None or self.prior is None:
+            return self.saved_metrics
+        return metrics_from_scores(self.scores, self.prior)
+
+
+def load_run(path: str | Path) -> RunData:
+    """Reads a run folder; a run that has not ended, or lost files, shows what there is.
+
+    Args:
+        path: folder with `config.yaml`, `environment.json`, `metrics.jsonl`, `metrics.json` and
+            `predictions.parquet`, none of which must be there alone.
+
+    Raises:
+        ValueError: when the folder holds no run, or a file of it is broken; it names the file.
+    """
+    folder = Path(path)
+    if not any((folder / name).is_file() for name in PARTS):
+        raise ValueError(f"{folder} is no run folder: it has none of {', '.join(PARTS)}")
+    file = folder / "predictions.parquet"
+    return RunData(
+        name=folder.resolve().name,
+        config=_read_settings(folder / "config.yaml"),
+        environment=_read_settings(folder / "environment.json"),
+        history=_read_history(folder / "metrics.jsonl"),
+        saved_metrics=_read_metrics(folder / "metrics.json"),
+        **(_read_predictions(file) if file.is_file() else {}),
+    )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    try:
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold names and values, got {type(values).__name__}")
+    return values
+
+
+def _read_metrics(path: Path) -> dict[str, float]:
+    values = _read_settings(path)
+    return {
+        name: math.nan if value is None else float(value)
+        for name, value in values.items()
+        if value is None or isinstance(value, int | float)
+    }
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}, is no JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, line {number}, must hold names and values, got {line[:40]}")
+        records.append(record)
+    return records
+
+
+def _read_predictions(path: Path) -> dict[str, Any]:
+    """Judges the logits as they are read, so that they never lie in memory as a whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        about = json.loads(file.schema_arrow.metadata[b"longtail"])
+        num_classes = len(about["class_names"])
+        rows = max(1, BATCH_ELEMENTS // num_classes)
+        parts = [
+            score_samples(*_to_tensors(batch, num_classes))
+            for batch in file.iter_batches(rows, columns=["logits", "label"])
+        ]
+        return {
+            "class_names": tuple(about["class_names"]),
+            "prior": ClassPrior(about["class_counts"]),
+            "scores": _join(parts) if parts else None,
+            "expressed": about.get("expressed"),
+            "split": about.get("split", "test"),
+        }
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no whole predictions file: {error}") from error
+
+
+def _to_tensors(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
+    logits = batch.column("logits").flatten().to_numpy(zero_copy_only=False)
+    labels = batch.column("label").to_numpy(zero_copy_only=False)
+    return torch.tensor(logits).view(-1, num_classes), torch.tensor(labels)
+
+
+def _join(parts: Sequence[SampleScores]) -> SampleScores:
+    names = ("labels", "predicted", "confidence", "nll", "brier")
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    return SampleScores(**columns, num_classes=parts[0].num_classes)

@@ -1,0 +1,205 @@
+"""Drawing: just enough SVG for the pictures of the page.
+
+Written by hand rather than by matplotlib because text stays text in the page's own font, and
+colours are CSS variables, so that one picture serves light, dark and print.
+"""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+MARKERS = ("circle", "square", "triangle", "diamond", "cross", "plus")
+TEXT_HEIGHT = 12
+
+
+def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
+    """An SVG element; everything that is no `Markup` is escaped, `_` in names stands for `-`.
+
+    Example:
+        >>> print(element("text", "<b>", x=1.26, text_anchor="end"))
+        <text x="1.3" text-anchor="end">&lt;b&gt;</text>
+    """
+    parts = [
+        f' {key.strip("_").replace("_", "-")}="{escape(number(v) if isinstance(v, float) else v)}"'
+        for key, v in attributes.items()
+        if v is not None
+    ]
+    inner = "".join(escape(child) for child in children)
+    return Markup(f"<{name}{''.join(parts)}>{inner}</{name}>")  # noqa: S704
+
+
+def number(value: float) -> str:
+    """A coordinate with one decimal at most."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def picture(width: float, height: float, *children: str, label: str, fixed: bool = False) -> Markup:
+    """The picture itself.
+
+    Args:
+        width: in units of the drawing, which are pixels at its natural size.
+        height: the same.
+        children: what is in it.
+        label: what it shows, for those who cannot see it.
+        fixed: scroll rather than shrink on a narrow screen.
+    """
+    return element(
+        "svg",
+        *children,
+        viewBox=f"0 0 {number(width)} {number(height)}",
+        style=f"width:{number(width)}px" + (";max-width:none" if fixed else ""),
+        role="img",
+        aria_label=label,
+    )
+
+
+def text(x: float, y: float, content: str, anchor: str = "start", class_: str = "t") -> Markup:
+    """A line of text with its baseline at y."""
+    return element("text", content, x=float(x), y=float(y), text_anchor=anchor, class_=class_)
+
+
+def path(d: str, class_: str, title: str | None = None) -> Markup:
+    """A path; `title` shows when the pointer rests on it."""
+    return element("path", *([element("title", title)] if title else []), d=d, class_=class_)
+
+
+def line(points: Iterable[tuple[float, float]]) -> str:
+    """Path data of a line through points; one with NaN breaks it."""
+    words: list[str] = []
+    pen = "M"
+    for x, y in points:
+        if math.isnan(x) or math.isnan(y):
+            pen = "M"
+            continue
+        words.append(f"{pen}{number(x)} {number(y)}")
+        pen = "L"
+    return "".join(words)
+
+
+def marker(series: int, x: float, y: float, radius: float = 3.5) -> str:
+    """Path data of the mark of a run: the six shapes tell runs apart without colour."""
+    r = radius
+    start = f"M{number(x)} {number(y)}"
+    shape = MARKERS[series]
+    if shape == "circle":
+        return f"{start}m{-r:g} 0a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0z"
+    if shape == "square":
+        s = round(0.88 * r, 2)
+        return f"{start}m{-s:g} {-s:g}h{2 * s:g}v{2 * s:g}h{-2 * s:g}z"
+    if shape == "triangle":
+        w, h = round(1.1 * r, 2), round(1.9 * r, 2)
+        return f"{start}m0 {-1.2 * r:.3g}l{w:g} {h:g}h{-2 * w:g}z"
+    if shape == "diamond":
+        s = round(1.25 * r, 2)
+        return f"{start}m0 {-s:g}l{s:g} {s:g}l{-s:g} {s:g}l{-s:g} {-s:g}z"
+    a, b = (round(0.9 * r, 2), round(0.9 * r, 2)) if shape == "cross" else (round(1.2 * r, 2), 0.0)
+    return f"{start}m{-a:g} {-b:g}l{2 * a:g} {2 * b:g}m{-a - b:g} {a - b:g}l{2 * b:g} {-2 * a:g}"
+
+
+def shorten(name: str, length: int) -> str:
+    """A name cut to about `length` letters; East Asian ones count twice.
+
+    Example:
+        >>> shorten("Grauschnäpper, juvenil", 10)
+        'Grauschnä…'
+    """
+    widths = [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name]
+    if sum(widths) <= length:
+        return name
+    kept, used = 0, 1
+    while used + widths[kept] <= length:
+        used += widths[kept]
+        kept += 1
+    return name[:kept].rstrip() + "…"
+
+
+def compact(value: float) -> str:
+    """A tick's number: 1,000, 20k, 3M, 0.05, 2e-05."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "")):
+        if abs(value) >= size:
+            return f"{value:,.0f}" if not unit else f"{value / size:g}{unit}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to places.
+
+    Args:
+        low: value at `start`.
+        high: value at `end`; above `low`.
+        start: place in the drawing.
+        end: place in the drawing, on either side of `start`.
+        log: logarithmic; `low` is above zero then.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Place of a value."""
+        if self.log:
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Round values within the scale, some `about` of them."""
+        if not self.log:
+            return _linear_ticks(self.low, self.high, about)
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        for factors, step in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
+            powers = range(first, last + 1, step)
+            values = [factor * 10.0**power for power in powers for factor in factors]
+            inside = [value for value in values if self.low <= value <= self.high]
+            if len(inside) <= about + 2:
+                break
+        return inside if len(inside) > 1 else _linear_ticks(self.low, self.high, about)
+
+
+def _linear_ticks(low: float, high: float, about: int) -> list[float]:
+    rough = (high - low) / about
+    base = 10.0 ** math.floor(math.log10(rough))
+    step = next(base * factor for factor in (1, 2, 2.5, 5, 10) if base * factor >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def grid(x: Scale, y: Scale, ticks_x: Sequence[float], ticks_y: Sequence[float]) -> Markup:
+    """Grid lines at the ticks of both axes."""
+    lines = [line([(x(v), y.start), (x(v), y.end)]) for v in ticks_x]
+    lines += [line([(x.start, y(v)), (x.end, y(v))]) for v in ticks_y]
+    return path("".join(lines), "grid")
+
+
+def axes(
+    x: Scale,
+    y: Scale,
+    *,
+    x_title: str,
+    y_title: str,
+    percent_x: bool = False,
+    percent_y: bool = False,
+    about_x: int = 6,
+    about_y: int = 5,
+) -> Markup:
+    """Grid, ticks and titles of a picture with two axes; the title of y lies above it."""
+    ticks_x, ticks_y = x.ticks(about_x), y.ticks(about_y)
+    parts: list[str] = [grid(x, y, ticks_x, ticks_y)]
+    for value in ticks_x:
+        content = f"{100 * value:g}" if percent_x else compact(value)
+        parts.append(text(x(value), y.start + TEXT_HEIGHT + 5, content, "middle"))
+    for value in ticks_y:
+        content = f"{100 * value:g}" if percent_y else compact(value)
+        parts.append(text(x.start - 6, y(value) + 4, content, "end"))
+    middle = (x.start + x.end) / 2
+    parts.append(text(middle, y.start + 2 * TEXT_HEIGHT + 12, x_title, "middle", "t title"))
+    parts.append(text(x.start - 6, y.end - 10, y_title, "start", "t title"))
+    return Markup("").join(parts)

@@ -1,0 +1,3 @@
+"""temporary."""
+from longtail.shift.adjust import adjust
+from longtail.shift.priors import resolve_prior

@@ -1,0 +1,75 @@
+"""Maximum-likelihood class mix of unlabelled samples, by accelerated EM."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+# Smallest multiple of the reference prior that a class can fall to while extrapolating.
+FLOOR = 1e-12
+
+
+def em_prior(
+    posteriors: Tensor,
+    reference: Tensor,
+    strength: float = 0.0,
+    tolerance: float | None = None,
+    max_iterations: int = 1000,
+) -> Tensor:
+    """The class mix under which unlabelled samples are likeliest.
+
+    Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori
+    probabilities, Neural Computation 14, 2002, equation 2.9; with q the sought prior and p the
+    reference, maximises
+        sum over samples of log(sum over c of posterior_c * q_c / p_c)
+        + strength * sum over c of p_c log q_c.
+    Departs from the paper in: the second line, a Dirichlet prior with 1 + strength * p_c that
+    counts as `strength` extra samples of the reference mix; and in the SQUAREM extrapolation of
+    Varadhan and Roland (Scandinavian Journal of Statistics 2008), which has the same fixed point.
+
+    Args:
+        posteriors: (samples, num_classes), under `reference`, rows sum to 1.
+        reference: (num_classes,); a class with 0 keeps 0.
+        strength: samples that the reference counts for, 0 or more.
+        tolerance: stops when one step moves less than this in total; by default 1e-9 in float64
+            and 1e-6 in float32.
+        max_iterations: of two EM steps and an extrapolation each; a warning when not enough.
+    Returns: (num_classes,), float64, sums to 1.
+
+    Example:
+        >>> sure = torch.eye(2)[torch.tensor([0, 0, 0, 1])]
+        >>> em_prior(sure, torch.tensor([0.5, 0.5])).tolist()
+        [0.75, 0.25]
+    """
+    if tolerance is None:
+        tolerance = 1e-9 if posteriors.dtype == torch.float64 else 1e-6
+    p = reference.to(posteriors)
+    ratio = torch.ones_like(p)
+
+    def step(ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """One EM step from `ratio` = q / p, and the objective where it started."""
+        mass = posteriors @ ratio
+        value = mass.double().log().sum() + strength * (p * ratio.log()).double().sum()
+        moved = ratio * (mass.reciprocal() @ posteriors) + strength * p
+        moved = moved / (len(posteriors) + strength)
+        return torch.where(p > 0, moved / p, torch.ones_like(p)), value
+
+    for _ in range(max_iterations):
+        first, _ = step(ratio)
+        second, value = step(first)
+        slope, bend = p * (first - ratio), p * (second - 2 * first + ratio)
+        if bool(slope.abs().sum() < tolerance):
+            break
+        length = (slope.norm() / bend.norm().clamp(min=FLOOR)).clamp(min=1.0)
+        guess = ratio + 2 * length * (first - ratio) + length**2 * (second - 2 * first + ratio)
+        guess = guess.clamp(min=FLOOR)
+        third, reached = step(guess / (p * guess).sum())
+        ratio = torch.where(reached >= value, third, second)
+    else:
+        warnings.warn(
+            f"em_prior stopped after {max_iterations} iterations, still moving by more than "
+            f"{tolerance:g}",
+            stacklevel=2,
+        )
+    prior = (p * first).double()
+    return (prior / prior.sum()).cpu()

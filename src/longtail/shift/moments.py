@@ -1,0 +1,176 @@
+"""Class mix from a confusion matrix: BBSE (hard and soft) and RLLS."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Above this condition number a confusion matrix counts as not invertible.
+CONDITION = 1e4
+# Number of classes up to which dense factorisations take about a second.
+DENSE = 2048
+# Weight of RLLS's regulariser and its failure probability, as in the authors' code.
+RLLS_ALPHA, RLLS_DELTA = 0.01, 0.05
+
+
+def collect(features: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+    """features.T @ weights, where `features` may be class indices that stand for one-hot rows.
+
+    Args:
+        features: (samples, num_classes), or int64 (samples,).
+        weights: (samples, columns).
+    Returns: (num_classes, columns).
+    """
+    if features.ndim == 2:
+        return features.T @ weights
+    return weights.new_zeros(num_classes, weights.shape[1]).index_add_(0, features, weights)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Mean features of the source samples of each class, p(prediction | class).
+
+    Attributes:
+        features: of the source samples, (samples, num_classes) posteriors or (samples,) predicted
+            classes.
+        labels: (samples,), int64.
+        counts: (num_classes,), source samples of each class.
+        matrix: (num_classes, num_classes), column c is the mean feature of class c.
+    """
+
+    features: Tensor
+    labels: Tensor
+    counts: Tensor
+    matrix: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, posteriors: Tensor) -> "Confusion":
+        """Counts the matrix; a class without a sample takes the one that the model expects.
+
+        That is the mean feature of all samples, each weighted by its posterior of the class.
+
+        Args:
+            features: as the attribute.
+            labels: (samples,).
+            posteriors: (samples, num_classes), for the classes that have no sample.
+        """
+        num_classes = posteriors.shape[1]
+        counts = torch.bincount(labels, minlength=num_classes).to(posteriors)
+        if features.ndim == 2:
+            sums = torch.zeros_like(posteriors[:0]).new_zeros(num_classes, num_classes)
+            matrix = sums.index_add_(0, labels, features).T
+        else:
+            flat = torch.bincount(features * num_classes + labels, minlength=num_classes**2)
+            matrix = flat.view(num_classes, num_classes).to(posteriors)
+        empty = (counts == 0).nonzero().flatten()
+        if len(empty):
+            expected = posteriors[:, empty]
+            total = expected.sum(dim=0).clamp(min=torch.finfo(expected.dtype).tiny)
+            matrix[:, empty] = collect(features, expected, num_classes) / total
+        return cls(features, labels, counts, matrix / counts.clamp(min=1))
+
+    def noise(self, weights: Tensor, prior: Tensor) -> Tensor:
+        """How `matrix @ prior` moves when the source samples are re-weighted.
+
+        Args:
+            weights: (samples, columns), each sample's weight less 1.
+            prior: (num_classes,).
+        Returns: (num_classes, columns).
+        """
+        # The mean of n samples that is taken from the same n is nearer to them by (n - 1) / n.
+        inflate = (self.counts / (self.counts - 1).clamp(min=0.5)).sqrt()
+        share = prior * inflate / self.counts.clamp(min=1)
+        scaled = weights * share[self.labels][:, None]
+        by_class = scaled.new_zeros(len(prior), scaled.shape[1]).index_add_(0, self.labels, scaled)
+        return collect(self.features, scaled, len(prior)) - self.matrix @ by_class
+
+
+def invertible(matrix: Tensor) -> bool:
+    """Whether the confusion matrix can be inverted without drowning the answer in noise.
+
+    A matrix of more than 2,048 classes counts as not invertible: nobody has the samples for it.
+    """
+    if len(matrix) > DENSE:
+        return False
+    values = torch.linalg.svdvals(matrix.double())
+    return bool(values[-1] * CONDITION > values[0])
+
+
+def bbse_prior(matrix: Tensor, mean: Tensor) -> Tensor:
+    """The mix whose predictions would be those of the target: matrix^-1 mean, cut off at 0.
+
+    Lipton, Wang and Smola, Detecting and correcting for label shift with black box predictors,
+    ICML 2018, arXiv 1802.03916, section 4, for p(prediction | class) in place of the joint
+    p(prediction, class): the weights w of the paper are this result over the source mix.
+    Departs from the paper in: nothing; negative weights become 0, as in the authors' code, and the
+    result is made to sum to 1.
+
+    Args:
+        matrix: (num_classes, num_classes), invertible, columns sum to 1.
+        mean: (num_classes,), mean feature of the target samples.
+    Returns: (num_classes,), sums to 1.
+    """
+    prior = torch.linalg.solve(matrix, mean).clamp(min=0)
+    return prior / prior.sum()
+
+
+def rlls_radius(num_classes: int, samples: int) -> float:
+    """Weight of RLLS's regulariser: 0.01 * 3 (2 L / 3 n + sqrt(2 L / n)), L = log(2 C / 0.05)."""
+    spread = 2 * math.log(2 * num_classes / RLLS_DELTA) / samples
+    return RLLS_ALPHA * 3 * (spread / 3 + math.sqrt(spread))
+
+
+def rlls_prior(
+    matrix: Tensor,
+    mean: Tensor,
+    reference: Tensor,
+    radius: float,
+    tolerance: float = 1e-8,
+    max_iterations: int = 5000,
+) -> tuple[Tensor, float]:
+    """Regularised learning under label shift: the mix nearest to `reference` that fits.
+
+    Azizzadenesheli et al., Regularized learning for domain adaptation under label shifts, ICLR
+    2019, arXiv 1903.09734, equation 6: with A = matrix * diag(reference), b = mean - A 1 and
+    weights 1 + theta, minimises |A theta - b| + radius * |theta| subject to theta >= -1.
+    Departs from the paper in: nothing. The norms are not squared; each is replaced in turn by the
+    quadratic that touches it from above, and the quadratic problem is solved by accelerated
+    projected gradient.
+
+    Args:
+        matrix: (num_classes, num_classes), p(feature | class).
+        mean: (num_classes,), mean feature of the target samples.
+        reference: (num_classes,), the mix to stay near.
+        radius: weight of the second norm.
+        tolerance: stops when no weight moves more than this.
+        max_iterations: of projected gradient.
+    Returns: (num_classes,) summing to 1; and the weight of |theta|^2 against |A theta - b|^2 that
+        the last quadratic had.
+    """
+    scaled = matrix * reference
+    residual = scaled.sum(dim=1) - mean
+    theta = torch.zeros_like(reference)
+    bound = _largest_eigenvalue(scaled)
+    ahead, momentum, ridge = theta, 1.0, radius
+    for iteration in range(max_iterations):
+        if iteration % 20 == 1:
+            fit = (scaled @ theta + residual).norm()
+            ridge = float(radius * fit / theta.norm().clamp(min=1e-12))
+        slope = scaled.T @ (scaled @ ahead + residual) + ridge * ahead
+        after = (ahead - slope / (bound + ridge)).clamp(min=-1)
+        moved = after - theta
+        if iteration % 20 == 0 and iteration and bool(moved.abs().max() < tolerance):
+            break
+        # Restart when the momentum points uphill: linear convergence without a strength to tune.
+        uphill = bool(((ahead - after) * moved).sum() > 0)
+        following = 1.0 if uphill else (1 + math.sqrt(1 + 4 * momentum**2)) / 2
+        ahead = after if uphill else after + (momentum - 1) / following * moved
+        theta, momentum = after, following
+    prior = reference * (1 + theta)
+    return prior / prior.sum(), ridge
+
+
+def _largest_eigenvalue(matrix: Tensor) -> float:
+    """An upper bound of the largest eigenvalue of matrix.T @ matrix."""
+    return float(matrix.abs().sum(dim=0).max() * matrix.abs().sum(dim=1).max())

@@ -1,0 +1,99 @@
+"""Large logit matrices: checked on the way in, turned into posteriors block by block."""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+Logits = Tensor | NDArray[np.floating]
+
+# Entries of a block: small enough to stay in a CPU's cache through several passes.
+BLOCK = 1 << 20
+# Entries up to which a matrix is worked on in float64; above, memory decides for float32.
+EXACT = 1 << 22
+
+
+def row_blocks(matrix: Tensor) -> Iterator[slice]:
+    """Slices of rows that cover (rows, columns), about a million entries each."""
+    rows = max(1, BLOCK // max(1, matrix.shape[1]))
+    for start in range(0, len(matrix), rows):
+        yield slice(start, min(start + rows, len(matrix)))
+
+
+def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:
+    """The matrix as a tensor (samples, num_classes), without a copy.
+
+    Raises: ValueError: when the shape is wrong, it is empty, or an entry is not finite.
+    """
+    if isinstance(value, Tensor):
+        logits = value.detach()
+    else:
+        with warnings.catch_warnings():
+            # An array read from a Parquet file may be read-only; it is only read here.
+            warnings.filterwarnings("ignore", message=".*not writable")
+            logits = torch.as_tensor(np.asarray(value))
+    if not logits.is_floating_point():
+        raise ValueError(f"{name} must be floating-point, got {logits.dtype}")
+    if logits.ndim != 2 or logits.shape[1] != num_classes:
+        raise ValueError(
+            f"{name} must have shape (samples, {num_classes}), got {tuple(logits.shape)}"
+        )
+    if len(logits) == 0:
+        raise ValueError(f"{name} must have at least one sample, got none")
+    for rows in row_blocks(logits):
+        fine = torch.isfinite(logits[rows]).all(dim=1)
+        if not fine.all():
+            row = int((~fine).nonzero()[0])
+            bad = logits[rows][row]
+            raise ValueError(
+                f"{name} must be finite, got {bad[~torch.isfinite(bad)][0].item()} "
+                f"in row {rows.start + row}"
+            )
+    return logits
+
+
+def as_labels(value: ArrayLike | Tensor, name: str, samples: int, num_classes: int) -> Tensor:
+    """The labels as int64 (samples,), on the CPU.
+
+    Raises: ValueError: when the length is wrong or a label is no class index.
+    """
+    labels = torch.as_tensor(np.asarray(value.cpu() if isinstance(value, Tensor) else value))
+    if labels.shape != (samples,):
+        raise ValueError(f"{name} must have shape ({samples},), got {tuple(labels.shape)}")
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        raise ValueError(f"{name} must be whole class indices, got fractions")
+    labels = labels.long()
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise ValueError(f"{name} must lie in [0, {num_classes}), got {wrong[:5].tolist()}")
+    return labels
+
+
+def working_type(logits: Tensor) -> torch.dtype:
+    """Float64 for float64 input and for small matrices, else float32."""
+    small = logits.numel() <= EXACT
+    return torch.float64 if small or logits.dtype == torch.float64 else torch.float32
+
+
+def posteriors(logits: Tensor, scale: Tensor, offset: Tensor, centre: bool = False) -> Tensor:
+    """softmax(scale * logits + offset) of every row, in one new matrix.
+
+    Args:
+        logits: (samples, num_classes).
+        scale: () or (num_classes,).
+        offset: (num_classes,); -inf rules a class out.
+        centre: takes each row's mean away first (vector scaling needs it).
+    Returns: (samples, num_classes), `working_type` of the logits, rows sum to 1.
+    """
+    dtype = working_type(logits)
+    scale, offset = scale.to(logits.device, dtype), offset.to(logits.device, dtype)
+    result = torch.empty(logits.shape, dtype=dtype, device=logits.device)
+    for rows in row_blocks(logits):
+        block = logits[rows].to(dtype)
+        if centre:
+            block = block - block.mean(dim=1, keepdim=True)
+        result[rows] = torch.addcmul(offset, block, scale).softmax(dim=1)
+    return result

@@ -1,0 +1,167 @@
+"""A prior from whatever names one: a ClassPrior, a vector, a word or a file."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from longtail.prior import ClassPrior
+
+SUM_TOLERANCE = 1e-6
+
+Prior = ClassPrior | Tensor | NDArray[np.generic] | Sequence[float]
+
+
+def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Tensor:
+    """Class probabilities of a prior, checked.
+
+    Args:
+        value: a ClassPrior or a vector (num_classes,) of probabilities; zeros are allowed.
+        name: what an error calls it, for instance `target of adjust`.
+        num_classes: the length that it must have; any when not given.
+    Returns: (num_classes,), float64, on the CPU, exactly as given.
+    Raises:
+        ValueError: when an entry is negative or not a number, the sum differs from 1 by more than
+            1e-6, or the length is wrong.
+
+    Example:
+        >>> probabilities(ClassPrior([3, 1]), "target").tolist()
+        [0.75, 0.25]
+    """
+    if isinstance(value, str):
+        raise ValueError(
+            f"{name} must be a ClassPrior or a vector of probabilities, got {value!r}; "
+            f"resolve_prior turns a word or a file into one"
+        )
+    if isinstance(value, ClassPrior):
+        vector = value.probabilities
+    elif isinstance(value, Tensor):
+        vector = value.detach().to("cpu", torch.float64)
+    else:
+        vector = torch.tensor(np.asarray(value, dtype=np.float64))
+    if vector.ndim != 1 or len(vector) == 0:
+        raise ValueError(
+            f"{name} must be a non-empty vector (num_classes,), got shape {tuple(vector.shape)}"
+        )
+    if num_classes is not None and len(vector) != num_classes:
+        raise ValueError(f"{name} must have {num_classes} classes, got {len(vector)}")
+    wrong = (~(torch.isfinite(vector) & (vector >= 0))).nonzero().flatten().tolist()
+    if wrong:
+        raise ValueError(
+            f"{name} must hold probabilities, finite and >= 0, got {vector[wrong[0]].item()} "
+            f"for class {wrong[0]}"
+        )
+    total = math.fsum(vector.tolist())
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise ValueError(f"{name} must sum to 1 within {SUM_TOLERANCE:g}, got {total:.9g}")
+    return vector
+
+
+def resolve_prior(
+    value: Prior | str | Path,
+    source: ClassPrior | None,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+) -> Tensor:
+    """Class probabilities from a word, a file, a ClassPrior or a vector.
+
+    Args:
+        value: `uniform`, `source`, the path of a file that `read_prior` understands, or a prior.
+        source: the training prior, needed for `source` alone.
+        num_classes: the length that the result must have.
+        class_names: (num_classes,), names that a file may use in place of the order.
+    Returns: (num_classes,), float64.
+    Raises: ValueError: when the word is unknown, the file cannot be read, or the prior is not one.
+
+    Example:
+        >>> resolve_prior("uniform", None, 4).tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    if not isinstance(value, (str, Path)):
+        return probabilities(value, "prior", num_classes)
+    if value == "uniform":
+        return torch.full((num_classes,), 1 / num_classes, dtype=torch.float64)
+    if value == "source":
+        if source is None:
+            raise ValueError("prior 'source' needs the counts of the training set, got none")
+        return probabilities(source, "prior 'source'", num_classes)
+    if not Path(value).is_file():
+        raise ValueError(f"prior must be 'uniform', 'source' or a file, got {str(value)!r}")
+    return probabilities(read_prior(value, class_names), f"prior in {value}", num_classes)
+
+
+def read_prior(path: str | Path, class_names: Sequence[str] | None = None) -> list[float]:
+    """Probabilities of a file, not yet checked to be a prior.
+
+    JSON (`.json`): a list, or an object of name to probability. Anything else: one class a line,
+    `probability` or `name,probability`; empty lines and lines that start with `#` are skipped, and
+    so is a first line whose last column is no number. Names are put in the order of `class_names`
+    where those are given; otherwise the lines are the classes in order.
+
+    Raises: ValueError: names the file and the line.
+    """
+    rows = _json_rows(Path(path)) if Path(path).suffix == ".json" else _text_rows(Path(path))
+    if class_names is None or any(name is None for _, name, _ in rows):
+        return [value for _, _, value in rows]
+    place = {name: c for c, name in enumerate(class_names)}
+    found: dict[int, float] = {}
+    for where, name, value in rows:
+        if name not in place:
+            raise ValueError(f"{where}: class {name!r} is not one of the {len(place)} class names")
+        if place[name] in found:
+            raise ValueError(f"{where}: class {name!r} comes twice")
+        found[place[name]] = value
+    missing = [name for name, c in place.items() if c not in found]
+    if missing:
+        raise ValueError(f"{path}: no probability for {len(missing)} classes, first {missing[0]!r}")
+    return [found[c] for c in range(len(place))]
+
+
+Row = tuple[str, str | None, float]
+
+
+def _json_rows(path: Path) -> list[Row]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from error
+    pairs = list(data.items()) if isinstance(data, dict) else [(None, v) for v in _as_list(data)]
+    for at, (_, value) in enumerate(pairs):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{path}: entry {at} must be a number, got {value!r}")
+    return [(f"{path}: entry {at}", name, float(v)) for at, (name, v) in enumerate(pairs)]
+
+
+def _as_list(data: object) -> list[object]:
+    return data if isinstance(data, list) else [data]
+
+
+def _text_rows(path: Path) -> list[Row]:
+    rows: list[Row] = []
+    first = True
+    with path.open(encoding="utf-8", newline="") as lines:
+        reader = csv.reader(lines)
+        for cells in reader:
+            if not cells or not cells[0].strip() or cells[0].lstrip().startswith("#"):
+                continue
+            where = f"{path}:{reader.line_num}"
+            try:
+                value = float(cells[-1])
+            except ValueError:
+                if first and len(cells) <= 2:
+                    first = False
+                    continue
+                raise ValueError(
+                    f"{where}: expected `probability` or `name,probability`, got {','.join(cells)!r}"
+                ) from None
+            if len(cells) > 2:
+                raise ValueError(f"{where}: expected one or two columns, got {len(cells)}")
+            first = False
+            rows.append((where, cells[0].strip() if len(cells) == 2 else None, value))
+    return rows

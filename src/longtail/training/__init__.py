@@ -1,0 +1,22 @@
+"""Training: the loop, its settings, checkpoints and run folders."""
+
+from longtail.training.checkpoint import Checkpoints
+from longtail.training.config import Config
+from longtail.training.evaluate import judge
+from longtail.training.loop import fit, predict_logits
+from longtail.training.predict import Classified, predict_files
+from longtail.training.run import Predictions, Run
+from longtail.training.train import train_run
+
+__all__ = [
+    "Checkpoints",
+    "Classified",
+    "Config",
+    "Predictions",
+    "Run",
+    "fit",
+    "judge",
+    "predict_files",
+    "predict_logits",
+    "train_run",
+]

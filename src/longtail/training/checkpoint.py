@@ -1,0 +1,73 @@
+"""Checkpoints: written whole, with a checksum in the name, the last two kept."""
+
+import hashlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longtail.files import whole_file
+
+KEEP = 2
+DIGITS = 16
+
+
+class Checkpoints:
+    """The checkpoints of a run folder.
+
+    A file is named `epoch-NNNNNN-CHECKSUM.pt`, with the first 16 digits of its SHA-256. It is
+    written beside its place, flushed to the disk and renamed; a file cut short is never taken for
+    a whole one.
+
+    Args:
+        folder: made when the first one is saved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def files(self) -> list[Path]:
+        """Files of the folder, oldest first."""
+        return sorted(self.folder.glob("epoch-*-*.pt"))
+
+    def save(self, state: dict[str, Any], epoch: int) -> Path:
+        """Saves the state after `epoch` epochs and drops all but the last two.
+
+        Raises:
+            OSError: when it cannot be written; the older ones stay.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        checksum = hashlib.sha256(content).hexdigest()[:DIGITS]
+        path = self.folder / f"epoch-{epoch:06d}-{checksum}.pt"
+        with whole_file(path) as part:
+            part.write_bytes(content)
+        for old in self.files()[:-KEEP]:
+            old.unlink()
+        return path
+
+    def load_last(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+        """The last whole checkpoint, or None where none was ever saved.
+
+        A broken file is named in a warning, and the one before it is taken.
+
+        Raises:
+            ValueError: when there are checkpoints and every one is broken.
+        """
+        files = self.files()
+        for path in reversed(files):
+            if _checksum(path) == path.stem.rpartition("-")[2]:
+                state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                return state
+            warnings.warn(f"checkpoint {path} is broken (its checksum is another)", stacklevel=2)
+        if files:
+            raise ValueError(f"no whole checkpoint in {self.folder}: all {len(files)} are broken")
+        return None
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:DIGITS]

@@ -1,0 +1,51 @@
+"""Optimiser and learning-rate schedule."""
+
+import math
+
+import torch
+from torch.optim import SGD
+
+from longtail.methods import Method
+from longtail.training.config import Config
+
+
+def make_optimizer(method: Method, config: Config) -> SGD:
+    """Stochastic gradient descent over what the method trains; see `Config`."""
+    bare = {id(p) for p in method.no_weight_decay()}
+    trained = [p for p in method.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) not in bare]},
+        {"params": [p for p in trained if id(p) in bare], "weight_decay": 0.0},
+    ]
+    return SGD(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        fused=all(p.device.type in ("cpu", "cuda") for p in trained),
+    )
+
+
+def learning_rate(config: Config, epoch: float) -> float:
+    """Learning rate after `epoch` epochs, fractions included.
+
+    Example:
+        >>> from longtail.data import DataConfig
+        >>> config = Config(DataConfig("digits-lt"), {"name": "ce"}, epochs=200, lr=0.1)
+        >>> [round(learning_rate(config, e), 6) for e in (1, 5, 159, 160, 180)]
+        [0.02, 0.1, 0.1, 0.01, 0.001]
+    """
+    if epoch < config.warmup:
+        return config.lr * epoch / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+    return config.lr * 0.1 ** sum(epoch >= m * config.epochs for m in config.milestones)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,109 @@
+"""A trained model on new image files."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from longtail.data import CentreCrop, Split
+from longtail.files import whole_file
+from longtail.shift import adjust, resolve_prior
+from longtail.training.input import evaluation_loader
+from longtail.training.loop import predict_logits
+from longtail.training.run import Run
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Classes of image files.
+
+    Args:
+        paths: N files.
+        logits: (N, C), adjusted to the target prior that was asked for.
+        class_names: C names.
+    """
+
+    paths: tuple[str, ...]
+    logits: Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def top(self, k: int) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+        """Each file with its `k` most probable classes, most probable first."""
+        found = torch.softmax(self.logits.double(), 1).topk(min(k, len(self.class_names)))
+        for path, places, values in zip(
+            self.paths, found.indices.tolist(), found.values.tolist(), strict=True
+        ):
+            names = [self.class_names[place] for place in places]
+            yield path, list(zip(names, values, strict=True))
+
+    def write(self, path: Path, k: int) -> None:
+        """Writes a CSV file: path, class, probability, and the next classes up to the k-th."""
+        k = min(k, len(self.class_names))
+        more = [f"{what}_{n}" for n in range(2, k + 1) for what in ("class", "probability")]
+        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(["path", "class", "probability", *more])
+            for file, classes in self.top(k):
+                cells = [cell for name, p in classes for cell in (name, f"{p:.6f}")]
+                writer.writerow([file, *cells])
+
+
+def predict_files(
+    run: Run, files: Sequence[str | Path], target_prior: str | None = None
+) -> Classified:
+    """Classifies image files with a run's model.
+
+    Args:
+        run: a finished run.
+        files: image files, and folders that are searched for them.
+        target_prior: `uniform`, `source` or a file of probabilities; the prior that the model
+            expresses when not given.
+
+    Raises:
+        ValueError: when a file is missing, no image was found, or some cannot be read (all of
+            them named).
+    """
+    card = run.model_card()
+    paths = tuple(map(str, find_images(files)))
+    split = Split(torch.zeros(len(paths), dtype=torch.int64), torch.arange(len(paths)), None, paths)
+    crop = CentreCrop(card["image_size"], card["margin"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    workers = 0 if len(paths) < 1000 else None
+    loader = evaluation_loader(split, crop, device, workers)
+    logits = predict_logits(run.model().to(device), loader)["logits"]
+    names = tuple(card["class_names"])
+    if target_prior is not None:
+        expressed, target = (
+            resolve_prior(value, run.prior, len(names), names)
+            for value in (card["expresses"], target_prior)
+        )
+        logits = adjust(logits, expressed, target)
+    return Classified(paths, logits, names)
+
+
+def find_images(files: Sequence[str | Path]) -> list[Path]:
+    """Image files among files and folders, those of a folder in order of their paths.
+
+    Raises:
+        ValueError: when one does not exist, or there is no image at all.
+    """
+    found: list[Path] = []
+    missing = [str(file) for file in files if not Path(file).exists()]
+    if missing:
+        raise ValueError(f"no such file or folder: {', '.join(missing)}")
+    for file in map(Path, files):
+        if file.is_dir():
+            found += sorted(p for p in file.rglob("*") if p.suffix.lower() in SUFFIXES)
+        else:
+            found.append(file)
+    if not found:
+        raise ValueError(f"no image file in {', '.join(map(str, files))}")
+    return found

@@ -1,0 +1,74 @@
+"""A progress bar where a person looks on, a line an epoch where a log file does."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as RichProgress,
+)
+
+
+class Progress:
+    """Shows how far a training is: loss, rate and time left.
+
+    Args:
+        title: what is trained.
+        epochs: of the whole training.
+        steps: of an epoch.
+        start: epochs that are done already.
+    """
+
+    def __init__(self, title: str, epochs: int, steps: int, start: int = 0) -> None:
+        self.console = Console(stderr=True)
+        self.epochs, self.steps, self.done, self.title = epochs, steps, start * steps, title
+        self.bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} images/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task(
+            title, total=epochs * steps, completed=self.done, loss=float("nan"), speed=0.0
+        )
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def step(self, step: int, loss: float, rate: float) -> None:
+        """Within an epoch: steps done, and the loss of the last."""
+        self.bar.update(self.task, completed=self.done + step, loss=loss)
+
+    def epoch(self, epoch: int, record: dict[str, float]) -> None:
+        """An epoch has ended; `record` is its line of `metrics.jsonl`."""
+        self.done = (epoch + 1) * self.steps
+        speed = record["images_per_second"]
+        self.bar.update(self.task, completed=self.done, loss=record["loss"], speed=speed)
+        every = max(1, self.epochs // 20)  # a log of 20 lines, however long the training
+        if not self.console.is_terminal and ((epoch + 1) % every == 0 or epoch + 1 == self.epochs):
+            self.console.print(
+                f"{self.title}: epoch {epoch + 1}/{self.epochs}, loss {record['loss']:.3f}, "
+                f"lr {record['lr']:.3g}, {speed:,.0f} images/s, {record['seconds']:.1f} s",
+                highlight=False,
+                soft_wrap=True,
+            )

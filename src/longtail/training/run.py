@@ -1,0 +1,228 @@
+"""A run folder: what a training run leaves, and how it is read again."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from longtail.files import whole_file, write_text
+from longtail.models import ImageClassifier, create_backbone, create_head
+from longtail.prior import ClassPrior
+from longtail.training.checkpoint import Checkpoints
+
+PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Raw logits of a split, and all that is needed to judge them.
+
+    Args:
+        logits: (N, C) float32, unadjusted.
+        labels: (N,) class index.
+        index: (N,) place of each image in its source.
+        paths: file of each image.
+        class_names: name of each class.
+        prior: of the training set.
+        expressed: the prior that the logits express: `source` or `uniform`.
+        name: of the data set.
+        split: of the data set.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    index: Tensor
+    paths: tuple[str, ...]
+    class_names: tuple[str, ...]
+    prior: ClassPrior
+    expressed: str
+    name: str
+    split: str = "test"
+
+    def write(self, path: Path) -> None:
+        """Writes a Parquet file, whole or not at all."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        flat = pa.array(self.logits.float().reshape(-1).numpy())
+        table = pa.table(
+            {
+                "logits": pa.FixedSizeListArray.from_arrays(flat, self.logits.shape[1]),
+                "label": self.labels.numpy(),
+                "index": self.index.numpy(),
+                "path": pa.array(self.paths, pa.string()),
+            }
+        )
+        about = {
+            "class_names": self.class_names,
+            "class_counts": self.prior.counts.tolist(),
+            "expressed": self.expressed,
+            "name": self.name,
+            "split": self.split,
+        }
+        table = table.replace_schema_metadata({"longtail": json.dumps(about)})
+        with whole_file(path) as part:
+            pq.write_table(table, part)
+
+    @classmethod
+    def read(cls, path: Path) -> "Predictions":
+        """Reads what `write` wrote.
+
+        Raises:
+            ValueError: when the file is no predictions file of this package.
+        """
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+            about = json.loads(table.schema.metadata[b"longtail"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no whole predictions file: {error}") from error
+        columns = {name: table[name].combine_chunks() for name in ("logits", "label", "index")}
+        width = len(about["class_names"])
+        values = columns["logits"].flatten().to_numpy(zero_copy_only=False)
+        return cls(
+            logits=torch.from_numpy(values.copy()).view(-1, width),
+            labels=torch.from_numpy(columns["label"].to_numpy().copy()),
+            index=torch.from_numpy(columns["index"].to_numpy().copy()),
+            paths=tuple(table["path"].to_pylist()),
+            class_names=tuple(about["class_names"]),
+            prior=ClassPrior(about["class_counts"]),
+            expressed=about["expressed"],
+            name=about["name"],
+            split=about["split"],
+        )
+
+
+class Run:
+    """A run folder.
+
+    Args:
+        folder: made by `create`, else it must hold a run.
+
+    Raises:
+        ValueError: when `folder` holds no run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.yaml").is_file():
+            raise ValueError(f"{self.folder} is no run folder: it has no config.yaml")
+        self.checkpoints = Checkpoints(self.folder / "checkpoints")
+
+    @classmethod
+    def create(cls, folder: Path, config: Mapping[str, Any]) -> "Run":
+        """Makes the folder, with its settings and the state of everything around it."""
+        write_text(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        return cls(folder)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved settings."""
+        text = (self.folder / "config.yaml").read_text(encoding="utf-8")
+        return cast(dict[str, Any], yaml.safe_load(text))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training ended; `metrics.json` is the last file that it writes."""
+        return (self.folder / "metrics.json").is_file()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The figures of the test set at the end of the training."""
+        text = (self.folder / "metrics.json").read_text(encoding="utf-8")
+        return cast(dict[str, Any], json.loads(text))
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One record an epoch."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines]
+
+    def log_epoch(self, record: Mapping[str, float]) -> None:
+        """Adds the record of an epoch; one that a killed run left for it, or after it, goes."""
+        kept = [r for r in self.history if r["epoch"] < record["epoch"]]
+        lines = [json.dumps(r) for r in [*kept, dict(record)]]
+        write_text(self.folder / "metrics.jsonl", "\n".join(lines) + "\n")
+
+    def predictions(self) -> Predictions:
+        """The raw logits of the test set."""
+        path = self.folder / "predictions.parquet"
+        if not path.is_file():
+            raise ValueError(
+                f"{self.folder} has no predictions.parquet: its training has not ended"
+            )
+        return Predictions.read(path)
+
+    def save_model(self, model: nn.Module, about: Mapping[str, Any]) -> None:
+        """Writes `model.safetensors`, with what is needed to make the model again."""
+        state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+        with whole_file(self.folder / "model.safetensors") as part:
+            save_file(state, part, metadata={"longtail": json.dumps(about)})
+
+    def model_card(self) -> dict[str, Any]:
+        """What `save_model` was told: names of backbone, head and classes, counts, image size."""
+        from safetensors import safe_open
+
+        path = self.folder / "model.safetensors"
+        if not path.is_file():
+            raise ValueError(f"{self.folder} has no model.safetensors: its training has not ended")
+        with safe_open(path, framework="pt") as handle:
+            return cast(dict[str, Any], json.loads(handle.metadata()["longtail"]))
+
+    @property
+    def prior(self) -> ClassPrior:
+        """The class prior of the training set."""
+        return ClassPrior(self.model_card()["class_counts"])
+
+    def model(self) -> ImageClassifier:
+        """The trained model, in evaluation mode on the CPU.
+
+        Raises:
+            ValueError: when the training has not ended.
+        """
+        about = self.model_card()
+        backbone = create_backbone(about["backbone"])
+        head = create_head(about["head"], backbone.num_features, len(about["class_names"]))
+        model = ImageClassifier(backbone, head)
+        model.load_state_dict(load_file(self.folder / "model.safetensors"))
+        return model.eval()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, git state and command of this process."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

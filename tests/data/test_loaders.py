@@ -1,0 +1,205 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from longtail.data import (
+    CentreCrop,
+    InMemoryLoader,
+    RandomCrops,
+    Split,
+    UnreadableImagesError,
+    WorkerLoader,
+)
+
+# Newer Python versions warn of any fork of a process with threads, which torch always has.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*")
+
+
+def split_of(count: int) -> Split:
+    """Image n is filled with the number n; its label is n % 3 and its index 100 + n."""
+    numbers = torch.arange(count)
+    images = numbers.to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2).contiguous()
+    return Split(numbers % 3, numbers + 100, images, tuple(map(str, range(count))))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Split:
+    """The same, as files of 12 x 10 pixels."""
+    split = split_of(14)
+    paths = [str(tmp_path / f"{n}.png") for n in range(14)]
+    for n, path in enumerate(paths):
+        Image.new("RGB", (12, 10), (n, n, n)).save(path)
+    return replace(split, images=None, paths=tuple(paths))
+
+
+def indices(loader, epoch: int = 0) -> list[list[int]]:
+    return [batch.index.tolist() for batch in loader.epoch(epoch)]
+
+
+def test_batches_hold_image_target_and_index():
+    loader = InMemoryLoader(split_of(10), 4, sampler="shuffle")
+    batches = list(loader.epoch(0))
+    assert [len(batch.target) for batch in batches] == [4, 4, 2]
+    assert len(loader) == 3
+    for batch in batches:
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape[1:] == (3, 2, 2)
+        assert torch.equal(batch.images[:, 0, 0, 0].long() + 100, batch.index)
+        assert torch.equal((batch.index - 100) % 3, batch.target)
+    assert sorted(i for batch in indices(loader) for i in batch) == list(range(100, 110))
+
+
+def test_order_follows_seed_and_epoch_alone():
+    loader = InMemoryLoader(split_of(40), 8, sampler="shuffle", seed=7)
+    again = InMemoryLoader(split_of(40), 8, sampler="shuffle", seed=7)
+    third = indices(again, 3)  # without the epochs before
+    assert [indices(loader, n) for n in range(4)][3] == third
+    assert indices(loader, 3) == third
+    assert indices(loader, 2) != third
+    assert indices(InMemoryLoader(split_of(40), 8, sampler="shuffle", seed=8), 3) != third
+
+
+def test_drop_last():
+    loader = InMemoryLoader(split_of(10), 4, sampler="shuffle", drop_last=True)
+    assert [len(batch) for batch in indices(loader)] == [4, 4]
+    assert len(loader) == 2
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [9, 10, 12, 13])
+def test_evaluation_over_processes_sees_each_image_once(world_size, count):
+    seen = []
+    for rank in range(world_size):
+        loader = InMemoryLoader(
+            split_of(count), 4, sampler="sequential", rank=rank, world_size=world_size
+        )
+        mine = indices(loader)
+        assert len(mine) == len(loader)
+        assert all(mine)
+        seen += [i for batch in mine for i in batch]
+    assert sorted(seen) == list(range(100, 100 + count))
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "class_balanced"])
+def test_training_over_processes_sees_the_same_global_batches(sampler):
+    options = {"sampler": sampler, "seed": 1, "drop_last": True}
+    whole = indices(InMemoryLoader(split_of(33), 6, **options), 2)
+    parts = [
+        indices(InMemoryLoader(split_of(33), 6, **options, rank=rank, world_size=3), 2)
+        for rank in range(3)
+    ]
+    assert len(whole) == 5
+    for step, batch in enumerate(whole):
+        shares = [part[step] for part in parts]
+        assert [len(share) for share in shares] == [2, 2, 2]
+        assert [i for row in zip(*shares, strict=True) for i in row] == batch
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"batch_size": 11, "drop_last": True}, "no more than the 10 images .* got 11"),
+        ({"batch_size": 4, "world_size": 2}, "drop_last must be set .* got False and 4"),
+        ({"batch_size": 5, "drop_last": True, "world_size": 2}, "a multiple of 2, got True and 5"),
+    ],
+)
+def test_settings_that_cannot_work(options, message):
+    with pytest.raises(ValueError, match=message):
+        InMemoryLoader(split_of(10), sampler="shuffle", **options)
+
+
+def test_in_memory_needs_images(files):
+    with pytest.raises(ValueError, match="WorkerLoader reads files"):
+        InMemoryLoader(files, 4, sampler="shuffle")
+
+
+def test_workers_give_the_batches_of_memory(files):
+    memory = InMemoryLoader(split_of(14), 4, sampler="shuffle", seed=3)
+    loader = WorkerLoader(files, 4, sampler="shuffle", seed=3, transform=CentreCrop(2), workers=2)
+    assert len(loader) == len(memory)
+    for epoch in (0, 5):
+        for ours, expected in zip(loader.epoch(epoch), memory.epoch(epoch), strict=True):
+            assert torch.equal(ours.images, expected.images)
+            assert torch.equal(ours.target, expected.target)
+            assert torch.equal(ours.index, expected.index)
+
+
+def test_an_epoch_left_early_disturbs_nothing(files):
+    loader = WorkerLoader(files, 2, sampler="shuffle", transform=CentreCrop(2), workers=1)
+    expected = indices(loader, 1)
+    next(loader.epoch(0))
+    assert indices(loader, 1) == expected
+
+
+def noise_view(path: str) -> torch.Tensor:
+    return torch.randint(0, 256, (2, 3, 2, 2), dtype=torch.uint8)
+
+
+def test_random_views_depend_on_neither_workers_nor_processes(files):
+    options = {"sampler": "shuffle", "seed": 4, "transform": noise_view, "drop_last": True}
+    state = torch.get_rng_state()
+    alone = list(WorkerLoader(files, 4, **options, workers=0).epoch(1))
+    assert torch.equal(torch.get_rng_state(), state)  # the training's own stream is not touched
+    helped = list(WorkerLoader(files, 4, **options, workers=2).epoch(1))
+    assert torch.equal(torch.get_rng_state(), state)
+    shares = [
+        list(WorkerLoader(files, 4, **options, workers=0, rank=r, world_size=2).epoch(1))
+        for r in range(2)
+    ]
+    assert alone[0].images.shape == (2, 4, 3, 2, 2)
+    for step, batch in enumerate(alone):
+        assert torch.equal(batch.images, helped[step].images)
+        for rank in range(2):
+            assert torch.equal(batch.images[:, rank::2], shares[rank][step].images)
+    every = torch.cat([batch.images.transpose(0, 1).flatten(1) for batch in alone])
+    assert len(every.unique(dim=0)) == len(every)  # no two images share their random numbers
+    other = list(WorkerLoader(files, 4, **options, workers=0).epoch(2))
+    assert not torch.equal(alone[0].images, other[0].images)
+
+
+def test_a_repeated_image_gets_new_random_numbers(files):
+    loader = WorkerLoader(
+        files.take(torch.zeros(6, dtype=torch.int64)),
+        6,
+        sampler="sequential",
+        transform=RandomCrops(4, flip=0.0),
+        workers=0,
+    )
+    (first,), (second,) = loader.epoch(0), loader.epoch(0)
+    assert torch.equal(first.images, second.images)
+    noisy = replace(loader, transform=noise_view)
+    (batch,) = noisy.epoch(0)
+    assert len(batch.images.transpose(0, 1).flatten(1).unique(dim=0)) == 6
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_images_are_named_at_the_end_of_the_epoch(files, workers):
+    Path(files.paths[3]).write_bytes(b"")
+    Path(files.paths[8]).unlink()
+    loader = WorkerLoader(files, 4, sampler="sequential", transform=CentreCrop(2), workers=workers)
+    batches = []
+    with pytest.raises(UnreadableImagesError, match="2 of 14 images cannot be read") as caught:
+        batches.extend(loader.epoch(0))
+    assert {path for path, _ in caught.value.failures} == {files.paths[3], files.paths[8]}
+
+
+def test_another_image_stands_in_for_an_unreadable_one(files):
+    Path(files.paths[3]).write_bytes(b"")
+    loader = WorkerLoader(files, 4, sampler="sequential", transform=CentreCrop(2), workers=0)
+    batch = next(loader.epoch(0))
+    assert batch.index.tolist() == [100, 101, 102, 100]
+    assert torch.equal(batch.images[:, 0, 0, 0], torch.tensor([0, 1, 2, 0], dtype=torch.uint8))
+
+
+def test_a_batch_without_a_readable_image_is_left_out(files):
+    for path in files.paths[4:8] + files.paths[-1:]:
+        Path(path).write_bytes(b"")
+    loader = WorkerLoader(files, 4, sampler="sequential", transform=CentreCrop(2), workers=1)
+    batches = []
+    with pytest.raises(UnreadableImagesError, match="5 of 14"):
+        batches.extend(loader.epoch(0))
+    assert batches[1].index.tolist() == [108, 109, 110, 111]

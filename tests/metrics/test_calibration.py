@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from longtail.metrics import calibration_curve
+
+
+def made_up(samples=200):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, 5, generator=generator, dtype=torch.float64) * 2
+    return logits, torch.randint(0, 5, (samples,), generator=generator)
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_curve_is_the_slow_one(bins):
+    logits, labels = made_up()
+    curve = calibration_curve(logits, labels, bins)
+    confidence, predicted = logits.softmax(1).max(1)
+    ece = 0.0
+    for place in range(bins):
+        inside = [
+            i for i, c in enumerate(confidence.tolist()) if place / bins < c <= (place + 1) / bins
+        ]
+        assert curve.count[place] == len(inside)
+        if not inside:
+            assert curve.confidence[place].isnan()
+            assert curve.accuracy[place].isnan()
+            continue
+        mean = sum(float(confidence[i]) for i in inside) / len(inside)
+        right = sum(bool(predicted[i] == labels[i]) for i in inside) / len(inside)
+        assert float(curve.confidence[place]) == pytest.approx(mean)
+        assert float(curve.accuracy[place]) == pytest.approx(right)
+        ece += len(inside) / len(labels) * abs(right - mean)
+    assert curve.ece == pytest.approx(ece)
+
+
+def test_confidence_on_an_edge_lies_in_the_bin_below_it():
+    certain = torch.tensor([[1000.0, 0.0], [0.0, 0.0]])  # confidences 1 and 1/2
+    curve = calibration_curve(certain, torch.tensor([0, 0]), bins=4)
+    assert curve.count.tolist() == [0, 1, 0, 1]
+
+
+def test_bins_below_one_are_refused():
+    with pytest.raises(ValueError, match="bins of a calibration curve must be 1 or more, got 0"):
+        calibration_curve(*made_up(), bins=0)

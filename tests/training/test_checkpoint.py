@@ -1,0 +1,67 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from longtail.training import Checkpoints
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from longtail.training import Checkpoints
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+checkpoints = Checkpoints(Path(sys.argv[1]))
+checkpoints.save({"epoch": 1}, 1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    checkpoints.save({"epoch": 2, "weights": torch.zeros(100_000)}, 2)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.load_last() is None
+    for epoch in (1, 2, 10):
+        checkpoints.save({"epoch": epoch, "weights": torch.full((2,), float(epoch))}, epoch)
+    assert [path.name[:12] for path in checkpoints.files()] == ["epoch-000002", "epoch-000010"]
+    state = checkpoints.load_last()
+    assert state is not None
+    assert state["epoch"] == 10
+    assert state["weights"].tolist() == [10.0, 10.0]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
+def test_a_broken_one_is_named_and_the_one_before_taken(tmp_path: Path, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"epoch": 1}, 1)
+    path = checkpoints.save({"epoch": 2}, 2)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"cut": content[:-7], "changed": content, "empty": b""}[damage])
+    with pytest.warns(UserWarning, match=f"{path.name} is broken"):
+        state = checkpoints.load_last()
+    assert state == {"epoch": 1}
+
+
+@pytest.mark.filterwarnings("ignore:checkpoint")
+def test_all_broken_is_an_error(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"epoch": 1}, 1).write_bytes(b"")
+    with pytest.raises(ValueError, match="no whole checkpoint .* all 1 are broken"):
+        checkpoints.load_last()
+
+
+def test_a_full_disk_leaves_the_old_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "cannot write" in done.stdout
+    assert "epoch-000002" in done.stdout
+    assert Checkpoints(tmp_path).load_last() == {"epoch": 1}
+    assert len(list(tmp_path.iterdir())) == 1  # no remains of the one that failed

@@ -1,0 +1,53 @@
+import math
+
+import pytest
+
+from longtail import ClassPrior
+from longtail.data import DataConfig
+from longtail.methods import create_method
+from longtail.models import create_backbone
+from longtail.training import Config
+from longtail.training.optim import learning_rate, make_optimizer
+
+
+def config(**settings: object) -> Config:
+    return Config(DataConfig("digits-lt"), {"name": "ce"}, **settings)  # type: ignore[arg-type]
+
+
+def test_cosine_goes_from_lr_to_nothing() -> None:
+    given = config(epochs=100, lr=0.2, schedule="cosine", warmup=0)
+    assert learning_rate(given, 0) == 0.2
+    assert learning_rate(given, 50) == pytest.approx(0.1)
+    assert learning_rate(given, 100) == pytest.approx(0, abs=1e-12)
+    assert learning_rate(given, 25) == pytest.approx(0.1 * (1 + math.cos(math.pi / 4)))
+
+
+def test_warm_up_is_linear_and_constant_stays() -> None:
+    given = config(epochs=10, lr=1.0, schedule="constant", warmup=4)
+    assert [learning_rate(given, e) for e in (1, 2, 4, 9.5)] == [0.25, 0.5, 1, 1]
+
+
+def test_temperature_has_no_weight_decay() -> None:
+    prior = ClassPrior([30, 20, 10])
+    method = create_method("gml", {"queue_size": 32}, prior, create_backbone("smallnet"))
+    optimizer = make_optimizer(method, config(weight_decay=0.5))
+    bare = [g for g in optimizer.param_groups if g["weight_decay"] == 0]
+    (temperature,) = bare[0]["params"]
+    assert temperature is method.criterion.log_temperature
+    trained = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    assert trained == {id(p) for p in method.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epochs": 0}, "epochs must be 1 or more, got 0"),
+        ({"batch_size": 1}, "batch_size must be 2 or more, got 1"),
+        ({"lr": -0.1}, "lr must be 0 or more, got -0.1"),
+        ({"lr": float("nan")}, "lr must be 0 or more, got nan"),
+        ({"milestones": [160]}, r"milestones must lie between 0 and 1, got \[160\]"),
+    ],
+)
+def test_impossible_settings(setting: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**setting)

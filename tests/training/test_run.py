@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from longtail import ClassPrior
+from longtail.models import ImageClassifier, create_backbone, create_head
+from longtail.training import Predictions, Run, judge
+
+
+def predictions(logits: torch.Tensor | None = None) -> Predictions:
+    generator = torch.Generator().manual_seed(0)
+    return Predictions(
+        logits=torch.randn(6, 3, generator=generator) if logits is None else logits,
+        labels=torch.tensor([0, 1, 2, 0, 1, 2]),
+        index=torch.arange(6) + 10,
+        paths=tuple(f"bild-{i}-ä.png" for i in range(6)),
+        class_names=("Äpfel", "<b>", "c"),
+        prior=ClassPrior([200, 50, 5]),
+        expressed="source",
+        name="toy",
+    )
+
+
+def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
+    before = predictions()
+    before.write(tmp_path / "p.parquet")
+    after = Predictions.read(tmp_path / "p.parquet")
+    for name in ("logits", "labels", "index"):
+        assert torch.equal(getattr(after, name), getattr(before, name))
+    for name in ("paths", "class_names", "prior", "expressed", "name", "split"):
+        assert getattr(after, name) == getattr(before, name)
+
+
+def test_predictions_of_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    predictions().write(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"p\.parquet is no whole predictions file"):
+        Predictions.read(path)
+
+
+def test_judged_under_another_mix() -> None:
+    prior = ClassPrior([200, 50, 5])
+    # Every logit is the log prior alone: the model knows nothing but the mix.
+    given = predictions(prior.log_prior.float().expand(6, 3))
+    assert judge(given)["accuracy"] == pytest.approx(2 / 6)
+    assert judge(given)["many"] == 1.0
+    uniform = judge(given, "uniform")
+    assert uniform["nll"] == pytest.approx(torch.tensor(3.0).log().item(), abs=1e-5)
+    assert judge(given, "source") == judge(given)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is no run folder: it has no config\.yaml"):
+        Run(tmp_path)
+
+
+def test_the_log_of_an_epoch_replaces_what_a_killed_run_left(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, {"epochs": 3})
+    for epoch, loss in ((0, 3.0), (1, 2.0), (2, 1.0), (1, 2.5)):
+        run.log_epoch({"epoch": epoch, "loss": loss})
+    assert run.history == [{"epoch": 0, "loss": 3.0}, {"epoch": 1, "loss": 2.5}]
+    assert not run.finished
+    with pytest.raises(ValueError, match="training has not ended"):
+        run.predictions()
+    with pytest.raises(ValueError, match="training has not ended"):
+        run.model()
+
+
+def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, {"epochs": 3})
+    backbone = create_backbone("smallnet")
+    model = ImageClassifier(backbone, create_head("cosine", backbone.num_features, 3)).eval()
+    about = {"backbone": "smallnet", "head": "cosine", "class_names": ["a", "b", "c"]}
+    run.save_model(model, about)
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(run.model()(images), model(images))
+    assert run.model_card() == about
