@@ -3,10 +3,20 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from longtail.data import DataConfig
 from longtail.settings import from_keywords, to_config
-from longtail.training import Classified, Config, Run, judge, predict_files, train_run
+from longtail.training import (
+    Classified,
+    Config,
+    Embeddings,
+    Run,
+    embed_dataset,
+    judge,
+    predict_files,
+    train_run,
+)
 
 
 def train(
@@ -88,6 +98,47 @@ def predict(
     if out is not None:
         classified.write(Path(out), top)
     return classified
+
+
+def embed(
+    data: str | Mapping[str, Any],
+    backbone: str,
+    *,
+    out: str | Path | None = None,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+) -> Embeddings:
+    """Makes features of every image of a data set, for `longtail.sklearn` or any other head.
+
+    Args:
+        data: as for `train`; its `image_size` is the size that the backbone sees.
+        backbone: a pretrained one, such as `efficientnet_lite0` or a timm name, or a run folder.
+        out: Parquet file to write: features, label, split, path, index; class names in its
+            metadata.
+        precision: of the network.
+    """
+    config = DataConfig(**({"source": data} if isinstance(data, str) else data))
+    embeddings = embed_dataset(config, backbone, precision)
+    if out is not None:
+        embeddings.write(Path(out))
+    return embeddings
+
+
+def export(
+    run: str | Path | Run,
+    to: Literal["onnx", "safetensors"] = "onnx",
+    out: str | Path | None = None,
+) -> Path:
+    """Writes a run's model as one checked file for other programs.
+
+    Args:
+        run: run folder.
+        to: `onnx`: images and a prior in, probabilities out; `safetensors`: the weights.
+        out: the file; `model.onnx` or `model.safetensors` in the run folder when not given.
+    """
+    from longtail.export import export_run
+
+    run = run if isinstance(run, Run) else Run(run)
+    return export_run(run, to, Path(out) if out else None)
 
 
 def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, report, list."""
+"""The command line: train, evaluate, predict, embed, export, report, list."""
 
 import argparse
 import json
@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["train"]:  # its options depend on data and method: its own parser
             return _train(words[1:])
+        if words[:1] == ["embed"]:  # it takes the options of the data, as train does
+            return _embed(words[1:])
         parsed = _parser().parse_args(words)
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
@@ -48,6 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=int, default=5, help="classes to list an image (default 5)")
     predict.add_argument("--out", type=Path, required=True, help="CSV file to write")
     predict.set_defaults(command=_predict)
+
+    commands.add_parser("embed", help="features of every image of a data set; see embed --help")
+
+    export = commands.add_parser("export", help="a run's model as one file for other programs")
+    export.add_argument("run", type=Path, help="run folder")
+    export.add_argument("--to", choices=("onnx", "safetensors"), default="onnx", help="format")
+    export.add_argument("--out", type=Path, help="file; model.onnx of the run if not given")
+    export.set_defaults(command=_export)
 
     report = commands.add_parser("report", help="one page that shows runs side by side")
     report.add_argument("runs", nargs="+", type=Path, help="run folders")
@@ -91,6 +101,23 @@ def _predict(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _embed(words: list[str]) -> int:
+    from longtail.api import embed
+    from longtail.settings import embed_arguments
+
+    arguments = embed_arguments(words)
+    images, width = embed(**arguments).features.shape
+    print(f"{images:,} images, {width:,} features each: {arguments['out']}")
+    return 0
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    from longtail.api import export
+
+    print(f"written and checked: {export(parsed.run, parsed.to, parsed.out)}")
+    return 0
+
+
 def _report(parsed: argparse.Namespace) -> int:
     from longtail.api import report
     from longtail.report import print_table
@@ -113,7 +140,7 @@ def _list(parsed: argparse.Namespace) -> int:
         "methods (--method)": method_names(),
         "backbones (--backbone; any timm name too)": backbone_names(),
         "views (--views)": VIEWS,
-        "data (DATA)": BUILT_IN,
+        "data (DATA)": {name: read for name, (read, _) in BUILT_IN.items()},
     }
     for title, entries in sections.items():
         print(title)

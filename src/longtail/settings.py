@@ -85,6 +85,37 @@ def from_keywords(
         raise ValueError(str(error)) from error
 
 
+def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """Parses what follows `longtail embed`: the arguments of `longtail.embed`.
+
+    Raises:
+        ValueError: for an option or a value that cannot be; the message names it.
+    """
+    parser = ArgumentParser(
+        prog="longtail embed",
+        description="Features of every image of a data set, as a Parquet file.",
+        usage="longtail embed DATA --backbone NAME --out FILE [options]",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="DATA", help="As for `longtail train`.")
+    parser.add_argument(
+        "--backbone",
+        required=True,
+        help="A pretrained one (efficientnet_lite0, or a timm name), or a run folder.",
+    )
+    parser.add_argument("--out", required=True, help="Parquet file to write.")
+    parser.add_argument(
+        "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="Of the network."
+    )
+    parser.add_class_arguments(DataConfig, "data", skip={"source"})
+    try:
+        parsed = parser.parse_args(arguments).as_dict()
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
+    return {**parsed, "data": {"source": parsed.pop("source"), **parsed["data"]}}
+
+
 def to_config(parsed: Namespace) -> Config:
     """The settings of a run out of what was parsed."""
     settings = parsed.as_dict()

@@ -8,7 +8,6 @@ from PIL import Image
 from longtail.data import (
     CentreCrop,
     InMemoryLoader,
-    RandomCrops,
     Split,
     UnreadableImagesError,
     WorkerLoader,
@@ -162,18 +161,12 @@ def test_random_views_depend_on_neither_workers_nor_processes(files):
 
 
 def test_a_repeated_image_gets_new_random_numbers(files):
-    loader = WorkerLoader(
-        files.take(torch.zeros(6, dtype=torch.int64)),
-        6,
-        sampler="sequential",
-        transform=RandomCrops(4, flip=0.0),
-        workers=0,
-    )
-    (first,), (second,) = loader.epoch(0), loader.epoch(0)
-    assert torch.equal(first.images, second.images)
-    noisy = replace(loader, transform=noise_view)
-    (batch,) = noisy.epoch(0)
-    assert len(batch.images.transpose(0, 1).flatten(1).unique(dim=0)) == 6
+    rare = replace(files, labels=(torch.arange(14) == 0).long())
+    loader = WorkerLoader(rare, 14, sampler="class_balanced", transform=noise_view, workers=0)
+    (batch,) = loader.epoch(0)
+    views = batch.images.transpose(0, 1).flatten(1)[batch.index == 100]
+    assert len(views) > 3
+    assert len(views.unique(dim=0)) == len(views)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -182,9 +175,10 @@ def test_unreadable_images_are_named_at_the_end_of_the_epoch(files, workers):
     Path(files.paths[8]).unlink()
     loader = WorkerLoader(files, 4, sampler="sequential", transform=CentreCrop(2), workers=workers)
     batches = []
-    with pytest.raises(UnreadableImagesError, match="2 of 14 images cannot be read") as caught:
+    # Not `as caught`: its traceback would keep the workers until the garbage collector comes.
+    with pytest.raises(UnreadableImagesError, match=r"(?s)2 of 14 images .*/3\.png: .*/8\.png: "):
         batches.extend(loader.epoch(0))
-    assert {path for path, _ in caught.value.failures} == {files.paths[3], files.paths[8]}
+    assert [len(batch.target) for batch in batches] == [4, 4, 4, 2]
 
 
 def test_another_image_stands_in_for_an_unreadable_one(files):
@@ -198,7 +192,7 @@ def test_another_image_stands_in_for_an_unreadable_one(files):
 def test_a_batch_without_a_readable_image_is_left_out(files):
     for path in files.paths[4:8] + files.paths[-1:]:
         Path(path).write_bytes(b"")
-    loader = WorkerLoader(files, 4, sampler="sequential", transform=CentreCrop(2), workers=1)
+    loader = WorkerLoader(files, 4, sampler="sequential", transform=CentreCrop(2), workers=0)
     batches = []
     with pytest.raises(UnreadableImagesError, match="5 of 14"):
         batches.extend(loader.epoch(0))

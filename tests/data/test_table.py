@@ -78,17 +78,19 @@ def test_all_faults_of_the_rows_are_named_at_once(images):
     with pytest.raises(ValueError, match="birds cannot be used as it is") as caught:
         load(DataConfig(source))
     text = str(caught.value)
-    assert "2 files do not exist: " in text
+    assert "files that do not exist (2): " in text
     assert f"{images}/images/77.png (birds.csv, line 4)" in text
     assert f"{images}/images/78.png (birds.csv, line 8)" in text
-    assert "1 paths stand more than once: " in text
+    assert "paths that stand more than once (1): " in text
     assert "(birds.csv, line 2 and birds.csv, line 6)" in text
-    assert "no training image has: 'wolf' (birds.csv, line 7)" in text
+    assert "no training image has (1): 'wolf' (birds.csv, line 7)" in text
 
 
 def test_many_missing_files_are_counted_and_ten_named(images):
     source = write(images, row(0, "a"), row(1, "b"), *(row(100 + n, "a") for n in range(15)))
-    with pytest.raises(ValueError, match=r"15 files do not exist: .*109\.png .* and 5 more$"):
+    with pytest.raises(
+        ValueError, match=r"files that do not exist \(15\): .*109\.png .* and 5 more$"
+    ):
         load(DataConfig(source))
 
 
@@ -97,12 +99,12 @@ def test_many_missing_files_are_counted_and_ten_named(images):
     [
         ((), "it has no row"),
         ((row(0, "a"), row(1, "a")), "all images are of one class, 'a'"),
-        ((row(0, "a"), row(1, "")), "1 rows have no label: line 3"),
-        ((row(0, "a"), ",b,train"), "1 rows have no path: line 3"),
-        ((row(0, "a"), row(1, "b", "")), "1 rows have no split: line 3"),
+        ((row(0, "a"), row(1, "")), r"rows without a label \(1\): line 3"),
+        ((row(0, "a"), ",b,train"), r"rows without a path \(1\): line 3"),
+        ((row(0, "a"), row(1, "b", "")), r"rows without a split \(1\): line 3"),
         (
             (row(0, "a"), row(1, "b", "Test")),
-            r"split other than train, val and test: 'Test' \(line 3\)",
+            r"split other than train, val and test \(1\): 'Test' \(line 3\)",
         ),
         ((row(0, "a", "test"), row(1, "b", "val")), "no row has the split train"),
         ((row(0, "a"), "1.png,b"), "cannot be read as a table: .*Expected 3 columns, got 2"),
@@ -132,5 +134,5 @@ def test_files_that_are_no_table(tmp_path):
 def test_null_labels_of_parquet(images):
     table = {"path": [f"images/{n}.png" for n in range(3)], "label": ["a", None, "b"]}
     pq.write_table(pa.table(table), images / "t.parquet")
-    with pytest.raises(ValueError, match="1 rows have no label: row 1"):
+    with pytest.raises(ValueError, match=r"rows without a label \(1\): row 1"):
         load(DataConfig(str(images / "t.parquet")))

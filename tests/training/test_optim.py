@@ -23,7 +23,7 @@ def test_cosine_goes_from_lr_to_nothing() -> None:
 
 
 def test_warm_up_is_linear_and_constant_stays() -> None:
-    given = config(epochs=10, lr=1.0, schedule="constant", warmup=4)
+    given = config(epochs=10, lr=1.0, schedule="constant", warmup=0.4)
     assert [learning_rate(given, e) for e in (1, 2, 4, 9.5)] == [0.25, 0.5, 1, 1]
 
 

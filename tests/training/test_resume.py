@@ -48,7 +48,7 @@ def train_with_kills(folder: Path, kills: list[int], words: list[str]) -> Run:
 
 @pytest.mark.parametrize("teacher", ["train", "none"])
 def test_killed_five_times_equals_never_killed(tmp_path: Path, teacher: str) -> None:
-    words = ["digits-lt", "--method", "gml", "--epochs", "5", "--warmup", "1", "--teacher", teacher]
+    words = ["digits-lt", "--method", "gml", "--epochs", "5", "--teacher", teacher]
     # 411 images make 6 steps an epoch: a kill within the first ten steps of each attempt.
     draw = random.Random(7)
     kills = [draw.randrange(1, 10) for _ in range(5)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset
-from longtail.data.records import PARTS, Records, class_order, first_few, to_dataset
+from longtail.data.records import PARTS, Records, class_order, counted, to_dataset
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 OTHER = (".avif", ".bmp", ".gif", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp")
@@ -45,7 +45,7 @@ def folder(config: DataConfig) -> Dataset:
         counts = [f"{suffix or 'no suffix'} ({n:,})" for suffix, n in left_out.most_common()]
         warnings.warn(
             f"{root}: left out {left_out.total():,} files that lie beside the class folders or "
-            f"have no suffix of an image: {first_few(counts)}",
+            f"have other suffixes than images: {', '.join(counts)}",
             stacklevel=2,
         )
     records = Records(
@@ -68,7 +68,7 @@ def _tops(root: Path) -> dict[str, Path]:
         others = sorted(inside.difference(PARTS))
         if others:
             warnings.warn(
-                f"{root}: left out folders beside train, val and test: {first_few(others)}",
+                f"{root}: " + counted("left out folders beside train, val and test", others),
                 stacklevel=3,
             )
         return {part: root / part for part in PARTS if part in inside}

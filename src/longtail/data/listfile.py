@@ -10,7 +10,7 @@ import numpy as np
 
 from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset
-from longtail.data.records import Records, first_few, report_problems, to_dataset
+from longtail.data.records import Records, counted, report_problems, to_dataset
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def from_lists(lists: Lists, config: DataConfig) -> Dataset:
         labels += classes
         counts[part] = len(found)
         if odd:
-            problems.append(f"{len(odd):,} lines are not `path label`: {first_few(odd)}")
+            problems.append(counted("lines that are not `path label`", odd))
     report_problems(lists.name, problems)
     parts = np.repeat(list(counts), list(counts.values()))
     index = np.concatenate([np.arange(n) for n in counts.values()])
@@ -117,10 +117,8 @@ def from_lists(lists: Lists, config: DataConfig) -> Dataset:
     names = _class_names(folder / lists.class_names, max(labels, default=-1) + 1)
     beyond = [f"{y} ({origin(row)})" for row, y in enumerate(labels) if y >= len(names)]
     if beyond:
-        problems.append(
-            f"{len(beyond):,} labels are beyond the {len(names):,} classes of "
-            f"{lists.class_names}: {first_few(beyond)}"
-        )
+        what = f"labels beyond the {len(names):,} classes of {lists.class_names}"
+        problems.append(counted(what, beyond))
     report_problems(lists.name, problems)
     top = os.path.join(os.path.abspath(config.root), "")
     records = Records(

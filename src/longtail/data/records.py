@@ -62,10 +62,15 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def first_few(items: Sequence[str]) -> str:
-    """The first items of a list, and how many more there are."""
+def counted(what: str, items: Sequence[str]) -> str:
+    """What is wrong or worth knowing, how often, and the first places.
+
+    Example:
+        >>> counted("rows without a label", ["line 3", "line 8"])
+        'rows without a label (2): line 3, line 8'
+    """
     more = f" and {len(items) - NAMED:,} more" if len(items) > NAMED else ""
-    return ", ".join(items[:NAMED]) + more
+    return f"{what} ({len(items):,}): {', '.join(items[:NAMED])}{more}"
 
 
 def report_problems(name: str, problems: list[str]) -> None:
@@ -130,11 +135,11 @@ def find_problems(records: Records) -> list[str]:
         for rows in _repeated(records.paths)
     ]
     if twins:
-        problems.append(f"{len(twins):,} paths stand more than once: {first_few(twins)}")
+        problems.append(counted("paths that stand more than once", twins))
     missing = find_missing(records.paths)
     if missing:
         named = [f"{records.paths[row]} ({records.origin(row)})" for row in missing]
-        problems.append(f"{len(missing):,} files do not exist: {first_few(named)}")
+        problems.append(counted("files that do not exist", named))
     return problems + _unlearnable(records)
 
 
@@ -174,8 +179,8 @@ def make_parts(records: Records, config: DataConfig) -> Records:
         if part == "test" and len(without):
             names = [records.class_names[c] for c in without]
             warnings.warn(
-                f"{len(names):,} classes of {records.name} have a single image, which stays in the "
-                f"training part: they have no test image and no accuracy: {first_few(names)}",
+                f"{records.name}: a single image stays in the training part, so there is no "
+                + counted("accuracy for the classes that have no other", names),
                 stacklevel=2,
             )
     return replace(records, parts=parts)
@@ -198,11 +203,10 @@ def _unlearnable(records: Records) -> list[str]:
     if len(unseen):
         rows = [f"'{records.class_names[records.labels[r]]}' ({records.origin(r)})" for r in unseen]
         problems.append(
-            f"{len(rows):,} images of val or test have a label that no training image has: "
-            f"{first_few(rows)}"
+            counted("images of val or test with a label that no training image has", rows)
         )
     nowhere = np.setdiff1d(np.arange(len(records.class_names)), records.labels)
     if len(nowhere):
         names = [f"'{records.class_names[c]}'" for c in nowhere]
-        problems.append(f"{len(names):,} classes have no image: {first_few(names)}")
+        problems.append(counted("classes without an image", names))
     return problems

@@ -12,7 +12,7 @@ from longtail.data.records import (
     PARTS,
     Records,
     class_order,
-    first_few,
+    counted,
     report_problems,
     to_dataset,
 )
@@ -40,12 +40,10 @@ def table(config: DataConfig) -> Dataset:
     for column, values in columns.items():
         empty = [origin(row) for row, value in enumerate(values) if not value]
         if empty:
-            problems.append(f"{len(empty):,} rows have no {column}: {first_few(empty)}")
+            problems.append(counted(f"rows without a {column}", empty))
     odd = [f"'{p}' ({origin(row)})" for row, p in enumerate(parts) if p and p not in PARTS]
     if odd:
-        problems.append(
-            f"{len(odd):,} rows have a split other than train, val and test: {first_few(odd)}"
-        )
+        problems.append(counted("rows with a split other than train, val and test", odd))
     if "train" not in parts:
         problems.append("no row has the split train" if rows else "it has no row")
     report_problems(str(source), problems)

@@ -48,7 +48,8 @@ def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Te
     if not 0 <= beta < 1:
         raise ValueError(f"beta of effective_number_weight must lie in [0, 1), got {beta}")
     # 1 - beta^n by expm1: beta^n is within rounding of 1 for a rare class and beta near 1.
-    effective = -torch.expm1(class_counts.double() * torch.tensor(beta).double().log())
+    log_beta = torch.tensor(beta, dtype=torch.float64).log()
+    effective = -torch.expm1(class_counts.double() * log_beta)
     weight = 1 / effective
     return weight / weight.mean()
 

@@ -38,8 +38,9 @@ def distillation_loss(
             f"logits and teacher_logits of distillation_loss must both be (batch, num_classes), "
             f"got {tuple(logits.shape)} and {tuple(teacher_logits.shape)}"
         )
-    student = log_softmax(full_precision(logits) / temperature, dim=1)
-    teacher = log_softmax(full_precision(teacher_logits.detach()) / temperature, dim=1)
+    logits = full_precision(logits)
+    student = log_softmax(logits / temperature, dim=1)
+    teacher = log_softmax(teacher_logits.detach().to(logits) / temperature, dim=1)
     # A class that the teacher rules out, log probability -inf, adds 0 and not 0 times infinity.
     nats = torch.where(teacher == -torch.inf, 0.0, teacher.exp() * (teacher - student))
     return temperature**2 * nats.sum(1).mean()

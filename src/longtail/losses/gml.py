@@ -81,10 +81,6 @@ def gml_loss(
             f"query and target of gml_loss must have the same batch, "
             f"got {tuple(query.shape)} and {tuple(target.shape)}"
         )
-    if alpha and teacher_logits is None:
-        raise ValueError(
-            f"teacher_logits of gml_loss must be given where alpha is not 0, is {alpha}"
-        )
 
     logits = full_precision(logits) * logit_scale
     loss = gamma * logit_adjusted_loss(logits, target, log_prior)
@@ -103,7 +99,8 @@ def gml_loss(
         contrast = _score_loss(every, target, log_prior) + _score_loss(others, target, log_prior)
         loss = loss + beta * contrast
     if alpha:
-        assert teacher_logits is not None
+        if teacher_logits is None:
+            raise ValueError(f"teacher_logits of gml_loss must be given where alpha is {alpha}")
         teacher_logits = full_precision(teacher_logits) * logit_scale
         loss = loss + alpha * distillation_loss(
             logits, teacher_logits, temperature=DISTILLATION_TEMPERATURE

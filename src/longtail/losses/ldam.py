@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -40,6 +39,7 @@ def ldam_loss(
     Raises: ValueError: when the margin is negative or the shapes do not fit.
 
     Example:
+        >>> import torch
         >>> counts = torch.tensor([16, 1])
         >>> ldam_loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]), counts)  # all eaten up: log 2
         tensor(0.6931)
@@ -67,6 +67,7 @@ class LDAM(ClassificationLoss):
     Raises: ValueError: when a setting is out of range.
 
     Example:
+        >>> import torch
         >>> loss = LDAM(ClassPrior([16, 1]))
         >>> loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]))
         tensor(0.6931)

@@ -36,7 +36,7 @@ def proco_loss(
     Example:
         >>> log_prior = ClassPrior([1, 1]).log_prior
         >>> proco_loss(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), log_prior, temperature=0.5)
-        tensor(0.1269, dtype=torch.float64)
+        tensor(0.1269)
     """
     check_temperature("proco_loss", temperature)
     if target.shape != features.shape[:1] or mean.shape != (len(log_prior), features.shape[-1]):
@@ -46,7 +46,8 @@ def proco_loss(
             f"{tuple(mean.shape)}"
         )
     scores = vmf_scores(features, mean, temperature=temperature)
-    return cross_entropy(scores + log_prior.to(scores), target)
+    loss = cross_entropy(scores + log_prior.to(scores), target)
+    return loss.to(full_precision(features).dtype)
 
 
 def vmf_scores(features: Tensor, mean: Tensor, *, temperature: float) -> Tensor:
@@ -116,7 +117,7 @@ class ProCo(nn.Module):
         >>> loss = ProCo(ClassPrior([1, 1]), width=2, temperature=0.5)
         >>> loss.update(torch.eye(2), torch.tensor([0, 1]))
         >>> loss(torch.eye(2), torch.tensor([0, 1]))
-        tensor(0.1269, dtype=torch.float64)
+        tensor(0.1269)
     """
 
     log_prior: Tensor

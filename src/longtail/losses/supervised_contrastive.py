@@ -26,8 +26,8 @@ def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature
 
     Example:
         >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images, two equal views each
-        >>> supervised_contrastive_loss(features, torch.tensor([0, 1]), temperature=0.1)
-        tensor(9.0796e-05)
+        >>> supervised_contrastive_loss(features, torch.tensor([0, 1]), temperature=1.0)
+        tensor(0.5514)
     """
     check_temperature("supervised_contrastive_loss", temperature)
     check_views("supervised_contrastive_loss", features, target)
@@ -50,9 +50,9 @@ class SupervisedContrastive(nn.Module):
         temperature: above 0, divides.
 
     Example:
-        >>> loss = SupervisedContrastive(temperature=0.1)
+        >>> loss = SupervisedContrastive(temperature=1.0)
         >>> loss(torch.eye(2)[:, None].expand(2, 2, 2), torch.tensor([0, 1]))
-        tensor(9.0796e-05)
+        tensor(0.5514)
     """
 
     def __init__(self, *, temperature: float = 0.1) -> None:

@@ -10,6 +10,7 @@ from longtail.models.cifar_resnet import (
     resnet110,
 )
 from longtail.models.create import backbone_names, create_backbone, create_head
+from longtail.models.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from longtail.models.ema import update_ema
 from longtail.models.heads import CosineHead, ImageClassifier, LinearHead, Projection
 from longtail.models.small import SmallNet, smallnet, smallnet_wide
@@ -19,6 +20,7 @@ __all__ = [
     "Backbone",
     "CifarResNet",
     "CosineHead",
+    "EfficientNetLite",
     "ImageClassifier",
     "LinearHead",
     "Projection",
@@ -27,6 +29,7 @@ __all__ = [
     "backbone_names",
     "create_backbone",
     "create_head",
+    "efficientnet_lite0",
     "resnet20",
     "resnet32",
     "resnet44",

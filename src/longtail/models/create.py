@@ -13,7 +13,7 @@ from longtail.models.timm_backbone import TimmBackbone
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": LinearHead, "cosine": CosineHead}
 
 
-def backbone_names() -> dict[str, Callable[[], Backbone]]:
+def backbone_names() -> dict[str, Callable[..., Backbone]]:
     """The package's own backbones: every function that `longtail.models` exports to make one."""
     models = importlib.import_module("longtail.models")
     exported = {name: getattr(models, name) for name in models.__all__}
@@ -23,7 +23,7 @@ def backbone_names() -> dict[str, Callable[[], Backbone]]:
         if inspect.isfunction(make)
         and inspect.isclass(made := make.__annotations__.get("return"))
         and issubclass(made, Backbone)
-        and not inspect.signature(make).parameters
+        and not set(inspect.signature(make).parameters) - {"pretrained"}
     }
 
 
@@ -33,16 +33,18 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     Args:
         name: a name of `backbone_names`, the import path of a function or class of your own that
             makes one (`package.module.Name`), or a timm model name.
-        pretrained: with weights from elsewhere; only timm's models have any.
+        pretrained: with weights from elsewhere: of a package (`efficientnet_lite0`) or timm's hub.
 
     Raises:
         ValueError: when nobody knows the name, or there are no pretrained weights to be had.
     """
     own = backbone_names()
     if name in own:
-        if pretrained:
+        if not pretrained:
+            return own[name]()
+        if "pretrained" not in inspect.signature(own[name]).parameters:
             raise ValueError(f"backbone {name!r} has no pretrained weights; --pretrained false")
-        return own[name]()
+        return own[name](pretrained=True)
     if "." in name:
         module, _, attribute = name.rpartition(".")
         try:

@@ -16,7 +16,7 @@ SETTINGS: dict[str, Any] = {
     "lr": 0.1,
     "weight_decay": 5e-4,
     "schedule": "step",
-    "warmup": 5.0,
+    "warmup": 5 / 200,
     "milestones": [0.8, 0.9],
 }
 GML_SETTINGS: dict[str, Any] = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -135,7 +135,7 @@ def _read_predictions(path: Path) -> dict[str, Any]:
 
     try:
         file = pq.ParquetFile(path)
-        about = json.loads(file.schema_arrow.metadata[b"longtail"])
+        about = _read_about(file.schema_arrow)
         num_classes = len(about["class_names"])
         rows = max(1, BATCH_ELEMENTS // num_classes)
         parts = [
@@ -146,11 +146,26 @@ def _read_predictions(path: Path) -> dict[str, Any]:
             "class_names": tuple(about["class_names"]),
             "prior": ClassPrior(about["class_counts"]),
             "scores": _join(parts) if parts else None,
-            "expressed": about.get("expressed"),
-            "split": about.get("split", "test"),
+            "expressed": about["expressed"],
+            "split": about["split"],
         }
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no whole predictions file: {error}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be judged: {error}") from error
+
+
+def _read_about(schema: Any) -> dict[str, Any]:
+    """What the file says of its logits; the schema is that of pyarrow."""
+    metadata = schema.metadata or {}
+    if b"longtail" not in metadata:
+        raise ValueError("it has no metadata of longtail, so it is no predictions file")
+    about = json.loads(metadata[b"longtail"])
+    missing = {"class_names", "class_counts", "expressed", "split"} - about.keys()
+    if missing:
+        raise ValueError(f"its metadata has no {', '.join(sorted(missing))}")
+    width = getattr(schema.field("logits").type, "list_size", None)
+    if width != len(about["class_names"]):
+        raise ValueError(f"it names {len(about['class_names'])} classes, its logits have {width}")
+    return cast(dict[str, Any], about)
 
 
 def _to_tensors(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:

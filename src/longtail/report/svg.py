@@ -28,7 +28,7 @@ def element(name: str, *children: str, **attributes: str | float | None) -> Mark
         if v is not None
     ]
     inner = "".join(escape(child) for child in children)
-    return Markup(f"<{name}{''.join(parts)}>{inner}</{name}>")  # noqa: S704
+    return Markup(f"<{name}{''.join(parts)}>{inner}</{name}>")
 
 
 def number(value: float) -> str:
@@ -50,7 +50,8 @@ def picture(width: float, height: float, *children: str, label: str, fixed: bool
         "svg",
         *children,
         viewBox=f"0 0 {number(width)} {number(height)}",
-        style=f"width:{number(width)}px" + (";max-width:none" if fixed else ""),
+        style=f"width:{number(width)}px",
+        class_="fixed" if fixed else None,
         role="img",
         aria_label=label,
     )
@@ -95,32 +96,45 @@ def marker(series: int, x: float, y: float, radius: float = 3.5) -> str:
     if shape == "diamond":
         s = round(1.25 * r, 2)
         return f"{start}m0 {-s:g}l{s:g} {s:g}l{-s:g} {s:g}l{-s:g} {-s:g}z"
-    a, b = (round(0.9 * r, 2), round(0.9 * r, 2)) if shape == "cross" else (round(1.2 * r, 2), 0.0)
-    return f"{start}m{-a:g} {-b:g}l{2 * a:g} {2 * b:g}m{-a - b:g} {a - b:g}l{2 * b:g} {-2 * a:g}"
+    if shape == "cross":
+        s = round(0.9 * r, 2)
+        return f"{start}m{-s:g} {-s:g}l{2 * s:g} {2 * s:g}m{-2 * s:g} 0l{2 * s:g} {-2 * s:g}"
+    s = round(1.2 * r, 2)
+    return f"{start}m{-s:g} 0h{2 * s:g}m{-s:g} {-s:g}v{2 * s:g}"
 
 
 def shorten(name: str, length: int) -> str:
-    """A name cut to about `length` letters; East Asian ones count twice.
+    """A name cut to the width of about `length` small letters.
 
     Example:
         >>> shorten("Grauschnäpper, juvenil", 10)
-        'Grauschnä…'
+        'Grauschn…'
     """
-    widths = [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name]
+    widths = [_letter_width(letter) for letter in name]
     if sum(widths) <= length:
         return name
-    kept, used = 0, 1
+    kept, used = 0, 1.0
     while used + widths[kept] <= length:
         used += widths[kept]
         kept += 1
     return name[:kept].rstrip() + "…"
 
 
+def _letter_width(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 2
+    return 1.4 if letter.isupper() else 1
+
+
 def compact(value: float) -> str:
-    """A tick's number: 1,000, 20k, 3M, 0.05, 2e-05."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "")):
-        if abs(value) >= size:
-            return f"{value:,.0f}" if not unit else f"{value / size:g}{unit}"
+    """The number of a tick.
+
+    Example:
+        >>> [compact(value) for value in (3e6, 20000.0, 0.05, 2e-5)]
+        ['3M', '20,000', '0.05', '2e-05']
+    """
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
@@ -130,10 +144,11 @@ class Scale:
 
     Args:
         low: value at `start`.
-        high: value at `end`; above `low`.
+        high: value at `end`; another one than `low`, and below it on a scale that runs down.
         start: place in the drawing.
         end: place in the drawing, on either side of `start`.
-        log: logarithmic; `low` is above zero then.
+        log: logarithmic; both values are above zero then.
+        whole: ticks at whole numbers only.
     """
 
     low: float
@@ -141,6 +156,7 @@ class Scale:
     start: float
     end: float
     log: bool = False
+    whole: bool = False
 
     def __call__(self, value: float) -> float:
         """Place of a value."""
@@ -152,16 +168,18 @@ class Scale:
 
     def ticks(self, about: int = 5) -> list[float]:
         """Round values within the scale, some `about` of them."""
+        low, high = sorted((self.low, self.high))
         if not self.log:
-            return _linear_ticks(self.low, self.high, about)
-        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            ticks = _linear_ticks(low, high, about)
+            return [tick for tick in ticks if not self.whole or tick == round(tick)]
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         for factors, step in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
             powers = range(first, last + 1, step)
             values = [factor * 10.0**power for power in powers for factor in factors]
-            inside = [value for value in values if self.low <= value <= self.high]
+            inside = [value for value in values if low <= value <= high]
             if len(inside) <= about + 2:
                 break
-        return inside if len(inside) > 1 else _linear_ticks(self.low, self.high, about)
+        return inside if len(inside) > 1 else _linear_ticks(low, high, about)
 
 
 def _linear_ticks(low: float, high: float, about: int) -> list[float]:
@@ -183,15 +201,13 @@ def axes(
     x: Scale,
     y: Scale,
     *,
-    x_title: str,
-    y_title: str,
+    titles: tuple[str, str],
     percent_x: bool = False,
     percent_y: bool = False,
-    about_x: int = 6,
-    about_y: int = 5,
+    lift: float = 10,
 ) -> Markup:
-    """Grid, ticks and titles of a picture with two axes; the title of y lies above it."""
-    ticks_x, ticks_y = x.ticks(about_x), y.ticks(about_y)
+    """Grid, ticks and titles of a picture with two axes; that of y lies above, lifted by `lift`."""
+    ticks_x, ticks_y = x.ticks(), y.ticks()
     parts: list[str] = [grid(x, y, ticks_x, ticks_y)]
     for value in ticks_x:
         content = f"{100 * value:g}" if percent_x else compact(value)
@@ -200,6 +216,6 @@ def axes(
         content = f"{100 * value:g}" if percent_y else compact(value)
         parts.append(text(x.start - 6, y(value) + 4, content, "end"))
     middle = (x.start + x.end) / 2
-    parts.append(text(middle, y.start + 2 * TEXT_HEIGHT + 12, x_title, "middle", "t title"))
-    parts.append(text(x.start - 6, y.end - 10, y_title, "start", "t title"))
+    parts.append(text(middle, y.start + 2 * TEXT_HEIGHT + 12, titles[0], "middle", "t title"))
+    parts.append(text(x.start - 6, y.end - lift, titles[1], "start", "t title"))
     return Markup("").join(parts)

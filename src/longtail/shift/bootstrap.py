@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
-from longtail.shift.moments import DENSE, Confusion
+from longtail.shift.calibration import Calibration
+from longtail.shift.likelihood import LabelLikelihood, centred, solve_gram
+from longtail.shift.moments import Confusion
+from longtail.shift.posterior import row_blocks
 
 # 97.5% point of the standard normal distribution.
 Z = 1.959963984540054
@@ -21,41 +24,20 @@ def resample_weights(samples: int, draws: int, like: Tensor, generator: torch.Ge
     return weights * (samples / max(samples - 1, 1)) ** 0.5
 
 
-def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0) -> Tensor:
-    """Solves (diag(diagonal) + sign * rows.T @ rows) X = right for a positive definite matrix.
+def calibration_moves(near: LabelLikelihood, weights: Tensor) -> Tensor:
+    """Changes of a fitted calibration under each resample of the source, by one Newton step.
 
-    By Cholesky up to 2,048 columns; above that by conjugate gradients to one part in a thousand,
-    which never form the matrix (8,142 columns squared, and 24,426 rows to sum over).
+    A resample in which a class comes more often also has a larger log mix for it; the bias answers
+    only for the rest.
 
     Args:
-        rows: (samples, columns).
-        diagonal: (columns,).
-        right: (columns, systems).
-    Returns: (columns, systems).
+        near: the likelihood that the calibration maximises, at the maximum.
+        weights: (samples, draws), as `resample_weights` makes them.
+    Returns: (num_classes + scales, draws), bias then log scale.
     """
-    if rows.shape[1] <= DENSE:
-        gram = (sign * rows.T @ rows).double()
-        gram += torch.diag(diagonal.double())
-        # A direction that no sample speaks of gets rounding noise for an eigenvalue.
-        gram.diagonal().add_(1e-10 * gram.diagonal().mean())
-        factor = torch.linalg.cholesky(gram)
-        return torch.cholesky_solve(right.double(), factor).to(right)
-    jacobi = (diagonal + sign * rows.square().sum(dim=0))[:, None]
-    solution, residual = torch.zeros_like(right), right
-    direction = residual / jacobi
-    energy = (residual * direction).sum(dim=0)
-    start = energy
-    for _ in range(100):
-        image = diagonal[:, None] * direction + sign * (rows.T @ (rows @ direction))
-        length = energy / (direction * image).sum(dim=0).clamp(min=1e-30)
-        solution = solution + length * direction
-        residual = residual - length * image
-        scaled = residual / jacobi
-        following = (residual * scaled).sum(dim=0)
-        if bool((following <= 1e-6 * start).all()):
-            break
-        direction, energy = scaled + following / energy.clamp(min=1e-30) * direction, following
-    return solution
+    counts = near.by_class(torch.ones_like(weights[:, :1])).clamp(min=1)
+    log_mix = near.by_class(weights) / counts
+    return near.newton(near.scores(weights) - near.bias_curvature(log_mix))
 
 
 def em_moves(
@@ -64,9 +46,9 @@ def em_moves(
     prior: Tensor,
     strength: float,
     weights: Tensor,
-    bias: Tensor | None = None,
-    slopes: Tensor | None = None,
-    scale: Tensor | None = None,
+    logits: Tensor,
+    scale: Tensor,
+    calibration: Tensor | None,
 ) -> Tensor:
     """Changes of the EM estimate under each resample, by one Newton step of its likelihood.
 
@@ -80,91 +62,40 @@ def em_moves(
         prior: (num_classes,), the estimate.
         strength: as in `em_prior`.
         weights: (samples, draws), as `resample_weights` makes them.
-        bias: (num_classes, draws), how the calibration's bias moves; None for fixed.
-        slopes: (samples, num_classes), change of the calibrated logits with log scale.
-        scale: (num_classes or 1, draws), how log scale moves; None for fixed.
+        logits: (samples, num_classes), of the target.
+        scale: () or (num_classes,), of the calibration.
+        calibration: (num_classes + scales, draws), how it moves; None when it is fixed.
     Returns: (num_classes, draws).
     """
     p = reference.to(posteriors)
     ratio = torch.where(p > 0, prior.to(posteriors) / p, torch.ones_like(p))
     rows = posteriors.div_((posteriors @ ratio)[:, None])
-
-    def drift(sloped: Tensor, by: Tensor) -> Tensor:
-        return sloped.sum(dim=0)[:, None] * by - rows.T @ (sloped @ (ratio[:, None] * by))
-
     right = rows.T @ weights
-    if bias is not None:
-        right += drift(rows, bias)
-    if slopes is not None and scale is not None:
-        right += drift(rows * slopes, scale.expand(len(p), -1))
+    if calibration is not None:
+        bias, log_scale = calibration[: len(p)], calibration[len(p) :]
+        right += rows.sum(dim=0)[:, None] * bias - rows.T @ (rows @ (ratio[:, None] * bias))
+        right += _scale_drift(rows, ratio, logits, scale.to(posteriors), log_scale)
     # A class that is ruled out has an empty column: any number above 0 on the diagonal will do.
     diagonal = torch.where(p > 0, max(strength, 1e-9) * p, torch.ones_like(p))
     return p[:, None] * solve_gram(rows, diagonal, right)
 
 
-def bias_moves(posteriors: Tensor, labels: Tensor, ridge: float, weights: Tensor) -> Tensor:
-    """Changes of a fitted calibration's bias under each resample of the source, the scale held.
-
-    One Newton step of the penalised likelihood that `fit_calibration` minimises. A resample in
-    which a class comes more often also has a larger log mix for it; the bias answers for the rest.
-
-    Args:
-        posteriors: (samples, num_classes), calibrated, under the mix of `labels`.
-        labels: (samples,).
-        ridge: the penalty that the fit had.
-        weights: (samples, draws).
-    Returns: (num_classes, draws).
-    """
-    hits, log_mix = _hits(labels, weights, posteriors.shape[1])
-    expected = posteriors.sum(dim=0)
-    right = hits - expected[:, None] * log_mix - posteriors.T @ (weights - posteriors @ log_mix)
-    return solve_gram(posteriors, expected + max(ridge, 1e-6), right, sign=-1.0)
-
-
-def calibration_moves(
-    posteriors: Tensor,
-    slopes: Tensor,
-    labels: Tensor,
-    ridge: float,
-    weights: Tensor,
-    per_class: bool,
-) -> tuple[Tensor, Tensor]:
-    """As `bias_moves`, with the scale free as well; forms the whole matrix of second derivatives.
-
-    Args:
-        posteriors: (samples, num_classes), as in `bias_moves`.
-        slopes: (samples, num_classes), change of the calibrated logits with log scale.
-        labels: (samples,).
-        ridge: the penalty that the fit had.
-        weights: (samples, draws).
-        per_class: whether each class has a scale of its own (VS).
-    Returns: changes of the bias, (num_classes, draws), and of log scale, (num_classes or 1, draws).
-    """
-    num_classes = posteriors.shape[1]
-    sloped = posteriors * slopes
-    hits, log_mix = _hits(labels, weights, num_classes)
-    own = slopes.gather(1, labels[:, None]) * weights
-    pull = _hits(labels, own, num_classes)[0]
-    bend, cross = (sloped * slopes).sum(dim=0), torch.diag(sloped.sum(dim=0))
-    if per_class:
-        bend = torch.diag(bend)
-    else:
-        sloped, cross = sloped.sum(dim=1, keepdim=True), cross.sum(dim=1, keepdim=True)
-        pull, bend = pull.sum(dim=0, keepdim=True), bend.sum().reshape(1, 1)
-    rows = torch.cat([posteriors, sloped], dim=1)
-    top = torch.cat([torch.diag(posteriors.sum(dim=0)), cross], dim=1)
-    hessian = torch.cat([top, torch.cat([cross.T, bend], dim=1)]) - rows.T @ rows
-    right = torch.cat([hits, pull]) - rows.T @ weights - hessian[:, :num_classes] @ log_mix
-    hessian.diagonal().add_(max(ridge, 1e-6))
-    moves = torch.cholesky_solve(right.double(), torch.linalg.cholesky(hessian.double())).to(rows)
-    return moves[:num_classes], moves[num_classes:]
-
-
-def _hits(labels: Tensor, weights: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Weights summed by class, and how they move the log of the class mix."""
-    hits = weights.new_zeros(num_classes, weights.shape[1]).index_add_(0, labels, weights)
-    counts = torch.bincount(labels, minlength=num_classes).to(hits).clamp(min=1)
-    return hits, hits / counts[:, None]
+def _scale_drift(
+    rows: Tensor, ratio: Tensor, logits: Tensor, scale: Tensor, moves: Tensor
+) -> Tensor:
+    """Change of the summed posteriors (over ratio) when log scale moves, (num_classes, draws)."""
+    by_class = torch.zeros_like(ratio)
+    drift = torch.zeros(len(ratio), moves.shape[1]).to(moves)
+    for block in row_blocks(rows):
+        part = rows[block]
+        sloped = centred(logits[block].to(part), scale).mul_(scale).mul_(part)
+        by_class += sloped.sum(dim=0)
+        # One scale for all classes: its move is a factor of the whole row.
+        along = (sloped @ ratio)[:, None] if len(moves) == 1 else sloped @ (ratio[:, None] * moves)
+        drift[:, : along.shape[1]] -= part.T @ along
+    if len(moves) == 1:
+        return (by_class + drift[:, 0])[:, None] * moves
+    return by_class[:, None] * moves + drift
 
 
 def shift_test(

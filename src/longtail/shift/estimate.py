@@ -8,18 +8,16 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from longtail.shift.bootstrap import (
-    bias_moves,
     calibration_moves,
     em_moves,
     intervals,
     resample_weights,
     shift_test,
-    solve_gram,
 )
-from longtail.shift.calibration import Calibration, Kind, fit_calibration
+from longtail.shift.calibration import Calibration, Kind, fit_calibration, swap
 from longtail.shift.em import em_prior
+from longtail.shift.likelihood import LabelLikelihood, solve_gram
 from longtail.shift.moments import (
-    DENSE,
     Confusion,
     bbse_prior,
     collect,
@@ -141,9 +139,7 @@ def estimate_prior(
     estimated, regularised = solver.solve()
     if not resamples:
         nothing = torch.full((len(estimated), 2), torch.nan, dtype=torch.float64)
-        return PriorEstimate(
-            estimated, estimated, nothing, True, float("nan"), regularised, fitted
-        )
+        return PriorEstimate(estimated, estimated, nothing, True, float("nan"), regularised, fitted)
     generator = generator or torch.Generator().manual_seed(0)
     p_value, moves = solver.resample(resamples, generator)
     shifted = p_value < level
@@ -230,20 +226,21 @@ class _Solver:
     def _em_moves(self, on_source: Tensor | None, on_target: Tensor) -> Tensor:
         p, q, fitted = self.reference, self.prior, self.calibration
         if self.source is None or on_source is None or not self.fits:
-            return em_moves(self.target, p, q, self.strength, on_target)
+            return em_moves(
+                self.target, p, q, self.strength, on_target, self.logits, fitted.scale, None
+            )
         self.soft = self.confusion = None  # room for the next matrix of the same size
         labels = self.source.labels
         mix = torch.bincount(labels, minlength=len(q)).double().cpu() / len(labels)
-        posteriors = fitted.posteriors(self.source.logits, self.expressed, mix).to(self.target)
-        if len(q) > DENSE:
-            bias = bias_moves(posteriors, labels, RIDGE, on_source)
-            return em_moves(self.target, p, q, self.strength, on_target, bias)
-        slopes = fitted.slopes(self.source.logits, self.expressed).to(posteriors)
-        bias, scale = calibration_moves(
-            posteriors, slopes, labels, RIDGE, on_source, fitted.scale.ndim > 0
+        log_swap = swap(self.expressed, mix)
+        near = LabelLikelihood(
+            self.source.logits, labels, log_swap, fitted.scale, fitted.bias, RIDGE
         )
-        slopes = fitted.slopes(self.logits, self.expressed).to(self.target)
-        return em_moves(self.target, p, q, self.strength, on_target, bias, slopes, scale)
+        moves = calibration_moves(near, on_source.to(near.posteriors)).to(self.target)
+        del near
+        return em_moves(
+            self.target, p, q, self.strength, on_target, self.logits, fitted.scale, moves
+        )
 
     def _moment_moves(self, noise: Tensor) -> Tensor:
         assert self.confusion is not None
@@ -283,9 +280,7 @@ def _source(
     if logits is None or labels is None:
         raise ValueError("source_logits and source_labels of estimate_prior must come together")
     matrix = as_logits(logits, "source_logits of estimate_prior", len(expressed))
-    target = as_labels(
-        labels, "source_labels of estimate_prior", len(matrix), len(expressed)
-    )
+    target = as_labels(labels, "source_labels of estimate_prior", len(matrix), len(expressed))
     ruled_out = target[expressed[target] == 0]
     if len(ruled_out):
         raise ValueError(

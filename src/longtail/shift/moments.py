@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from longtail.shift.likelihood import DENSE
+
 # Above this condition number a confusion matrix counts as not invertible.
 CONDITION = 1e4
-# Number of classes up to which dense factorisations take about a second.
-DENSE = 2048
 # Weight of RLLS's regulariser and its failure probability, as in the authors' code.
 RLLS_ALPHA, RLLS_DELTA = 0.01, 0.05
 

@@ -2,6 +2,7 @@
 
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.config import Config
+from longtail.training.embed import Embeddings, embed_dataset
 from longtail.training.evaluate import judge
 from longtail.training.loop import fit, predict_logits
 from longtail.training.predict import Classified, predict_files
@@ -12,8 +13,10 @@ __all__ = [
     "Checkpoints",
     "Classified",
     "Config",
+    "Embeddings",
     "Predictions",
     "Run",
+    "embed_dataset",
     "fit",
     "judge",
     "predict_files",

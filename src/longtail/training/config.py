@@ -25,7 +25,7 @@ class Config:
         nesterov: Nesterov's form of the momentum.
         weight_decay: on all weights but a learned temperature.
         schedule: `step` multiplies the rate by 0.1 at every milestone; `cosine` falls to 0.
-        warmup: epochs of linear warm-up.
+        warmup: share of the training in which the rate rises linearly.
         milestones: shares of the training after which `step` acts.
         sampling: `shuffle` sees every image once an epoch; `class_balanced` draws every class
             equally often, `square_root` by the root of its count.
@@ -51,7 +51,7 @@ class Config:
     nesterov: bool = False
     weight_decay: float = 5e-4
     schedule: Literal["step", "cosine", "constant"] = "step"
-    warmup: float = 5.0
+    warmup: float = 0.025
     milestones: list[float] = field(default_factory=lambda: [0.8, 0.9])
     sampling: Sampler = "shuffle"
     teacher: str = "none"
@@ -67,8 +67,10 @@ class Config:
         for name, least in (("epochs", 1), ("batch_size", 2), ("checkpoint_every", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        for name in ("lr", "weight_decay", "warmup", "momentum"):
+        for name in ("lr", "weight_decay", "momentum"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be a share of the training, got {self.warmup}")
         if any(not 0 < m < 1 for m in self.milestones):
             raise ValueError(f"milestones must lie between 0 and 1, got {self.milestones}")

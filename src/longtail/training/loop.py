@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from longtail.augment import View, make_views
@@ -16,11 +15,14 @@ from longtail.training.optim import learning_rate, make_optimizer, set_learning_
 from longtail.training.progress import Progress
 from longtail.training.run import Run
 
+if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+    from lightning_fabric import Fabric
+
 CHECK_EVERY = 20  # steps between looks at the loss: each one makes a GPU's host wait
 
 
 def fit(
-    fabric: Fabric, method: Method, loader: Loader, views: Sequence[View], config: Config, run: Run
+    fabric: "Fabric", method: Method, loader: Loader, views: Sequence[View], config: Config, run: Run
 ) -> None:
     """Trains a method from the run's last checkpoint, or from the start, to the end.
 
@@ -75,7 +77,7 @@ def fit(
 
 
 def train_step(
-    fabric: Fabric,
+    fabric: "Fabric",
     model: Any,
     optimizer: Any,
     batch: Batch,

@@ -36,13 +36,14 @@ def learning_rate(config: Config, epoch: float) -> float:
         >>> [round(learning_rate(config, e), 6) for e in (1, 5, 159, 160, 180)]
         [0.02, 0.1, 0.1, 0.01, 0.001]
     """
-    if epoch < config.warmup:
-        return config.lr * epoch / config.warmup
+    share = epoch / config.epochs
+    if share < config.warmup:
+        return config.lr * share / config.warmup
     if config.schedule == "constant":
         return config.lr
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
-    return config.lr * 0.1 ** sum(epoch >= m * config.epochs for m in config.milestones)
+        return config.lr * 0.5 * (1 + math.cos(math.pi * share))
+    return config.lr * 0.1 ** sum(share >= m for m in config.milestones)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

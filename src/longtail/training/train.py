@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from longtail.data import Dataset, load
 from longtail.files import write_text
@@ -45,6 +44,8 @@ def train_run(
     if run.finished:
         return run
     teacher = _teacher(config, folder, dataset)
+    from lightning_fabric import Fabric  # takes seconds to import
+
     fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
     torch.manual_seed(config.seed)
     with fabric.init_module():

@@ -1,0 +1,103 @@
+"""Dense prediction: networks that give every pixel a feature vector, and what stands on them.
+
+Ours rather than segmentation_models_pytorch, although that package is well kept: its models end in
+logits, where the methods need the features of pixels before a classifier of their own (linear or
+cosine) and let a momentum encoder copy just that part; its networks start at encoders for
+ImageNet, with nothing that two processor cores train in minutes; and it leaves the normalisation
+to the caller, where a model here takes pictures as they are. What remains, two decoders on timm's
+feature maps, is one file (`dense_timm.py`).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from longtail.models.backbone import Backbone
+
+
+class DenseBackbone(Backbone):
+    """A backbone whose `encode` and `forward` give a map of features (B, D, h, w).
+
+    The map may be smaller than the images, by any factor.
+    """
+
+
+class DenseLinearHead(nn.Conv2d):
+    """Linear classifier of every pixel."""
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes, 1)
+        nn.init.kaiming_normal_(self.weight)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+
+class DenseCosineHead(nn.Module):
+    """Cosine classifier of every pixel: logits = scale * cos(features, weight of the class).
+
+    Args:
+        num_features: width of the features, D.
+        num_classes: number of classes, C.
+        scale: inverse of the temperature of the logits.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
+        nn.init.kaiming_normal_(self.weight)
+        self.scale = scale
+
+    def cosine(self, features: Tensor) -> Tensor:
+        """Cosines (B, C, h, w), in [-1, 1], of features (B, D, h, w)."""
+        # The norm divides after the product: a map of unit features would double the memory.
+        weight = F.normalize(self.weight, dim=1)[:, :, None, None]
+        norm = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float32)
+        return F.conv2d(features, weight) / norm.clamp(min=1e-12)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C, h, w) of features (B, D, h, w)."""
+        return self.scale * self.cosine(features)
+
+
+DENSE_HEADS = {"linear": DenseLinearHead, "cosine": DenseCosineHead}
+
+
+def create_dense_head(
+    name: str, num_features: int, num_classes: int
+) -> DenseLinearHead | DenseCosineHead:
+    """Makes a classifier of pixels, `linear` or `cosine`.
+
+    Raises:
+        ValueError: when the name is another.
+    """
+    if name not in DENSE_HEADS:
+        raise ValueError(f"head must be one of {sorted(DENSE_HEADS)}, got {name!r}")
+    return DENSE_HEADS[name](num_features, num_classes)
+
+
+class Segmenter(nn.Module):
+    """A dense backbone and a head: what a trained segmentation run leaves for prediction.
+
+    Args:
+        backbone: images to maps of features.
+        head: maps of features to maps of logits.
+    """
+
+    def __init__(self, backbone: DenseBackbone, head: DenseLinearHead | DenseCosineHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    @property
+    def head_name(self) -> str:
+        """The name that `create_dense_head` makes this head by."""
+        return "cosine" if isinstance(self.head, DenseCosineHead) else "linear"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W), float32, of images (B, 3, H, W), levels 0 to 255."""
+        return upsample(self.head(self.backbone(images)), images.shape[-2:])
+
+
+def upsample(logits: Tensor, size: torch.Size) -> Tensor:
+    """Brings logits (B, C, h, w) to the size of the images, bilinearly, in float32."""
+    return F.interpolate(logits.float(), size=size, mode="bilinear")

@@ -1,0 +1,115 @@
+"""Curves: calibration, and what was logged in every epoch."""
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from longtail.metrics import CalibrationCurve
+from longtail.report import svg
+from longtail.report.run import RunData
+from longtail.report.svg import Scale
+
+BINS = 20
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 470.0, 34.0, 270.0
+SMALL_RIGHT = 316.0
+NOT_DRAWN = {"epoch", "seconds", "images_per_second"}
+TITLES = {"loss": "training loss (nats)", "lr": "learning rate", "temperature": "temperature"}
+
+
+def calibration_pictures(runs: Sequence[RunData]) -> tuple[Markup, Markup]:
+    """Accuracy against confidence of each run, and how many samples have which confidence."""
+    curves = [
+        (series, run.name, CalibrationCurve.from_scores(run.scores, BINS))
+        for series, run in enumerate(runs)
+        if run.scores
+    ]
+    return _accuracy_picture(curves), _confidence_picture(curves)
+
+
+def _accuracy_picture(curves: Sequence[tuple[int, str, CalibrationCurve]]) -> Markup:
+    x, y = Scale(0, 1, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
+    titles = ("confidence (%)", "share that is right (%)")
+    parts: list[str] = [
+        svg.axes(x, y, titles=titles, percent_x=True, percent_y=True),
+        svg.path(svg.line([(x(0), y(0)), (x(1), y(1))]), "ideal"),
+    ]
+    for series, name, curve in curves:
+        places = [
+            (x(confidence), y(accuracy), count)
+            for confidence, accuracy, count in zip(
+                curve.confidence.tolist(),
+                curve.accuracy.tolist(),
+                curve.count.tolist(),
+                strict=True,
+            )
+            if count
+        ]
+        parts.append(svg.path(svg.line([(px, py) for px, py, _ in places]), f"curve r{series}"))
+        parts += [
+            svg.path(svg.marker(series, px, py, 3), f"mark r{series}", f"{name}: {count:,} samples")
+            for px, py, count in places
+        ]
+    return svg.picture(480, BOTTOM + 44, *parts, label="Calibration: accuracy against confidence")
+
+
+def _confidence_picture(curves: Sequence[tuple[int, str, CalibrationCurve]]) -> Markup:
+    shares = [(series, curve.count.double() / curve.count.sum()) for series, _, curve in curves]
+    highest = max(float(share.max()) for _, share in shares)
+    x, y = Scale(0, 1, LEFT, RIGHT), Scale(0, 1.05 * highest, BOTTOM, TOP)
+    titles = ("confidence (%)", "share of the samples (%)")
+    parts: list[str] = [svg.axes(x, y, titles=titles, percent_x=True, percent_y=True)]
+    for series, share in shares:
+        steps = [
+            (x(edge / BINS), y(value))
+            for place, value in enumerate(share.tolist())
+            for edge in (place, place + 1)
+        ]
+        parts.append(svg.path(svg.line(steps), f"curve r{series}"))
+        # One mark on the highest step tells the runs apart without colour.
+        top = int(share.argmax())
+        place = (x((top + 0.5) / BINS), y(float(share[top])))
+        parts.append(svg.path(svg.marker(series, *place), f"mark r{series}"))
+    return svg.picture(480, BOTTOM + 44, *parts, label="Samples by confidence")
+
+
+def history_pictures(runs: Sequence[RunData]) -> list[Markup]:
+    """One picture for the loss, each of its parts, the temperature and the learning rate."""
+    keys: list[str] = []
+    for run in runs:
+        for record in run.history:
+            keys += [key for key in record if key not in keys and key not in NOT_DRAWN]
+    drawn = [key for key in keys if any(_points(run, key) for run in runs)]
+    places = {"loss": -1, "temperature": 1, "lr": 2}
+    drawn.sort(key=lambda key: places.get(key, 0))
+    return [_history_picture(runs, key) for key in drawn]
+
+
+def _history_picture(runs: Sequence[RunData], key: str) -> Markup:
+    lines = [(series, _points(run, key)) for series, run in enumerate(runs)]
+    points = [point for _, found in lines for point in found]
+    epochs, values = [p[0] for p in points], [p[1] for p in points]
+    low = 0.0 if key == "lr" else min(values)
+    high = max(values)
+    pad = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    last = max(max(epochs), min(epochs) + 1)
+    x = Scale(min(epochs), last, LEFT, SMALL_RIGHT, whole=True)
+    y = Scale(low if key == "lr" else low - pad, high + pad, 180, TOP)
+    title = TITLES.get(key, key)
+    parts: list[str] = [svg.axes(x, y, titles=("epoch", title))]
+    for series, found in lines:
+        places = [(x(epoch), y(value)) for epoch, value in found]
+        parts.append(svg.path(svg.line(places), f"curve r{series}"))
+        if places:  # the end is marked: it tells runs apart, and shows a run of one epoch
+            parts.append(svg.path(svg.marker(series, *places[-1]), f"mark r{series}"))
+    return svg.picture(326, 224, *parts, label=f"{title} in each epoch")
+
+
+def _points(run: RunData, key: str) -> list[tuple[float, float]]:
+    """Finite values of a figure by epoch."""
+    points = []
+    for number, record in enumerate(run.history, 1):
+        value = record.get(key)
+        if isinstance(value, int | float) and math.isfinite(value):
+            points.append((float(record.get("epoch", number)), float(value)))
+    return points

@@ -1,0 +1,73 @@
+"""The page: one self-contained HTML file that shows runs side by side."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from longtail.files import write_text
+from longtail.report import svg
+from longtail.report.content import content
+from longtail.report.run import RunData
+
+MOST_RUNS = len(svg.MARKERS)
+
+
+def write_report(runs: Sequence[RunData], path: str | Path) -> Path:
+    """Writes one page that shows runs side by side: no script, no other file, no network.
+
+    The same runs give the same file, byte for byte.
+
+    Args:
+        runs: 1 to 6; those that were judged must have the same classes. The others are compared
+            with the first.
+        path: of the HTML file; it is written whole or not at all.
+
+    Returns: the path.
+    Raises:
+        ValueError: when there is no run, there are too many, or their classes differ.
+    """
+    if not 1 <= len(runs) <= MOST_RUNS:
+        raise ValueError(f"runs of a report must be 1 to {MOST_RUNS}, got {len(runs)}")
+    _check_classes(runs)
+    folder = Path(__file__).parent
+    pages = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = Markup((folder / "page.css").read_text(encoding="utf-8"))
+    page = pages.get_template("page.html").render(style=style, **content(_with_unique_names(runs)))
+    write_text(path, page + "\n")
+    return Path(path)
+
+
+def _check_classes(runs: Sequence[RunData]) -> None:
+    known = [run for run in runs if run.prior]
+    for run in known[1:]:
+        if list(run.class_names) != list(known[0].class_names):
+            raise ValueError(
+                "runs of one report must have the same classes, got "
+                f"{_classes(known[0])} and {_classes(run)}"
+            )
+
+
+def _classes(run: RunData) -> str:
+    shown = ", ".join(run.class_names[:3])
+    return f"{len(run.class_names)} of {run.name!r} ({shown}, ...)"
+
+
+def _with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
+    """Runs of the same name are numbered: folders of other places may be called alike."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for run in runs:
+        seen[run.name] += 1
+        again = seen[run.name]
+        unique.append(replace(run, name=f"{run.name} ({again})") if again > 1 else run)
+    return unique

@@ -1,0 +1,81 @@
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from longtail.report import svg
+from longtail.report.class_pictures import by_count
+from longtail.report.confusion_picture import confused_pairs, confusion_shares
+from longtail.report.svg import Scale
+
+
+@pytest.mark.parametrize("blocks", [7, 3])
+def test_confusion_shares_are_means_of_the_normalised_matrix(made_up_run, blocks):
+    run = made_up_run(classes=7)
+    order = by_count(run.prior).flip(0)
+    shares = confusion_shares(run.scores, order, blocks)
+    matrix = torch.zeros(7, 7, dtype=torch.float64)
+    for true, predicted in zip(run.scores.labels, run.scores.predicted, strict=True):
+        matrix[true, predicted] += 1
+    matrix = (matrix / matrix.sum(1, keepdim=True))[order][:, order]
+    block_of = [rank * blocks // 7 for rank in range(7)]
+    for row in range(blocks):
+        rows = [rank for rank in range(7) if block_of[rank] == row]
+        for column in range(blocks):
+            columns = [rank for rank in range(7) if block_of[rank] == column]
+            expected = matrix[rows][:, columns].sum() / len(rows)
+            torch.testing.assert_close(shares[row, column], expected)
+
+
+def test_confused_pairs_are_those_of_a_count(made_up_run):
+    run = made_up_run(classes=5, samples=30)
+    pairs = confused_pairs(run.scores, run.class_names, 4)
+    counted = Counter(
+        (int(t), int(p))
+        for t, p in zip(run.scores.labels, run.scores.predicted, strict=True)
+        if t != p
+    )
+    expected = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:4]
+    names = run.class_names
+    assert [(p.true, p.predicted, p.count) for p in pairs] == [
+        (names[t], names[p], count) for (t, p), count in expected
+    ]
+    assert pairs[0].share == expected[0][1] / 30
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [
+        (0, 1, False),
+        (0, 0.137, False),
+        (3.1, 3.2, False),
+        (-3, 12, False),
+        (5, 500, True),
+        (1280, 4, True),
+        (0.9, 1.3, True),
+        (1, 1e9, True),
+    ],
+)
+def test_ticks_are_few_round_and_inside(low, high, log):
+    ticks = Scale(low, high, 0, 100, log).ticks()
+    assert 2 <= len(ticks) <= 8
+    assert all(min(low, high) <= tick <= max(low, high) for tick in ticks)
+    assert all(len(f"{tick:.10g}".strip("0.").replace(".", "")) <= 3 for tick in ticks)
+
+
+def test_whole_ticks():
+    assert Scale(0, 2, 0, 100, whole=True).ticks() == [0, 1, 2]
+
+
+def test_scale_runs_down_and_logarithmic():
+    scale = Scale(1000, 10, 0, 200, log=True)
+    assert [scale(value) for value in (1000, 100, 10)] == pytest.approx([0, 100, 200])
+
+
+def test_line_breaks_at_nan():
+    assert svg.line([(0, 0), (1, 1.26), (2, math.nan), (3, 3)]) == "M0 0L1 1.3M3 3"
+
+
+def test_marks_of_six_runs_differ():
+    assert len({svg.marker(series, 1, 2) for series in range(6)}) == 6
