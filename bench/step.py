@@ -40,7 +40,9 @@ def main() -> None:
     options.add_argument("--precision", default="bf16-mixed")
     options.add_argument("--out", type=Path, default=Path("results/step.json"))
     given = options.parse_args()
-    rows = [measure(name, given.batch_size, given.precision, given.rounds) for name in given.methods]
+    rows = [
+        measure(name, given.batch_size, given.precision, given.rounds) for name in given.methods
+    ]
     about = {"environment": environment(), "precision": given.precision, "rounds": given.rounds}
     write_text(given.out, json.dumps({**about, "steps": rows}, indent=1) + "\n")
     print(f"written: {given.out}")

@@ -14,8 +14,17 @@ from longtail.training import (
     Run,
     embed_dataset,
     judge,
+    judge_protocol,
     predict_files,
     train_run,
+)
+from longtail.training.segmentation import (
+    PixelConfig,
+    PixelRun,
+    Segmented,
+    judge_pixels,
+    segment_files,
+    train_pixels,
 )
 
 
@@ -27,14 +36,15 @@ def train(
     resume: bool = False,
     **settings: Any,
 ) -> Run:
-    """Trains a classifier and judges it on the test part of its data.
+    """Trains a classifier of images or of pixels and judges it on the test part of its data.
 
     Args:
         data: what `longtail train` takes as DATA, or a mapping of `source` and its settings.
         method: a name of `longtail list`, or a mapping of `name` and its settings.
         out: run folder; a new one under `runs/` when not given.
         resume: go on with the run that `out` holds.
-        **settings: any other of `longtail.training.Config`, such as `epochs=20`.
+        **settings: any other of `longtail.training.Config`, such as `epochs=20`; with
+            `task="segmentation"`, of `longtail.training.segmentation.PixelConfig`.
 
     Returns: the finished run: `.metrics`, `.history`, `.predictions()`, `.model()`.
     Raises:
@@ -47,9 +57,20 @@ def start(config: Config, out: str | Path | None, resume: bool) -> Run:
     """Trains with settings that are resolved, and writes the report."""
     if resume and out is None:
         raise ValueError("resume needs the run folder to go on with: --out runs/...")
-    run = train_run(config, Path(out) if out else new_folder(config), resume=resume)
+    folder = Path(out) if out else new_folder(config)
+    run: Run
+    if isinstance(config, PixelConfig):
+        run = train_pixels(config, folder, resume=resume)
+    else:
+        run = train_run(config, folder, resume=resume)
     report([run.folder])
     return run
+
+
+def open_run(run: str | Path | Run) -> Run:
+    """A run from its folder: a `PixelRun` where it is one of segmentation."""
+    run = run if isinstance(run, Run) else Run(run)
+    return PixelRun(run.folder) if PixelRun.holds(run) else run
 
 
 def new_folder(config: Config) -> Path:
@@ -63,18 +84,48 @@ def new_folder(config: Config) -> Path:
     return folder
 
 
-def evaluate(run: str | Path | Run, target_prior: str | None = None) -> dict[str, float]:
+def evaluate(
+    run: str | Path | Run,
+    target_prior: str | None = None,
+    *,
+    split: str | None = None,
+    window: Sequence[int] | None = None,
+    flip: bool | None = None,
+) -> dict[str, float]:
     """Judges a run's test predictions again, under any class mix.
 
     Args:
         run: run folder.
         target_prior: `uniform`, `source` (the training mix) or a file of probabilities by class:
             the logits are adjusted to it. As they are when not given.
+        split: segmentation: `train`, `val` or `test`.
+        window: segmentation: height and width of sliding windows.
+        flip: segmentation: average with the mirrored image.
 
-    Returns: the figures of `longtail.metrics.classification_metrics`, as fractions.
+    Returns: the figures of `longtail.metrics.classification_metrics`, as fractions; for a run of
+        segmentation those of `segmentation_metrics`, for which its model sees the images again.
+    Raises:
+        ValueError: when a setting of segmentation is given for another run.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = open_run(run)
+    testing: dict[str, Any] = {"split": split, "window": window, "flip": flip}
+    if isinstance(run, PixelRun):
+        return judge_pixels(run, target_prior, **testing)
+    given = [name for name, value in testing.items() if value is not None]
+    if given:
+        raise ValueError(f"{', '.join(given)}: only for runs of segmentation, {run.folder} is none")
     return judge(run.predictions(), target_prior)
+
+
+def protocol(run: str | Path | Run) -> list[dict[str, Any]]:
+    """Judges a run's test predictions on LADE's eleven shifted test sets.
+
+    Args:
+        run: run folder.
+
+    Returns: see `longtail.training.judge_protocol`.
+    """
+    return judge_protocol(open_run(run).predictions())
 
 
 def predict(
@@ -84,17 +135,23 @@ def predict(
     *,
     out: str | Path | None = None,
     top: int = 5,
-) -> Classified:
-    """Classifies image files with a run's model.
+) -> Classified | Segmented:
+    """Classifies image files, or every pixel of them, with a run's model.
 
     Args:
         run: run folder.
         files: image files, and folders that are searched for them.
-        target_prior: as for `evaluate`.
-        out: CSV file to write: path, class, probability, and the next classes up to `top`.
+        target_prior: as for `evaluate`, or `estimate`: the mix of these very images.
+        out: CSV file to write: path, class, probability, and the next classes up to `top`. For a
+            run of segmentation a folder, which must be given: see `segment_files`.
         top: classes listed for an image.
     """
-    classified = predict_files(run if isinstance(run, Run) else Run(run), files, target_prior)
+    run = open_run(run)
+    if isinstance(run, PixelRun):
+        if out is None:
+            raise ValueError("out of predict must be a folder for a run of segmentation, got None")
+        return segment_files(run, files, Path(out), target_prior)
+    classified = predict_files(run, files, target_prior)
     if out is not None:
         classified.write(Path(out), top)
     return classified
@@ -137,8 +194,7 @@ def export(
     """
     from longtail.export import export_run
 
-    run = run if isinstance(run, Run) else Run(run)
-    return export_run(run, to, Path(out) if out else None)
+    return export_run(open_run(run), to, Path(out) if out else None)
 
 
 def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -148,8 +204,11 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
         runs: run folders.
         out: the page; `report.html` in the first run's folder when not given.
     """
-    from longtail.report import load_run, write_report
+    from longtail.report import load_pixel_run, load_run, write_pixel_report, write_report
 
     path = Path(out) if out else Path(runs[0]) / "report.html"
-    write_report([load_run(Path(run)) for run in runs], path)
+    if any(PixelRun.holds(Run(run)) for run in runs):
+        write_pixel_report([load_pixel_run(Path(run)) for run in runs], path)
+    else:
+        write_report([load_run(Path(run)) for run in runs], path)
     return path

@@ -40,15 +40,30 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="judge a run's test predictions again")
     evaluate.add_argument("run", type=Path, help="run folder")
     evaluate.add_argument("--target-prior", metavar="PRIOR", help=target_help)
+    evaluate.add_argument(
+        "--protocol", choices=["lade"], help="judge on LADE's eleven shifted test sets instead"
+    )
+    pixels = evaluate.add_argument_group("segmentation, whose model sees the images again")
+    pixels.add_argument("--split", choices=("train", "val", "test"), help="part to judge")
+    pixels.add_argument(
+        "--window", type=int, nargs=2, metavar=("H", "W"), help="sliding windows of this size"
+    )
+    pixels.add_argument(
+        "--flip", action="store_true", default=None, help="average with the mirrored image"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="classify image files")
     predict.add_argument("run", type=Path, help="run folder")
     predict.add_argument("files", nargs="+", type=Path, help="image files or folders of them")
-    predict.add_argument("--target-prior", metavar="PRIOR", help=target_help)
+    predict.add_argument(
+        "--target-prior", metavar="PRIOR", help=f"{target_help}, or estimate: that of these images"
+    )
     predict.add_argument("--top", type=int, default=5, help="classes to list an image (default 5)")
-    predict.add_argument("--out", type=Path, required=True, help="CSV file to write")
+    predict.add_argument(
+        "--out", type=Path, required=True, help="CSV file to write; segmentation: folder of masks"
+    )
     predict.set_defaults(command=_predict)
 
     commands.add_parser("embed", help="features of every image of a data set; see embed --help")
@@ -82,10 +97,23 @@ def _train(words: list[str]) -> int:
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
-    from longtail.api import evaluate
+    from longtail.api import evaluate, protocol
     from longtail.report import print_table
+    from longtail.report.shift_tables import print_protocol
 
-    figures = evaluate(parsed.run, parsed.target_prior)
+    if parsed.protocol:
+        if parsed.target_prior:
+            raise ValueError("--protocol sets the target prior itself; leave --target-prior out")
+        columns = protocol(parsed.run)
+        print(json.dumps(columns, indent=1)) if parsed.json else print_protocol(columns)
+        return 0
+    figures = evaluate(
+        parsed.run,
+        parsed.target_prior,
+        split=parsed.split,
+        window=parsed.window,
+        flip=parsed.flip,
+    )
     if parsed.json:
         print(json.dumps(figures, indent=1))
     else:
@@ -95,8 +123,16 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 def _predict(parsed: argparse.Namespace) -> int:
     from longtail.api import predict
+    from longtail.report.shift_tables import print_estimate
+    from longtail.training import Run
+    from longtail.training.segmentation import Segmented
 
     rows = predict(parsed.run, parsed.files, parsed.target_prior, top=parsed.top, out=parsed.out)
+    if isinstance(rows, Segmented):
+        print(f"{len(rows)} masks and overlays written: {parsed.out}")
+        return 0
+    if rows.estimate is not None:
+        print_estimate(rows.estimate, Run(parsed.run).prior, rows.class_names)
     print(f"{len(rows)} images classified: {parsed.out}")
     return 0
 
@@ -130,10 +166,12 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _list(parsed: argparse.Namespace) -> int:
-    from longtail.augment import VIEWS
+    from longtail.augment import PAIRED_VIEWS, VIEWS
     from longtail.data import BUILT_IN
+    from longtail.data.segmentation import PIXEL_SOURCES
     from longtail.methods import method_names
-    from longtail.models import backbone_names
+    from longtail.methods.segmentation import PixelMethod
+    from longtail.models import backbone_names, dense_backbone_names
     from longtail.recipes import RECIPES
 
     sections: dict[str, dict[str, Any]] = {
@@ -141,6 +179,14 @@ def _list(parsed: argparse.Namespace) -> int:
         "backbones (--backbone; any timm name too)": backbone_names(),
         "views (--views)": VIEWS,
         "data (DATA)": {name: read for name, (read, _) in BUILT_IN.items()},
+        "methods of segmentation (--method), and every loss above": {
+            name: method
+            for name, method in method_names("segmentation").items()
+            if issubclass(method, PixelMethod)
+        },
+        "backbones of segmentation (any timm encoder too)": dense_backbone_names(),
+        "views of segmentation": PAIRED_VIEWS,
+        "data of segmentation (--data.root is the folder)": PIXEL_SOURCES,
     }
     for title, entries in sections.items():
         print(title)

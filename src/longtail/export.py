@@ -34,7 +34,7 @@ class Deployed(nn.Module):
     def __init__(self, model: ImageClassifier, log_expressed: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("log_expressed", log_expressed.float())
+        self.register_buffer("log_expressed", log_expressed)
 
     def forward(self, images: Tensor, log_prior: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and probabilities under the target prior.
@@ -112,13 +112,14 @@ def _write_onnx(run: Run, card: dict[str, Any], path: Path) -> None:
         import onnxscript  # noqa: F401  (the exporter needs it)
     except ImportError as error:
         raise ValueError(f"to='onnx' needs {error.name}: pip install 'longtail[onnx]'") from error
-    log_expressed = torch.tensor(card["expressed_prior"]).log()
+    log_expressed = torch.tensor(card["expressed_prior"]).log().float()
     model = Deployed(run.model(), log_expressed).eval()
     size = card["image_size"]
-    example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    # Not the buffer itself as the example: the exporter would take both for the same value.
+    example = torch.zeros(2, 3, size, size, dtype=torch.uint8), torch.zeros_like(log_expressed)
     program = torch.onnx.export(
         model,
-        (example, model.log_expressed),
+        example,
         dynamo=True,
         verbose=False,
         input_names=["images", "log_prior"],

@@ -8,21 +8,27 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from longtail.data import DataConfig
+from longtail.data.segmentation import PIXEL_SOURCES, PixelDataConfig
 from longtail.losses import ClassificationLoss
 from longtail.methods import PlainClassifier, find_method
+from longtail.methods.segmentation import PixelClassifier
 from longtail.recipes import find_recipe
 from longtail.training import Config
+from longtail.training.segmentation import PixelConfig
 
-GIVEN_ELSEWHERE = {"prior", "backbone", "teacher", "loss"}
+CONFIGS = {"classification": Config, "segmentation": PixelConfig}
+GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "loss"}
 SWITCHES = {"--resume", "--help", "-h", "--print_config"}
 
 
-def make_parser(source: str, method: str) -> ArgumentParser:
+def make_parser(source: str, method: str, task: str) -> ArgumentParser:
     """The typed parser for one data set and one method; its defaults are the recipe's.
 
     Raises:
-        ValueError: when nobody knows the method.
+        ValueError: when nobody knows the method or the task.
     """
+    if task not in CONFIGS:
+        raise ValueError(f"task must be one of {sorted(CONFIGS)}, got {task!r}")
     parser = ArgumentParser(
         prog="longtail train",
         description=f"Train {method} on {source}.",
@@ -39,14 +45,18 @@ def make_parser(source: str, method: str) -> ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="Go on with the run that --out holds."
     )
-    parser.add_class_arguments(Config, None, skip={"method"}, sub_configs=False)
+    parser.add_class_arguments(CONFIGS[task], None, skip={"method", "task"}, sub_configs=False)
+    parser.add_argument(
+        "--task", type=str, default=task, help="`classification` of images, or `segmentation`."
+    )
     parser.add_argument(
         "--method.name", type=str, help="One of `longtail list`, or an import path."
     )
-    found = find_method(method)
+    found = find_method(method, task)
     if issubclass(found, ClassificationLoss):
+        plain = PixelClassifier if task == "segmentation" else PlainClassifier
         parser.add_class_arguments(found, "method.loss", skip=GIVEN_ELSEWHERE)
-        parser.add_class_arguments(PlainClassifier, "method", skip=GIVEN_ELSEWHERE)
+        parser.add_class_arguments(plain, "method", skip=GIVEN_ELSEWHERE)
     else:
         parser.add_class_arguments(found, "method", skip=GIVEN_ELSEWHERE)
     parser.set_defaults(_flat(find_recipe(source, method).settings))
@@ -60,8 +70,8 @@ def from_arguments(arguments: Sequence[str]) -> Namespace:
     Raises:
         ValueError: for an option or a value that cannot be; the message names it.
     """
-    words, source, method = _read_ahead(arguments)
-    parser = make_parser(source, method)
+    words, source, method, task = _read_ahead(arguments)
+    parser = make_parser(source, method, task)
     try:
         return parser.parse_args(words)
     except ArgumentError as error:
@@ -69,7 +79,11 @@ def from_arguments(arguments: Sequence[str]) -> Namespace:
 
 
 def from_keywords(
-    data: str | Mapping[str, Any], method: str | Mapping[str, Any], **settings: Any
+    data: str | Mapping[str, Any],
+    method: str | Mapping[str, Any],
+    *,
+    task: str | None = None,
+    **settings: Any,
 ) -> Namespace:
     """The same from Python: nested mappings as in `config.yaml`, a name alone standing for its own.
 
@@ -78,9 +92,10 @@ def from_keywords(
     """
     data = {"source": data} if isinstance(data, str) else dict(data)
     method = {"name": method} if isinstance(method, str) else dict(method)
-    parser = make_parser(data["source"], method["name"])
+    parser = make_parser(data["source"], method["name"], task or _task_of(data["source"]))
     try:
-        return parser.parse_object({"data": data, "method": method, **settings})
+        parsed: Namespace = parser.parse_object({"data": data, "method": method, **settings})
+        return parsed
     except ArgumentError as error:
         raise ValueError(str(error)) from error
 
@@ -113,7 +128,8 @@ def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         parsed = parser.parse_args(arguments).as_dict()
     except ArgumentError as error:
         raise ValueError(str(error)) from error
-    return {**parsed, "data": {"source": parsed.pop("source"), **parsed["data"]}}
+    source = parsed.pop("source")
+    return {**parsed, "data": {"source": source, **parsed["data"]}}
 
 
 def to_config(parsed: Namespace) -> Config:
@@ -121,11 +137,19 @@ def to_config(parsed: Namespace) -> Config:
     settings = parsed.as_dict()
     for name in ("config", "out", "resume"):
         settings.pop(name, None)
+    if settings["task"] == "segmentation":
+        return PixelConfig(**{**settings, "data": PixelDataConfig(**settings["data"])})
+    settings.pop("task")
     return Config(**{**settings, "data": DataConfig(**settings["data"])})
 
 
-def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str]:
-    """Data set and method, which decide what the parser knows, and the words in its own terms."""
+def _task_of(source: str) -> str:
+    """The task of a source where nobody names it: that of its name."""
+    return "segmentation" if source in PIXEL_SOURCES else "classification"
+
+
+def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
+    """The words in the parser's terms; data set, method and task, which decide what it knows."""
     words: list[str] = []
     given: dict[str, str] = {}
     config: dict[str, Any] = {}
@@ -147,14 +171,15 @@ def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str]:
             config = _read_yaml(value)
     source = given.get("--data.source") or config.get("data", {}).get("source")
     method = given.get("--method.name") or config.get("method", {}).get("name") or "gml"
+    task = given.get("--task") or config.get("task") or _task_of(source or "")
     if not source:
         if {"--help", "-h"} & set(words):
-            return words, "DATA", method
+            return words, "DATA", method, task
         raise ValueError(
             "longtail train needs DATA: digits-lt, cifar10-lt, cifar100-lt, a folder of images "
             "or a table of paths and labels (longtail list shows all)"
         )
-    return words, source, method
+    return words, source, method, task
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_a_broken_one_is_named_and_the_one_before_taken(tmp_path: Path, damage: 
 def test_all_broken_is_an_error(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({"epoch": 1}, 1).write_bytes(b"")
-    with pytest.raises(ValueError, match="no whole checkpoint .* all 1 are broken"):
+    with pytest.raises(ValueError, match=r"no whole checkpoint .* all 1 are broken"):
         checkpoints.load_last()
 
 

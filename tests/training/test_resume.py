@@ -12,6 +12,7 @@ from longtail.training import Run
 # told; the last one is left to end. Forking spares a new import of everything for each of them.
 KILLED = """
 import os, signal, sys
+import lightning_fabric, longtail.report
 from longtail.api import start
 from longtail.settings import from_arguments, to_config
 from longtail.training import loop

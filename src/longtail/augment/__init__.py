@@ -23,6 +23,7 @@ from longtail.augment.geometry import (
     resized_crop,
 )
 from longtail.augment.mix import CutMix, Mixed, Mixup
+from longtail.augment.paired import PAIRED_VIEWS, PairedView, named_paired_view
 from longtail.augment.policies import AutoAugment, RandAugment, SimAugment
 from longtail.augment.transforms import (
     ColorJitter,
@@ -37,6 +38,7 @@ from longtail.augment.transforms import (
 from longtail.augment.views import VIEWS, View, make_views, named_view
 
 __all__ = [
+    "PAIRED_VIEWS",
     "VIEWS",
     "AutoAugment",
     "ColorJitter",
@@ -45,6 +47,7 @@ __all__ = [
     "Mixed",
     "Mixup",
     "Operation",
+    "PairedView",
     "RandAugment",
     "RandomAffine",
     "RandomBlur",
@@ -68,6 +71,7 @@ __all__ = [
     "hue",
     "invert",
     "make_views",
+    "named_paired_view",
     "named_view",
     "posterize",
     "resized_crop",

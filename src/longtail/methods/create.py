@@ -13,10 +13,18 @@ from longtail.methods.plain import PlainClassifier
 from longtail.models import Backbone, ImageClassifier
 from longtail.prior import ClassPrior
 
+PACKAGES = {"classification": "longtail.methods", "segmentation": "longtail.methods.segmentation"}
 
-def method_names() -> dict[str, type[Method] | type[ClassificationLoss]]:
-    """Every name that `--method` takes: exported methods, and exported classification losses."""
-    methods = importlib.import_module("longtail.methods")
+
+def method_names(
+    task: str = "classification",
+) -> dict[str, type[Method] | type[ClassificationLoss]]:
+    """Every name that `--method` takes: exported methods, and exported classification losses.
+
+    Args:
+        task: `classification`, or `segmentation` for methods of pixels.
+    """
+    methods = importlib.import_module(PACKAGES[task])
     exported = [getattr(longtail.losses, name) for name in longtail.losses.__all__]
     exported += [getattr(methods, name) for name in methods.__all__]
     return {
@@ -29,17 +37,18 @@ def method_names() -> dict[str, type[Method] | type[ClassificationLoss]]:
     }
 
 
-def find_method(name: str) -> type[Method] | type[ClassificationLoss]:
+def find_method(name: str, task: str = "classification") -> type[Method] | type[ClassificationLoss]:
     """The class that a method's name stands for.
 
     Args:
         name: a key of `method_names`, or the import path `package.module.Class` of a subclass of
             `Method` or `ClassificationLoss`.
+        task: as for `method_names`.
 
     Raises:
         ValueError: when there is none; it names the nearest.
     """
-    known = method_names()
+    known = method_names(task)
     if name in known:
         return known[name]
     module, _, attribute = name.rpartition(".")

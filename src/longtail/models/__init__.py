@@ -10,32 +10,52 @@ from longtail.models.cifar_resnet import (
     resnet110,
 )
 from longtail.models.create import backbone_names, create_backbone, create_head
+from longtail.models.create_dense import create_dense_backbone, dense_backbone_names
+from longtail.models.dense import (
+    DenseBackbone,
+    DenseCosineHead,
+    DenseLinearHead,
+    Segmenter,
+    create_dense_head,
+    upsample,
+)
 from longtail.models.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from longtail.models.ema import update_ema
 from longtail.models.heads import CosineHead, ImageClassifier, LinearHead, Projection
 from longtail.models.small import SmallNet, smallnet, smallnet_wide
+from longtail.models.small_unet import SmallUNet, small_unet
 from longtail.models.timm_backbone import TimmBackbone
 
 __all__ = [
     "Backbone",
     "CifarResNet",
     "CosineHead",
+    "DenseBackbone",
+    "DenseCosineHead",
+    "DenseLinearHead",
     "EfficientNetLite",
     "ImageClassifier",
     "LinearHead",
     "Projection",
+    "Segmenter",
     "SmallNet",
+    "SmallUNet",
     "TimmBackbone",
     "backbone_names",
     "create_backbone",
+    "create_dense_backbone",
+    "create_dense_head",
     "create_head",
+    "dense_backbone_names",
     "efficientnet_lite0",
     "resnet20",
     "resnet32",
     "resnet44",
     "resnet56",
     "resnet110",
+    "small_unet",
     "smallnet",
     "smallnet_wide",
     "update_ema",
+    "upsample",
 ]

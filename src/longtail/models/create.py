@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from longtail.models.backbone import Backbone
+from longtail.models.dense import DenseBackbone
 from longtail.models.heads import CosineHead, LinearHead
 from longtail.models.timm_backbone import TimmBackbone
 
@@ -23,6 +24,7 @@ def backbone_names() -> dict[str, Callable[..., Backbone]]:
         if inspect.isfunction(make)
         and inspect.isclass(made := make.__annotations__.get("return"))
         and issubclass(made, Backbone)
+        and not issubclass(made, DenseBackbone)
         and not set(inspect.signature(make).parameters) - {"pretrained"}
     }
 

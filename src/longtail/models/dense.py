@@ -52,19 +52,19 @@ class DenseCosineHead(nn.Module):
         # The norm divides after the product: a map of unit features would double the memory.
         weight = F.normalize(self.weight, dim=1)[:, :, None, None]
         norm = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float32)
-        return F.conv2d(features, weight) / norm.clamp(min=1e-12)
+        cosine: Tensor = F.conv2d(features, weight) / norm.clamp(min=1e-12)
+        return cosine
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, C, h, w) of features (B, D, h, w)."""
         return self.scale * self.cosine(features)
 
 
-DENSE_HEADS = {"linear": DenseLinearHead, "cosine": DenseCosineHead}
+DenseHead = DenseLinearHead | DenseCosineHead
+DENSE_HEADS: dict[str, type[DenseHead]] = {"linear": DenseLinearHead, "cosine": DenseCosineHead}
 
 
-def create_dense_head(
-    name: str, num_features: int, num_classes: int
-) -> DenseLinearHead | DenseCosineHead:
+def create_dense_head(name: str, num_features: int, num_classes: int) -> DenseHead:
     """Makes a classifier of pixels, `linear` or `cosine`.
 
     Raises:
@@ -83,7 +83,7 @@ class Segmenter(nn.Module):
         head: maps of features to maps of logits.
     """
 
-    def __init__(self, backbone: DenseBackbone, head: DenseLinearHead | DenseCosineHead) -> None:
+    def __init__(self, backbone: DenseBackbone, head: DenseHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -1,12 +1,13 @@
 """Recipes: the exact settings of a method on a data set."""
 
+from longtail.recipes.camvid import CAMVID
 from longtail.recipes.cifar_lt import CIFAR_LT
 from longtail.recipes.digits import DIGITS
 from longtail.recipes.recipe import Recipe
 
-__all__ = ["CIFAR_LT", "DIGITS", "RECIPES", "Recipe", "find_recipe"]
+__all__ = ["CAMVID", "CIFAR_LT", "DIGITS", "RECIPES", "Recipe", "find_recipe"]
 
-RECIPES = (*DIGITS, *CIFAR_LT)
+RECIPES = (*DIGITS, *CIFAR_LT, *CAMVID)
 
 
 def find_recipe(source: str, method: str) -> Recipe:

@@ -10,7 +10,13 @@ from markupsafe import Markup
 
 from longtail.prior import FEW, MANY, ClassPrior
 from longtail.report import svg
-from longtail.report.class_pictures import by_count, counts_picture, recall_of, recall_picture
+from longtail.report.class_pictures import (
+    NAMED_ROWS,
+    by_count,
+    counts_picture,
+    recall_of,
+    recall_picture,
+)
 from longtail.report.confusion_picture import (
     BLOCKS,
     WHOLE,
@@ -45,6 +51,7 @@ def content(runs: Sequence[RunData]) -> dict[str, Any]:
         "groups": _groups(runs),
         "counts": _counts(runs),
         "recall": recall_picture(runs) if judged else None,
+        "group_means": any(len(run.class_names) > NAMED_ROWS for run in runs),
         "confusions": _confusions(runs),
         "shades": shade_legend(),
         "block": _block(runs),
@@ -59,10 +66,10 @@ def content(runs: Sequence[RunData]) -> dict[str, Any]:
 
 def _lede(runs: Sequence[RunData]) -> str:
     """What was trained on and judged, in one or two sentences."""
-    known = [run.prior for run in runs if run.prior]
+    known = [(run.prior, run.name) for run in runs if run.prior]
     if not known:
         return "No predictions yet: what was logged in training, and the settings."
-    prior = known[0]
+    prior, owner = known[0]
     counts = prior.counts.double()
     source = next((name for run in runs if (name := _setting(run, "data", "source"))), None)
     sentences = [
@@ -70,8 +77,8 @@ def _lede(runs: Sequence[RunData]) -> str:
         + f"{prior.num_classes:,} classes, {counts.sum():,g} training samples"
         f" ({counts.max():,g} of the most frequent class, {counts.min():,g} of the rarest)."
     ]
-    if any(other != prior for other in known[1:]):
-        sentences.append(f"Training counts differ between the runs; these are of {runs[0].name}.")
+    if any(other != prior for other, _ in known[1:]):
+        sentences.append(f"Training counts differ between the runs; these are of {owner}.")
     tests = sorted({f"{len(run.scores.labels):,} {run.split}" for run in runs if run.scores})
     if tests:
         sentences.append(f"Judged on {' / '.join(tests)} samples.")

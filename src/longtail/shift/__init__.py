@@ -3,14 +3,30 @@
 from longtail.shift.adjust import PriorAdjusted, adjust
 from longtail.shift.calibration import Calibration, fit_calibration
 from longtail.shift.estimate import PriorEstimate, estimate_prior
-from longtail.shift.priors import resolve_prior
+from longtail.shift.priors import read_prior, resolve_prior
+from longtail.shift.protocol import (
+    dirichlet_test_set,
+    read_test_list,
+    shifted_test_sets,
+    write_test_list,
+)
+from longtail.shift.table import Column, protocol_table
+from longtail.shift.tracker import PriorTracker
 
 __all__ = [
     "Calibration",
+    "Column",
     "PriorAdjusted",
     "PriorEstimate",
+    "PriorTracker",
     "adjust",
+    "dirichlet_test_set",
     "estimate_prior",
     "fit_calibration",
+    "protocol_table",
+    "read_prior",
+    "read_test_list",
     "resolve_prior",
+    "shifted_test_sets",
+    "write_test_list",
 ]

@@ -89,24 +89,34 @@ def adjust(
         )
     if logits.ndim == 0:
         raise ValueError("logits of adjust must have shape (..., num_classes), got a single number")
-    return _add(logits, log_ratio(expressed, target, logits.shape[-1]), out)
-
-
-def _add(
-    logits: Tensor | Array, ratio: Tensor, out: Tensor | Array | None = None
-) -> Tensor | Array:
-    """Adds one number a class in float32 or better and returns the type that came."""
+    ratio = log_ratio(expressed, target, logits.shape[-1])
+    kinds = isinstance(out, Tensor), isinstance(logits, Tensor)
+    if out is not None and (kinds[0] != kinds[1] or out.shape != logits.shape):
+        raise ValueError(
+            f"out of adjust must be of the kind and shape of logits, {type(logits).__name__} "
+            f"{tuple(logits.shape)}, got {type(out).__name__} {tuple(out.shape)}"
+        )
     if isinstance(logits, Tensor):
-        if not logits.is_floating_point():
-            raise ValueError(f"logits of adjust must be floating-point, got {logits.dtype}")
-        compute = torch.promote_types(logits.dtype, torch.float32)
-        offset = ratio.to(logits.device, compute)
-        if isinstance(out, Tensor):
-            return torch.add(logits, offset, out=out)
-        return (logits + offset).to(logits.dtype)
+        assert out is None or isinstance(out, Tensor)
+        return _add(logits, ratio, out)
+    assert out is None or isinstance(out, np.ndarray)
+    return _add_array(logits, ratio, out)
+
+
+def _add(logits: Tensor, ratio: Tensor, out: Tensor | None = None) -> Tensor:
+    """Adds one number a class in float32 or better and returns the type that came."""
+    if not logits.is_floating_point():
+        raise ValueError(f"logits of adjust must be floating-point, got {logits.dtype}")
+    offset = ratio.to(logits.device, torch.promote_types(logits.dtype, torch.float32))
+    if out is not None:
+        return torch.add(logits, offset, out=out)
+    return (logits + offset).to(logits.dtype)
+
+
+def _add_array(logits: Array, ratio: Tensor, out: Array | None = None) -> Array:
     if not np.issubdtype(logits.dtype, np.floating):
         raise ValueError(f"logits of adjust must be floating-point, got {logits.dtype}")
-    result = np.empty_like(logits) if out is None else np.asarray(out)
+    result: Array = np.empty_like(logits) if out is None else out
     wide = np.promote_types(logits.dtype, np.float32)
     # NumPy converts 16-bit blocks as it goes, so no wide copy of the matrix is made.
     np.add(logits, ratio.numpy().astype(wide), out=result, dtype=wide, casting="same_kind")
@@ -175,8 +185,7 @@ class PriorAdjusted(nn.Module):
                 f"model of PriorAdjusted must give {len(self._ratio)} classes, as its priors have, "
                 f"got shape {tuple(logits.shape)}"
             )
-        adjusted: Tensor = _add(logits, self._ratio)
-        return adjusted
+        return _add(logits, self._ratio)
 
     def get_extra_state(self) -> Tensor:
         """Both priors, (2, num_classes): not buffers, which `.half()` would round."""

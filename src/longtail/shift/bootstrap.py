@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from longtail.shift.calibration import Calibration
 from longtail.shift.likelihood import LabelLikelihood, centred, solve_gram
 from longtail.shift.moments import Confusion
 from longtail.shift.posterior import row_blocks
@@ -19,9 +18,10 @@ def resample_weights(samples: int, draws: int, like: Tensor, generator: torch.Ge
     sum; centring puts that bound back. Scaled so that n samples do not look like n - 1.
     """
     rate = torch.ones(samples, draws, dtype=like.dtype)
-    weights = torch.poisson(rate, generator=generator).to(like.device)
+    weights: Tensor = torch.poisson(rate, generator=generator).to(like.device)
     weights -= weights.mean(dim=0)
-    return weights * (samples / max(samples - 1, 1)) ** 0.5
+    weights *= (samples / max(samples - 1, 1)) ** 0.5
+    return weights
 
 
 def calibration_moves(near: LabelLikelihood, weights: Tensor) -> Tensor:

@@ -48,20 +48,23 @@ class Calibration:
         wide = centred(logits.to(torch.promote_types(logits.dtype, torch.float32)), self.scale)
         return (wide * self.scale.to(wide) + self.bias.to(wide)).to(logits.dtype)
 
-    def posteriors(self, logits: Tensor, expressed: Tensor, prior: Tensor) -> Tensor:
+    def posteriors(
+        self, logits: Tensor, expressed: Tensor, prior: Tensor, places: Tensor | None = None
+    ) -> Tensor:
         """Class probabilities (samples, num_classes) under `prior`, calibrated.
 
         Args:
             logits: (samples, num_classes), finite, expressing `expressed`.
             expressed: (num_classes,), float64.
             prior: (num_classes,), float64; 0 rules a class out.
+            places: int64, rows to take, in place of all.
         """
         offset = self.bias + swap(expressed, prior)
-        return posteriors(logits, self.scale, offset, centre=self.scale.ndim > 0)
+        return posteriors(logits, self.scale, offset, self.scale.ndim > 0, places)
 
 
 def swap(expressed: Tensor, prior: Tensor) -> Tensor:
-    """log prior - log expressed; -inf, without a warning, for a class that either rules out."""
+    """Log prior - log expressed; -inf, and no warning, for a class that either rules out."""
     return torch.where((expressed > 0) & (prior > 0), prior.log() - expressed.log(), -torch.inf)
 
 

@@ -7,32 +7,17 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from longtail.shift.bootstrap import (
-    calibration_moves,
-    em_moves,
-    intervals,
-    resample_weights,
-    shift_test,
-)
-from longtail.shift.calibration import Calibration, Kind, fit_calibration, swap
-from longtail.shift.em import em_prior
-from longtail.shift.likelihood import LabelLikelihood, solve_gram
-from longtail.shift.moments import (
-    Confusion,
-    bbse_prior,
-    collect,
-    invertible,
-    rlls_prior,
-    rlls_radius,
-)
+from longtail.shift.bootstrap import intervals, resample_weights, shift_test
+from longtail.shift.calibration import Calibration, Kind, fit_calibration
 from longtail.shift.posterior import Logits, as_labels, as_logits
 from longtail.shift.priors import Prior, probabilities
+from longtail.shift.solvers import Likelihood, Moments, Problem
 
 Method = Literal["em", "bbse", "bbse_soft", "rlls"]
 # Penalty of the calibration, a normal prior of standard deviation 1 on log scale and bias.
 RIDGE = 1.0
 # Samples a class, on average, that the source prior counts for.
-STRENGTH_PER_CLASS = 0.1
+STRENGTH_PER_CLASS = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,7 @@ class PriorEstimate:
             the source prior, exactly as given.
         estimated: (num_classes,), float64, what the method found, whatever the test says.
         interval: (num_classes, 2), float64, 95% interval of each class's probability in the
-            population that the target was drawn from; NaN when no resamples were asked for.
+            population that the target was drawn from; NaN when none was asked for.
         shifted: whether `p_value` is below the level.
         p_value: of the hypothesis that the target has the source prior.
         regularised: whether a confusion matrix could not be inverted and RLLS answered instead.
@@ -71,6 +56,7 @@ def estimate_prior(
     calibration: Literal["auto", "bcts", "vs", "none"] | Calibration = "auto",
     strength: float | None = None,
     resamples: int = 200,
+    interval: bool = True,
     level: float = 0.05,
     generator: torch.Generator | None = None,
 ) -> PriorEstimate:
@@ -91,7 +77,9 @@ def estimate_prior(
     logits corrected by BCTS or VS (Alexandari et al. 2020; see `fit_calibration`).
 
     Few samples: the result is drawn towards `source_prior` as if `strength` more samples had been
-    seen with that mix (a Dirichlet prior with 1 + strength * source_prior). A class without a
+    seen with that mix (a Dirichlet prior with 1 + strength * source_prior). The interval is drawn
+    about an estimate with a tenth of that pull, so it may leave `estimated` out where samples are
+    fewer than classes. A class without a
     source sample keeps a calibration bias of 0, and its column of the confusion matrix is the one
     that the model expects. With one target sample nothing is tested: `shifted` is False.
 
@@ -105,9 +93,10 @@ def estimate_prior(
         source_prior: see above; 0 only where `expressed` is 0 or the class is ruled out.
         calibration: `auto` (by sample size, see `fit_calibration`), `bcts`, `vs`, `none`, or a
             fitted one.
-        strength: pseudo-samples of `source_prior`, 0 or more; a tenth of a sample a class when not
+        strength: pseudo-samples of `source_prior`, 0 or more; 0.2 a class when not
             given.
         resamples: draws of the bootstrap; 0 for no interval and no test (`shifted` is then True).
+        interval: False saves the time of the intervals, which are then NaN.
         level: of the test.
         generator: on the CPU; the same state gives the same result. Seeded with 0 when not given.
     Raises:
@@ -133,124 +122,62 @@ def estimate_prior(
         raise ValueError(
             f"strength and resamples of estimate_prior must be >= 0, got {strength}, {resamples}"
         )
-    fitted = _calibration(calibration, source, p_expressed)
-    fits = source is not None and calibration in ("auto", "bcts", "vs")
-    solver = _Solver(method, fitted, p_expressed, reference, strength, source, target, fits)
-    estimated, regularised = solver.solve()
-    if not resamples:
-        nothing = torch.full((len(estimated), 2), torch.nan, dtype=torch.float64)
-        return PriorEstimate(estimated, estimated, nothing, True, float("nan"), regularised, fitted)
+    fitted, ridge = _calibration(calibration, source, p_expressed)
+    problem = Problem(
+        logits=target,
+        posteriors=fitted.posteriors(target, p_expressed, reference),
+        source_logits=None if source is None else source[0],
+        source_labels=None if source is None else source[1],
+        expressed=p_expressed,
+        reference=reference,
+        strength=strength,
+        calibration=fitted,
+        ridge=ridge,
+    )
     generator = generator or torch.Generator().manual_seed(0)
-    p_value, moves = solver.resample(resamples, generator)
-    shifted = p_value < level
+    return solve(problem, method, resamples, interval, level, generator)
+
+
+def solve(
+    problem: Problem,
+    method: Method,
+    draws: int,
+    wanted: bool,
+    level: float,
+    generator: torch.Generator,
+) -> PriorEstimate:
+    """What `estimate_prior` does once its inputs are checked and calibrated."""
+    # Only the test needs it for EM: two large matrices at a time, and never three.
+    confusion = problem.confusion() if draws or method != "em" else None
+    solver: Likelihood | Moments
+    if method == "em":
+        solver = Likelihood(problem)
+    else:
+        assert confusion is not None
+        solver = Moments(problem, method, confusion)
+    found, samples = solver.prior, len(problem.posteriors)
+    interval = torch.full((len(found), 2), torch.nan, dtype=torch.float64)
+    p_value, shifted = float("nan"), True
+    if draws:
+        on_target = resample_weights(samples, draws, problem.posteriors, generator)
+        on_source = None
+        if confusion is not None:
+            rows = len(confusion.labels)
+            on_source = resample_weights(rows, draws, problem.posteriors, generator)
+        p_value = shift_test(confusion, problem.posteriors, problem.reference, on_source, on_target)
+        del confusion
+        shifted = p_value < level
+        if wanted:
+            interval = intervals(solver.centre, solver.moves(on_source, on_target), samples)
     return PriorEstimate(
-        prior=estimated if shifted else reference,
-        estimated=estimated,
-        interval=intervals(estimated, moves, len(target)),
+        prior=found if shifted else problem.reference,
+        estimated=found,
+        interval=interval,
         shifted=shifted,
         p_value=p_value,
-        regularised=regularised,
-        calibration=fitted,
+        regularised=solver.regularised,
+        calibration=problem.calibration,
     )
-
-
-@dataclass(frozen=True)
-class _Source:
-    logits: Tensor
-    labels: Tensor
-
-
-class _Solver:
-    """One estimate: the posteriors of both samples, the mix found, and how it moves."""
-
-    def __init__(
-        self,
-        method: Method,
-        calibration: Calibration,
-        expressed: Tensor,
-        reference: Tensor,
-        strength: float,
-        source: _Source | None,
-        target: Tensor,
-        fits: bool,
-    ) -> None:
-        self.method, self.calibration = method, calibration
-        self.expressed, self.reference, self.strength = expressed, reference, strength
-        self.source, self.samples = source, len(target)
-        # A calibration that was not fitted on this source does not move with its resamples.
-        self.fits = fits
-        self.logits = target
-        self.target = calibration.posteriors(target, expressed, reference)
-        self.soft = self.confusion = None
-        if source is not None:
-            features = calibration.posteriors(source.logits, expressed, reference).to(self.target)
-            self.soft = self.confusion = Confusion.of(features, source.labels, features)
-            if method == "bbse":
-                self.confusion = Confusion.of(features.argmax(dim=1), source.labels, features)
-
-    def solve(self) -> tuple[Tensor, bool]:
-        """The mix found, and whether RLLS stood in for BBSE."""
-        if self.method == "em" or self.confusion is None:
-            self.prior = em_prior(self.target, self.reference, self.strength)
-            return self.prior, False
-        p = self.reference.to(self.target)
-        features = self.target.argmax(dim=1) if self.method == "bbse" else self.target
-        every = self.target.new_full((self.samples, 1), 1 / self.samples)
-        mean = collect(features, every, len(p))[:, 0]
-        self.features, self.ridge = features, 0.0
-        stands_in = self.method != "rlls" and not invertible(self.confusion.matrix)
-        if self.method == "rlls" or stands_in:
-            radius = rlls_radius(len(p), len(self.confusion.labels))
-            found, self.ridge = rlls_prior(self.confusion.matrix, mean, p, radius)
-        else:
-            found = bbse_prior(self.confusion.matrix, mean)
-        pulled = self.samples * found.double().cpu() + self.strength * self.reference
-        self.prior = pulled / pulled.sum()
-        return self.prior, stands_in
-
-    def resample(self, draws: int, generator: torch.Generator) -> tuple[float, Tensor]:
-        """The p-value of no shift, and how `prior` moves, (num_classes, draws)."""
-        on_target = resample_weights(self.samples, draws, self.target, generator)
-        on_source = None
-        if self.source is not None:
-            on_source = resample_weights(len(self.source.labels), draws, self.target, generator)
-        p_value = shift_test(self.soft, self.target, self.reference, on_source, on_target)
-        if self.method == "em":
-            return p_value, self._em_moves(on_source, on_target)
-        assert self.confusion is not None
-        assert on_source is not None
-        noise = collect(self.features, on_target, len(self.prior)) / self.samples
-        noise = noise - self.confusion.noise(on_source, self.prior.to(noise))
-        return p_value, self._moment_moves(noise)
-
-    def _em_moves(self, on_source: Tensor | None, on_target: Tensor) -> Tensor:
-        p, q, fitted = self.reference, self.prior, self.calibration
-        if self.source is None or on_source is None or not self.fits:
-            return em_moves(
-                self.target, p, q, self.strength, on_target, self.logits, fitted.scale, None
-            )
-        self.soft = self.confusion = None  # room for the next matrix of the same size
-        labels = self.source.labels
-        mix = torch.bincount(labels, minlength=len(q)).double().cpu() / len(labels)
-        log_swap = swap(self.expressed, mix)
-        near = LabelLikelihood(
-            self.source.logits, labels, log_swap, fitted.scale, fitted.bias, RIDGE
-        )
-        moves = calibration_moves(near, on_source.to(near.posteriors)).to(self.target)
-        del near
-        return em_moves(
-            self.target, p, q, self.strength, on_target, self.logits, fitted.scale, moves
-        )
-
-    def _moment_moves(self, noise: Tensor) -> Tensor:
-        assert self.confusion is not None
-        matrix = self.confusion.matrix
-        if not self.ridge:
-            return torch.linalg.solve(matrix, noise)
-        p = self.reference.to(matrix)
-        scaled = matrix * p
-        ridge = torch.full_like(p, self.ridge)
-        return p[:, None] * solve_gram(scaled, ridge, scaled.T @ noise)
 
 
 def _reference(source_prior: Prior | None, expressed: Tensor) -> Tensor:
@@ -268,7 +195,7 @@ def _reference(source_prior: Prior | None, expressed: Tensor) -> Tensor:
 
 def _source(
     logits: Logits | None, labels: ArrayLike | Tensor | None, expressed: Tensor, method: str
-) -> _Source | None:
+) -> tuple[Tensor, Tensor] | None:
     if method not in get_args(Method):
         raise ValueError(
             f"method of estimate_prior must be one of {get_args(Method)}, got {method!r}"
@@ -287,22 +214,21 @@ def _source(
             f"source_labels of estimate_prior must have probability above 0 in expressed, "
             f"got class {int(ruled_out[0])}"
         )
-    return _Source(matrix, target.to(matrix.device))
+    return matrix, target.to(matrix.device)
 
 
 def _calibration(
-    wanted: str | Calibration, source: _Source | None, expressed: Tensor
-) -> Calibration:
+    wanted: str | Calibration, source: tuple[Tensor, Tensor] | None, expressed: Tensor
+) -> tuple[Calibration, float | None]:
+    """The calibration, and the penalty it was fitted with to this source, if it was."""
     if isinstance(wanted, Calibration):
-        return wanted
-    if wanted not in ("auto", "bcts", "vs", "none"):
+        return wanted, None
+    kinds: dict[str, Kind | None] = {"auto": None, "bcts": "bcts", "vs": "vs"}
+    if wanted not in kinds and wanted != "none":
         raise ValueError(
             f"calibration of estimate_prior must be 'auto', 'bcts', 'vs', 'none' or a "
             f"Calibration, got {wanted!r}"
         )
     if source is None or wanted == "none":
-        return Calibration.none(len(expressed))
-    kind: Kind | None = None
-    if wanted == "bcts" or wanted == "vs":
-        kind = wanted
-    return fit_calibration(source.logits, source.labels, expressed, kind, RIDGE)
+        return Calibration.none(len(expressed)), None
+    return fit_calibration(*source, expressed, kinds[wanted], RIDGE), RIDGE

@@ -125,6 +125,7 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
         rows: (samples, columns).
         diagonal: (columns,).
         right: (columns, systems).
+        sign: 1 or -1.
     Returns: (columns, systems).
     """
     if rows.shape[1] <= DENSE:

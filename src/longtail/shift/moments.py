@@ -20,6 +20,7 @@ def collect(features: Tensor, weights: Tensor, num_classes: int) -> Tensor:
     Args:
         features: (samples, num_classes), or int64 (samples,).
         weights: (samples, columns).
+        num_classes: number of classes.
     Returns: (num_classes, columns).
     """
     if features.ndim == 2:
@@ -111,7 +112,7 @@ def bbse_prior(matrix: Tensor, mean: Tensor) -> Tensor:
         mean: (num_classes,), mean feature of the target samples.
     Returns: (num_classes,), sums to 1.
     """
-    prior = torch.linalg.solve(matrix, mean).clamp(min=0)
+    prior: Tensor = torch.linalg.solve(matrix, mean).clamp(min=0)
     return prior / prior.sum()
 
 
@@ -152,15 +153,17 @@ def rlls_prior(
     residual = scaled.sum(dim=1) - mean
     theta = torch.zeros_like(reference)
     bound = _largest_eigenvalue(scaled)
-    ahead, momentum, ridge = theta, 1.0, radius
+    # Neither 0 nor large: from either end the quadratic that touches the norms does not move.
+    ahead, momentum, ridge = theta, 1.0, 1e-3 * bound
     for iteration in range(max_iterations):
-        if iteration % 20 == 1:
+        if iteration and iteration % 20 == 0:
             fit = (scaled @ theta + residual).norm()
             ridge = float(radius * fit / theta.norm().clamp(min=1e-12))
+            ridge = min(max(ridge, 1e-9 * bound), 1e9 * bound)
         slope = scaled.T @ (scaled @ ahead + residual) + ridge * ahead
         after = (ahead - slope / (bound + ridge)).clamp(min=-1)
         moved = after - theta
-        if iteration % 20 == 0 and iteration and bool(moved.abs().max() < tolerance):
+        if iteration % 20 == 19 and bool(moved.abs().max() < tolerance):
             break
         # Restart when the momentum points uphill: linear convergence without a strength to tune.
         uphill = bool(((ahead - after) * moved).sum() > 0)

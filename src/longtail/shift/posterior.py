@@ -78,7 +78,13 @@ def working_type(logits: Tensor) -> torch.dtype:
     return torch.float64 if small or logits.dtype == torch.float64 else torch.float32
 
 
-def posteriors(logits: Tensor, scale: Tensor, offset: Tensor, centre: bool = False) -> Tensor:
+def posteriors(
+    logits: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    centre: bool = False,
+    places: Tensor | None = None,
+) -> Tensor:
     """softmax(scale * logits + offset) of every row, in one new matrix.
 
     Args:
@@ -86,13 +92,15 @@ def posteriors(logits: Tensor, scale: Tensor, offset: Tensor, centre: bool = Fal
         scale: () or (num_classes,).
         offset: (num_classes,); -inf rules a class out.
         centre: takes each row's mean away first (vector scaling needs it).
+        places: int64, rows to take, in place of all; saves a copy of those rows.
     Returns: (samples, num_classes), `working_type` of the logits, rows sum to 1.
     """
     dtype = working_type(logits)
     scale, offset = scale.to(logits.device, dtype), offset.to(logits.device, dtype)
-    result = torch.empty(logits.shape, dtype=dtype, device=logits.device)
-    for rows in row_blocks(logits):
-        block = logits[rows].to(dtype)
+    samples = len(logits) if places is None else len(places)
+    result = torch.empty((samples, logits.shape[1]), dtype=dtype, device=logits.device)
+    for rows in row_blocks(result):
+        block = logits[rows if places is None else places[rows]].to(dtype)
         if centre:
             block = block - block.mean(dim=1, keepdim=True)
         result[rows] = torch.addcmul(offset, block, scale).softmax(dim=1)

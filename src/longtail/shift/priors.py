@@ -158,7 +158,8 @@ def _text_rows(path: Path) -> list[Row]:
                     first = False
                     continue
                 raise ValueError(
-                    f"{where}: expected `probability` or `name,probability`, got {','.join(cells)!r}"
+                    f"{where}: expected `probability` or `name,probability`, "
+                    f"got {','.join(cells)!r}"
                 ) from None
             if len(cells) > 2:
                 raise ValueError(f"{where}: expected one or two columns, got {len(cells)}")

@@ -3,7 +3,7 @@
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.config import Config
 from longtail.training.embed import Embeddings, embed_dataset
-from longtail.training.evaluate import judge
+from longtail.training.evaluate import judge, judge_protocol
 from longtail.training.loop import fit, predict_logits
 from longtail.training.predict import Classified, predict_files
 from longtail.training.run import Predictions, Run
@@ -19,6 +19,7 @@ __all__ = [
     "embed_dataset",
     "fit",
     "judge",
+    "judge_protocol",
     "predict_files",
     "predict_logits",
     "train_run",

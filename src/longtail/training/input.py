@@ -3,7 +3,15 @@
 import torch
 
 from longtail.augment import View, named_view
-from longtail.data import CentreCrop, Dataset, InMemoryLoader, Loader, RandomCrops, Split, WorkerLoader
+from longtail.data import (
+    CentreCrop,
+    Dataset,
+    InMemoryLoader,
+    Loader,
+    RandomCrops,
+    Split,
+    WorkerLoader,
+)
 from longtail.training.config import Config
 
 EVALUATION_BATCH = 256
@@ -27,7 +35,7 @@ def training_input(
     loader = WorkerLoader(
         split,
         size,
-        RandomCrops(dataset.image_size, num_views),
+        transform=RandomCrops(dataset.image_size, num_views),
         sampler=config.sampling,
         seed=config.seed,
         device=device,
@@ -44,7 +52,12 @@ def evaluation_loader(
     if split.images is not None:
         return InMemoryLoader(split, EVALUATION_BATCH, sampler="sequential", device=device)
     return WorkerLoader(
-        split, EVALUATION_BATCH, crop, sampler="sequential", device=device, workers=workers
+        split,
+        EVALUATION_BATCH,
+        transform=crop,
+        sampler="sequential",
+        device=device,
+        workers=workers,
     )
 
 

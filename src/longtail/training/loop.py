@@ -22,7 +22,12 @@ CHECK_EVERY = 20  # steps between looks at the loss: each one makes a GPU's host
 
 
 def fit(
-    fabric: "Fabric", method: Method, loader: Loader, views: Sequence[View], config: Config, run: Run
+    fabric: "Fabric",
+    method: Method,
+    loader: Loader,
+    views: Sequence[View],
+    config: Config,
+    run: Run,
 ) -> None:
     """Trains a method from the run's last checkpoint, or from the start, to the end.
 

@@ -1,6 +1,7 @@
 """Optimiser and learning-rate schedule."""
 
 import math
+from typing import Any
 
 import torch
 from torch.optim import SGD
@@ -13,7 +14,7 @@ def make_optimizer(method: Method, config: Config) -> SGD:
     """Stochastic gradient descent over what the method trains; see `Config`."""
     bare = {id(p) for p in method.no_weight_decay()}
     trained = [p for p in method.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if id(p) not in bare]},
         {"params": [p for p in trained if id(p) in bare], "weight_decay": 0.0},
     ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longtail.data import CentreCrop, Split
 from longtail.files import whole_file
-from longtail.shift import adjust, resolve_prior
+from longtail.shift import PriorEstimate, adjust, estimate_prior, resolve_prior
 from longtail.training.input import evaluation_loader
 from longtail.training.loop import predict_logits
 from longtail.training.run import Run
@@ -26,11 +26,13 @@ class Classified:
         paths: N files.
         logits: (N, C), adjusted to the target prior that was asked for.
         class_names: C names.
+        estimate: what was found of the images' class mix, where that was asked for.
     """
 
     paths: tuple[str, ...]
     logits: Tensor
     class_names: tuple[str, ...]
+    estimate: PriorEstimate | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -64,12 +66,13 @@ def predict_files(
     Args:
         run: a finished run.
         files: image files, and folders that are searched for them.
-        target_prior: `uniform`, `source` or a file of probabilities; the prior that the model
-            expresses when not given.
+        target_prior: `uniform`, `source`, a file of probabilities, or `estimate`: the mix of these
+            very images, estimated with the run's labelled predictions as the source; the prior
+            that the model expresses when not given.
 
     Raises:
-        ValueError: when a file is missing, no image was found, or some cannot be read (all of
-            them named).
+        ValueError: when a file is missing, no image was found, some cannot be read (all of them
+            named), or there are no labelled predictions to estimate with.
     """
     card = run.model_card()
     paths = tuple(map(str, find_images(files)))
@@ -80,13 +83,16 @@ def predict_files(
     loader = evaluation_loader(split, crop, device, workers)
     logits = predict_logits(run.model().to(device), loader)["logits"]
     names = tuple(card["class_names"])
-    if target_prior is not None:
-        expressed, target = (
-            resolve_prior(value, run.prior, len(names), names)
-            for value in (card["expresses"], target_prior)
-        )
-        logits = adjust(logits, expressed, target)
-    return Classified(paths, logits, names)
+    if target_prior is None:
+        return Classified(paths, logits, names)
+    expressed = resolve_prior(card["expresses"], run.prior, len(names))
+    if target_prior == "estimate":
+        source = run.predictions()
+        estimate = estimate_prior(source.logits, source.labels, logits, expressed)
+        logits = adjust(logits, expressed, estimate.prior)
+        return Classified(paths, logits, names, estimate)
+    target = resolve_prior(target_prior, run.prior, len(names), names)
+    return Classified(paths, adjust(logits, expressed, target), names)
 
 
 def find_images(files: Sequence[str | Path]) -> list[Path]:

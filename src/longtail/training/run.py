@@ -20,7 +20,7 @@ from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.prior import ClassPrior
 from longtail.training.checkpoint import Checkpoints
 
-PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy")
+PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "numpy")
 
 
 @dataclass(frozen=True)

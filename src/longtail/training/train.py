@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from longtail.augment import named_view
 from longtail.data import Dataset, load
 from longtail.files import write_text
 from longtail.methods import Method, create_method, find_method
@@ -40,16 +41,20 @@ def train_run(
     """
     dataset = dataset or load(config.data)
     config = settle(config, dataset)
-    run = _open(folder, config, resume)
+    torch.manual_seed(config.seed)
+    backbone = create_backbone(config.backbone, pretrained=config.pretrained)
+    teacher = _given_teacher(config, dataset)
+    run = open_run(folder, config, resume)
     if run.finished:
         return run
-    teacher = _teacher(config, folder, dataset)
+    if config.teacher == "train":
+        teacher = _train_teacher(config, folder, dataset)
     from lightning_fabric import Fabric  # takes seconds to import
 
     fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
-    torch.manual_seed(config.seed)
-    with fabric.init_module():
-        method = _make_method(config, dataset, teacher)
+    torch.manual_seed(config.seed)  # the same, whether the teacher was trained now or before
+    settings = {key: value for key, value in config.method.items() if key != "name"}
+    method = create_method(config.method["name"], settings, dataset.prior, backbone, teacher)
     loader, views = training_input(dataset, config, method.num_views, fabric.device)
     write_text(folder / "split.csv", _split_csv(dataset))
     fit(fabric, method, loader, views, config, run)
@@ -68,7 +73,7 @@ def settle(config: Config, dataset: Dataset) -> Config:
         small = "smallnet" if dataset.image_size <= 16 else "resnet32"
         backbone = small if dataset.image_size <= 64 else "resnet50"
     if precision == "auto":
-        precision = "bf16-mixed" if _has_bf16(config.device) else "32-true"
+        precision = "bf16-mixed" if has_bf16(config.device) else "32-true"
     found = find_method(config.method["name"])
     num_views = found.num_views if issubclass(found, Method) else 1
     if len(config.views) not in (1, num_views):
@@ -77,22 +82,35 @@ def settle(config: Config, dataset: Dataset) -> Config:
             f"got {config.views}"
         )
     if config.teacher != "none" and not (issubclass(found, Method) and found.wants_teacher):
-        raise ValueError(f"method {config.method['name']!r} has no use for a teacher: --teacher none")
+        raise ValueError(
+            f"method {config.method['name']!r} has no use for a teacher: --teacher none"
+        )
     if config.batch_size > len(dataset.train):
         raise ValueError(
             f"batch_size must not exceed the {len(dataset.train)} training images, "
             f"got {config.batch_size}"
         )
+    for name in config.views:
+        named_view(name, dataset.image_size)
+    if config.teacher == "train" and "backbone" in config.teacher_stage:
+        with torch.device("meta"):
+            create_backbone(config.teacher_stage["backbone"])
     return replace(config, backbone=backbone, precision=precision)
 
 
-def _has_bf16(device: str) -> bool:
+def has_bf16(device: str) -> bool:
+    """Whether the hardware computes in bfloat16."""
     if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
-def _open(folder: Path, config: Config, resume: bool) -> Run:
+def open_run(folder: Path, config: Config, resume: bool) -> Run:
+    """Makes the run folder, or opens it to go on with the same settings.
+
+    Raises:
+        ValueError: when the folder holds a run and `resume` is not set, or its settings differ.
+    """
     # By way of JSON, so that what was read from the file compares with what is asked for.
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     if not (folder / "config.yaml").is_file():
@@ -113,25 +131,22 @@ def _open(folder: Path, config: Config, resume: bool) -> Run:
     return run
 
 
-def _teacher(config: Config, folder: Path, dataset: Dataset) -> ImageClassifier | None:
-    """The teacher that the settings ask for: none, that of a finished run, or one trained now."""
-    if config.teacher == "none":
+def _given_teacher(config: Config, dataset: Dataset) -> ImageClassifier | None:
+    """The model of the run that the settings name as teacher, if they name one."""
+    if config.teacher in ("none", "train"):
         return None
-    if config.teacher != "train":
-        run = Run(config.teacher)
-        names = tuple(run.model_card()["class_names"])
-        if names != dataset.class_names:
-            raise ValueError(f"teacher {run.folder} was trained on other classes: {names[:5]} ...")
-        return run.model()
+    run = Run(config.teacher)
+    names = tuple(run.model_card()["class_names"])
+    if names != dataset.class_names:
+        raise ValueError(f"teacher {run.folder} was trained on other classes: {names[:5]} ...")
+    return run.model()
+
+
+def _train_teacher(config: Config, folder: Path, dataset: Dataset) -> ImageClassifier:
+    """Trains the teacher, or goes on with it, as a run within the run's folder."""
     stage: dict[str, Any] = {"method": TEACHER_METHOD, **config.teacher_stage}
     teacher_config = replace(config, teacher="none", teacher_stage={}, **stage)
     return train_run(teacher_config, folder / "teacher", resume=True, dataset=dataset).model()
-
-
-def _make_method(config: Config, dataset: Dataset, teacher: ImageClassifier | None) -> Method:
-    settings = {key: value for key, value in config.method.items() if key != "name"}
-    backbone = create_backbone(config.backbone, pretrained=config.pretrained)
-    return create_method(config.method["name"], settings, dataset.prior, backbone, teacher)
 
 
 def _split_csv(dataset: Dataset) -> str:

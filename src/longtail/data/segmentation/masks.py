@@ -1,0 +1,156 @@
+"""What the values or colours of a mask file mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+IGNORED = 255  # value of a pixel that counts for nothing, in every mask of this package
+MOST_CLASSES = 255
+NO_CLASS = -1
+IGNORED_NAMES = {"ignore", "ignored", "void", "unlabelled", "unlabeled"}
+
+Mask = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class IndexCoding:
+    """Masks whose pixel values are numbers of classes.
+
+    Args:
+        num_classes: C; None where nobody says, and every value but 255 is a class.
+        first: value of class 0.
+        ignored: values of pixels that count for nothing, beside 255.
+    """
+
+    num_classes: int | None
+    first: int = 0
+    ignored: tuple[int, ...] = ()
+
+    def decode(self, picture: Image.Image) -> Mask:
+        """Classes of a mask (H, W) uint8, 255 where ignored.
+
+        Raises:
+            ValueError: names the values that are no class.
+        """
+        values = np.asarray(picture)
+        if values.ndim != 2:
+            raise ValueError(f"the mask is a {picture.mode} picture, no index PNG: set a palette")
+        values = values.astype(np.int64)
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError(f"value {values.max()} is no class")
+        classes = self._table()[values]
+        wrong = np.unique(values[classes == NO_CLASS]).tolist()
+        if wrong:
+            raise ValueError(f"value {', '.join(map(str, wrong[:5]))} is no class")
+        decoded: Mask = classes.astype(np.uint8)
+        return decoded
+
+    def _table(self) -> NDArray[np.int16]:
+        """Class of each of the 256 values."""
+        count = MOST_CLASSES - self.first if self.num_classes is None else self.num_classes
+        table = np.full(256, NO_CLASS, dtype=np.int16)
+        table[self.first : self.first + count] = np.arange(count)
+        table[[IGNORED, *self.ignored]] = IGNORED
+        return table
+
+
+@dataclass(frozen=True)
+class ColourCoding:
+    """Masks that are colour pictures.
+
+    Args:
+        colours: of each class or ignored part, red << 16 | green << 8 | blue, ascending.
+        classes: class of each colour, 255 for ignored.
+    """
+
+    colours: tuple[int, ...]
+    classes: tuple[int, ...]
+
+    def decode(self, picture: Image.Image) -> Mask:
+        """Classes of a mask (H, W) uint8, 255 where ignored.
+
+        Raises:
+            ValueError: names the colours that are no class.
+        """
+        red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.int64), 2, 0)
+        packed = red << 16 | green << 8 | blue
+        known = np.array(self.colours)
+        place = np.searchsorted(known, packed).clip(max=len(known) - 1)
+        wrong = np.unique(packed[known[place] != packed]).tolist()
+        if wrong:
+            names = [f"({c >> 16}, {c >> 8 & 255}, {c & 255})" for c in wrong[:5]]
+            raise ValueError(f"colour {', '.join(names)} is not in the palette")
+        classes: Mask = np.array(self.classes, dtype=np.uint8)[place]
+        return classes
+
+
+def read_palette(path: str | Path) -> tuple[ColourCoding, tuple[str, ...]]:
+    """Reads a palette: lines `red green blue name`, columns apart by blanks, tabs or commas.
+
+    A class may have several colours. Empty lines and lines that start with # are passed over.
+
+    Returns: the coding, and the name of each class in the order of the file.
+    Raises:
+        ValueError: when the file is no palette, or two names share a colour; it names the lines.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    names: list[str] = []
+    found: dict[int, tuple[str, int]] = {}
+    problems = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            colour, name = _parse(line)
+        except ValueError:
+            problems.append(f"line {number} must be `red green blue name`, got {line.strip()!r}")
+            continue
+        if colour in found:
+            other, where = found[colour]
+            problems.append(f"lines {where} ({other}) and {number} ({name}) have the same colour")
+            continue
+        found[colour] = (name, number)
+        if name not in names and name.lower() not in IGNORED_NAMES:
+            names.append(name)
+    if not names and not problems:
+        problems.append("it has no class")
+    if problems:
+        raise ValueError(f"palette {path} cannot be used: {'; '.join(problems)}")
+    classes = {c: IGNORED if n not in names else names.index(n) for c, (n, _) in found.items()}
+    return ColourCoding(tuple(sorted(found)), tuple(classes[c] for c in sorted(found))), tuple(
+        names
+    )
+
+
+def _parse(line: str) -> tuple[int, str]:
+    """Packed colour and name of a line."""
+    red, green, blue, name = line.replace(",", " ").split(None, 3)
+    levels = [int(red), int(green), int(blue)]
+    if not all(0 <= level <= 255 for level in levels):
+        raise ValueError
+    return levels[0] << 16 | levels[1] << 8 | levels[2], name.strip()
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """Names of classes, one a line; empty lines at the end do not count.
+
+    Raises:
+        ValueError: when a line is empty, a name comes twice, or there are none or too many.
+    """
+    names = [line.strip() for line in Path(path).read_text(encoding="utf-8").rstrip().splitlines()]
+    check_names(path, names)
+    return tuple(names)
+
+
+def check_names(path: str | Path, names: Sequence[str]) -> None:
+    """Refuses names that cannot tell classes apart."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if "" in names or twice or not 1 <= len(names) <= MOST_CLASSES:
+        got = f"{twice} twice" if twice else f"{len(names)} lines, {names.count('')} of them empty"
+        raise ValueError(
+            f"{path} must name 1 to {MOST_CLASSES} classes, each once, one a line, got {got}"
+        )

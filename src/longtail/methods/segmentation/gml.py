@@ -1,0 +1,210 @@
+"""GML of pixels: logit-adjusted classifier of all, mutual information of sampled ones."""
+
+import copy
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from longtail.losses import GML as GMLLoss
+from longtail.losses import LogitAdjusted
+from longtail.memory import ClassQueue, gather_keys
+from longtail.methods.segmentation.base import PixelMethod
+from longtail.methods.segmentation.pixels import (
+    SampledPixels,
+    pixel_loss,
+    sample_pixels,
+    shrink,
+)
+from longtail.models import (
+    DenseBackbone,
+    DenseCosineHead,
+    Projection,
+    Segmenter,
+    update_ema,
+    upsample,
+)
+from longtail.prior import ClassPrior
+
+
+class PixelGML(PixelMethod):
+    """GML of pixels: class-wise queue of sampled pixel features, learned temperature.
+
+    Suh and Seo, ICML 2023, arXiv 2305.01160, whose authors report segmentation but published no
+    code for it: what follows is ours. The logit-adjusted loss of the cosine classifier is that of
+    every pixel, with the prior of pixels. The mutual information is that of sampled pixels, a
+    fixed number a class and image, so that its cost does not grow with the resolution and a rare
+    class has a voice in every image it is in. These pixels have another mix than all pixels,
+    nearly that of the images that have each class: so that is the prior of queue and scores, else
+    the bound would be that of a mix that nobody draws from.
+
+    Keys come from the teacher or the momentum copy, which sees a share of the batch alone: the
+    queue remembers the rest. The copy normalises by the student's running statistics, since those
+    of so few images would tell the images apart and not the classes. A key of the query's own
+    image is left out where the temperature is trained, as in the paper.
+
+    Args:
+        prior: pixels of each class in the training set.
+        backbone: the student.
+        image_prior: training images that have each class.
+        teacher: a trained segmenter with a cosine head; it is frozen, and no part of the state. It
+            sees the whole batch, and its logits are distilled at the sampled pixels.
+        queue_size: keys in the queue, K.
+        queue_base: least number of keys of a class.
+        queries: sampled pixels of a class and image that are scored.
+        keys: sampled pixels of a class and image that enter the queue.
+        key_share: share of the batch that the momentum copy sees.
+        width: of the embeddings, E.
+        hidden: width inside the projections; that of their input when not given.
+        temperature: of the class scores, at the start.
+        momentum: share of the old weights kept by the momentum copy.
+        alpha: weight of the distillation; without effect where there is no teacher.
+        beta: weight of the contrastive part.
+        gamma: weight of the classifier's part.
+
+    Raises:
+        ValueError: when the teacher has no cosine head, or a number is out of its range.
+    """
+
+    name = "gml"
+    wants_teacher = True
+    expresses: Literal["source", "uniform"] = "uniform"
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        backbone: DenseBackbone,
+        *,
+        image_prior: ClassPrior,
+        teacher: Segmenter | None = None,
+        queue_size: int = 2048,
+        queue_base: int = 16,
+        queries: int = 4,
+        keys: int = 8,
+        key_share: float = 0.125,
+        width: int = 32,
+        hidden: int | None = None,
+        temperature: float = 0.1,
+        momentum: float = 0.99,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check(teacher, queries, keys, key_share)
+        features, num_classes = backbone.num_features, prior.num_classes
+        head = DenseCosineHead(features, num_classes)
+        self.model = Segmenter(backbone, head)
+        self.head = head
+        self.project_query = Projection(features, hidden or features, width)
+        # A tuple hides the frozen teacher from state_dict, the optimiser and the gradient reducer.
+        self._teacher = () if teacher is None else (teacher.requires_grad_(False).eval(),)
+        if teacher is None:
+            self.key_encoder = copy.deepcopy(backbone).requires_grad_(False)
+            self.project_key = copy.deepcopy(self.project_query).requires_grad_(False)
+        else:
+            features = teacher.backbone.num_features
+            self.project_key = Projection(features, hidden or features, width)
+        self.queue = ClassQueue(image_prior, size=queue_size, width=features, base=queue_base)
+        self.classifier_loss = LogitAdjusted(prior)
+        self.contrast = GMLLoss(
+            image_prior,
+            temperature=temperature,
+            alpha=alpha if self._teacher else 0.0,
+            beta=beta,
+            gamma=0.0,  # the classifier's part is that of all pixels
+            logit_scale=head.scale,
+        )
+        self.queries, self.keys, self.key_share = queries, keys, key_share
+        self.momentum, self.gamma = momentum, gamma
+
+    def forward(self, views: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """Loss of a batch, after its keys have entered the queue; see `PixelMethod`."""
+        (images,) = views
+        features = self.model.backbone(images)
+        cosine = self.head.cosine(features)
+        logits = upsample(self.head.scale * cosine, images.shape[-2:])
+        loss = self.gamma * pixel_loss(self.classifier_loss, logits, target)
+        teacher_cosine = self.enqueue(images, target, index)
+        small = shrink(target, features.shape[-2:])
+        chosen = sample_pixels(small, len(self.head.weight), self.queries)
+        if len(chosen) > 1:  # a batch norm needs two
+            loss = loss + self.mutual_information(chosen, features, cosine, teacher_cosine, index)
+        return {"loss": loss, "temperature": self.contrast.log_temperature.detach().exp()}
+
+    @torch.no_grad()
+    def enqueue(self, images: Tensor, target: Tensor, index: Tensor) -> Tensor | None:
+        """Puts keys of the batch into the queue; returns the teacher's cosines, if there is one."""
+        cosine = None
+        if self._teacher:
+            (teacher,) = self._teacher
+            features = teacher.backbone(images)
+            assert isinstance(teacher.head, DenseCosineHead)
+            cosine = teacher.head.cosine(features)
+        else:
+            count = max(1, round(self.key_share * len(images)))
+            features = self.key_encoder(images[:count])
+        small = shrink(target[: len(features)], features.shape[-2:])
+        chosen = sample_pixels(small, len(self.head.weight), self.keys)
+        self.queue.enqueue(*gather_keys(chosen.of(features), chosen.labels, index[chosen.images]))
+        return cosine
+
+    def mutual_information(
+        self,
+        chosen: SampledPixels,
+        features: Tensor,
+        cosine: Tensor,
+        teacher_cosine: Tensor | None,
+        index: Tensor,
+    ) -> Tensor:
+        """Class scores of the sampled pixels against the queue, and their distillation."""
+        stored = self.queue.keys()
+        filled = (stored.labels >= 0).nonzero().squeeze(1)  # empty ones would enter the batch norm
+        if len(filled) < 2:
+            return cosine.new_zeros(())
+        loss: Tensor = self.contrast(
+            query=self.project_query(chosen.of(features)),
+            key=self.project_key(stored.features[filled]),
+            key_labels=stored.labels[filled],
+            logits=chosen.of(cosine),
+            target=chosen.labels,
+            query_index=index[chosen.images],
+            key_index=stored.index[filled],
+            teacher_logits=None
+            if teacher_cosine is None
+            else chosen.of(upsample(teacher_cosine, cosine.shape[-2:])),
+        )
+        return loss
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all but the momentum copy, which stays in evaluation mode."""
+        super().train(mode)
+        if not self._teacher:
+            self.key_encoder.eval()
+        return self
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Moves the momentum copy, where there is no teacher."""
+        if not self._teacher:
+            update_ema(self.key_encoder, self.model.backbone, self.momentum)
+            update_ema(self.project_key, self.project_query, self.momentum)
+            statistics = zip(self.key_encoder.buffers(), self.model.backbone.buffers(), strict=True)
+            for ours, theirs in statistics:
+                ours.copy_(theirs)
+
+    def no_weight_decay(self) -> list[nn.Parameter]:
+        """The temperature is learned without weight decay."""
+        return [self.contrast.log_temperature]
+
+
+def _check(teacher: Segmenter | None, queries: int, keys: int, key_share: float) -> None:
+    for name, value in {"queries": queries, "keys": keys}.items():
+        if value < 1:
+            raise ValueError(f"{name} of gml must be >= 1, got {value}")
+    if not 0 < key_share <= 1:
+        raise ValueError(f"key_share of gml must lie in (0, 1], got {key_share}")
+    if teacher is not None and not isinstance(teacher.head, DenseCosineHead):
+        raise ValueError(
+            f"teacher of gml must have a cosine head (method.head cosine), got {type(teacher.head)}"
+        )

@@ -1,0 +1,241 @@
+"""The page of segmentation runs: IoU against pixel share, truth and prediction side by side."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from torch import Tensor
+
+from longtail.data.segmentation import class_colours
+from longtail.files import write_text
+from longtail.metrics import class_iou, pixel_groups
+from longtail.prior import ClassPrior
+from longtail.report import svg
+from longtail.report.content import _about, _command, _side_by_side, _swatch
+from longtail.report.curve_pictures import history_pictures
+from longtail.report.run import RunData, load_run
+from longtail.report.svg import Scale
+from longtail.report.tables import PIXEL_COLUMNS, Column
+from longtail.training.segmentation import PixelRun
+
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640.0, 44.0, 620.0, 34.0, 290.0
+NAMED_MARKS = 24  # up to so many classes are named in the picture
+IOU = Column("iou", "IoU")
+
+
+@dataclass(frozen=True)
+class PixelRunData:
+    """A segmentation run, as the page shows it.
+
+    Args:
+        run: settings, history, environment and saved figures.
+        class_names: name of each class.
+        prior: pixels of each class in the training set.
+        confusion: (C, C), true against predicted.
+        split: that was judged.
+        samples: of each sample its image, truth and prediction, as the bytes of PNG files.
+    """
+
+    run: RunData
+    class_names: tuple[str, ...]
+    prior: ClassPrior
+    confusion: Tensor
+    split: str
+    samples: tuple[dict[str, bytes], ...]
+
+
+def load_pixel_run(folder: Path) -> PixelRunData:
+    """Reads the folder of a finished segmentation run.
+
+    Raises:
+        ValueError: when it is none, or has not ended.
+    """
+    run = PixelRun(folder)
+    if not PixelRun.holds(run):
+        raise ValueError(f"{folder} is no run of segmentation; a page shows runs of one task")
+    confusion = run.confusion()
+    card = run.model_card()
+    images = sorted((folder / "samples").glob("*-image.png"))
+    return PixelRunData(
+        run=load_run(folder),
+        class_names=tuple(card["class_names"]),
+        prior=run.prior,
+        confusion=confusion,
+        split=json.loads((folder / "confusion.json").read_text(encoding="utf-8"))["split"],
+        samples=tuple(
+            {
+                part: image.with_name(image.name.replace("image", part)).read_bytes()
+                for part in ("image", "truth", "prediction")
+            }
+            for image in images
+        ),
+    )
+
+
+def write_pixel_report(runs: Sequence[PixelRunData], path: str | Path) -> Path:
+    """Writes one page that shows segmentation runs side by side: no script and no other file.
+
+    Args:
+        runs: 1 to 6 of the same classes.
+        path: of the HTML file; it is written whole or not at all.
+
+    Returns: the path.
+    Raises:
+        ValueError: when there is no run, there are too many, or their classes differ.
+    """
+    if not 1 <= len(runs) <= len(svg.MARKERS):
+        raise ValueError(f"runs of a report must be 1 to {len(svg.MARKERS)}, got {len(runs)}")
+    if len({run.class_names for run in runs}) > 1:
+        names = [f"{run.run.name} ({len(run.class_names)})" for run in runs]
+        raise ValueError(f"runs of one report must have the same classes, got {', '.join(names)}")
+    folder = Path(__file__).parent
+    pages = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = Markup((folder / "page.css").read_text(encoding="utf-8"))
+    page = pages.get_template("segmentation.html").render(style=style, **_content(runs))
+    write_text(path, page + "\n")
+    return Path(path)
+
+
+def _content(runs: Sequence[PixelRunData]) -> dict[str, Any]:
+    """The values of the template."""
+    first = runs[0]
+    environments = [
+        {key: value for key, value in run.run.environment.items() if key != "command"}
+        for run in runs
+    ]
+    groups = {
+        name: ", ".join(first.class_names[c] for c in members.tolist())
+        for name, members in pixel_groups(first.prior).items()
+    }
+    return {
+        "title": " · ".join(run.run.name for run in runs),
+        "lede": f"{len(first.class_names)} classes, {first.prior.counts.sum():,} training pixels; "
+        f"{first.class_names[int(first.prior.counts.argmax())]} has {first.prior.imbalance:,.0f} "
+        f"times as many as {first.class_names[int(first.prior.counts.argmin())]}. "
+        f"Figures of the {first.split} part, from one confusion matrix of all its pixels.",
+        "runs": [
+            {"name": run.run.name, "about": _about(run.run), "swatch": _swatch(series)}
+            for series, run in enumerate(runs)
+        ],
+        "columns": PIXEL_COLUMNS,
+        "figures": _figures(runs),
+        "groups": groups,
+        "iou": iou_picture(runs),
+        "classes": _classes(runs),
+        "samples": _samples(runs),
+        "colours": _colours(first.class_names),
+        "history": history_pictures([run.run for run in runs]),
+        "settings": _side_by_side([run.run.config for run in runs]),
+        "environment": _side_by_side(environments),
+        "commands": [_command(run.run.environment.get("command")) for run in runs],
+    }
+
+
+def _figures(runs: Sequence[PixelRunData]) -> list[list[dict[str, Any]]]:
+    """A row a run, a cell a figure."""
+    columns = []
+    for column in PIXEL_COLUMNS:
+        values = [run.run.metrics.get(column.key) for run in runs]
+        bests = column.best(values)
+        columns.append(
+            [
+                {
+                    "text": column.text(value),
+                    "best": best,
+                    "difference": column.difference(value, values[0]) if place else "",
+                }
+                for place, (value, best) in enumerate(zip(values, bests, strict=True))
+            ]
+        )
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def iou_picture(runs: Sequence[PixelRunData]) -> Markup:
+    """IoU of each class against its share of the training pixels, from frequent to rare."""
+    prior, names = runs[0].prior, runs[0].class_names
+    share = 100 * prior.probabilities
+    x = Scale(float(share.max()) * 1.4, float(share.min()) / 1.4, LEFT, RIGHT, log=True)
+    y = Scale(0, 1, BOTTOM, TOP)
+    titles = "share of the training pixels in percent (log scale)", "IoU (%)"
+    parts: list[str] = [svg.axes(x, y, titles=titles, percent_y=True)]
+    values = [class_iou(run.confusion) for run in runs]
+    for c, name in enumerate(names):
+        known = [float(iou[c]) for iou in values if not torch.isnan(iou[c])]
+        at = x(float(share[c]))
+        if len(known) > 1:
+            parts.append(svg.path(svg.line([(at, y(min(known))), (at, y(max(known)))]), "reach"))
+        for series, (run, iou) in enumerate(zip(runs, values, strict=True)):
+            if not torch.isnan(iou[c]):
+                title = f"{name}: {share[c]:.2g} % of the pixels, {run.run.name} {100 * iou[c]:.1f}"
+                mark = svg.marker(series, at, y(float(iou[c])))
+                parts.append(svg.path(mark, f"mark r{series}", title))
+        if known and len(names) <= NAMED_MARKS:
+            above = y(max(known)) - 8
+            parts.append(svg.text(at, above, svg.shorten(name, 12), "middle", "t muted"))
+    label = "IoU of each class against its share of the training pixels"
+    return svg.picture(WIDTH, BOTTOM + 44, *parts, label=label)
+
+
+def _classes(runs: Sequence[PixelRunData]) -> list[dict[str, Any]]:
+    """A row a class, most frequent first."""
+    prior = runs[0].prior
+    group_of = {c: name for name, group in pixel_groups(prior).items() for c in group.tolist()}
+    values = [class_iou(run.confusion) for run in runs]
+    rows = []
+    for c in prior.counts.argsort(descending=True, stable=True).tolist():
+        ious = [float(iou[c]) for iou in values]
+        rows.append(
+            {
+                "name": runs[0].class_names[c],
+                "group": group_of[c],
+                "share": f"{100 * prior.probabilities[c]:.2f}",
+                "cells": [
+                    {
+                        "text": IOU.text(iou),
+                        "best": best,
+                        "share": f"{iou:.2f}" if iou == iou else 0,
+                    }
+                    for iou, best in zip(ious, IOU.best(ious), strict=True)
+                ],
+            }
+        )
+    return rows
+
+
+def _samples(runs: Sequence[PixelRunData]) -> list[dict[str, Any]]:
+    """Image and truth once, then what each run that has the same sample predicts."""
+    return [
+        {
+            "image": _source(sample["image"]),
+            "truth": _source(sample["truth"]),
+            "predictions": [
+                (run.run.name, _source(run.samples[number]["prediction"]))
+                for run in runs
+                if number < len(run.samples) and run.samples[number]["truth"] == sample["truth"]
+            ],
+        }
+        for number, sample in enumerate(runs[0].samples)
+    ]
+
+
+def _source(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def _colours(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [
+        (f"#{r:02x}{g:02x}{b:02x}", name)
+        for (r, g, b), name in zip(class_colours(len(names)).tolist(), names, strict=True)
+    ]

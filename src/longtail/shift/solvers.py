@@ -1,0 +1,155 @@
+"""The two families of estimators behind `estimate_prior`: likelihood and moments."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longtail.shift.bootstrap import calibration_moves, em_moves
+from longtail.shift.calibration import Calibration, swap
+from longtail.shift.em import em_prior
+from longtail.shift.likelihood import LabelLikelihood, solve_gram
+from longtail.shift.moments import (
+    Confusion,
+    bbse_prior,
+    collect,
+    invertible,
+    rlls_prior,
+    rlls_radius,
+)
+
+# The interval of EM is drawn about an estimate that is pulled this much less: it is to show what
+# the data say, and a pull that helps the estimate would make it miss.
+LOOSE = 0.1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every method starts from.
+
+    Attributes:
+        logits: (samples, num_classes), of the target.
+        posteriors: (samples, num_classes), of the target, calibrated, under `reference`.
+        source_logits: (source samples, num_classes); None without a source.
+        source_labels: (source samples,); None without a source.
+        expressed: (num_classes,), float64.
+        reference: (num_classes,), float64, the prior to fall back on.
+        strength: samples that `reference` counts for.
+        calibration: applied to the logits.
+        source_places: int64, rows of `source_logits` that are the source; None for all.
+        ridge: penalty with which `calibration` was fitted to this source; None when it was not.
+    """
+
+    logits: Tensor
+    posteriors: Tensor
+    source_logits: Tensor | None
+    source_labels: Tensor | None
+    expressed: Tensor
+    reference: Tensor
+    strength: float
+    calibration: Calibration
+    source_places: Tensor | None = None
+    ridge: float | None = None
+
+    def confusion(self) -> Confusion | None:
+        """The source's mean posterior of each class, None without a source."""
+        if self.source_logits is None or self.source_labels is None:
+            return None
+        features = self.calibration.posteriors(
+            self.source_logits, self.expressed, self.reference, self.source_places
+        ).to(self.posteriors)
+        return Confusion.of(features, self.source_labels, features)
+
+
+class Likelihood:
+    """EM.
+
+    Attributes:
+        prior: (num_classes,), float64, the estimate.
+        centre: (num_classes,), float64, what the interval is about.
+        regularised: False.
+    """
+
+    regularised = False
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        loose = LOOSE * problem.strength
+        self.prior = em_prior(problem.posteriors, problem.reference, problem.strength)
+        self.centre = em_prior(problem.posteriors, problem.reference, loose)
+
+    def moves(self, on_source: Tensor | None, on_target: Tensor) -> Tensor:
+        """How `centre` moves under each resample; overwrites the problem's posteriors."""
+        problem, calibration = self.problem, None
+        if on_source is not None and problem.ridge is not None:
+            calibration = self._calibration_moves(on_source)
+        return em_moves(
+            problem.posteriors,
+            problem.reference,
+            self.centre,
+            LOOSE * problem.strength,
+            on_target,
+            problem.logits,
+            problem.calibration.scale,
+            calibration,
+        )
+
+    def _calibration_moves(self, on_source: Tensor) -> Tensor:
+        problem, fitted = self.problem, self.problem.calibration
+        logits, labels, ridge = problem.source_logits, problem.source_labels, problem.ridge
+        assert logits is not None
+        assert labels is not None
+        assert problem.source_places is None
+        assert ridge is not None
+        mix = torch.bincount(labels, minlength=len(self.prior)).double().cpu() / len(labels)
+        log_swap = swap(problem.expressed, mix)
+        near = LabelLikelihood(logits, labels, log_swap, fitted.scale, fitted.bias, ridge)
+        moves = calibration_moves(near, on_source.to(near.posteriors))
+        return moves.to(problem.posteriors)
+
+
+class Moments:
+    """BBSE, hard and soft, and RLLS.
+
+    Attributes:
+        prior: (num_classes,), float64, the estimate.
+        centre: (num_classes,), float64, the same before it is drawn towards the reference.
+        regularised: whether RLLS stood in for BBSE.
+    """
+
+    def __init__(self, problem: Problem, method: str, confusion: Confusion) -> None:
+        posteriors = problem.posteriors
+        self.features, self.confusion = posteriors, confusion
+        if method == "bbse":
+            predicted = confusion.features.argmax(dim=1)
+            self.confusion = Confusion.of(predicted, confusion.labels, confusion.features)
+            self.features = posteriors.argmax(dim=1)
+        self.reference = problem.reference.to(posteriors)
+        self.samples, num_classes = posteriors.shape
+        every = posteriors.new_full((self.samples, 1), 1 / self.samples)
+        mean = collect(self.features, every, num_classes)[:, 0]
+        matrix = self.confusion.matrix
+        self.inverted = method != "rlls" and invertible(matrix)
+        self.regularised = method != "rlls" and not self.inverted
+        self.ridge = 0.0
+        if self.inverted:
+            found = bbse_prior(matrix, mean)
+        else:
+            radius = rlls_radius(num_classes, len(confusion.labels))
+            found, self.ridge = rlls_prior(matrix, mean, self.reference, radius)
+        self.centre = found.double().cpu()
+        pulled = self.samples * self.centre + problem.strength * problem.reference
+        self.prior = pulled / pulled.sum()
+
+    def moves(self, on_source: Tensor | None, on_target: Tensor) -> Tensor:
+        """How `centre` moves under each resample."""
+        assert on_source is not None
+        matrix, p = self.confusion.matrix, self.reference
+        noise = collect(self.features, on_target, len(p)) / self.samples
+        noise = noise - self.confusion.noise(on_source, self.centre.to(noise))
+        if self.inverted:
+            solved: Tensor = torch.linalg.solve(matrix, noise)
+            return solved
+        scaled = matrix * p
+        ridge = torch.full_like(p, self.ridge)
+        return p[:, None] * solve_gram(scaled, ridge, scaled.T @ noise)

@@ -1,0 +1,120 @@
+"""The class mix of a stream of predictions, with forgetting, in bounded memory."""
+
+import torch
+from torch import Tensor
+
+from longtail.shift.calibration import Calibration
+from longtail.shift.estimate import STRENGTH_PER_CLASS
+from longtail.shift.posterior import Logits, as_logits
+from longtail.shift.priors import Prior, probabilities
+
+# EM steps on each new batch; the past is not revisited.
+STEPS = 5
+
+
+class PriorTracker:
+    """Follows the class mix that a deployed model meets, from its logits alone.
+
+    Online EM on sufficient statistics (Cappe and Moulines, On-line expectation-maximization
+    algorithm for latent data models, JRSS B 71, 2009, arXiv 0712.4273, section 2.2): the statistics
+    are the expected class counts; those of the past fade by half every `half_life` samples, those
+    of a new batch are computed by a few EM steps under the mix they lead to, and the mix is the
+    counts plus `strength` samples of the source prior. Memory: the counts and one batch.
+    Departs from the paper in: several steps on each batch, which follow a sudden change faster.
+
+    The counts of the past were computed under the mixes of their time, so the mix follows a change
+    with a lag: about one half-life for classes that the model tells apart, several for classes
+    that it confuses. Samples within a batch count as equally old.
+
+    Args:
+        expressed: the prior that the logits express.
+        half_life: samples after which an observation counts half, above 0.
+        source_prior: what few samples are drawn towards; `expressed` when not given.
+        calibration: applied to the logits, see `fit_calibration`; none when not given.
+        strength: samples that the source prior counts for, 0 or more; 0.2 a class when not given.
+
+    Attributes:
+        prior: (num_classes,), float64, the mix now.
+        effective_samples: size of an unweighted sample that would be as noisy (Kish).
+
+    Raises: ValueError: when a prior is not one, or a number is out of range.
+
+    Example:
+        >>> tracker = PriorTracker(expressed=[0.5, 0.5], half_life=100)
+        >>> for _ in range(50):
+        ...     tracker.update(torch.tensor([[9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [0.0, 9.0]]))
+        >>> [round(p, 2) for p in tracker.prior.tolist()]
+        [0.75, 0.25]
+    """
+
+    def __init__(
+        self,
+        expressed: Prior,
+        *,
+        half_life: float = 10_000.0,
+        source_prior: Prior | None = None,
+        calibration: Calibration | None = None,
+        strength: float | None = None,
+    ) -> None:
+        if not half_life > 0:
+            raise ValueError(f"half_life of PriorTracker must be above 0, got {half_life}")
+        if strength is not None and not strength >= 0:
+            raise ValueError(f"strength of PriorTracker must be >= 0, got {strength}")
+        self.expressed = probabilities(expressed, "expressed of PriorTracker")
+        classes = len(self.expressed)
+        self.source_prior = self.expressed
+        if source_prior is not None:
+            name = "source_prior of PriorTracker"
+            self.source_prior = probabilities(source_prior, name, classes)
+        self.half_life = half_life
+        self.strength = STRENGTH_PER_CLASS * classes if strength is None else strength
+        self.calibration = calibration or Calibration.none(classes)
+        self.prior = self.source_prior.clone()
+        self._counts = torch.zeros(classes, dtype=torch.float64)
+        self._squares = torch.zeros((), dtype=torch.float64)
+
+    @property
+    def effective_samples(self) -> float:
+        """Squared sum of the samples' weights over the sum of their squares; 0 before any."""
+        if not self._squares:
+            return 0.0
+        return float(self._counts.sum() ** 2 / self._squares)
+
+    def update(self, logits: Logits) -> None:
+        """Takes in a batch (samples, num_classes); one that is refused changes nothing.
+
+        Raises: ValueError: when the batch is empty, not finite, or of the wrong shape.
+        """
+        batch = as_logits(logits, "logits of PriorTracker", len(self.prior))
+        samples = len(batch)
+        posteriors = self.calibration.posteriors(batch, self.expressed, self.source_prior)
+        fade = 0.5 ** (samples / self.half_life)
+        past = fade * self._counts
+        weight = past.sum() + samples
+        possible = self.source_prior > 0
+        for _ in range(STEPS):
+            ratio = torch.where(possible, self.prior / self.source_prior, 1.0).to(posteriors)
+            fresh = ratio * ((posteriors @ ratio).reciprocal() @ posteriors)
+            self._counts = past + fresh.double().cpu()
+            pulled = self._counts + self.strength * self.source_prior
+            self.prior = pulled / (weight + self.strength)
+        self._squares = fade**2 * self._squares + samples
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the next update depends on, apart from the arguments; tensors only."""
+        return {"counts": self._counts, "squares": self._squares, "prior": self.prior}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes a `state_dict` of a tracker with the same number of classes.
+
+        Raises: ValueError: when an entry is missing or has another shape.
+        """
+        for name, now in self.state_dict().items():
+            if name not in state or state[name].shape != now.shape:
+                got = tuple(state[name].shape) if name in state else "nothing"
+                raise ValueError(
+                    f"state of PriorTracker must have {name} of shape {tuple(now.shape)}, got {got}"
+                )
+        self._counts, self._squares, self.prior = (
+            state[name].to("cpu", torch.float64).clone() for name in ("counts", "squares", "prior")
+        )

@@ -1,0 +1,118 @@
+"""Logits of whole images, in windows and mirrored where asked for, and what is counted of them."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from longtail.data import Loader
+from longtail.metrics import pixel_confusion
+from longtail.models import Segmenter
+from longtail.prior import ClassPrior
+from longtail.shift import adjust, resolve_prior
+
+Window = tuple[int, int]
+OVERLAP = 1 / 3  # of neighbouring windows, at the least
+
+
+@torch.no_grad()
+def dense_logits(
+    model: Segmenter, images: Tensor, *, window: Sequence[int] | None = None, flip: bool = False
+) -> Tensor:
+    """Logits of whole images.
+
+    Args:
+        model: in evaluation mode.
+        images: (B, 3, H, W) uint8.
+        window: height and width of windows that overlap by a third; where they do, their logits
+            are averaged. None takes the image as a whole.
+        flip: average with the logits of the mirrored image.
+
+    Returns: (B, C, H, W) float32.
+    """
+    logits = _in_windows(model, images, window)
+    if flip:
+        logits = (logits + _in_windows(model, images.flip(3), window).flip(3)) / 2
+    return logits
+
+
+def _in_windows(model: Segmenter, images: Tensor, window: Sequence[int] | None) -> Tensor:
+    if window is None:
+        whole: Tensor = model(images)
+        return whole
+    size = [min(side, limit) for side, limit in zip(window, images.shape[2:], strict=True)]
+    starts = [_starts(limit, side) for side, limit in zip(size, images.shape[2:], strict=True)]
+    total: Tensor | None = None
+    counts = torch.zeros(images.shape[2:], device=images.device)
+    for top, left in product(*starts):
+        place = (..., slice(top, top + size[0]), slice(left, left + size[1]))
+        logits = model(images[place])
+        if total is None:
+            total = logits.new_zeros(*logits.shape[:2], *images.shape[2:])
+        total[place] += logits
+        counts[place] += 1
+    assert total is not None
+    return total / counts
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """First pixels of the fewest windows that cover a length and overlap enough, evenly spread."""
+    step = side * (1 - OVERLAP)
+    more = -int(-(length - side) // step)
+    return [round(n * (length - side) / max(more, 1)) for n in range(more + 1)]
+
+
+def target_of(
+    power: float | None, target_prior: str | None, prior: ClassPrior, names: Sequence[str]
+) -> Tensor | None:
+    """The prior to predict for, (C,), or None for the one that the model expresses.
+
+    Args:
+        power: the pixel prior to this power; used where there is no `target_prior`.
+        target_prior: `uniform`, `source` or a file of probabilities.
+        prior: pixels of each class in the training set.
+        names: of the classes, which a file may use.
+    """
+    if target_prior is not None:
+        return resolve_prior(target_prior, prior, len(names), names)
+    return None if power is None else (power * prior.log_prior).softmax(0)
+
+
+def classes_of(logits: Tensor, expressed: Tensor, target: Tensor | None) -> Tensor:
+    """Most probable class (B, H, W) of each pixel of logits (B, C, H, W), under a target prior."""
+    if target is not None:
+        logits = adjust(logits.movedim(1, -1), expressed, target).movedim(-1, 1)
+    return logits.argmax(1)
+
+
+@torch.no_grad()
+def confusion_of(
+    model: Segmenter,
+    pairs: Loader,
+    expressed: Tensor,
+    targets: Sequence[Tensor | None],
+    *,
+    window: Sequence[int] | None = None,
+    flip: bool = False,
+) -> Tensor:
+    """Confusion matrices of a whole data set, one for each target prior, in one pass.
+
+    Args:
+        model: on the loader's device.
+        pairs: batches (B, 4, H, W).
+        expressed: (C,), the prior that the model's logits express.
+        targets: priors (C,) to predict for; None is the expressed one.
+        window: see `dense_logits`.
+        flip: see `dense_logits`.
+
+    Returns: (targets, C, C) int64, on the CPU.
+    """
+    model.eval()
+    counts: list[Tensor | int] = [0] * len(targets)
+    for batch in pairs.epoch(0):
+        logits = dense_logits(model, batch.images[:, :3], window=window, flip=flip)
+        for place, target in enumerate(targets):
+            found = classes_of(logits, expressed, target)
+            counts[place] += pixel_confusion(found, batch.images[:, 3], len(expressed))
+    return torch.stack([torch.as_tensor(count) for count in counts]).cpu()

@@ -1,0 +1,66 @@
+"""A segmentation run's folder, as it is read again."""
+
+import json
+from typing import Any, NoReturn, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from longtail.models import Segmenter, create_dense_backbone, create_dense_head
+from longtail.prior import ClassPrior
+from longtail.training.run import Run
+
+
+class PixelRun(Run):
+    """A run folder of a segmentation.
+
+    Instead of predictions it holds `confusion.json`: logits of every pixel would take more than
+    the data, and another prior takes another pass of the model over the images.
+    """
+
+    def model(self) -> Segmenter:  # type: ignore[override]  # of pixels, not of images
+        """The trained model, in evaluation mode on the CPU.
+
+        Raises:
+            ValueError: when the training has not ended.
+        """
+        about = self.model_card()
+        backbone = create_dense_backbone(about["backbone"], decoder=about["decoder"])
+        head = create_dense_head(about["head"], backbone.num_features, len(about["class_names"]))
+        model = Segmenter(backbone, head)
+        model.load_state_dict(load_file(self.folder / "model.safetensors"))
+        return model.eval()
+
+    def predictions(self) -> NoReturn:
+        """There are none.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"{self.folder} is a run of segmentation and keeps no logits of every pixel: "
+            "longtail evaluate lets its model see the images again"
+        )
+
+    @staticmethod
+    def holds(run: Run) -> bool:
+        """Whether a run is one of segmentation."""
+        return run.config.get("task") == "segmentation"
+
+    @property
+    def prior(self) -> ClassPrior:
+        """Pixels of each class in the training set."""
+        return ClassPrior(self.model_card()["class_counts"])
+
+    def confusion(self) -> Tensor:
+        """(C, C), true against predicted class of the part that was judged at the end.
+
+        Raises:
+            ValueError: when the training has not ended.
+        """
+        path = self.folder / "confusion.json"
+        if not path.is_file():
+            raise ValueError(f"{self.folder} has no confusion.json: its training has not ended")
+        stored = cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
+        return torch.tensor(stored["matrix"])

@@ -1,0 +1,97 @@
+"""What every method must do, whether of the package or added later: found by its name."""
+
+import pytest
+import torch
+
+from longtail import ClassPrior
+from longtail.methods import Method, create_method, find_method, method_names
+from longtail.models import CosineHead, ImageClassifier, create_backbone
+
+PRIOR = ClassPrior([20, 8, 4])
+SETTINGS = {"gml": {"queue_size": 24}}
+CASES = [(name, False) for name in method_names()] + [
+    (name, True) for name, found in method_names().items() if getattr(found, "wants_teacher", False)
+]
+
+
+def make(name: str, taught: bool) -> Method:
+    torch.manual_seed(0)
+    teacher = None
+    if taught:
+        backbone = create_backbone("smallnet_wide")
+        teacher = ImageClassifier(backbone, CosineHead(backbone.num_features, PRIOR.num_classes))
+    backbone = create_backbone("smallnet")
+    return create_method(name, SETTINGS.get(name, {}), PRIOR, backbone, teacher).train()
+
+
+def three_steps(method: Method, first: int = 0, last: int = 3) -> list[float]:
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    losses = []
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(step)
+        shape = (method.num_views, 6, 3, 8, 8)
+        views = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        target = torch.tensor([0, 0, 0, 1, 1, 2])
+        method.set_progress(step / 3)
+        optimizer.zero_grad()
+        loss = method(views, target, torch.arange(6) + 6 * step)["loss"]
+        loss.backward()
+        optimizer.step()
+        method.after_step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize(("name", "taught"), CASES)
+def test_three_steps_move_every_weight_that_is_trained(name: str, taught: bool) -> None:
+    method = make(name, taught)
+    before = {n: p.detach().clone() for n, p in method.named_parameters() if p.requires_grad}
+    losses = three_steps(method)
+    assert all(torch.isfinite(torch.tensor(losses)))
+    still = [n for n, p in method.named_parameters() if n in before and torch.equal(p, before[n])]
+    assert still == []
+
+
+@pytest.mark.parametrize(("name", "taught"), CASES)
+def test_state_dict_is_the_whole_state(name: str, taught: bool) -> None:
+    whole = make(name, taught)
+    three_steps(whole, last=1)
+    other = make(name, taught)
+    three_steps(other, last=2)  # elsewhere in its life, so that all state must come from the other
+    other.load_state_dict(whole.state_dict())
+    assert three_steps(whole, 1) == three_steps(other, 1)
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(whole.eval().model(images), other.eval().model(images))
+
+
+@pytest.mark.parametrize(("name", "taught"), CASES)
+def test_bf16_autocast(name: str, taught: bool) -> None:
+    method = make(name, taught)
+    views = torch.randint(0, 256, (method.num_views, 4, 3, 8, 8), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method(views, torch.tensor([0, 1, 2, 0]), torch.arange(4))["loss"]
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_every_method_has_a_line_for_the_list() -> None:
+    for name, found in method_names().items():
+        assert (found.__doc__ or "").split("\n")[0], name
+
+
+def test_a_class_by_its_import_path() -> None:
+    assert find_method("longtail.methods.gml.GML") is find_method("gml")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gmll", "got 'gmll'; the nearest is 'gml'"),
+        ("nosuch.module.Loss", "'nosuch.module.Loss' cannot be imported"),
+        ("longtail.ClassPrior", "must be a Method or a ClassificationLoss"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_method(name)

@@ -1,0 +1,268 @@
+"""The commands, as a person calls them: on the digits, on a folder of pictures, on a table."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import longtail
+from longtail.api import start
+from longtail.cli import main
+from longtail.data import DataConfig, load
+from longtail.settings import from_keywords, to_config
+from longtail.training import Run
+
+SHORT = ["--epochs", "2", "--precision", "32-true"]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "gml"
+    assert main(["train", "digits-lt", "--method", "gml", "--out", str(out), *SHORT]) == 0
+    return out
+
+
+def pictures(
+    folder: Path, counts: dict[str, int], suffixes: tuple[str, ...] = ("jpg", "png")
+) -> Path:
+    """Small pictures whose colour is that of their class, in several formats and modes."""
+    modes = ("RGB", "L", "P", "RGBA")
+    generator = np.random.default_rng(0)
+    for level, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            noise = generator.integers(0, 40, (20, 24, 3)) + 70 * level
+            suffix = suffixes[i % len(suffixes)]
+            mode = modes[i % 4] if suffix == "png" else "RGB"
+            picture = Image.fromarray(noise.astype(np.uint8)).convert(mode)
+            picture.save(folder / name / f"{i}.{suffix}")
+    return folder
+
+
+def test_a_run_leaves_everything(digits: Path) -> None:
+    for name in ("environment.json", "split.csv", "report.html", "model.safetensors"):
+        assert (digits / name).stat().st_size > 0
+    run = Run(digits)
+    assert [record["epoch"] for record in run.history] == [0, 1]
+    assert {"loss", "lr", "seconds", "images_per_second", "temperature"} <= set(run.history[0])
+    assert run.config["backbone"] == "smallnet"
+    assert run.config["method"]["queue_size"] == 256  # from the recipe
+    assert json.loads((digits / "environment.json").read_text())["command"]
+    predictions = run.predictions()
+    assert predictions.logits.shape == (400, 10)
+    assert predictions.expressed == "uniform"
+    assert run.metrics["accuracy"] == pytest.approx(
+        (predictions.logits.argmax(1) == predictions.labels).float().mean().item()
+    )
+    # The teacher is a run of its own, of the larger network.
+    teacher = Run(digits / "teacher")
+    assert teacher.finished
+    assert teacher.config["backbone"] == "smallnet_wide"
+
+
+def test_the_saved_model_gives_the_predictions(digits: Path) -> None:
+    predictions = Run(digits).predictions()
+    test = load(DataConfig("digits-lt")).test
+    with torch.no_grad():
+        logits = Run(digits).model()(test.images)
+    torch.testing.assert_close(logits, predictions.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_its_settings_repeat_it_bit_for_bit(digits: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(digits / "config.yaml"), "--out", str(again)]) == 0
+    assert torch.equal(Run(again).predictions().logits, Run(digits).predictions().logits)
+    assert (again / "config.yaml").read_text() == (digits / "config.yaml").read_text()
+
+
+def test_a_trained_teacher_is_used_again(digits: Path, tmp_path: Path) -> None:
+    words = ["train", "digits-lt", "--method", "gml", *SHORT, "--out", str(tmp_path / "taught")]
+    assert main([*words, "--teacher", str(digits / "teacher")]) == 0
+    assert not (tmp_path / "taught" / "teacher").exists()
+    assert torch.equal(
+        Run(tmp_path / "taught").predictions().logits, Run(digits).predictions().logits
+    )
+
+
+def test_evaluate_under_three_mixes(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    file = tmp_path / "mix.txt"
+    file.write_text("\n".join(["0.55"] + ["0.05"] * 9))
+    for mix in ("uniform", "source", str(file)):
+        assert main(["evaluate", str(digits), "--target-prior", mix, "--json"]) == 0
+        found[mix] = json.loads(capsys.readouterr().out)
+    assert found["uniform"]["accuracy"] == Run(digits).metrics["accuracy"]  # GML expresses uniform
+    assert found["source"]["many"] >= found["uniform"]["many"]
+    assert found["source"]["nll"] != found["uniform"]["nll"]
+    assert found[str(file)]["nll"] != found["uniform"]["nll"]
+    assert main(["evaluate", str(digits)]) == 0
+    assert "macro-F1" in capsys.readouterr().out
+
+
+def test_predict_writes_a_row_for_each_file(digits: Path, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "new", {"a": 3, "b": 2})
+    out = tmp_path / "out.csv"
+    assert main(["predict", str(digits), str(folder), "--top", "3", "--out", str(out)]) == 0
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [Path(row["path"]).name for row in rows] == ["0.jpg", "1.png", "2.jpg", "0.jpg", "1.png"]
+    for row in rows:
+        p = [float(row[name]) for name in ("probability", "probability_2", "probability_3")]
+        assert p == sorted(p, reverse=True)
+        assert row["class"] in map(str, range(10))
+
+
+def test_predict_names_every_broken_file(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures(tmp_path / "new", {"a": 4})
+    for name in ("1.png", "2.jpg"):
+        (folder / "a" / name).write_bytes(b"no picture")
+    out = tmp_path / "out.csv"
+    assert main(["predict", str(digits), str(folder), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "1.png" in said
+    assert "2.jpg" in said
+    assert not out.exists()
+    assert main(["predict", str(digits), str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_report_of_two_runs(digits: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert main(["report", str(digits), str(digits / "teacher"), "--out", str(page)]) == 0
+    assert "teacher" in page.read_text()
+
+
+def test_a_folder_trains_without_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pictures(tmp_path / "birds", {"amsel": 30, "dohle": 12, "eule": 6})
+    words = ["train", str(folder), "--method", "ce", "--backbone", "smallnet", "--batch_size", "8"]
+    assert main([*words, "--out", str(tmp_path / "run"), *SHORT]) == 0
+    run = Run(tmp_path / "run")
+    assert run.predictions().class_names == ("amsel", "dohle", "eule")
+    assert "dohle" in (tmp_path / "run" / "report.html").read_text()
+    # The split that was made is recorded, and is itself a table to train on.
+    rows = list(csv.DictReader((tmp_path / "run" / "split.csv").read_text().splitlines()))
+    assert len(rows) == 48
+    words[1] = str(tmp_path / "run" / "split.csv")
+    assert main([*words, "--out", str(tmp_path / "again"), *SHORT]) == 0
+    assert Run(tmp_path / "again").predictions().paths == run.predictions().paths
+    capsys.readouterr()
+    for name in ("amsel/0.jpg", "dohle/1.png", "eule/2.jpg"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    assert main([*words[:1], str(folder), *words[2:], "--out", str(tmp_path / "broken")]) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("amsel/0.jpg", "dohle/1.png", "eule/2.jpg"))
+    assert not (tmp_path / "broken").exists()  # nothing half-written
+
+
+def test_large_images_come_from_files(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "birds", {"amsel": 8, "dohle": 4})
+    words = ["train", str(folder), "--method", "gml", "--teacher", "none", "--backbone", "smallnet"]
+    words += ["--data.image_size", "96", "--data.workers", "0", "--batch_size", "4"]
+    words += [
+        "--method.queue_size",
+        "16",
+        "--views",
+        "auto",
+        "--out",
+        str(tmp_path / "run"),
+        *SHORT,
+    ]
+    assert main(words) == 0
+    assert Run(tmp_path / "run").model_card()["margin"] == pytest.approx(256 / 224)
+
+
+def test_list_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    for name in ("ce", "logit_adjust", "gml", "resnet32", "auto", "digits-lt", "cifar100-lt"):
+        assert f"  {name} " in said, name
+    assert "immutable" not in said
+
+
+def test_python_does_the_same(tmp_path: Path) -> None:
+    data = {"source": "digits-lt", "imbalance": 10}
+    method = {"name": "logit_adjust", "loss": {"tau": 0.5}}
+    run = longtail.train(data, method, epochs=1, out=tmp_path / "run", precision="32-true")
+    assert run.config["method"] == {"name": "logit_adjust", "loss": {"tau": 0.5}, "head": "linear"}
+    assert longtail.evaluate(run)["accuracy"] == run.metrics["accuracy"]
+    assert run.predictions().prior.imbalance < 11
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train"], "needs DATA"),
+        (["train", "digit-lt"], "Did you mean digits-lt?"),
+        (["train", "digits-lt", "--method", "gmll"], "the nearest is 'gml'"),
+        (["train", "digits-lt", "--epochs", "0"], "epochs must be 1 or more, got 0"),
+        (["train", "digits-lt", "--epochs", "ten"], "Got value: ten"),
+        (["train", "digits-lt", "--epoch", "3"], "unrecognized arguments: --epoch"),
+        (
+            ["train", "digits-lt", "--views", "[auto,sim]", "--method", "ce"],
+            "views must be one name",
+        ),
+        (["train", "digits-lt", "--views", "sideways"], "got 'sideways'"),
+        (["train", "digits-lt", "--batch_size", "5000"], "must not exceed the 411 training images"),
+        (["train", "digits-lt", "--teacher", "train", "--method", "ce"], "no use for a teacher"),
+        (["train", "digits-lt", "--teacher", "no/run"], "no/run is no run folder"),
+        (["train", "digits-lt", "--backbone", "resnet33"], "resnet33"),
+        (["train", "digits-lt", "--resume"], "resume needs the run folder"),
+        (["train", "--config", "no.yaml"], "config no.yaml cannot be read"),
+        (["evaluate", "no/run"], "no/run is no run folder"),
+    ],
+)
+def test_wrong_commands(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.rglob("*")) == []  # nothing half-written
+
+
+def test_a_run_is_not_written_over(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "digits-lt", "--out", str(digits)]
+    assert main([*words, *SHORT]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert main([*words, "--method", "ce", "--resume", *SHORT]) == 2
+    assert "cannot go on with other settings: method was" in capsys.readouterr().err
+    assert main([*words, "--resume", *SHORT]) == 0  # finished: nothing to do
+
+
+def test_evaluate_with_impossible_mixes(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text, message in (("0.5\n" * 10, "sum to 1"), ("1.0\n", "10")):
+        file = tmp_path / "mix.txt"
+        file.write_text(text)
+        assert main(["evaluate", str(digits), "--target-prior", str(file)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_cut_checkpoint_falls_back_to_the_one_before(digits: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(digits, tmp_path / "copy")
+    for name in ("metrics.json", "predictions.parquet", "model.safetensors"):
+        (copy / name).unlink()
+    newest = Run(copy).checkpoints.files()[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="is broken"):
+        start(to_config(from_keywords(**_settings(digits))), copy, resume=True)
+    assert torch.equal(Run(copy).predictions().logits, Run(digits).predictions().logits)
+
+
+def _settings(run: Path) -> dict[str, object]:
+    return yaml.safe_load((run / "config.yaml").read_text())
