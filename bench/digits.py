@@ -11,11 +11,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from pages import write_between
-
 from longtail import train
 from longtail.files import write_text
 from longtail.training.run import environment
+from pages import write_between
 
 FIGURES = ("accuracy", "many", "medium", "few", "macro_f1", "ece")
 

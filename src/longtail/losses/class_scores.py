@@ -99,16 +99,18 @@ def scores_with_and_without(
     query, key = full_precision(query), full_precision(key)
     query = query * torch.exp(-log_temperature.detach()).to(query)
     key = key.to(query)
+    counts = (key_labels >= 0) & (key_labels < num_classes)
+    segment = torch.where(counts, key_labels, num_classes)
     with no_autocast(query):
         if query.is_cuda and query.dtype == torch.float32 and HAS_TRITON and exclude is None:
             from longtail.losses.class_scores_triton import fused_scores
 
             every, kept, slope = fused_scores(
-                query, key, key_labels, num_classes, query_index, key_index
+                query, key, segment, num_classes, query_index, key_index
             )[:3]
         else:
             every, kept, slope = plain_scores(
-                query, key, key_labels, num_classes, exclude, query_index, key_index
+                query, key, segment, num_classes, exclude, query_index, key_index
             )[:3]
     return every.T, kept.T, slope.detach().T
 

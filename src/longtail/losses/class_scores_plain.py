@@ -1,8 +1,8 @@
 """Class scores by torch's own operations: the reference, and the path of every device but CUDA.
 
 Matrices are (keys, batch) and (classes, batch): a class's keys are then rows, and torch's scatter
-by rows is a vectorised, deterministic segment reduction on the CPU. Keys that count for nothing
-fall into a row of their own behind the classes. These are custom operators, because the number of
+by rows is a vectorised, deterministic segment reduction on the CPU. `segment` (keys,) is a key's row:
+its class, or one more row behind the classes where it counts for nothing. These are custom operators, because the number of
 excluded pairs depends on the data: torch.compile takes each as one node, unbroken.
 """
 
@@ -35,10 +35,11 @@ class _Pairs(NamedTuple):
         if exclude is not None:
             queries, keys = exclude.nonzero(as_tuple=True)
         elif query_index is not None and key_index is not None:
-            # Few keys share a number with any query: only those are compared with all of them.
-            known = query_index.sort().values
-            place = torch.searchsorted(known, key_index).clamp_(max=batch - 1)
-            candidates = (known[place] == key_index).nonzero().flatten()
+            # Few keys share a number with any query. A table of the numbers' low bits finds those
+            # that may, and only they are compared with all queries.
+            known = torch.zeros(1 << 16, dtype=torch.bool, device=segment.device)
+            known[query_index & 0xFFFF] = True
+            candidates = known[key_index & 0xFFFF].nonzero().flatten()
             hit, queries = (key_index[candidates, None] == query_index).nonzero(as_tuple=True)
             keys = candidates[hit]
         else:
@@ -62,17 +63,11 @@ class _Pairs(NamedTuple):
         return highest, merged, scale / merged
 
 
-def _segments(key_labels: Tensor, num_classes: int) -> Tensor:
-    """Row of each key: its class, or the one behind the classes where it counts for nothing."""
-    counts = (key_labels >= 0) & (key_labels < num_classes)
-    return torch.where(counts, key_labels, num_classes)
-
-
 @torch.library.custom_op("longtail::class_scores", mutates_args=())
 def plain_scores(
     query: Tensor,
     key: Tensor,
-    key_labels: Tensor,
+    segment: Tensor,
     num_classes: int,
     exclude: Tensor | None,
     query_index: Tensor | None,
@@ -85,7 +80,6 @@ def plain_scores(
     weight is 0. A class with nothing left has peak and total 0.
     """
     batch = len(query)
-    segment = _segments(key_labels, num_classes)
     pairs = _Pairs.find(segment, num_classes, batch, exclude, query_index, key_index)
     similarity = key @ query.T
     own = similarity[pairs.keys, pairs.queries]
@@ -119,7 +113,7 @@ def plain_scores(
 def _(
     query: Tensor,
     key: Tensor,
-    key_labels: Tensor,
+    segment: Tensor,
     num_classes: int,
     exclude: Tensor | None,
     query_index: Tensor | None,
@@ -140,7 +134,7 @@ def _similarity_gradient(
     grad_kept: Tensor | None,
     query: Tensor,
     key: Tensor,
-    key_labels: Tensor,
+    segment: Tensor,
     exclude: Tensor | None,
     query_index: Tensor | None,
     key_index: Tensor | None,
@@ -150,11 +144,10 @@ def _similarity_gradient(
 ) -> Tensor:
     """Gradient by the similarities (keys, batch) from those by the scores (classes, batch)."""
     num_classes, batch = len(total) - 1, len(query)
-    segment = _segments(key_labels, num_classes)
     share = total[:-1].reciprocal().masked_fill_(total[:-1] == 0, 0.0)
     factor = torch.zeros_like(total)  # the row of keys that count for nothing stays 0
     if grad_kept is not None:
-        factor[:-1] += grad_kept * share
+        torch.mul(grad_kept, share, out=factor[:-1])
     if grad_every is None:
         return factor.index_select(0, segment).mul_(weight)
 
@@ -162,7 +155,7 @@ def _similarity_gradient(
     own = (key[pairs.keys] * query[pairs.queries]).sum(1)
     highest, merged, left = pairs.merge(own, peak, total)
     share.view(-1)[pairs.cells] = left
-    factor[:-1] += grad_every * share
+    factor[:-1].addcmul_(grad_every, share)
     gradient = factor.index_select(0, segment).mul_(weight)
     own_share = torch.exp(own - highest[pairs.cell_of]) / merged[pairs.cell_of]
     gradient[pairs.keys, pairs.queries] = grad_every[segment[pairs.keys], pairs.queries] * own_share
@@ -177,9 +170,9 @@ def _(grad_every: Tensor | None, *args: Tensor | None) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    query, key, key_labels, _, *exclusion = inputs
+    query, key, segment, _, *exclusion = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(query, key, key_labels, *exclusion, *output[3:])
+    ctx.save_for_backward(query, key, segment, *exclusion, *output[3:])
 
 
 def _backward(

@@ -103,14 +103,14 @@ def _forward(
 
 @triton.jit
 def _gradient_tile(
-    query, key, labels, query_index, key_index, grad_every, grad_kept, log_sum_every, log_sum_kept,
+    query, key, segment, query_index, key_index, grad_every, grad_kept, log_sum_every, log_sum_kept,
     b, k, batch, is_key, width,
     INDEXED: tl.constexpr, B: tl.constexpr, K: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     """Gradient by the similarities (B, K) of queries b and keys k."""
     tile = _similarity_tile(query, key, b, k, batch, is_key, width, B, K, D)
     own = _own_tile(query_index, key_index, b, k, batch, is_key, INDEXED)
-    c = tl.load(labels + k, mask=is_key, other=0)
+    c = tl.load(segment + k, mask=is_key, other=0)
     cell = c[None, :] * batch + b[:, None]
     inside = is_key[None, :] & (b < batch)[:, None]
     # A log sum of +inf where there is nothing makes the share there 0.
@@ -124,7 +124,7 @@ def _gradient_tile(
 
 @triton.jit
 def _key_gradient(
-    query, key, order, labels, offsets, query_index, key_index,
+    query, key, order, segment, offsets, query_index, key_index,
     grad_every, grad_kept, log_sum_every, log_sum_kept, grad_key, num_classes, batch, width,
     INDEXED: tl.constexpr, B: tl.constexpr, K: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
@@ -138,7 +138,7 @@ def _key_gradient(
     for start in range(0, batch, B):
         b = start + tl.arange(0, B)
         tile = _gradient_tile(
-            query, key, labels, query_index, key_index,
+            query, key, segment, query_index, key_index,
             grad_every, grad_kept, log_sum_every, log_sum_kept,
             b, k, batch, is_key, width, INDEXED, B, K, D,
         )  # fmt: skip
@@ -151,7 +151,7 @@ def _key_gradient(
 
 @triton.jit
 def _query_gradient(
-    query, key, order, labels, offsets, query_index, key_index,
+    query, key, order, segment, offsets, query_index, key_index,
     grad_every, grad_kept, log_sum_every, log_sum_kept, parts, num_classes, batch, width, part,
     INDEXED: tl.constexpr, B: tl.constexpr, K: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
@@ -166,7 +166,7 @@ def _query_gradient(
         is_key = position < last
         k = tl.load(order + position, mask=is_key, other=0)
         tile = _gradient_tile(
-            query, key, labels, query_index, key_index,
+            query, key, segment, query_index, key_index,
             grad_every, grad_kept, log_sum_every, log_sum_kept,
             b, k, batch, is_key, width, INDEXED, B, K, D,
         )  # fmt: skip
@@ -178,29 +178,28 @@ def _query_gradient(
     tl.store(parts + row[:, None] * width + d[None, :], result, mask=in_result)
 
 
-def _sorted_by_class(key_labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def _sorted_by_class(segment: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Order (keys,) that sorts the keys by class, and where each class starts in it.
 
     Keys that count for nothing come last, behind offsets[num_classes].
     """
-    counts = (key_labels >= 0) & (key_labels < num_classes)
-    segment, order = torch.where(counts, key_labels, num_classes).sort(stable=True)
-    classes = torch.arange(num_classes + 1, device=key_labels.device)
-    return order, torch.searchsorted(segment, classes)
+    sorted_segment, order = segment.sort(stable=True)
+    classes = torch.arange(num_classes + 1, device=segment.device)
+    return order, torch.searchsorted(sorted_segment, classes)
 
 
 @torch.library.custom_op("longtail::fused_class_scores", mutates_args=())
 def fused_scores(
     query: Tensor,
     key: Tensor,
-    key_labels: Tensor,
+    segment: Tensor,
     num_classes: int,
     query_index: Tensor | None,
     key_index: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Scores over all keys, those without the excluded, slope; the logs of the first two's sums."""
     query, key = query.contiguous(), key.contiguous()
-    order, offsets = _sorted_by_class(key_labels, num_classes)
+    order, offsets = _sorted_by_class(segment, num_classes)
     results = [query.new_empty(num_classes, len(query)) for _ in range(5)]
     indexed = query_index is not None and key_index is not None
     with torch.cuda.device_of(query):
@@ -215,7 +214,7 @@ def fused_scores(
 
 @fused_scores.register_fake
 def _(
-    query: Tensor, key: Tensor, key_labels: Tensor, num_classes: int, *_: Tensor | None
+    query: Tensor, key: Tensor, segment: Tensor, num_classes: int, *_: Tensor | None
 ) -> tuple[Tensor, ...]:
     return tuple(query.new_empty(num_classes, len(query)) for _ in range(5))
 
@@ -226,7 +225,7 @@ def _fused_gradients(
     grad_kept: Tensor,
     query: Tensor,
     key: Tensor,
-    key_labels: Tensor,
+    segment: Tensor,
     query_index: Tensor | None,
     key_index: Tensor | None,
     log_sum_every: Tensor,
@@ -235,10 +234,10 @@ def _fused_gradients(
     """Gradients by query and key from those by the scores (classes, batch)."""
     query, key = query.contiguous(), key.contiguous()
     num_classes, (batch, width) = len(grad_every), query.shape
-    order, offsets = _sorted_by_class(key_labels, num_classes)
+    order, offsets = _sorted_by_class(segment, num_classes)
     indexed = query_index is not None and key_index is not None
     inputs = (
-        query, key, order, key_labels.contiguous(), offsets,
+        query, key, order, segment.contiguous(), offsets,
         query_index if indexed else order, key_index if indexed else order,
         grad_every.contiguous(), grad_kept.contiguous(), log_sum_every, log_sum_kept,
     )  # fmt: skip
@@ -269,9 +268,9 @@ def _block_d(query: Tensor) -> int:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    query, key, key_labels, _, *index = inputs
+    query, key, segment, _, *index = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(query, key, key_labels, *index, *output[3:])
+    ctx.save_for_backward(query, key, segment, *index, *output[3:])
 
 
 def _backward(

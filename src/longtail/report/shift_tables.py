@@ -8,12 +8,11 @@ from longtail.report.tables import Column
 from longtail.shift import PriorEstimate
 
 FIGURES = (
-    Column("accuracy", "accuracy, %"),
+    Column("accuracy", "accuracy"),
     Column("ece", "ECE", percent=False, higher=False),
     Column("brier", "Brier", percent=False, higher=False),
-    Column("nll", "NLL, nats", percent=False, higher=False),
+    Column("nll", "NLL", percent=False, higher=False),
 )
-PRIORS = {"raw": "raw", "known": "known mix", "estimated": "estimated mix"}
 
 
 def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -26,19 +25,20 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     titles = [
-        "uniform" if row["ratio"] == 1 else f"{row['direction'][0].upper()} {row['ratio']:g}"
+        "uniform" if row["ratio"] == 1 else f"{row['direction'][0].upper()}{row['ratio']:g}"
         for row in rows
     ]
     console = Console()
-    console.print("test sets: F r leans as the training set does, r to 1; B r the other way")
+    console.print("Test sets: F50 leans as the training set does, 50 to 1; B50 the other way.")
+    console.print("Logits: raw, or adjusted to the known or the estimated class mix.")
     for figure in FIGURES:
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, padding=(1, 0, 0, 1), collapse_padding=True)
         table.add_column(figure.title, no_wrap=True)
         for title in titles:
             table.add_column(title, justify="right", no_wrap=True)
-        for prior, name in PRIORS.items():
+        for prior in ("raw", "known", "estimated"):
             values = [row["scores"][prior][figure.key] for row in rows]
-            table.add_row(name, *map(figure.text, values))
+            table.add_row(prior, *map(figure.text, values))
         console.print(table)
 
 

@@ -12,6 +12,8 @@ from longtail.shift.likelihood import DENSE
 CONDITION = 1e4
 # Weight of RLLS's regulariser and its failure probability, as in the authors' code.
 RLLS_ALPHA, RLLS_DELTA = 0.01, 0.05
+# Steps of projected gradient between two changes of the quadratic.
+ROUND = 50
 
 
 def collect(features: Tensor, weights: Tensor, num_classes: int) -> Tensor:
@@ -127,7 +129,7 @@ def rlls_prior(
     mean: Tensor,
     reference: Tensor,
     radius: float,
-    tolerance: float = 1e-8,
+    tolerance: float | None = None,
     max_iterations: int = 5000,
 ) -> tuple[Tensor, float]:
     """Regularised learning under label shift: the mix nearest to `reference` that fits.
@@ -144,32 +146,37 @@ def rlls_prior(
         mean: (num_classes,), mean feature of the target samples.
         reference: (num_classes,), the mix to stay near.
         radius: weight of the second norm.
-        tolerance: stops when no weight moves more than this.
+        tolerance: stops when a round of 50 steps moves no weight by more than this part of the
+            largest; by default 1e-9 in float64 and 1e-5 in float32.
         max_iterations: of projected gradient.
     Returns: (num_classes,) summing to 1; and the weight of |theta|^2 against |A theta - b|^2 that
         the last quadratic had.
     """
+    if tolerance is None:
+        tolerance = 1e-9 if matrix.dtype == torch.float64 else 1e-5
     scaled = matrix * reference
     residual = scaled.sum(dim=1) - mean
-    theta = torch.zeros_like(reference)
+    theta = last = torch.zeros_like(reference)
     bound = _largest_eigenvalue(scaled)
     # Neither 0 nor large: from either end the quadratic that touches the norms does not move.
     ahead, momentum, ridge = theta, 1.0, 1e-3 * bound
-    for iteration in range(max_iterations):
-        if iteration and iteration % 20 == 0:
-            fit = (scaled @ theta + residual).norm()
-            ridge = float(radius * fit / theta.norm().clamp(min=1e-12))
-            ridge = min(max(ridge, 1e-9 * bound), 1e9 * bound)
+    for iteration in range(1, max_iterations + 1):
         slope = scaled.T @ (scaled @ ahead + residual) + ridge * ahead
         after = (ahead - slope / (bound + ridge)).clamp(min=-1)
-        moved = after - theta
-        if iteration % 20 == 19 and bool(moved.abs().max() < tolerance):
-            break
         # Restart when the momentum points uphill: linear convergence without a strength to tune.
-        uphill = bool(((ahead - after) * moved).sum() > 0)
-        following = 1.0 if uphill else (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        ahead = after if uphill else after + (momentum - 1) / following * moved
-        theta, momentum = after, following
+        uphill = ((ahead - after) * (after - theta)).sum() > 0
+        following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
+        push = torch.where(uphill, 0.0, (momentum - 1) / following)
+        ahead, momentum = after + push * (after - theta), following
+        theta = after
+        if iteration % ROUND:
+            continue
+        if bool((theta - last).abs().max() < tolerance * (1 + theta.abs().max())):
+            break
+        last, momentum = theta, 1.0
+        fit = (scaled @ theta + residual).norm()
+        ridge = float(radius * fit / theta.norm().clamp(min=1e-12))
+        ridge = min(max(ridge, 1e-9 * bound), 1e9 * bound)
     prior = reference * (1 + theta)
     return prior / prior.sum(), ridge
 
