@@ -43,7 +43,8 @@ def test_both_scores_of_one_product_have_their_own_gradient() -> None:
     query_index, key_index = torch.arange(5), torch.arange(20) % 7
 
     def both(query: Tensor, key: Tensor) -> tuple[Tensor, ...]:
-        return plain_scores(query, key, labels, 4, None, query_index, key_index)[:2]
+        segment = torch.where(labels < 0, 4, labels)
+        return plain_scores(query, key, segment, 4, None, query_index, key_index)[:2]
 
     assert torch.autograd.gradcheck(both, (query, key))
 
@@ -68,8 +69,9 @@ def test_key_without_gradient_gets_none() -> None:
 def test_operators_keep_torchs_rules() -> None:
     query, key, labels = case()
     index = (torch.arange(5), torch.arange(20) % 7)
-    torch.library.opcheck(plain_scores, (query, key, labels, 4, None, None, None))
-    torch.library.opcheck(plain_scores, (query, key, labels, 4, None, *index))
+    segment = torch.where(labels < 0, 4, labels)
+    torch.library.opcheck(plain_scores, (query, key, segment, 4, None, None, None))
+    torch.library.opcheck(plain_scores, (query, key, segment, 4, None, *index))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -152,19 +154,19 @@ def fused_agrees_with_plain(device: str) -> None:
     for batch, keys, num_classes, width, indexed in [(5, 70, 4, 8, True), (40, 90, 7, 70, False)]:
         query = normalize(torch.randn(batch, width, generator=generator), dim=1) / 0.05
         key = normalize(torch.randn(keys, width, generator=generator), dim=1)
-        labels = torch.randint(-1, num_classes, (keys,), generator=generator)
-        labels[labels == 2] = -1  # class 2 has no key; class 3 has the own key of query 0 alone
-        labels[labels == 3] = 1
-        labels[5] = 3
+        segment = torch.randint(num_classes + 1, (keys,), generator=generator)
+        segment[segment == 2] = num_classes  # counts for nothing, so that class 2 has no key;
+        segment[segment == 3] = 1  # class 3 has the own key of query 0 alone
+        segment[5] = 3
         query_index = torch.randint(50, (batch,), generator=generator)
         key_index = torch.randint(50, (keys,), generator=generator)
         key_index[5] = query_index[0]
         index = [query_index, key_index] if indexed else [None, None]
-        args = [x if x is None else x.to(device) for x in (query, key, labels, *index)]
-        query, key, labels, *index = args
+        args = [x if x is None else x.to(device) for x in (query, key, segment, *index)]
+        query, key, segment, *index = args
         query.requires_grad_(), key.requires_grad_()
-        fused = fused_scores(query, key, labels, num_classes, *index)[:3]
-        plain = plain_scores(query, key, labels, num_classes, None, *index)[:3]
+        fused = fused_scores(query, key, segment, num_classes, *index)[:3]
+        plain = plain_scores(query, key, segment, num_classes, None, *index)[:3]
         assert plain[0].isinf().any()
         weight = torch.randn(2, num_classes, batch, generator=generator).to(device)
         gradients = []

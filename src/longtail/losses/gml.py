@@ -96,7 +96,8 @@ def gml_loss(
             key_index=key_index if query_index is not None else None,
         )
         others = attach_temperature(others.detach(), slope, log_temperature)
-        loss = loss + beta * _score_losses(torch.stack([every, others]), target, log_prior)
+        contrast = _score_loss(every, target, log_prior) + _score_loss(others, target, log_prior)
+        loss = loss + beta * contrast
     if alpha:
         if teacher_logits is None:
             raise ValueError(f"teacher_logits of gml_loss must be given where alpha is {alpha}")
@@ -107,19 +108,13 @@ def gml_loss(
     return loss
 
 
-def _score_losses(scores: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
-    """Logit-adjusted cross-entropy of class scores, over the rows whose target has a key.
-
-    Of several scores (terms, batch, num_classes) of the same batch, the sum.
-    """
-    terms, batch, _ = scores.shape
-    target = target.expand(terms, batch)
-    counts = scores.detach().gather(2, target[:, :, None]) > -torch.inf
+def _score_loss(scores: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
+    """Logit-adjusted cross-entropy of class scores, over the rows whose target has a key."""
+    counts = scores.detach().gather(1, target[:, None]) > -torch.inf
     # A row that does not count gets finite scores: the gradient of -inf there would be NaN.
     scores = torch.where(counts, scores + log_prior.to(scores), 0.0)
-    weight = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    nats = cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="none")
-    return weight.flatten().to(nats) @ nats
+    nats = cross_entropy(scores, target, reduction="none")
+    return counts.squeeze(1).to(nats) @ nats / counts.sum().clamp(min=1)
 
 
 class GML(nn.Module):

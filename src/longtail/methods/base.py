@@ -1,7 +1,7 @@
 """What a method is: which views it needs, what it trains, its loss, and what follows a step."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -17,7 +17,8 @@ class Method(nn.Module, ABC):
     Attributes:
         name: the name on the command line.
         num_views: views of every image that a step needs.
-        expresses: the prior that the logits of `model` express after training.
+        expresses: the prior that the logits of `model` express after training: `source`,
+            `uniform` or (C,) probabilities.
         wants_teacher: whether its recipe trains a teacher first, as a stage of the run.
         model: what is kept after training.
     """
@@ -25,7 +26,7 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     num_views: ClassVar[int] = 1
     wants_teacher: ClassVar[bool] = False
-    expresses: Literal["source", "uniform"]
+    expresses: str | list[float]
     model: ImageClassifier
 
     @abstractmethod

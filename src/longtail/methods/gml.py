@@ -1,7 +1,7 @@
 """GML: Gaussian mixture likelihood, with a teacher or with a momentum encoder."""
 
 import copy
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class GML(Method):
     name = "gml"
     num_views = 3
     wants_teacher = True
-    expresses: Literal["source", "uniform"] = "uniform"
+    expresses = "uniform"
 
     def __init__(
         self,

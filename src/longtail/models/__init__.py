@@ -20,6 +20,7 @@ from longtail.models.dense import (
     upsample,
 )
 from longtail.models.efficientnet_lite import EfficientNetLite, efficientnet_lite0
+from longtail.models.dense_timm import TimmDense
 from longtail.models.ema import update_ema
 from longtail.models.heads import CosineHead, ImageClassifier, LinearHead, Projection
 from longtail.models.small import SmallNet, smallnet, smallnet_wide
@@ -41,6 +42,7 @@ __all__ = [
     "SmallNet",
     "SmallUNet",
     "TimmBackbone",
+    "TimmDense",
     "backbone_names",
     "create_backbone",
     "create_dense_backbone",

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 
 from longtail.models.dense import DenseBackbone
+from longtail.models.dense_timm import TimmDense
 
 
 def dense_backbone_names() -> dict[str, Callable[[], DenseBackbone]]:
@@ -24,15 +25,33 @@ def dense_backbone_names() -> dict[str, Callable[[], DenseBackbone]]:
 def create_dense_backbone(
     name: str, *, decoder: str = "atrous", pretrained: bool = False
 ) -> DenseBackbone:
-    """Makes a network for pixels.
+    """Makes a network for pixels: one of the package's own, or a timm encoder with a decoder.
 
     Args:
-        name: a name of `dense_backbone_names`.
+        name: a name of `dense_backbone_names`, the import path of a function or class of your own
+            that makes one (`package.module.Name`), or a timm model name.
+        decoder: of a timm encoder: `atrous` or `pyramid`.
+        pretrained: with timm's weights of the encoder.
 
     Raises:
-        ValueError: when nobody knows the name.
+        ValueError: when nobody knows the name, or there are no pretrained weights to be had.
     """
     own = dense_backbone_names()
     if name in own:
+        if pretrained:
+            raise ValueError(f"backbone {name!r} has no pretrained weights; --pretrained false")
         return own[name]()
-    raise ValueError(f"backbone must be one of {sorted(own)}, got {name!r}")
+    module, _, attribute = name.rpartition(".")
+    if module:
+        try:
+            make = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError):
+            make = None  # timm names a set of weights behind a dot: resnet50.a1_in1k
+        if make is not None:
+            backbone = make()
+            if not isinstance(backbone, DenseBackbone):
+                raise ValueError(
+                    f"backbone {name!r} must make a DenseBackbone, got {type(backbone)}"
+                )
+            return backbone
+    return TimmDense(name, decoder, pretrained)

@@ -20,7 +20,7 @@ class TimmBackbone(Backbone):
     """
 
     def __init__(self, name: str, pretrained: bool = False) -> None:
-        model = _create(name, pretrained)
+        model = create_timm(name, pretrained, num_classes=0)
         config: dict[str, Any] = model.pretrained_cfg
         super().__init__(model.num_features, config["mean"], config["std"])
         self.model = model
@@ -31,7 +31,18 @@ class TimmBackbone(Backbone):
         return features
 
 
-def _create(name: str, pretrained: bool) -> Any:
+def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
+    """A timm model.
+
+    Args:
+        name: a timm model name.
+        pretrained: load the weights that timm names for it.
+        **options: of `timm.create_model`.
+
+    Raises:
+        ValueError: when timm is not installed or does not know the name, or the weights cannot
+            be had.
+    """
     try:
         import timm
     except ImportError:
@@ -43,7 +54,7 @@ def _create(name: str, pretrained: bool) -> Any:
         near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
         raise ValueError(f"backbone {name!r} is neither one of longtail's own nor of timm's {near}")
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+        return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # whatever the hub's client raises: no network, no such weights
         if not pretrained:
             raise

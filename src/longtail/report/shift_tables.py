@@ -32,13 +32,14 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print("Test sets: F50 leans as the training set does, 50 to 1; B50 the other way.")
     console.print("Logits: raw, or adjusted to the known or the estimated class mix.")
     for figure in FIGURES:
-        table = Table(box=None, pad_edge=False, padding=(1, 0, 0, 1), collapse_padding=True)
+        table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
         table.add_column(figure.title, no_wrap=True)
         for title in titles:
             table.add_column(title, justify="right", no_wrap=True)
         for prior in ("raw", "known", "estimated"):
             values = [row["scores"][prior][figure.key] for row in rows]
             table.add_row(prior, *map(figure.text, values))
+        console.print()
         console.print(table)
 
 

@@ -12,8 +12,6 @@ from longtail.shift.likelihood import DENSE
 CONDITION = 1e4
 # Weight of RLLS's regulariser and its failure probability, as in the authors' code.
 RLLS_ALPHA, RLLS_DELTA = 0.01, 0.05
-# Steps of projected gradient between two changes of the quadratic.
-ROUND = 50
 
 
 def collect(features: Tensor, weights: Tensor, num_classes: int) -> Tensor:
@@ -129,56 +127,82 @@ def rlls_prior(
     mean: Tensor,
     reference: Tensor,
     radius: float,
-    tolerance: float | None = None,
-    max_iterations: int = 5000,
 ) -> tuple[Tensor, float]:
     """Regularised learning under label shift: the mix nearest to `reference` that fits.
 
     Azizzadenesheli et al., Regularized learning for domain adaptation under label shifts, ICLR
     2019, arXiv 1903.09734, equation 6: with A = matrix * diag(reference), b = mean - A 1 and
     weights 1 + theta, minimises |A theta - b| + radius * |theta| subject to theta >= -1.
-    Departs from the paper in: nothing. The norms are not squared; each is replaced in turn by the
-    quadratic that touches it from above, and the quadratic problem is solved by accelerated
-    projected gradient.
+    Departs from the paper in: nothing. The norms are not squared, but the solution is that of
+    |A theta - b|^2 + ridge * |theta|^2 for one ridge, which is searched. The quadratic problem is
+    solved by pivoting up to 2,048 classes and by accelerated projected gradient above.
 
     Args:
         matrix: (num_classes, num_classes), p(feature | class).
         mean: (num_classes,), mean feature of the target samples.
         reference: (num_classes,), the mix to stay near.
         radius: weight of the second norm.
-        tolerance: stops when a round of 50 steps moves no weight by more than this part of the
-            largest; by default 1e-9 in float64 and 1e-5 in float32.
-        max_iterations: of projected gradient.
-    Returns: (num_classes,) summing to 1; and the weight of |theta|^2 against |A theta - b|^2 that
-        the last quadratic had.
+    Returns: (num_classes,) summing to 1; and the ridge.
     """
-    if tolerance is None:
-        tolerance = 1e-9 if matrix.dtype == torch.float64 else 1e-5
     scaled = matrix * reference
     residual = scaled.sum(dim=1) - mean
-    theta = last = torch.zeros_like(reference)
+    dense = len(reference) <= DENSE
+    theta = torch.zeros_like(reference)
     bound = _largest_eigenvalue(scaled)
-    # Neither 0 nor large: from either end the quadratic that touches the norms does not move.
-    ahead, momentum, ridge = theta, 1.0, 1e-3 * bound
-    for iteration in range(1, max_iterations + 1):
-        slope = scaled.T @ (scaled @ ahead + residual) + ridge * ahead
-        after = (ahead - slope / (bound + ridge)).clamp(min=-1)
-        # Restart when the momentum points uphill: linear convergence without a strength to tune.
-        uphill = ((ahead - after) * (after - theta)).sum() > 0
-        following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        push = torch.where(uphill, 0.0, (momentum - 1) / following)
-        ahead, momentum = after + push * (after - theta), following
-        theta = after
-        if iteration % ROUND:
-            continue
-        if bool((theta - last).abs().max() < tolerance * (1 + theta.abs().max())):
-            break
-        last, momentum = theta, 1.0
-        fit = (scaled @ theta + residual).norm()
-        ridge = float(radius * fit / theta.norm().clamp(min=1e-12))
-        ridge = min(max(ridge, 1e-9 * bound), 1e9 * bound)
+    # The sought ridge has ridge * |theta| = radius * |fit|, and the left side over the right grows
+    # with it: halve the interval of its logarithm.
+    low, high = math.log(1e-13 * bound), math.log(1e9 * bound)
+    for _ in range(50 if dense else 20):
+        ridge = math.exp((low + high) / 2)
+        theta = (_by_pivoting if dense else _by_gradient)(scaled, residual, ridge, theta)
+        if radius * (scaled @ theta + residual).norm() > ridge * theta.norm():
+            low = math.log(ridge)
+        else:
+            high = math.log(ridge)
     prior = reference * (1 + theta)
     return prior / prior.sum(), ridge
+
+
+def _by_pivoting(scaled: Tensor, residual: Tensor, ridge: float, theta: Tensor) -> Tensor:
+    """Least |scaled @ theta + residual|^2 + ridge * |theta|^2 for theta >= -1, exactly.
+
+    Block principal pivoting (Kim and Park, SIAM Journal on Scientific Computing 2011): solve for
+    the free entries, exchange those that break a condition, a few times.
+    """
+    gram = scaled.T @ scaled
+    gram.diagonal().add_(ridge)
+    slope = scaled.T @ residual
+    bound = theta <= -1
+    fewest, patience = len(theta) + 1, 3
+    for _ in range(10 * len(theta)):
+        free = (~bound).nonzero().flatten()
+        theta = torch.where(bound, -1.0, 0.0).to(slope)
+        right = -(slope + gram @ theta)[free]
+        theta[free] = torch.linalg.solve(gram[free][:, free], right)
+        wrong = torch.where(bound, gram @ theta + slope < 0, theta < -1).nonzero().flatten()
+        if not len(wrong):
+            break
+        # All at once while that gets somewhere, else one at a time, which cannot go in circles.
+        patience = 3 if len(wrong) < fewest else patience - 1
+        fewest = min(fewest, len(wrong))
+        wrong = wrong if patience >= 0 else wrong[-1:]
+        bound[wrong] = ~bound[wrong]
+    return theta.clamp(min=-1)
+
+
+def _by_gradient(scaled: Tensor, residual: Tensor, ridge: float, theta: Tensor) -> Tensor:
+    """As `_by_pivoting`, nearer by 50 steps of accelerated projected gradient."""
+    bound = _largest_eigenvalue(scaled) + ridge
+    ahead, momentum = theta, 1.0
+    for _ in range(50):
+        slope = scaled.T @ (scaled @ ahead + residual) + ridge * ahead
+        after = (ahead - slope / bound).clamp(min=-1)
+        following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
+        # No momentum where it points uphill: O'Donoghue and Candes's restart.
+        uphill = ((ahead - after) * (after - theta)).sum() > 0
+        push = torch.where(uphill, 0.0, (momentum - 1) / following)
+        ahead, theta, momentum = after + push * (after - theta), after, following
+    return theta
 
 
 def _largest_eigenvalue(matrix: Tensor) -> float:

@@ -41,6 +41,11 @@ def fit(
     state = run.checkpoints.load_last(fabric.device)
     start = 0
     if state is not None:
+        if state["name"] != config.method["name"]:
+            raise ValueError(
+                f"the checkpoint in {run.folder} is of method {state['name']!r}, "
+                f"the run's is {config.method['name']!r}"
+            )
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["epoch"]
@@ -73,6 +78,7 @@ def fit(
             if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
                 run.checkpoints.save(
                     {
+                        "name": config.method["name"],
                         "epoch": epoch + 1,
                         "method": method.state_dict(),
                         "optimizer": optimizer.state_dict(),

@@ -34,7 +34,7 @@ class Predictions:
         paths: file of each image.
         class_names: name of each class.
         prior: of the training set.
-        expressed: the prior that the logits express: `source` or `uniform`.
+        expressed: the prior that the logits express: `source`, `uniform` or (C,) probabilities.
         name: of the data set.
         split: of the data set.
     """
@@ -45,7 +45,7 @@ class Predictions:
     paths: tuple[str, ...]
     class_names: tuple[str, ...]
     prior: ClassPrior
-    expressed: str
+    expressed: str | list[float]
     name: str
     split: str = "test"
 

@@ -13,7 +13,7 @@ from longtail.augment import named_view
 from longtail.data import Dataset, load
 from longtail.files import write_text
 from longtail.methods import Method, create_method, find_method
-from longtail.models import ImageClassifier, create_backbone
+from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.training.config import Config
 from longtail.training.evaluate import judge
 from longtail.training.input import evaluation_crop, evaluation_loader, training_input
@@ -41,20 +41,24 @@ def train_run(
     """
     dataset = dataset or load(config.data)
     config = settle(config, dataset)
+    stage = settle(_stage(config), dataset) if config.teacher == "train" else None
+    # Everything is made once before the first file is written: what cannot be is named here.
     torch.manual_seed(config.seed)
     backbone = create_backbone(config.backbone, pretrained=config.pretrained)
-    teacher = _given_teacher(config, dataset)
+    teacher = _untrained(stage, dataset) if stage else _given_teacher(config, dataset)
+    settings = {key: value for key, value in config.method.items() if key != "name"}
+    method = create_method(config.method["name"], settings, dataset.prior, backbone, teacher)
     run = open_run(folder, config, resume)
     if run.finished:
         return run
-    if config.teacher == "train":
-        teacher = _train_teacher(config, folder, dataset)
+    if stage and teacher:
+        trained = train_run(stage, folder / "teacher", resume=True, dataset=dataset)
+        teacher.load_state_dict(trained.model().state_dict())
     from lightning_fabric import Fabric  # takes seconds to import
 
     fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
-    torch.manual_seed(config.seed)  # the same, whether the teacher was trained now or before
-    settings = {key: value for key, value in config.method.items() if key != "name"}
-    method = create_method(config.method["name"], settings, dataset.prior, backbone, teacher)
+    if teacher:
+        teacher.to(fabric.device)  # no part of the method's state, which moves by itself
     loader, views = training_input(dataset, config, method.num_views, fabric.device)
     write_text(folder / "split.csv", _split_csv(dataset))
     fit(fabric, method, loader, views, config, run)
@@ -92,9 +96,6 @@ def settle(config: Config, dataset: Dataset) -> Config:
         )
     for name in config.views:
         named_view(name, dataset.image_size)
-    if config.teacher == "train" and "backbone" in config.teacher_stage:
-        with torch.device("meta"):
-            create_backbone(config.teacher_stage["backbone"])
     return replace(config, backbone=backbone, precision=precision)
 
 
@@ -142,11 +143,17 @@ def _given_teacher(config: Config, dataset: Dataset) -> ImageClassifier | None:
     return run.model()
 
 
-def _train_teacher(config: Config, folder: Path, dataset: Dataset) -> ImageClassifier:
-    """Trains the teacher, or goes on with it, as a run within the run's folder."""
-    stage: dict[str, Any] = {"method": TEACHER_METHOD, **config.teacher_stage}
-    teacher_config = replace(config, teacher="none", teacher_stage={}, **stage)
-    return train_run(teacher_config, folder / "teacher", resume=True, dataset=dataset).model()
+def _stage(config: Config) -> Config:
+    """The settings of the teacher's training: the run's, but for those that say otherwise."""
+    changes: dict[str, Any] = {"method": TEACHER_METHOD, **config.teacher_stage}
+    return replace(config, teacher="none", teacher_stage={}, **changes)
+
+
+def _untrained(stage: Config, dataset: Dataset) -> ImageClassifier:
+    """The network that the teacher's stage trains."""
+    backbone = create_backbone(stage.backbone)
+    head = stage.method.get("head", "linear")
+    return ImageClassifier(backbone, create_head(head, backbone.num_features, dataset.num_classes))
 
 
 def _split_csv(dataset: Dataset) -> str:
