@@ -1,0 +1,58 @@
+"""Finished runs as one result file: settings, figures, time.
+
+python bench/collect.py runs/a runs/b --out results/some.json
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from longtail.files import write_text
+from longtail.training import Run
+
+FIGURES = ("accuracy", "many", "medium", "few", "macro_f1", "ece")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("runs", nargs="+", type=Path)
+    options.add_argument("--out", type=Path, required=True)
+    given = options.parse_args()
+    rows = [row for path in given.runs for row in stages(path)]
+    write_text(given.out, json.dumps({"runs": rows}, indent=1) + "\n")
+    for row in rows:
+        print({key: row[key] for key in ("stage", "method", "epochs", *FIGURES)})
+
+
+def stages(path: Path) -> list[dict[str, Any]]:
+    """A row for the run, after one for its teacher's stage where there is one."""
+    teacher = path / "teacher"
+    return [*(stages(teacher) if teacher.is_dir() else []), row_of(Run(path))]
+
+
+def row_of(run: Run) -> dict[str, Any]:
+    config, metrics = run.config, run.metrics
+    around = json.loads((run.folder / "environment.json").read_text())
+    speed = statistics.median(record["images_per_second"] for record in run.history)
+    return {
+        "stage": run.folder.name,
+        "method": config["method"]["name"],
+        "data": config["data"]["source"],
+        "imbalance": round(run.prior.imbalance, 1),
+        "train_images": int(run.prior.counts.sum()),
+        "epochs": config["epochs"],
+        "seed": config["seed"],
+        "precision": config["precision"],
+        **{name: round(100 * metrics[name], 2) for name in FIGURES},
+        "selection": metrics["selection"],
+        "minutes": round(sum(record["seconds"] for record in run.history) / 60, 2),
+        "images_per_second": round(speed, 1),
+        "threads": around["threads"],
+        "packages": around["packages"],
+    }
+
+
+if __name__ == "__main__":
+    main()
