@@ -74,6 +74,7 @@ def test_operators_keep_torchs_rules() -> None:
     torch.library.opcheck(plain_scores, (query, key, segment, 4, None, *index))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # inductor calls what torch deprecates
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_without_graph_breaks(backend: str) -> None:
     torch.compiler.reset()
@@ -151,7 +152,7 @@ def fused_agrees_with_plain(device: str) -> None:
     from longtail.losses.class_scores_triton import fused_scores
 
     generator = torch.Generator().manual_seed(0)
-    for batch, keys, num_classes, width, indexed in [(5, 70, 4, 8, True), (40, 90, 7, 70, False)]:
+    for batch, keys, num_classes, width, indexed in [(5, 40, 4, 8, True), (34, 36, 5, 70, False)]:
         query = normalize(torch.randn(batch, width, generator=generator), dim=1) / 0.05
         key = normalize(torch.randn(keys, width, generator=generator), dim=1)
         segment = torch.randint(num_classes + 1, (keys,), generator=generator)

@@ -22,7 +22,11 @@ from longtail.models import DenseBackbone, Segmenter, SmallUNet, create_dense_he
 
 C = 4
 PRIOR, IMAGE_PRIOR = ClassPrior([500, 80, 20, 3]), ClassPrior([12, 12, 10, 4])
-NAMES = ["ce", "lade", *(n for n, m in method_names("segmentation").items() if issubclass(m, PixelMethod))]
+NAMES = [
+    "ce",
+    "lade",
+    *(n for n, m in method_names("segmentation").items() if issubclass(m, PixelMethod)),
+]
 SMALL: dict[str, dict[str, object]] = {"gml": {"queue_size": 64, "queue_base": 4}}
 
 

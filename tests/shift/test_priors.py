@@ -68,3 +68,10 @@ def test_unknown_word_and_missing_counts() -> None:
         resolve_prior("source", None, 2)
     with pytest.raises(ValueError, match="must have 3 classes, got 2"):
         resolve_prior("source", ClassPrior([1, 1]), 3)
+
+
+def test_a_prior_is_copied() -> None:
+    source = ClassPrior([3, 1])
+    resolve_prior("source", source, 2)[0] = 0.0
+    resolve_prior(source.probabilities, None, 2)[0] = 0.0
+    assert source.probabilities.tolist() == [0.75, 0.25]

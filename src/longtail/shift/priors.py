@@ -25,7 +25,7 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
         value: a ClassPrior or a vector (num_classes,) of probabilities; zeros are allowed.
         name: what an error calls it, for instance `target of adjust`.
         num_classes: the length that it must have; any when not given.
-    Returns: (num_classes,), float64, on the CPU, exactly as given.
+    Returns: (num_classes,), float64, on the CPU, exactly as given; a copy.
     Raises:
         ValueError: when an entry is negative or not a number, the sum differs from 1 by more than
             1e-6, or the length is wrong.
@@ -40,9 +40,9 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
             f"resolve_prior turns a word or a file into one"
         )
     if isinstance(value, ClassPrior):
-        vector = value.probabilities
+        vector = value.probabilities.clone()
     elif isinstance(value, Tensor):
-        vector = value.detach().to("cpu", torch.float64)
+        vector = value.detach().to("cpu", torch.float64, copy=True)
     else:
         vector = torch.tensor(np.asarray(value, dtype=np.float64))
     if vector.ndim != 1 or len(vector) == 0:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,25 @@ class BadPairsError(ValueError):
             + "\n".join(lines)
             + "\nMend them, or take them out of the data set, and start again."
         )
+
+
+class _BadFileError(ValueError):
+    """What is wrong with one file of a pair."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+
+@contextlib.contextmanager
+def about(path: str) -> Iterator[None]:
+    """Whatever goes wrong inside is said of this file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _BadFileError(path, "there is no such file") from error
+    except Exception as error:  # broken files make Pillow raise nearly anything
+        raise _BadFileError(path, reason_of(error, path)) from error
 
 
 @dataclass(frozen=True)
@@ -93,17 +112,16 @@ def for_each_pair(pairs: Sequence[Pair], work: Callable[[int], None]) -> None:
     """Calls `work` with the place of every pair, in threads; Pillow decodes without the GIL.
 
     Raises:
-        BadPairsError: names all pairs for which `work` raised an error, by their mask.
+        BadPairsError: names every file of which `work` said by `about` what is wrong with it.
     """
 
     def chunk(begin: int) -> list[tuple[str, str]]:
         failures = []
         for place in range(begin, min(begin + CHUNK, len(pairs))):
-            image, mask = pairs[place]
             try:
                 work(place)
-            except Exception as error:  # broken files make Pillow raise nearly anything
-                failures.append((mask, _reason(error, image, mask)))
+            except _BadFileError as error:
+                failures.append((error.path, error.reason))
         return failures
 
     with ThreadPoolExecutor() as pool:
@@ -116,23 +134,15 @@ def _look_at(
     image: str, mask: str, coding: IndexCoding | ColourCoding
 ) -> tuple[tuple[int, int], NDArray[np.int64]]:
     """Size of a pair and the pixels of each class."""
-    with Image.open(image) as picture:
+    with about(image), Image.open(image) as picture:
         size = upright_size(picture)
-    with Image.open(mask) as picture:
+    with about(mask), Image.open(mask) as picture:
         if picture.size != size:
             raise ValueError(f"the mask is {picture.size} pixels, its image {size} ({image})")
-        classes = coding.decode(picture)
-    pixels = np.bincount(classes.ravel(), minlength=256)[:IGNORED]
-    if not pixels.any():
-        raise ValueError("all its pixels are ignored")
+        pixels = np.bincount(coding.decode(picture).ravel(), minlength=256)[:IGNORED]
+        if not pixels.any():
+            raise ValueError("all its pixels are ignored")
     return size, pixels
-
-
-def _reason(error: Exception, image: str, mask: str) -> str:
-    for path, what in ((mask, "mask"), (image, "image")):
-        if not os.path.isfile(path):
-            return f"the {what} is missing ({image if what == 'mask' else path})"
-    return reason_of(error, mask)
 
 
 def _signature(pairs: Sequence[Pair], coding: IndexCoding | ColourCoding) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from longtail.data.images import RESAMPLE, to_rgb, to_tensor
-from longtail.data.segmentation.counts import for_each_pair
+from longtail.data.segmentation.counts import about, for_each_pair
 from longtail.data.segmentation.layout import Pair
 from longtail.data.segmentation.masks import IGNORED, ColourCoding, IndexCoding
 
@@ -110,9 +110,9 @@ class RandomPairCrops:
 
 def open_pair(pair: Pair, coding: IndexCoding | ColourCoding) -> tuple[Image.Image, Image.Image]:
     """Image in RGB and mask as classes, both whole."""
-    with Image.open(pair[0]) as picture:
+    with about(pair[0]), Image.open(pair[0]) as picture:
         rgb = to_rgb(picture)
-    with Image.open(pair[1]) as picture:
+    with about(pair[1]), Image.open(pair[1]) as picture:
         return rgb, Image.fromarray(coding.decode(picture))
 
 

@@ -1,0 +1,209 @@
+"""Whole runs on made-up scenes: train, stop and go on, evaluate, predict, report."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from longtail import api
+from longtail.cli import main
+from longtail.data import UnreadableImagesError
+from longtail.data.segmentation import PixelDataConfig, load_pixels
+from longtail.models import SmallUNet
+from longtail.training import Run, loop
+from longtail.training.segmentation import PixelConfig, PixelRun, train_pixels
+from longtail.training.segmentation.input import training_pairs
+
+MakeScenes = Callable[..., Path]
+
+
+def tiny_unet() -> SmallUNet:
+    return SmallUNet((4, 8, 8, 8), (1, 1, 1), num_features=6)
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longtail.models.tiny_unet", tiny_unet, raising=False)
+
+
+def settings(root: Path, method: str = "gml", **more: Any) -> PixelConfig:
+    config: dict[str, Any] = {
+        "backbone": "longtail.models.tiny_unet",
+        "epochs": 2,
+        "batch_size": 4,
+        "crop": [24, 24],
+        "views": "strong",
+        "precision": "32-true",
+        **more,
+    }
+    given = {"queue_size": 64, "queue_base": 4} if method == "gml" else {}
+    return PixelConfig(
+        data=PixelDataConfig(str(root)),
+        method={"name": method, **given, **more.pop("m", {})},
+        **config,
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    make_scenes: MakeScenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_scenes()
+    whole = train_pixels(settings(root), tmp_path / "whole")
+    train_step, steps = loop.train_step, 0
+
+    def killed(*args: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 5:  # in the second of two epochs of three steps
+            raise Killed
+        return train_step(*args)
+
+    monkeypatch.setattr(loop, "train_step", killed)
+    with pytest.raises(Killed):
+        train_pixels(settings(root), tmp_path / "killed")
+    again = train_pixels(settings(root), tmp_path / "killed", resume=True)
+    ours, theirs = (run.model().state_dict() for run in (again, whole))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert torch.equal(again.confusion(), whole.confusion())
+    assert [r["loss"] for r in again.history] == [r["loss"] for r in whole.history]
+    with pytest.raises(ValueError, match="holds a run already"):
+        train_pixels(settings(root), tmp_path / "whole")
+    with pytest.raises(ValueError, match="epochs was 2 and is 3"):
+        train_pixels(settings(root, epochs=3), tmp_path / "whole", resume=True)
+
+
+def test_from_files_as_from_memory(
+    make_scenes: MakeScenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_scenes()
+    in_memory = train_pixels(settings(root, "ce"), tmp_path / "memory")
+    monkeypatch.setattr("longtail.data.segmentation.load.IN_MEMORY_BYTES", 0)
+    config = settings(root, "ce")
+    config.data.workers = 0
+    dataset = load_pixels(config.data)
+    assert dataset.train.images is None
+    judged = api.evaluate(in_memory, split="test")
+    assert judged == {k: v for k, v in in_memory.metrics.items() if k in judged}
+    run = train_pixels(config, tmp_path / "files", dataset=dataset)
+    assert run.finished
+    with pytest.raises(ValueError, match="crop must be given where images are read from files"):
+        training_pairs(dataset, settings(root, "ce", crop=None), torch.device("cpu"))
+
+
+def test_with_a_teacher(make_scenes: MakeScenes, tmp_path: Path) -> None:
+    config = settings(make_scenes(), epochs=1, teacher="train", teacher_stage={"epochs": 1})
+    run = train_pixels(config, tmp_path / "run")
+    assert Run(run.folder / "teacher").config["method"] == {
+        "name": "logit_adjust",
+        "head": "cosine",
+    }
+    with pytest.raises(ValueError, match="'ce' has no use for a teacher"):
+        train_pixels(settings(make_scenes("b"), "ce", teacher="train"), tmp_path / "ce")
+
+
+def test_the_commands(
+    make_scenes: MakeScenes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, folder = make_scenes(sizes={"train": 8, "val": 2, "test": 3}), tmp_path / "run"
+    words = [str(root), "--task", "segmentation", "--method", "gml", "--method.queue_size=64"]
+    words += ["--method.queue_base", "4", "--epochs=1", "--batch_size=4", "--crop", "[24,24]"]
+    words += ["--backbone", "longtail.models.tiny_unet", "--out", str(folder)]
+    assert main(["train", *words]) == 0
+    assert "mIoU" in capsys.readouterr().out
+    assert (folder / "report.html").is_file()
+    config = folder / "config.yaml"
+    assert main(["train", "--config", str(config), "--out", str(tmp_path / "again")]) == 0
+    first, again = PixelRun(folder), PixelRun(tmp_path / "again")
+    assert first.metrics == again.metrics
+    capsys.readouterr()
+
+    def judged(*options: str) -> dict[str, float]:
+        assert main(["evaluate", str(folder), "--json", *options]) == 0
+        found: dict[str, float] = json.loads(capsys.readouterr().out)
+        return found
+
+    plain = judged()
+    assert plain == {key: first.metrics[key] for key in plain}
+    assert judged("--target-prior", "uniform") == plain  # what the model expresses
+    assert judged("--target-prior", "source") != plain
+    assert judged("--split", "val") != plain
+    assert judged("--flip", "--window", "24", "24") != plain
+
+    out = tmp_path / "masks"
+    assert main(["predict", str(folder), str(root / "images"), "--out", str(out)]) == 0
+    with Image.open(out / "test" / "000.png") as mask:
+        assert mask.mode == "P"
+        assert mask.size == (48, 32)
+        assert set(np.unique(np.array(mask))) <= {0, 1, 2, 3}
+    with Image.open(out / "test" / "000-overlay.png") as overlay:
+        assert overlay.width == 48
+        assert overlay.height > 32 + 10  # the legend
+    assert (out / "classes.txt").read_text(encoding="utf-8").split() == [
+        "ground",
+        "sky",
+        "box",
+        "pole",
+    ]
+
+    page = tmp_path / "page.html"
+    assert main(["report", str(folder), str(tmp_path / "again"), "--out", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    for words_in_it in (
+        "IoU against pixel share",
+        "Truth and prediction",
+        "data:image/png",
+        "pole",
+    ):
+        assert words_in_it in text
+    assert "<script" not in text
+
+    capsys.readouterr()
+    assert main(["evaluate", str(folder), "--protocol", "lade"]) == 2
+    assert "keeps no logits of every pixel" in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be(make_scenes: MakeScenes, tmp_path: Path) -> None:
+    root = str(make_scenes())
+    for wrong, message in (
+        ({"crop": [24]}, "crop must be a height and a width"),
+        ({"window": [24, 8]}, "window must be a height and a width of 16 or more"),
+        ({"views": ["weak", "weak"]}, "views must be one name for segmentation"),
+        ({"prior_power": -1}, "prior_power must be 0 or more"),
+        ({"batch_size": 100}, "batch_size must not exceed the 12 training images"),
+        ({"views": "cutout"}, "views of pairs must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            api.train(root, "ce", task="segmentation", out=tmp_path / "x", **wrong)
+    with pytest.raises(ValueError, match="task must be one of"):
+        api.train(root, "ce", task="poetry")
+
+
+def test_images_that_cannot_be_read_are_named_once_the_rest_is_written(
+    make_scenes: MakeScenes, tmp_path: Path
+) -> None:
+    root = make_scenes()
+    run = train_pixels(settings(root, "ce", epochs=1, prior_power=0.5), tmp_path / "run")
+    broken = root / "images" / "test" / "001.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(UnreadableImagesError, match=r"1 of 4 images.*(?s:.*)001\.png"):
+        api.predict(run, [root / "images" / "test"], out=tmp_path / "out")
+    assert (tmp_path / "out" / "003.png").is_file()
+    same = [root / "images" / part / "000.png" for part in ("train", "test")]
+    with pytest.raises(ValueError, match="would both be written to"):
+        api.predict(run, same, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="out of predict must be a folder"):
+        api.predict(run, same[:1])
+    with pytest.raises(ValueError, match=r"images/test/001\.png: no image file that Pillow"):
+        api.evaluate(run, split="test")
+    Image.new("RGB", (48, 32)).save(broken)
+    with pytest.raises(ValueError, match=r"split must be one of \['test', 'train'\], got 'val'"):
+        api.evaluate(run, split="val")
