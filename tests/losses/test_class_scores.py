@@ -181,7 +181,9 @@ def fused_agrees_with_plain(device: str) -> None:
 def test_fused_kernel_in_the_interpreter() -> None:
     pytest.importorskip("triton")
     code = (
-        "import importlib.util, sys\n"
+        "import importlib.util\n"
+        "from longtail.losses import class_scores_triton\n"
+        "class_scores_triton.SPLITS = 3\n"  # the interpreter is slow
         f"spec = importlib.util.spec_from_file_location('case', {str(Path(__file__))!r})\n"
         "module = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(module)\n"

@@ -48,6 +48,10 @@ PACO = {"queue_size": 0, "alpha": 0.1, "beta": 1.0, "gamma": 1.0, "temperature":
             lambda: losses.GML(PRIOR)(X[:3], X, Y, X, Y),
             r"query and target of gml_loss .* got \(3, 2\) and \(4,\)",
         ),
+        (
+            lambda: losses.class_scores(X, X, Y, 2, 0.0),
+            "temperature of class_scores must be > 0, got 0.0",
+        ),
         (lambda: losses.SupervisedContrastive(temperature=0.0), "temperature of Sup.* got 0.0"),
         (lambda: losses.BalancedContrastive(temperature=0.0), "temperature of Bal.* got 0.0"),
         (

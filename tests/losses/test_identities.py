@@ -216,3 +216,16 @@ def test_paco_without_features_is_logit_adjustment() -> None:
     )
     expected = losses.logit_adjusted_loss(LOGITS, TARGET, PRIOR.log_prior)
     torch.testing.assert_close(value, expected, rtol=1e-7, atol=0)  # 1e-9 on each probability
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
+def test_logits_after_adjustment_by_tau_express_the_power_one_minus_tau(tau: float) -> None:
+    prior = ClassPrior([90, 9, 1])
+    # Two inputs of the same likelihood under every class: the posterior is the source prior, and
+    # the loss is least where softmax(logits + tau log prior) equals it.
+    loss = losses.LogitAdjusted(prior, tau=tau)
+    expressed = {"source": prior.probabilities.tolist(), "uniform": [1 / 3] * 3}
+    mass = loss.expresses if isinstance(loss.expresses, list) else expressed[loss.expresses]
+    logits = torch.tensor(mass, dtype=torch.float64).log()
+    posterior = torch.softmax(logits + tau * prior.log_prior, 0)
+    torch.testing.assert_close(posterior, prior.probabilities)

@@ -1,7 +1,7 @@
 """What every classification loss has in common: a prior, a check of shapes, a (weighted) mean."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,12 +21,13 @@ class ClassificationLoss(nn.Module, ABC):
 
     Attributes:
         name: the method's name on the command line.
-        expresses: prior that the raw logits express after training: "source" or "uniform".
+        expresses: prior that the raw logits express after training: "source", "uniform" or
+            (num_classes,) probabilities.
         log_prior: (num_classes,), buffer, natural logarithm of the prior.
     """
 
     name: ClassVar[str]
-    expresses: ClassVar[Literal["source", "uniform"]]
+    expresses: str | list[float]
     log_prior: Tensor
 
     def __init__(self, prior: ClassPrior) -> None:

@@ -41,7 +41,7 @@ def class_scores(
     Returns: (batch, num_classes), natural-log scores; -inf where a class has no key for a query,
         with no gradient.
 
-    Raises: ValueError: when the shapes do not fit.
+    Raises: ValueError: when the shapes do not fit or the temperature, as a number, is not above 0.
 
     Example:
         >>> key = torch.eye(3)
@@ -54,6 +54,8 @@ def class_scores(
             f"exclude of class_scores must be (batch, keys) = {(len(query), len(key))}, "
             f"got {tuple(exclude.shape)}"
         )
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"temperature of class_scores must be > 0, got {temperature}")
     log_temperature = torch.as_tensor(temperature, dtype=torch.float64).log()
     _, scores, slope = scores_with_and_without(
         query, key, key_labels, num_classes, log_temperature, exclude=exclude

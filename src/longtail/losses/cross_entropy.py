@@ -1,6 +1,6 @@
 """Cross-entropy: plain, and re-weighted by class."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class CrossEntropy(ClassificationLoss):
     """
 
     name: ClassVar[str] = "ce"
-    expresses: ClassVar[Literal["source", "uniform"]] = "source"
+    expresses = "source"
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each sample, (batch,)."""
@@ -90,7 +90,7 @@ class Reweighted(ClassificationLoss):
     """
 
     name: ClassVar[str] = "reweighted"
-    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+    expresses = "uniform"
     weights: Tensor
 
     def __init__(self, prior: ClassPrior) -> None:
@@ -123,7 +123,7 @@ class ClassBalanced(ClassificationLoss):
     """
 
     name: ClassVar[str] = "class_balanced"
-    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+    expresses = "uniform"
     weights: Tensor
 
     def __init__(self, prior: ClassPrior, *, beta: float = 0.9999) -> None:

@@ -1,6 +1,6 @@
 """Focal loss: cross-entropy that passes over samples already classified well."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ class Focal(ClassificationLoss):
     """
 
     name: ClassVar[str] = "focal"
-    expresses: ClassVar[Literal["source", "uniform"]] = "source"
+    expresses = "source"
 
     def __init__(self, prior: ClassPrior, *, gamma: float = 2.0) -> None:
         super().__init__(prior)

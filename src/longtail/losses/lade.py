@@ -89,7 +89,7 @@ class LADE(ClassificationLoss):
     """
 
     name: ClassVar[str] = "lade"
-    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+    expresses = "uniform"
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """LDAM: a margin for each class, wider for a rare one, with deferred re-weighting."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -77,7 +77,7 @@ class LDAM(ClassificationLoss):
     """
 
     name: ClassVar[str] = "ldam"
-    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+    expresses = "uniform"
     margin: Tensor
     weights: Tensor
 

@@ -1,6 +1,6 @@
 """Logit-adjusted cross-entropy; Balanced Softmax is the case tau = 1."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -44,7 +44,8 @@ def logit_adjusted_loss(
 class LogitAdjusted(ClassificationLoss):
     """Logit-adjusted cross-entropy; Balanced Softmax is tau = 1.
 
-    See `logit_adjusted_loss`. With tau = 1 the raw logits express the uniform prior.
+    See `logit_adjusted_loss`. With tau = 1 the raw logits express the uniform prior, with any
+    other the prior's power 1 - tau, normalised.
 
     Args:
         prior: of the training set.
@@ -60,12 +61,15 @@ class LogitAdjusted(ClassificationLoss):
     """
 
     name: ClassVar[str] = "logit_adjust"
-    expresses: ClassVar[Literal["source", "uniform"]] = "uniform"
+    expresses: str | list[float] = "uniform"
 
     def __init__(self, prior: ClassPrior, *, tau: float = 1.0) -> None:
         super().__init__(prior)
         _check_tau("LogitAdjusted", tau)
         self.tau = tau
+        if tau != 1:
+            mass = prior.probabilities ** (1 - tau)
+            self.expresses = "source" if tau == 0 else (mass / mass.sum()).tolist()
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each sample, (batch,)."""

@@ -19,8 +19,8 @@ from longtail.models.dense import (
     create_dense_head,
     upsample,
 )
-from longtail.models.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from longtail.models.dense_timm import TimmDense
+from longtail.models.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from longtail.models.ema import update_ema
 from longtail.models.heads import CosineHead, ImageClassifier, LinearHead, Projection
 from longtail.models.small import SmallNet, smallnet, smallnet_wide

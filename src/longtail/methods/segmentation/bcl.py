@@ -1,6 +1,5 @@
 """BCL of pixels: logit-adjusted classifier of all, balanced contrast of sampled ones."""
 
-from typing import Literal
 
 from torch import Tensor
 
@@ -36,7 +35,7 @@ class PixelBCL(PixelMethod):
     """
 
     name = "bcl"
-    expresses: Literal["source", "uniform"] = "uniform"
+    expresses = "uniform"
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """GML of pixels: logit-adjusted classifier of all, mutual information of sampled ones."""
 
 import copy
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class PixelGML(PixelMethod):
 
     name = "gml"
     wants_teacher = True
-    expresses: Literal["source", "uniform"] = "uniform"
+    expresses = "uniform"
 
     def __init__(
         self,
