@@ -11,7 +11,6 @@ before the first step, allocated on a GPU.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -131,10 +130,16 @@ def peak(name: str, case: str, precision: str) -> float:
         for _ in range(MEMORY_STEPS):
             step()
         return float(torch.cuda.max_memory_allocated())
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident("VmRSS")
     for _ in range(MEMORY_STEPS):
         step()
-    return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> float:
+    """Resident memory now (VmRSS) or at its highest (VmHWM), bytes; Linux alone tells."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":

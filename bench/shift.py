@@ -1,6 +1,6 @@
 """Estimators of a shifted class mix: error, coverage of the intervals, many classes, time, memory.
 
-    python bench/shift.py [--runs 200] [--classes 8142] [--out results/shift.json]
+    python bench/shift.py [--runs 100] [--classes 8142] [--out results/shift.json]
     python bench/shift.py --docs docs/shift.md     # only writes the tables of the result file
 
 Four parts. `gaussian`: ten Gaussian classes, source long-tailed at 10, target the reverse, logits
@@ -34,7 +34,7 @@ SIZES = (100, 300, 1000, 3000, 10_000)
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--runs", type=int, default=200)
+    options.add_argument("--runs", type=int, default=100)
     options.add_argument("--classes", type=int, default=8142)
     options.add_argument("--out", type=Path, default=Path("results/shift.json"))
     options.add_argument("--docs", type=Path)

@@ -41,6 +41,16 @@ def test_equals_the_classification_loss_of_flattened_pixels(cls: type[Classifica
     assert (ours.grad.movedim(1, -1)[target == 255] == 0).all()
 
 
+@pytest.mark.parametrize("cls", [losses.CrossEntropy, losses.LogitAdjusted, losses.LADE])
+def test_a_smaller_map_is_brought_to_the_size_of_the_target(cls: type[ClassificationLoss]) -> None:
+    logits, target = maps()
+    small = logits[:, :, :3, :2]
+    grown = torch.nn.functional.interpolate(small, size=(5, 6), mode="bilinear")
+    rows = grown.movedim(1, -1)[target != 255]
+    expected = cls(PRIOR)(rows, target[target != 255])
+    torch.testing.assert_close(pixel_loss(cls(PRIOR), small, target), expected)
+
+
 @pytest.mark.parametrize("cls", LOSSES, ids=lambda cls: cls.__name__)
 def test_all_pixels_ignored(cls: type[ClassificationLoss]) -> None:
     logits, target = maps(ignored=2.0)

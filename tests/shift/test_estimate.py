@@ -318,8 +318,8 @@ def test_conjugate_gradients_agree_with_the_dense_solution(monkeypatch: pytest.M
     monkeypatch.setattr("longtail.shift.likelihood.DENSE", 5)
     large = estimate_prior(*source, target, p, calibration="bcts")
     torch.testing.assert_close(dense.prior, large.prior, atol=1e-6, rtol=0.0)
-    # Solved to one part in a thousand: intervals need no more.
-    torch.testing.assert_close(dense.interval, large.interval, atol=2e-3, rtol=0.0)
+    # Solved to one part in a hundred: intervals need no more.
+    torch.testing.assert_close(dense.interval, large.interval, atol=5e-3, rtol=0.0)
 
 
 def good() -> dict[str, object]:

@@ -47,17 +47,14 @@ class DenseCosineHead(nn.Module):
         nn.init.kaiming_normal_(self.weight)
         self.scale = scale
 
-    def cosine(self, features: Tensor) -> Tensor:
-        """Cosines (B, C, h, w), in [-1, 1], of features (B, D, h, w)."""
-        # The norm divides after the product: a map of unit features would double the memory.
-        weight = F.normalize(self.weight, dim=1)[:, :, None, None]
-        norm = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float32)
-        cosine: Tensor = F.conv2d(features, weight) / norm.clamp(min=1e-12)
-        return cosine
-
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, C, h, w) of features (B, D, h, w)."""
-        return self.scale * self.cosine(features)
+        # The norm comes in after the product: a map of unit features would double the memory. One
+        # number a pixel is inverted, since to divide every logit would take longer.
+        squares = features.square().sum(1, keepdim=True, dtype=torch.float32)
+        weight = self.scale * F.normalize(self.weight, dim=1)[:, :, None, None]
+        logits: Tensor = F.conv2d(features, weight) * squares.clamp(min=1e-24).rsqrt()
+        return logits
 
 
 DenseHead = DenseLinearHead | DenseCosineHead
@@ -99,5 +96,6 @@ class Segmenter(nn.Module):
 
 
 def upsample(logits: Tensor, size: torch.Size) -> Tensor:
-    """Brings logits (B, C, h, w) to the size of the images, bilinearly, in float32."""
-    return F.interpolate(logits.float(), size=size, mode="bilinear")
+    """Brings logits (B, C, h, w) to the size of the images, bilinearly, in float32 or better."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.interpolate(logits, size=size, mode="bilinear")

@@ -36,8 +36,8 @@ class SmallUNet(DenseBackbone):
     """Encoder with residual blocks down to 1/16 of the size, decoder up to 1/2.
 
     The last step up is a 1x1 convolution to four times the channels that are dealt out to four
-    pixels (pixel shuffle): full convolutions at half the size would cost more than all the rest.
-    The mean of the smallest map is added to it, so that a pixel knows of the whole scene.
+    pixels (pixel shuffle), then a single full convolution at half the size, where each would cost
+    as much as a stage. The mean of the smallest map is added to it, so that a pixel knows of the whole scene.
 
     Args:
         widths: channels at 1/2, 1/4, 1/8 and 1/16 of the size.
@@ -64,6 +64,7 @@ class SmallUNet(DenseBackbone):
         self.deal = nn.Conv2d(fine, 4 * num_features, 1, bias=False)
         self.skip = nn.Conv2d(stem, num_features, 1, bias=False)
         self.norm = nn.BatchNorm2d(num_features)
+        self.last = _Conv(num_features, num_features)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -81,7 +82,8 @@ class SmallUNet(DenseBackbone):
             up = F.interpolate(narrow(x), size=skip.shape[2:], mode="bilinear")
             x = merge(up + skip)
         dealt = F.pixel_shuffle(self.deal(x), 2)[:, :, : half.shape[2], : half.shape[3]]
-        return F.relu(self.norm(dealt + self.skip(half)), inplace=True)
+        features: Tensor = self.last(F.relu(self.norm(dealt + self.skip(half)), inplace=True))
+        return features
 
 
 def small_unet() -> SmallUNet:

@@ -32,7 +32,7 @@ def em_prior(
         reference: (num_classes,); a class with 0 keeps 0.
         strength: samples that the reference counts for, 0 or more.
         tolerance: stops when one step moves less than this in total; by default 1e-9 in float64
-            and 1e-6 in float32.
+            and 1e-5 in float32.
         max_iterations: of two EM steps and an extrapolation each; a warning when not enough.
     Returns: (num_classes,), float64, sums to 1.
 
@@ -42,7 +42,7 @@ def em_prior(
         [0.75, 0.25]
     """
     if tolerance is None:
-        tolerance = 1e-9 if posteriors.dtype == torch.float64 else 1e-6
+        tolerance = 1e-9 if posteriors.dtype == torch.float64 else 1e-5
     p = reference.to(posteriors)
     ratio = torch.ones_like(p)
 

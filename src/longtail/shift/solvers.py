@@ -1,6 +1,7 @@
 """The two families of estimators behind `estimate_prior`: likelihood and moments."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -66,7 +67,6 @@ class Likelihood:
 
     Attributes:
         prior: (num_classes,), float64, the estimate.
-        centre: (num_classes,), float64, what the interval is about.
         regularised: False.
     """
 
@@ -74,9 +74,13 @@ class Likelihood:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        loose = LOOSE * problem.strength
         self.prior = em_prior(problem.posteriors, problem.reference, problem.strength)
-        self.centre = em_prior(problem.posteriors, problem.reference, loose)
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """What the interval is about, (num_classes,), float64."""
+        problem = self.problem
+        return em_prior(problem.posteriors, problem.reference, LOOSE * problem.strength)
 
     def moves(self, on_source: Tensor | None, on_target: Tensor) -> Tensor:
         """How `centre` moves under each resample; overwrites the problem's posteriors."""

@@ -123,7 +123,7 @@ class _Fold:
             calibration=self.calibration,
             source_places=self.places,
         )
-        return solve(problem, method, 200, False, 0.05, torch.Generator().manual_seed(0))
+        return solve(problem, method, 100, False, 0.05, torch.Generator().manual_seed(0))
 
 
 def _folds(

@@ -19,7 +19,7 @@ def class_colours(num_classes: int) -> NDArray[np.uint8]:
 
     Example:
         >>> class_colours(2).tolist()
-        [[242, 36, 36], [86, 113, 191]]
+        [[242, 36, 36], [86, 116, 191]]
     """
     levels = [
         colorsys.hsv_to_rgb(c * GOLDEN % 1, *TONES[c % len(TONES)]) for c in range(num_classes)

@@ -49,7 +49,8 @@ class PixelClassifier(PixelMethod):
 
     def forward(self, views: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
         """Loss of a batch; see `PixelMethod`."""
-        return {"loss": pixel_loss(self.loss, self.model(views[0]), target)}
+        logits = self.model.head(self.model.backbone(views[0]))
+        return {"loss": pixel_loss(self.loss, logits, target)}
 
     def set_progress(self, fraction: float) -> None:
         """Lets a loss that changes over the training know how far it is."""

@@ -1,6 +1,5 @@
 """BCL of pixels: logit-adjusted classifier of all, balanced contrast of sampled ones."""
 
-
 from torch import Tensor
 
 from longtail.losses import LogitAdjusted, balanced_contrastive_loss
@@ -11,7 +10,6 @@ from longtail.models import (
     DenseCosineHead,
     Projection,
     Segmenter,
-    upsample,
 )
 from longtail.prior import ClassPrior
 
@@ -64,8 +62,8 @@ class PixelBCL(PixelMethod):
         """Loss of a batch; see `PixelMethod`."""
         (images,) = views
         features = self.model.backbone(images)
-        logits = upsample(self.head(features), images.shape[-2:])
-        loss = self.classifier_weight * pixel_loss(self.classifier_loss, logits, target)
+        classifier = pixel_loss(self.classifier_loss, self.head(features), target)
+        loss = self.classifier_weight * classifier
         small = shrink(target, features.shape[-2:])
         chosen = sample_pixels(small, len(self.head.weight), self.samples)
         if len(chosen) > 1:  # a batch norm needs two

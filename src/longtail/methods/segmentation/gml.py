@@ -122,57 +122,58 @@ class PixelGML(PixelMethod):
         """Loss of a batch, after its keys have entered the queue; see `PixelMethod`."""
         (images,) = views
         features = self.model.backbone(images)
-        cosine = self.head.cosine(features)
-        logits = upsample(self.head.scale * cosine, images.shape[-2:])
+        logits = self.head(features)
         loss = self.gamma * pixel_loss(self.classifier_loss, logits, target)
-        teacher_cosine = self.enqueue(images, target, index)
+        teacher_logits = self.enqueue(images, target, index)
         small = shrink(target, features.shape[-2:])
         chosen = sample_pixels(small, len(self.head.weight), self.queries)
         if len(chosen) > 1:  # a batch norm needs two
-            loss = loss + self.mutual_information(chosen, features, cosine, teacher_cosine, index)
+            loss = loss + self.mutual_information(chosen, features, logits, teacher_logits, index)
         return {"loss": loss, "temperature": self.contrast.log_temperature.detach().exp()}
 
     @torch.no_grad()
     def enqueue(self, images: Tensor, target: Tensor, index: Tensor) -> Tensor | None:
-        """Puts keys of the batch into the queue; returns the teacher's cosines, if there is one."""
-        cosine = None
+        """Puts keys of the batch into the queue; returns the teacher's logits, if there is one."""
+        logits = None
         if self._teacher:
             (teacher,) = self._teacher
             features = teacher.backbone(images)
-            assert isinstance(teacher.head, DenseCosineHead)
-            cosine = teacher.head.cosine(features)
+            logits = teacher.head(features)
         else:
             count = max(1, round(self.key_share * len(images)))
             features = self.key_encoder(images[:count])
         small = shrink(target[: len(features)], features.shape[-2:])
         chosen = sample_pixels(small, len(self.head.weight), self.keys)
         self.queue.enqueue(*gather_keys(chosen.of(features), chosen.labels, index[chosen.images]))
-        return cosine
+        return logits
 
     def mutual_information(
         self,
         chosen: SampledPixels,
         features: Tensor,
-        cosine: Tensor,
-        teacher_cosine: Tensor | None,
+        logits: Tensor,
+        teacher_logits: Tensor | None,
         index: Tensor,
     ) -> Tensor:
         """Class scores of the sampled pixels against the queue, and their distillation."""
         stored = self.queue.keys()
         filled = (stored.labels >= 0).nonzero().squeeze(1)  # empty ones would enter the batch norm
         if len(filled) < 2:
-            return cosine.new_zeros(())
+            return logits.new_zeros(())
+        if teacher_logits is None:
+            logits = logits.detach()  # nothing to distil: spares a gradient of nothing but zeros
+        else:
+            teacher_logits = chosen.of(upsample(teacher_logits, logits.shape[-2:]))
+            teacher_logits = teacher_logits / self.head.scale
         loss: Tensor = self.contrast(
             query=self.project_query(chosen.of(features)),
             key=self.project_key(stored.features[filled]),
             key_labels=stored.labels[filled],
-            logits=chosen.of(cosine),
+            logits=chosen.of(logits) / self.head.scale,  # cosines
             target=chosen.labels,
             query_index=index[chosen.images],
             key_index=stored.index[filled],
-            teacher_logits=None
-            if teacher_cosine is None
-            else chosen.of(upsample(teacher_cosine, cosine.shape[-2:])),
+            teacher_logits=teacher_logits,
         )
         return loss
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longtail.losses import ClassificationLoss, CrossEntropy, LogitAdjusted
+from longtail.losses.precision import full_precision
+from longtail.models import upsample
 
 IGNORED = 255
 
@@ -14,13 +16,14 @@ IGNORED = 255
 def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tensor:
     """A classification loss of the pixels that are not ignored.
 
-    Equals `loss` of the flattened pixels. The cross-entropies, plain and logit-adjusted, are
-    computed on the maps as they lie, three times faster on a processor; the others need one row a
-    pixel, and a GPU's host then waits once for the number of pixels.
+    Equals `loss` of the flattened pixels of the logits, once these have the size of the target.
+    The cross-entropies, plain and logit-adjusted, are computed on the maps as they lie, three times
+    faster on a processor; the others need one row a pixel, and a GPU's host then waits once for
+    the number of pixels.
 
     Args:
         loss: any classification loss.
-        logits: (B, C, H, W).
+        logits: (B, C, h, w), brought to the size of the target bilinearly.
         target: (B, H, W) int64, class of each pixel or 255.
 
     Returns: scalar, nats per pixel; 0 when all pixels are ignored.
@@ -32,12 +35,16 @@ def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tens
         tensor(0.6931)
     """
     if type(loss) is CrossEntropy or type(loss) is LogitAdjusted:
+        logits = full_precision(logits)
         if isinstance(loss, LogitAdjusted):
+            # Before it grows: interpolation leaves a constant as it is, and the map is smaller.
             logits = logits + (loss.tau * loss.log_prior).to(logits)[:, None, None]
-        total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+        grown = upsample(logits, target.shape[-2:])
+        total = F.cross_entropy(grown, target, ignore_index=IGNORED, reduction="sum")
         return total / (target != IGNORED).sum().clamp(min=1)
     places = (target.flatten() != IGNORED).nonzero().squeeze(1)
-    rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])[places]
+    grown = upsample(logits, target.shape[-2:])
+    rows = grown.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])[places]
     if not len(places):
         return rows.sum()
     nats: Tensor = loss(rows, target.flatten()[places])
