@@ -72,3 +72,9 @@ def test_what_timm_cannot_do() -> None:
         create_dense_backbone("no_such_network")
     with pytest.raises(ValueError, match=r"decoder must be one of \['atrous', 'pyramid'\]"):
         create_dense_backbone("test_resnet", decoder="round")
+
+
+def test_gradient_of_the_cosine_head_by_finite_differences() -> None:
+    head = create_dense_head("cosine", 3, 2).double()
+    features = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(head, (features,))

@@ -68,7 +68,7 @@ def test_hard_rlls_agrees_with_abstention(path: Path) -> None:
     source, target = torch.tensor(golden["source_logits"]), torch.tensor(golden["target_logits"])
     fitted = fit_calibration(source, labels, p, kind="bcts", ridge=0.0)
     posteriors = fitted.posteriors(source, p, p)
-    confusion = Confusion.of(posteriors.argmax(dim=1), labels, posteriors)
+    confusion = Confusion(posteriors.argmax(dim=1), labels, posteriors)
     predicted = fitted.posteriors(target, p, p).argmax(dim=1)
     mean = torch.bincount(predicted, minlength=len(p)).double() / len(target)
     found, _ = rlls_prior(confusion.matrix, mean, p, rlls_radius(len(p), len(labels)))

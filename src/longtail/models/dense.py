@@ -8,6 +8,8 @@ to the caller, where a model here takes pictures as they are. What remains, two 
 feature maps, is one file (`dense_timm.py`).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,12 +51,31 @@ class DenseCosineHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, C, h, w) of features (B, D, h, w)."""
-        # The norm comes in after the product: a map of unit features would double the memory. One
-        # number a pixel is inverted, since to divide every logit would take longer.
-        squares = features.square().sum(1, keepdim=True, dtype=torch.float32)
+        # The norm comes in after the product: a map of unit features would double the memory.
         weight = self.scale * F.normalize(self.weight, dim=1)[:, :, None, None]
-        logits: Tensor = F.conv2d(features, weight) * squares.clamp(min=1e-24).rsqrt()
-        return logits
+        inverse: Tensor = _InverseNorm.apply(features)
+        return F.conv2d(features, weight) * inverse
+
+
+class _InverseNorm(torch.autograd.Function):
+    """One over the norm of every pixel's features, (B, 1, h, w), in float32 or better.
+
+    Its gradient by hand is one product of the size of the features, by autograd it is four.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        wide = torch.promote_types(features.dtype, torch.float32)
+        squares = features.square().sum(1, keepdim=True, dtype=wide)
+        inverse = squares.clamp_(min=1e-24).rsqrt_()
+        ctx.save_for_backward(features, inverse)
+        return inverse
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        features, inverse = ctx.saved_tensors
+        slope: Tensor = features * (-grad * inverse**3).to(features.dtype)
+        return slope
 
 
 DenseHead = DenseLinearHead | DenseCosineHead

@@ -37,7 +37,8 @@ class SmallUNet(DenseBackbone):
 
     The last step up is a 1x1 convolution to four times the channels that are dealt out to four
     pixels (pixel shuffle), then a single full convolution at half the size, where each would cost
-    as much as a stage. The mean of the smallest map is added to it, so that a pixel knows of the whole scene.
+    as much as a stage. The mean of the smallest map is added to it, so that a pixel knows of the
+    whole scene.
 
     Args:
         widths: channels at 1/2, 1/4, 1/8 and 1/16 of the size.

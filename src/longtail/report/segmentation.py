@@ -171,7 +171,8 @@ def iou_picture(runs: Sequence[PixelRunData]) -> Markup:
     titles = "share of the training pixels in percent (log scale)", "IoU (%)"
     parts: list[str] = [svg.axes(x, y, titles=titles, percent_y=True)]
     values = [class_iou(run.confusion) for run in runs]
-    for c, name in enumerate(names):
+    for place, c in enumerate(prior.counts.argsort(descending=True, stable=True).tolist()):
+        name = names[c]
         known = [float(iou[c]) for iou in values if not torch.isnan(iou[c])]
         at = x(float(share[c]))
         if len(known) > 1:
@@ -182,8 +183,9 @@ def iou_picture(runs: Sequence[PixelRunData]) -> Markup:
                 mark = svg.marker(series, at, y(float(iou[c])))
                 parts.append(svg.path(mark, f"mark r{series}", title))
         if known and len(names) <= NAMED_MARKS:
-            above = y(max(known)) - 8
-            parts.append(svg.text(at, above, svg.shorten(name, 12), "middle", "t muted"))
+            # In turn above and below, so that the names of neighbours keep apart.
+            height = y(min(known)) + 18 if place % 2 else y(max(known)) - 8
+            parts.append(svg.text(at, height, svg.shorten(name, 12), "middle", "t muted"))
     label = "IoU of each class against its share of the training pixels"
     return svg.picture(WIDTH, BOTTOM + 44, *parts, label=label)
 

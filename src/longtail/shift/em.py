@@ -9,6 +9,16 @@ from torch import Tensor
 FLOOR = 1e-12
 
 
+def default_strength(num_classes: int, samples: float) -> float:
+    """Samples that the reference prior counts for: two a class, over the samples a class.
+
+    A class that is met s times on average has a count that is off by 1 / sqrt(s) of itself. With
+    many samples a class the pull is not felt (100 a class: 0.02 of a sample each); with one, the
+    reference has twice the weight of the data; with less it has nearly all.
+    """
+    return 2 * num_classes**2 / samples
+
+
 def em_prior(
     posteriors: Tensor,
     reference: Tensor,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from longtail.shift.bootstrap import intervals, resample_weights, shift_test
 from longtail.shift.calibration import Calibration, Kind, fit_calibration
+from longtail.shift.em import default_strength
 from longtail.shift.posterior import Logits, as_labels, as_logits
 from longtail.shift.priors import Prior, probabilities
 from longtail.shift.solvers import Likelihood, Moments, Problem
@@ -16,8 +17,6 @@ from longtail.shift.solvers import Likelihood, Moments, Problem
 Method = Literal["em", "bbse", "bbse_soft", "rlls"]
 # Penalty of the calibration, a normal prior of standard deviation 1 on log scale and bias.
 RIDGE = 1.0
-# Samples a class, on average, that the source prior counts for.
-STRENGTH_PER_CLASS = 0.2
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,8 @@ def estimate_prior(
         source_prior: see above; 0 only where `expressed` is 0 or the class is ruled out.
         calibration: `auto` (by sample size, see `fit_calibration`), `bcts`, `vs`, `none`, or a
             fitted one.
-        strength: pseudo-samples of `source_prior`, 0 or more; 0.2 a class when not
-            given.
+        strength: pseudo-samples of `source_prior`, 0 or more; by default 2 a class, divided by the
+            target samples a class (see `default_strength`).
         resamples: draws of the bootstrap; 0 for no interval and no test (`shifted` is then True).
         interval: False saves the time of the intervals, which are then NaN.
         level: of the test.
@@ -117,7 +116,7 @@ def estimate_prior(
     target = as_logits(target_logits, "target_logits of estimate_prior", len(p_expressed))
     source = _source(source_logits, source_labels, p_expressed, method)
     if strength is None:
-        strength = STRENGTH_PER_CLASS * len(p_expressed)
+        strength = default_strength(len(p_expressed), len(target))
     if strength < 0 or resamples < 0:
         raise ValueError(
             f"strength and resamples of estimate_prior must be >= 0, got {strength}, {resamples}"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,44 +33,50 @@ def collect(features: Tensor, weights: Tensor, num_classes: int) -> Tensor:
 class Confusion:
     """Mean features of the source samples of each class, p(prediction | class).
 
+    A class without a sample takes what the model expects: the mean feature of all samples, each
+    weighted by its posterior of the class.
+
     Attributes:
         features: of the source samples, (samples, num_classes) posteriors or (samples,) predicted
             classes.
         labels: (samples,), int64.
-        counts: (num_classes,), source samples of each class.
-        matrix: (num_classes, num_classes), column c is the mean feature of class c.
+        posteriors: (samples, num_classes).
     """
 
     features: Tensor
     labels: Tensor
-    counts: Tensor
-    matrix: Tensor
+    posteriors: Tensor
 
-    @classmethod
-    def of(cls, features: Tensor, labels: Tensor, posteriors: Tensor) -> "Confusion":
-        """Counts the matrix; a class without a sample takes the one that the model expects.
+    @cached_property
+    def counts(self) -> Tensor:
+        """Source samples of each class, (num_classes,)."""
+        num_classes = self.posteriors.shape[1]
+        return torch.bincount(self.labels, minlength=num_classes).to(self.posteriors)
 
-        That is the mean feature of all samples, each weighted by its posterior of the class.
-
-        Args:
-            features: as the attribute.
-            labels: (samples,).
-            posteriors: (samples, num_classes), for the classes that have no sample.
-        """
-        num_classes = posteriors.shape[1]
-        counts = torch.bincount(labels, minlength=num_classes).to(posteriors)
-        if features.ndim == 2:
-            sums = torch.zeros_like(posteriors[:0]).new_zeros(num_classes, num_classes)
-            matrix = sums.index_add_(0, labels, features).T
+    @cached_property
+    def matrix(self) -> Tensor:
+        """(num_classes, num_classes), column c is the mean feature of class c."""
+        num_classes, counts = self.posteriors.shape[1], self.counts
+        if self.features.ndim == 2:
+            sums = self.posteriors.new_zeros(num_classes, num_classes)
+            matrix = sums.index_add_(0, self.labels, self.features).T
         else:
-            flat = torch.bincount(features * num_classes + labels, minlength=num_classes**2)
-            matrix = flat.view(num_classes, num_classes).to(posteriors)
+            places = self.features * num_classes + self.labels
+            matrix = torch.bincount(places, minlength=num_classes**2).to(counts)
+            matrix = matrix.view(num_classes, num_classes)
+        matrix /= counts.clamp(min=1)
         empty = (counts == 0).nonzero().flatten()
         if len(empty):
-            expected = posteriors[:, empty]
-            total = expected.sum(dim=0).clamp(min=torch.finfo(expected.dtype).tiny)
-            matrix[:, empty] = collect(features, expected, num_classes) / total
-        return cls(features, labels, counts, matrix / counts.clamp(min=1))
+            matrix[:, empty] = collect(self.features, self._expected(empty), num_classes)
+        return matrix
+
+    def mean(self, prior: Tensor) -> Tensor:
+        """`matrix @ prior`, without the matrix: the mean feature were the mix `prior`."""
+        weights = (prior / self.counts.clamp(min=1))[self.labels]
+        empty = (self.counts == 0).nonzero().flatten()
+        if len(empty):
+            weights = weights + self._expected(empty) @ prior[empty]
+        return collect(self.features, weights[:, None], len(prior))[:, 0]
 
     def noise(self, weights: Tensor, prior: Tensor) -> Tensor:
         """How `matrix @ prior` moves when the source samples are re-weighted.
@@ -79,12 +86,18 @@ class Confusion:
             prior: (num_classes,).
         Returns: (num_classes, columns).
         """
+        counts = self.counts.clamp(min=1)
         # The mean of n samples that is taken from the same n is nearer to them by (n - 1) / n.
-        inflate = (self.counts / (self.counts - 1).clamp(min=0.5)).sqrt()
-        share = prior * inflate / self.counts.clamp(min=1)
-        scaled = weights * share[self.labels][:, None]
+        inflate = (counts / (counts - 1).clamp(min=0.5)).sqrt()
+        scaled = weights * (prior * inflate / counts)[self.labels][:, None]
         by_class = scaled.new_zeros(len(prior), scaled.shape[1]).index_add_(0, self.labels, scaled)
-        return collect(self.features, scaled, len(prior)) - self.matrix @ by_class
+        scaled -= (by_class / counts[:, None])[self.labels]
+        return collect(self.features, scaled, len(prior))
+
+    def _expected(self, classes: Tensor) -> Tensor:
+        """Weights of the samples in the mean feature that the model expects of each class."""
+        posteriors = self.posteriors[:, classes]
+        return posteriors / posteriors.sum(dim=0).clamp(min=torch.finfo(posteriors.dtype).tiny)
 
 
 def invertible(matrix: Tensor) -> bool:
@@ -149,6 +162,8 @@ def rlls_prior(
     dense = len(reference) <= DENSE
     theta = torch.zeros_like(reference)
     bound = _largest_eigenvalue(scaled)
+    if (scaled.T @ residual).norm() <= radius * residual.norm():
+        return reference.clone(), 1e9 * bound  # theta = 0 is the solution
     # The sought ridge has ridge * |theta| = radius * |fit|, and the left side over the right grows
     # with it: halve the interval of its logarithm.
     low, high = math.log(1e-13 * bound), math.log(1e9 * bound)

@@ -59,7 +59,7 @@ class Problem:
         features = self.calibration.posteriors(
             self.source_logits, self.expressed, self.reference, self.source_places
         ).to(self.posteriors)
-        return Confusion.of(features, self.source_labels, features)
+        return Confusion(features, self.source_labels, features)
 
 
 class Likelihood:
@@ -126,7 +126,7 @@ class Moments:
         self.features, self.confusion = posteriors, confusion
         if method == "bbse":
             predicted = confusion.features.argmax(dim=1)
-            self.confusion = Confusion.of(predicted, confusion.labels, confusion.features)
+            self.confusion = Confusion(predicted, confusion.labels, confusion.posteriors)
             self.features = posteriors.argmax(dim=1)
         self.reference = problem.reference.to(posteriors)
         self.samples, num_classes = posteriors.shape

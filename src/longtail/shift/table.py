@@ -12,7 +12,8 @@ from torch import Tensor
 from longtail.prior import ClassPrior
 from longtail.shift.adjust import adjust, log_ratio
 from longtail.shift.calibration import Calibration, fit_calibration
-from longtail.shift.estimate import STRENGTH_PER_CLASS, Method, PriorEstimate, solve
+from longtail.shift.em import default_strength
+from longtail.shift.estimate import Method, PriorEstimate, solve
 from longtail.shift.posterior import BLOCK, Logits, as_labels, as_logits
 from longtail.shift.priors import Prior, probabilities
 from longtail.shift.protocol import (
@@ -119,7 +120,7 @@ class _Fold:
             source_labels=self.labels,
             expressed=expressed,
             reference=expressed,
-            strength=STRENGTH_PER_CLASS * len(expressed),
+            strength=default_strength(len(expressed), len(places)),
             calibration=self.calibration,
             source_places=self.places,
         )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from longtail.shift.calibration import Calibration
-from longtail.shift.estimate import STRENGTH_PER_CLASS
+from longtail.shift.em import default_strength
 from longtail.shift.posterior import Logits, as_logits
 from longtail.shift.priors import Prior, probabilities
 
@@ -31,7 +31,8 @@ class PriorTracker:
         half_life: samples after which an observation counts half, above 0.
         source_prior: what few samples are drawn towards; `expressed` when not given.
         calibration: applied to the logits, see `fit_calibration`; none when not given.
-        strength: samples that the source prior counts for, 0 or more; 0.2 a class when not given.
+        strength: samples that the source prior counts for, 0 or more; when not given, by the
+            samples that count at the time, as in `estimate_prior`.
 
     Attributes:
         prior: (num_classes,), float64, the mix now.
@@ -67,7 +68,7 @@ class PriorTracker:
             name = "source_prior of PriorTracker"
             self.source_prior = probabilities(source_prior, name, classes)
         self.half_life = half_life
-        self.strength = STRENGTH_PER_CLASS * classes if strength is None else strength
+        self.strength = strength
         self.calibration = calibration or Calibration.none(classes)
         self.prior = self.source_prior.clone()
         self._counts = torch.zeros(classes, dtype=torch.float64)
@@ -91,13 +92,16 @@ class PriorTracker:
         fade = 0.5 ** (samples / self.half_life)
         past = fade * self._counts
         weight = past.sum() + samples
+        strength = self.strength
+        if strength is None:
+            strength = default_strength(len(self.prior), float(weight))
         possible = self.source_prior > 0
         for _ in range(STEPS):
             ratio = torch.where(possible, self.prior / self.source_prior, 1.0).to(posteriors)
             fresh = ratio * ((posteriors @ ratio).reciprocal() @ posteriors)
             self._counts = past + fresh.double().cpu()
-            pulled = self._counts + self.strength * self.source_prior
-            self.prior = pulled / (weight + self.strength)
+            pulled = self._counts + strength * self.source_prior
+            self.prior = pulled / (weight + strength)
         self._squares = fade**2 * self._squares + samples
 
     def state_dict(self) -> dict[str, Tensor]:

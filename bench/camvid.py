@@ -1,0 +1,117 @@
+"""CamVid at 240x180: cross-entropy, logit adjustment and GML with the small network, three seeds.
+
+    python bench/camvid.py [--root data/camvid] [--methods ce logit_adjust gml] [--seeds 0 1 2]
+
+The root holds train/, trainannot/, val/ ... Every run is that of its recipe (`longtail train camvid
+--method NAME`); one that was begun goes on, one that is finished is judged again. Settings were
+chosen on val with another seed; the model of the last epoch is judged on test. Each model is also
+judged for the pixel prior to several powers, the recipe's own among them: from 0, all classes
+alike, to 1, the training mix.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longtail.data.segmentation import PixelDataset, load_pixels
+from longtail.files import write_text
+from longtail.metrics import class_iou, segmentation_metrics
+from longtail.settings import from_keywords, to_config
+from longtail.shift import resolve_prior
+from longtail.training.run import environment
+from longtail.training.segmentation import (
+    PixelConfig,
+    PixelRun,
+    confusion_of,
+    evaluation_pairs,
+    target_of,
+    train_pixels,
+)
+
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHOWN = ("miou", "macc", "pixel_accuracy", "head_iou", "medium_iou", "tail_iou")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--root", default="data/camvid", help="folder of the data")
+    options.add_argument("--methods", nargs="+", default=["ce", "logit_adjust", "gml"])
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--runs", type=Path, default=Path("runs/camvid"), help="run folders")
+    options.add_argument("--out", type=Path, default=Path("results/camvid.json"))
+    options.add_argument("--page", type=Path, help="page to write the tables into")
+    given = options.parse_args()
+    rows = []
+    for seed in given.seeds:
+        for method in given.methods:
+            config = to_config(
+                from_keywords({"source": "camvid", "root": given.root}, method, seed=seed)
+            )
+            assert isinstance(config, PixelConfig)
+            dataset = load_pixels(config.data)
+            folder = given.runs / f"{method}-seed{seed}"
+            run = train_pixels(config, folder, resume=True, dataset=dataset)
+            rows.append(judge(run, method, dataset))
+            print({key: rows[-1][key] for key in ("method", "seed", *SHOWN)}, flush=True)
+    about = {
+        "environment": environment(),
+        "unit": "percent",
+        "split": "test",
+        "selection": "last epoch; settings chosen on val",
+        "training_pixels": dict(
+            zip(dataset.class_names, dataset.prior.counts.tolist(), strict=True)
+        ),
+    }
+    means = {method: mean([r for r in rows if r["method"] == method]) for method in given.methods}
+    write_text(given.out, json.dumps({**about, "runs": rows, "mean": means}, indent=1) + "\n")
+    print(f"written: {given.out}")
+
+
+def judge(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, Any]:
+    """Figures of a run in percent: as its recipe predicts, and for each power of the prior."""
+    config = run.config
+    expressed = resolve_prior(run.model_card()["expresses"], dataset.prior, dataset.num_classes)
+    targets = [target_of(power, None, dataset.prior, dataset.class_names) for power in POWERS]
+    model, by_power = run.model(), {}
+    for part in ("val", "test"):
+        pairs = evaluation_pairs(dataset, dataset.parts[part], torch.device("cpu"), 0)
+        matrices = confusion_of(model, pairs, expressed, targets)
+        by_power[part] = {
+            str(power): percent(segmentation_metrics(matrix, dataset.prior))
+            for power, matrix in zip(POWERS, matrices, strict=True)
+        }
+    iou = class_iou(run.confusion()).tolist()
+    return {
+        "method": method,
+        "seed": config["seed"],
+        **percent({key: run.metrics[key] for key in SHOWN}),
+        "prior_power": config["prior_power"],
+        "class_iou": percent(dict(zip(dataset.class_names, iou, strict=True))),
+        "by_prior_power": by_power,
+        "epochs": config["epochs"],
+        "training_minutes": round(sum(epoch["seconds"] for epoch in run.history) / 60, 1),
+    }
+
+
+def percent(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(100 * value, 2) for name, value in figures.items()}
+
+
+def mean(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over the seeds."""
+    columns = {key: [row[key] for row in rows] for key in SHOWN}
+    return {
+        key: {
+            "mean": round(statistics.mean(values), 2),
+            "std": round(statistics.stdev(values), 2) if len(values) > 1 else None,
+        }
+        for key, values in columns.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
