@@ -31,8 +31,10 @@ from longtail.training.segmentation import (
     target_of,
     train_pixels,
 )
+from pages import write_between
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TITLES = ("mIoU", "mAcc", "pixels", "head IoU", "medium IoU", "tail IoU")
 SHOWN = ("miou", "macc", "pixel_accuracy", "head_iou", "medium_iou", "tail_iou")
 
 
@@ -68,7 +70,10 @@ def main() -> None:
     }
     means = {method: mean([r for r in rows if r["method"] == method]) for method in given.methods}
     write_text(given.out, json.dumps({**about, "runs": rows, "mean": means}, indent=1) + "\n")
-    print(f"written: {given.out}")
+    lines = table(rows, means)
+    print("\n".join(lines))
+    if given.page:
+        write_between(given.page, "bench/camvid.py", lines)
 
 
 def judge(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, Any]:
@@ -77,8 +82,10 @@ def judge(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, Any]:
     expressed = resolve_prior(run.model_card()["expresses"], dataset.prior, dataset.num_classes)
     targets = [target_of(power, None, dataset.prior, dataset.class_names) for power in POWERS]
     model, by_power = run.model(), {}
-    for part in ("val", "test"):
-        pairs = evaluation_pairs(dataset, dataset.parts[part], torch.device("cpu"), 0)
+    for part, split in dataset.parts.items():
+        if part == "train":
+            continue
+        pairs = evaluation_pairs(dataset, split, torch.device("cpu"), 0)
         matrices = confusion_of(model, pairs, expressed, targets)
         by_power[part] = {
             str(power): percent(segmentation_metrics(matrix, dataset.prior))
@@ -95,6 +102,38 @@ def judge(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, Any]:
         "epochs": config["epochs"],
         "training_minutes": round(sum(epoch["seconds"] for epoch in run.history) / 60, 1),
     }
+
+
+def table(rows: list[dict[str, Any]], means: dict[str, Any]) -> list[str]:
+    """Figures of each method in Markdown: as its logits are, then for each power of the prior."""
+    lines = [
+        "| CamVid test, percent | " + " | ".join(TITLES) + " |",
+        "|---|" + "---|" * len(TITLES),
+    ]
+    for method, figures in means.items():
+        cells = [
+            f"{f['mean']:.1f}" + (f" ± {f['std']:.1f}" if f["std"] is not None else "")
+            for f in figures.values()
+        ]
+        lines.append(f"| {' | '.join([method, *cells])} |")
+    lines += [
+        "",
+        "| mIoU / mAcc / tail IoU at prior power | " + " | ".join(map(str, POWERS)) + " |",
+    ]
+    lines.append("|---|" + "---|" * len(POWERS))
+    for method in means:
+        own = [row["by_prior_power"]["test"] for row in rows if row["method"] == method]
+        cells = [
+            " / ".join(
+                f"{statistics.mean(row[str(power)][key] for row in own):.1f}"
+                for key in ("miou", "macc", "tail_iou")
+            )
+            for power in POWERS
+        ]
+        lines.append(f"| {' | '.join([method, *cells])} |")
+    seeds = len({row["seed"] for row in rows})
+    rule = "the model of the last epoch, settings chosen on val with another seed"
+    return [*lines, "", f"{seeds} seeds, {rule}: `python bench/camvid.py`."]
 
 
 def percent(figures: dict[str, float]) -> dict[str, float]:

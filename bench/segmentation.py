@@ -32,6 +32,7 @@ from longtail.training.loop import train_step
 from longtail.training.optim import make_optimizer
 from longtail.training.run import environment
 from longtail.training.segmentation import PixelConfig
+from pages import write_between
 
 CLASSES = 11
 CASES = {"240x180": (8, 180, 240), "512x512": (4, 512, 512)}  # images, height, width
@@ -44,6 +45,7 @@ def main() -> None:
     options.add_argument("--precision", default="bf16-mixed")
     options.add_argument("--clock", choices=("wall", "process"), default="wall")
     options.add_argument("--out", type=Path, default=Path("results/segmentation_step.json"))
+    options.add_argument("--page", type=Path, help="page to write the table into")
     options.add_argument("--peak", nargs=2, metavar=("METHOD", "CASE"), help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.peak:
@@ -57,7 +59,26 @@ def main() -> None:
         "clock": given.clock,
     }
     write_text(given.out, json.dumps({**about, "steps": rows}, indent=1) + "\n")
+    if given.page:
+        write_between(given.page, "bench/segmentation.py", table(rows, given.clock))
     print(f"written: {given.out}")
+
+
+def table(rows: list[dict[str, object]], clock: str) -> list[str]:
+    """The ratios in Markdown."""
+    lines = [
+        "| GML step over cross-entropy step | time | peak memory |",
+        "|---|---|---|",
+        *(
+            f"| {row['images']} images of {row['case']} | {row['time_ratio']:.2f} "
+            f"| {row['memory_ratio']:.2f} |"
+            for row in rows
+        ),
+    ]
+    about = (
+        f"`small_unet`, random scenes, {clock} clock, one machine: `python bench/segmentation.py`."
+    )
+    return [*lines, "", about]
 
 
 def make_step(name: str, case: str, precision: str) -> tuple[Callable[[], None], torch.device]:

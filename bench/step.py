@@ -1,14 +1,16 @@
 """Images per second of the whole training step beside the bare network on the same views.
 
-    python bench/step.py [--methods ce logit_adjust gml] [--rounds 15] [--out results/step.json]
+    python bench/step.py [--methods ce gml ...] [--rounds 15] [--out results/step.json]
 
-The limit is what no pipeline can avoid: forward and backward of the views that the student sees,
-and the forward pass of those that the teacher sees, same batch, same precision, in the same
-process. Step and limit are timed in turn; the share is the median of the rounds' ratios. On a
-machine that others use as well, `--clock process` counts processor seconds instead of the wall's.
+Every method in its CIFAR-100-LT recipe. The limit is what no pipeline can avoid: forward and
+backward of the views that train the network, and the forward pass of those that a teacher, a
+momentum encoder or a fixed backbone sees, same batch, same precision, in the same process. Step and
+limit are timed in turn; the share is the median of the rounds' ratios. On a machine that others use
+as well, `--clock process` counts processor seconds instead of the wall's.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -21,8 +23,8 @@ from lightning_fabric import Fabric
 from longtail.augment import named_view
 from longtail.data import Batch, DataConfig
 from longtail.files import write_text
-from longtail.methods import create_method
-from longtail.models import CosineHead, ImageClassifier, create_backbone
+from longtail.methods import create_method, find_method, method_names
+from longtail.models import CosineHead, ImageClassifier, LinearHead, create_backbone
 from longtail.prior import ClassPrior
 from longtail.recipes import find_recipe
 from longtail.training import Config
@@ -31,21 +33,29 @@ from longtail.training.optim import make_optimizer
 from longtail.training.run import environment
 
 CLASSES = 100
+# Views that are trained on, and views that only pass (a teacher's, a momentum encoder's, a fixed
+# backbone's); one trained view where a method is not named.
+PASSES = {
+    "bcl": (3, 0),
+    "proco": (3, 0),
+    "supcon_features": (2, 0),
+    "paco": (1, 1),
+    "gml": (2, 2),
+    "crt": (0, 1),
+    "lws": (0, 1),
+}
+TRAINING = [name for name in method_names() if name not in ("supcon", "tau_norm", "reweighted")]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--methods", nargs="+", default=["ce", "logit_adjust", "gml"])
+    options.add_argument("--methods", nargs="+", default=TRAINING)
     options.add_argument("--rounds", type=int, default=15)
-    options.add_argument("--batch-size", type=int, default=128)
     options.add_argument("--precision", default="bf16-mixed")
     options.add_argument("--clock", choices=["wall", "process"], default="wall")
     options.add_argument("--out", type=Path, default=Path("results/step.json"))
     given = options.parse_args()
-    rows = [
-        measure(name, given.batch_size, given.precision, given.rounds, given.clock)
-        for name in given.methods
-    ]
+    rows = [measure(name, given.precision, given.rounds, given.clock) for name in given.methods]
     about = {
         "environment": environment(),
         "precision": given.precision,
@@ -56,44 +66,48 @@ def main() -> None:
     print(f"written: {given.out}")
 
 
-def measure(
-    name: str, batch_size: int, precision: str, rounds: int, clock: str
-) -> dict[str, object]:
+def measure(name: str, precision: str, rounds: int, clock: str) -> dict[str, object]:
     """Step and limit of one method with its CIFAR-100-LT recipe."""
     torch.manual_seed(0)
     settings = dict(find_recipe("cifar100-lt", name).settings)
     method_settings = settings.pop("method", {})
     config = Config(data=DataConfig("cifar100-lt"), method={"name": name}, **settings)
     prior = ClassPrior([int(500 * 0.01 ** (c / 99)) for c in range(CLASSES)])
-    teacher = None
+    student = create_backbone(config.backbone if config.backbone != "auto" else "resnet32")
+    earlier = None
     if config.teacher == "train":
         backbone = create_backbone("resnet56")
-        teacher = ImageClassifier(backbone, CosineHead(backbone.num_features, CLASSES)).eval()
-    student = create_backbone("resnet32")
-    method = create_method(name, method_settings, prior, student, teacher)
+        earlier = ImageClassifier(backbone, CosineHead(backbone.num_features, CLASSES)).eval()
+    elif getattr(find_method(name), "first_method", ""):
+        earlier = ImageClassifier(student, LinearHead(student.num_features, CLASSES)).eval()
+    fixed = earlier.backbone if earlier else copy.deepcopy(student)
+    method = create_method(name, method_settings, prior, student, earlier)
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
     optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)
     model.train()
     generator = torch.Generator(fabric.device).manual_seed(0)
-    views = [named_view(config.views[0], 32)] * method.num_views
+    views = [named_view(view, 32) for view in config.views]
+    views = views * method.num_views if len(views) == 1 else views
+    batch_size = config.batch_size
     batch = Batch(
         torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8, device=fabric.device),
         torch.randint(0, CLASSES, (batch_size,), device=fabric.device),
         torch.arange(batch_size, device=fabric.device),
     )
-    student_views = torch.cat([batch.images] * min(method.num_views, 2))
+    trained, passing = PASSES.get(name, (1, 0))
+    images = torch.cat([batch.images] * max(trained, passing))
 
     def step() -> None:
         train_step(fabric, model, wrapped, batch, views, generator)
 
     def limit() -> None:
         with fabric.autocast():
-            features = student(student_views)
-            if teacher is not None:
+            if passing:
                 with torch.no_grad():
-                    teacher.backbone(student_views)
-        features.float().sum().backward()
+                    fixed(images[: passing * batch_size])
+            if trained:
+                student(images[: trained * batch_size]).float().sum().backward()
 
     times = {"step": [], "limit": []}
     for turn in range(rounds + 2):

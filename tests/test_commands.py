@@ -120,6 +120,14 @@ def test_predict_writes_a_row_for_each_file(digits: Path, tmp_path: Path) -> Non
         assert row["class"] in map(str, range(10))
 
 
+def test_settings_of_segmentation_are_refused(
+    digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["evaluate", str(digits)], ["predict", str(digits), "x", "--out", "y.csv"]):
+        assert main([*words, "--flip"]) == 2
+        assert "flip: only for runs of segmentation" in capsys.readouterr().err
+
+
 def test_predict_names_every_broken_file(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from longtail.training import (
     Embeddings,
     Run,
     embed_dataset,
+    is_first,
     judge,
     judge_protocol,
     predict_files,
@@ -63,7 +64,8 @@ def start(config: Config, out: str | Path | None, resume: bool) -> Run:
         run = train_pixels(config, folder, resume=resume)
     else:
         run = train_run(config, folder, resume=resume)
-    report([run.folder])
+    if is_first():
+        report([run.folder])
     return run
 
 
@@ -111,10 +113,15 @@ def evaluate(
     testing: dict[str, Any] = {"split": split, "window": window, "flip": flip}
     if isinstance(run, PixelRun):
         return judge_pixels(run, target_prior, **testing)
+    _refuse(testing, run)
+    return judge(run.predictions(), target_prior)
+
+
+def _refuse(testing: Mapping[str, Any], run: Run) -> None:
+    """Settings of segmentation have no meaning for another run."""
     given = [name for name, value in testing.items() if value is not None]
     if given:
         raise ValueError(f"{', '.join(given)}: only for runs of segmentation, {run.folder} is none")
-    return judge(run.predictions(), target_prior)
 
 
 def protocol(run: str | Path | Run) -> list[dict[str, Any]]:
@@ -135,6 +142,8 @@ def predict(
     *,
     out: str | Path | None = None,
     top: int = 5,
+    window: Sequence[int] | None = None,
+    flip: bool | None = None,
 ) -> Classified | Segmented:
     """Classifies image files, or every pixel of them, with a run's model.
 
@@ -145,12 +154,19 @@ def predict(
         out: CSV file to write: path, class, probability, and the next classes up to `top`. For a
             run of segmentation a folder, which must be given: see `segment_files`.
         top: classes listed for an image.
+        window: as for `evaluate`.
+        flip: as for `evaluate`.
+
+    Raises:
+        ValueError: when a setting of segmentation is given for another run.
     """
     run = open_run(run)
+    testing: dict[str, Any] = {"window": window, "flip": flip}
     if isinstance(run, PixelRun):
         if out is None:
             raise ValueError("out of predict must be a folder for a run of segmentation, got None")
-        return segment_files(run, files, Path(out), target_prior)
+        return segment_files(run, files, Path(out), target_prior, **testing)
+    _refuse(testing, run)
     classified = predict_files(run, files, target_prior)
     if out is not None:
         classified.write(Path(out), top)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,14 +21,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _train(words[1:])
         if words[:1] == ["embed"]:  # it takes the options of the data, as train does
             return _embed(words[1:])
+        if words[:1] == ["data"]:
+            return _data(words[1:])
         parsed = _parser().parse_args(words)
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"longtail: error: {error}", file=sys.stderr)
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        _say(f"error: {error}")
         return 2 if isinstance(error, ValueError) else 1
-    except KeyboardInterrupt:
-        print("longtail: stopped; --resume goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        if not stop.args:  # a training says itself where it stopped
+            _say("stopped; --resume goes on from the last checkpoint")
         return 130
 
 
@@ -43,14 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--protocol", choices=["lade"], help="judge on LADE's eleven shifted test sets instead"
     )
-    pixels = evaluate.add_argument_group("segmentation, whose model sees the images again")
+    pixels = _pixel_options(evaluate)
     pixels.add_argument("--split", choices=("train", "val", "test"), help="part to judge")
-    pixels.add_argument(
-        "--window", type=int, nargs=2, metavar=("H", "W"), help="sliding windows of this size"
-    )
-    pixels.add_argument(
-        "--flip", action="store_true", default=None, help="average with the mirrored image"
-    )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(command=_evaluate)
 
@@ -64,9 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--out", type=Path, required=True, help="CSV file to write; segmentation: folder of masks"
     )
+    _pixel_options(predict)
     predict.set_defaults(command=_predict)
 
     commands.add_parser("embed", help="features of every image of a data set; see embed --help")
+
+    commands.add_parser("data", help="data check DATA: what is in it and wrong with it; data shard")
 
     export = commands.add_parser("export", help="a run's model as one file for other programs")
     export.add_argument("run", type=Path, help="run folder")
@@ -79,18 +80,49 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, help="page; report.html of the first run if not given")
     report.set_defaults(command=_report)
 
+    again = commands.add_parser("reproduce", help="the papers' figures: a matrix of runs")
+    again.add_argument("source", choices=("cifar100-lt", "cifar10-lt"), help="data set")
+    again.add_argument("--methods", nargs="+", metavar="NAME", help="rows; all if not given")
+    again.add_argument(
+        "--imbalance", nargs="+", type=int, default=[100], metavar="N", help="default 100"
+    )
+    again.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
+    again.add_argument(
+        "--epochs-scale", type=float, default=1.0, metavar="X", help="factor on all epochs"
+    )
+    again.add_argument("--data.root", dest="root", metavar="DIR", help="folder of the data files")
+    again.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="run folders")
+    again.add_argument("--out", type=Path, help="JSON file; results/SOURCE.json if not given")
+    again.add_argument("--jobs", type=int, help="runs at a time; one a core, or 1 on a GPU")
+    again.set_defaults(command=_reproduce)
+
     known = commands.add_parser("list", help="methods, backbones, views, data sets, recipes")
     known.set_defaults(command=_list)
     return parser
+
+
+def _pixel_options(parser: argparse.ArgumentParser) -> Any:
+    """The group of options with which a segmentation model sees images."""
+    group = parser.add_argument_group("segmentation")
+    group.add_argument(
+        "--window", type=int, nargs=2, metavar=("H", "W"), help="sliding windows of this size"
+    )
+    group.add_argument(
+        "--flip", action="store_true", default=None, help="average with the mirrored image"
+    )
+    return group
 
 
 def _train(words: list[str]) -> int:
     from longtail.api import start
     from longtail.report import print_table
     from longtail.settings import from_arguments, to_config
+    from longtail.training import is_first
 
     parsed = from_arguments(words)
     run = start(to_config(parsed), parsed.out, parsed.resume)
+    if not is_first():
+        return 0
     print_table([{"run": run.folder.as_posix(), **run.metrics}])
     print(f"report: {run.folder / 'report.html'}")
     return 0
@@ -127,7 +159,15 @@ def _predict(parsed: argparse.Namespace) -> int:
     from longtail.training import Run
     from longtail.training.segmentation import Segmented
 
-    rows = predict(parsed.run, parsed.files, parsed.target_prior, top=parsed.top, out=parsed.out)
+    rows = predict(
+        parsed.run,
+        parsed.files,
+        parsed.target_prior,
+        top=parsed.top,
+        out=parsed.out,
+        window=parsed.window,
+        flip=parsed.flip,
+    )
     if isinstance(rows, Segmented):
         print(f"{len(rows)} masks and overlays written: {parsed.out}")
         return 0
@@ -147,6 +187,23 @@ def _embed(words: list[str]) -> int:
     return 0
 
 
+def _data(words: list[str]) -> int:
+    from longtail.data import check_source, write_shards
+    from longtail.settings import data_arguments
+
+    command = " ".join(words[:1])
+    if command not in ("check", "shard"):
+        raise ValueError(f"longtail data knows the commands check and shard, got {command!r}")
+    config, options = data_arguments(command, words[1:])
+    if command == "shard":
+        written = write_shards(config, options["out"], options["megabytes"])
+        print(f"{len(written)} shards written: {options['out']}")
+        return 0
+    findings = check_source(config)
+    print(findings)
+    return 1 if findings.problems else 0
+
+
 def _export(parsed: argparse.Namespace) -> int:
     from longtail.api import export
 
@@ -162,6 +219,17 @@ def _report(parsed: argparse.Namespace) -> int:
     path = report(parsed.runs, parsed.out)
     print_table([{"run": run.as_posix(), **Run(run).metrics} for run in parsed.runs])
     print(f"report: {path}")
+    return 0
+
+
+def _reproduce(parsed: argparse.Namespace) -> int:
+    from longtail.reproduce import reproduce, table
+
+    settings = {key: value for key, value in vars(parsed).items() if key != "command"}
+    settings["imbalances"] = settings.pop("imbalance")
+    rows = reproduce(settings.pop("source"), **settings)
+    print(table(rows), end="")
+    print(f"written: {parsed.out or f'results/{parsed.source}.json'}")
     return 0
 
 
@@ -200,7 +268,13 @@ def _list(parsed: argparse.Namespace) -> int:
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
-    print(f"longtail: warning: {message}", file=sys.stderr)
+    _say(f"warning: {message}")
+
+
+def _say(text: str) -> None:
+    """One line, from the first of several processes alone."""
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        print(f"longtail: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from longtail.training import Config
 from longtail.training.segmentation import PixelConfig
 
 CONFIGS = {"classification": Config, "segmentation": PixelConfig}
-GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "loss"}
+GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "first", "loss"}
 SWITCHES = {"--resume", "--help", "-h", "--print_config"}
 
 
@@ -132,6 +132,32 @@ def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     return {**parsed, "data": {"source": source, **parsed["data"]}}
 
 
+def data_arguments(command: str, arguments: Sequence[str]) -> tuple[DataConfig, dict[str, Any]]:
+    """Parses what follows `longtail data check` or `longtail data shard`.
+
+    Returns: the source's settings, and the command's own.
+
+    Raises:
+        ValueError: for an option or a value that cannot be; the message names it.
+    """
+    parser = ArgumentParser(
+        prog=f"longtail data {command}",
+        usage=f"longtail data {command} DATA [options]",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="DATA", help="As for `longtail train`.")
+    if command == "shard":
+        parser.add_argument("--out", type=Path, required=True, help="Folder for the shards.")
+        parser.add_argument("--megabytes", type=int, default=256, help="Size of a shard.")
+    parser.add_class_arguments(DataConfig, "data", skip={"source"})
+    try:
+        parsed = parser.parse_args(arguments).as_dict()
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
+    return DataConfig(source=parsed.pop("source"), **parsed.pop("data")), parsed
+
+
 def to_config(parsed: Namespace) -> Config:
     """The settings of a run out of what was parsed."""
     settings = parsed.as_dict()
@@ -193,10 +219,10 @@ def _read_yaml(path: str) -> dict[str, Any]:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names for the parser; the teacher's stage is one value to it."""
+    """Dotted names for the parser; an earlier stage is one value to it."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping) and name != "teacher_stage":
+        if isinstance(value, Mapping) and name not in ("teacher_stage", "first_stage"):
             flat |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
         else:
             flat[name] = value

@@ -70,7 +70,7 @@ def test_drop_last():
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [9, 10, 12, 13])
 def test_evaluation_over_processes_sees_each_image_once(world_size, count):
-    seen = []
+    seen, places = [], []
     for rank in range(world_size):
         loader = InMemoryLoader(
             split_of(count), 4, sampler="sequential", rank=rank, world_size=world_size
@@ -79,6 +79,8 @@ def test_evaluation_over_processes_sees_each_image_once(world_size, count):
         assert len(mine) == len(loader)
         assert all(mine)
         seen += [i for batch in mine for i in batch]
+        places += loader.places().tolist()
+    assert seen == [100 + place for place in places]
     assert sorted(seen) == list(range(100, 100 + count))
 
 
@@ -94,7 +96,15 @@ def test_training_over_processes_sees_the_same_global_batches(sampler):
     for step, batch in enumerate(whole):
         shares = [part[step] for part in parts]
         assert [len(share) for share in shares] == [2, 2, 2]
-        assert [i for row in zip(*shares, strict=True) for i in row] == batch
+        assert [i for share in shares for i in share] == batch
+
+
+def test_an_epoch_goes_on_where_it_was_left(files):
+    memory = InMemoryLoader(split_of(14), 4, sampler="shuffle")
+    worker = WorkerLoader(files, 4, sampler="shuffle", transform=CentreCrop(2), workers=0)
+    for loader in (memory, worker):
+        whole = [batch.index.tolist() for batch in loader.epoch(3)]
+        assert [batch.index.tolist() for batch in loader.epoch(3, first=2)] == whole[2:]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +163,7 @@ def test_random_views_depend_on_neither_workers_nor_processes(files):
     for step, batch in enumerate(alone):
         assert torch.equal(batch.images, helped[step].images)
         for rank in range(2):
-            assert torch.equal(batch.images[:, rank::2], shares[rank][step].images)
+            assert torch.equal(batch.images[:, 2 * rank : 2 * rank + 2], shares[rank][step].images)
     every = torch.cat([batch.images.transpose(0, 1).flatten(1) for batch in alone])
     assert len(every.unique(dim=0)) == len(every)  # no two images share their random numbers
     other = list(WorkerLoader(files, 4, **options, workers=0).epoch(2))

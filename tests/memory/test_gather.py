@@ -23,7 +23,7 @@ def process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     queue = new_queue()
     part = PARTS[rank]
-    queue.enqueue(*gather_keys(FEATURES[part], LABELS[part], INDEX[part]))
+    queue.enqueue(*gather_keys(FEATURES[part], LABELS[part], INDEX[part], ragged=True))
     torch.save(queue.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

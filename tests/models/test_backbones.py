@@ -112,3 +112,18 @@ def test_ema_leaves_the_buffers_alone() -> None:
     update_ema(average, model, decay=0.9)
     torch.testing.assert_close(average.weight.detach(), torch.full((2,), 1.2))
     assert average.running_mean.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet32_branched", "smallnet"])
+def test_the_copy_for_inference_gives_the_same_features(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = create_backbone(name)
+    images = torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8)
+    backbone.train()(images)  # batch norms with something to fold
+    state = {key: value.clone() for key, value in backbone.state_dict().items()}
+    fast = backbone.for_inference()
+    assert not any(p.requires_grad for p in fast.parameters())
+    assert not fast.training
+    expected = backbone.eval()(images)
+    torch.testing.assert_close(fast(images), expected, atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(backbone.state_dict()[key], value) for key, value in state.items())

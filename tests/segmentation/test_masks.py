@@ -25,7 +25,7 @@ def test_values_of_an_index_mask() -> None:
 
 
 def test_a_colour_picture_without_a_palette() -> None:
-    with pytest.raises(ValueError, match=r"RGB picture, no index PNG: set a palette"):
+    with pytest.raises(ValueError, match=r"RGB picture, no index PNG: set data\.palette"):
         IndexCoding(3).decode(Image.new("RGB", (2, 2)))
 
 

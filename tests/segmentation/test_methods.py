@@ -178,7 +178,7 @@ def test_gml_is_classifier_plus_mutual_information() -> None:
         method.project_query(rows),
         method.project_key(method.queue.features[stored]),
         method.queue.labels[stored],
-        method.head(rows[:, :, None, None])[:, :, 0, 0] / 30,
+        method.head(rows[:, :, None, None])[:, :, 0, 0],
         chosen.labels,
         IMAGE_PRIOR.log_prior,
         method.contrast.log_temperature,
@@ -210,12 +210,14 @@ def test_the_momentum_copy_follows() -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_with_a_teacher() -> None:
-    teacher = Segmenter(backbone(), create_dense_head("cosine", 6, C))
-    settings = {**SMALL["gml"]}
+@pytest.mark.parametrize("head", ["cosine", "linear"])
+def test_with_a_teacher(head: str) -> None:
+    teacher = Segmenter(backbone(), create_dense_head(head, 6, C))
+    settings = {**SMALL["gml"], "head": head}
     method = create_pixel_method("gml", settings, PRIOR, IMAGE_PRIOR, backbone(), teacher).train()
     assert isinstance(method, PixelGML)
     assert not any("teacher" in name for name in method.state_dict())
+    assert method.model.head_name == head
     gradients(method, *batch())
     assert not teacher.training
     assert {7, 8, 9} <= set(method.queue.index.tolist())  # it sees every image
@@ -238,6 +240,5 @@ def test_wrong_settings() -> None:
             make("gml", **wrong)
     with pytest.raises(ValueError, match="samples of bcl must be >= 1"):
         make("bcl", samples=0)
-    linear = Segmenter(backbone(), create_dense_head("linear", 6, C))
-    with pytest.raises(ValueError, match="teacher of gml must have a cosine head"):
-        create_pixel_method("gml", {}, PRIOR, IMAGE_PRIOR, backbone(), linear)
+    with pytest.raises(ValueError, match="head must be one of"):
+        make("gml", head="round")

@@ -17,7 +17,6 @@ from longtail.data.segmentation import PixelDataConfig, load_pixels
 from longtail.models import SmallUNet
 from longtail.training import Run, loop
 from longtail.training.segmentation import PixelConfig, PixelRun, train_pixels
-from longtail.training.segmentation.input import training_pairs
 
 MakeScenes = Callable[..., Path]
 
@@ -96,18 +95,26 @@ def test_from_files_as_from_memory(
     run = train_pixels(config, tmp_path / "files", dataset=dataset)
     assert run.finished
     with pytest.raises(ValueError, match="crop must be given where images are read from files"):
-        training_pairs(dataset, settings(root, "ce", crop=None), torch.device("cpu"))
+        train_pixels(settings(root, "ce", crop=None), tmp_path / "none", dataset=dataset)
+    assert not (tmp_path / "none").exists()
 
 
 def test_with_a_teacher(make_scenes: MakeScenes, tmp_path: Path) -> None:
     config = settings(make_scenes(), epochs=1, teacher="train", teacher_stage={"epochs": 1})
     run = train_pixels(config, tmp_path / "run")
-    assert Run(run.folder / "teacher").config["method"] == {
-        "name": "logit_adjust",
-        "head": "cosine",
-    }
+    assert Run(run.folder / "teacher").config["method"] == {"name": "logit_adjust"}
     with pytest.raises(ValueError, match="'ce' has no use for a teacher"):
         train_pixels(settings(make_scenes("b"), "ce", teacher="train"), tmp_path / "ce")
+
+
+def test_a_model_says_which_prior_was_drawn(make_scenes: MakeScenes, tmp_path: Path) -> None:
+    config = settings(make_scenes(), "ce", epochs=1, sampling="class_balanced")
+    run = train_pixels(config, tmp_path / "run")
+    drawn, _ = load_pixels(config.data).priors_as_drawn("class_balanced")
+    assert run.model_card()["expresses"] == drawn.probabilities.tolist()
+    assert run.prior == load_pixels(config.data).prior
+    plain = {key: run.metrics[key] for key in ("miou", "macc")}
+    assert api.evaluate(run, "source") != plain
 
 
 def test_the_commands(
@@ -137,9 +144,15 @@ def test_the_commands(
     assert judged("--target-prior", "source") != plain
     assert judged("--split", "val") != plain
     assert judged("--flip", "--window", "24", "24") != plain
+    assert main(["evaluate", str(folder), "--window", "24", "8"]) == 2
+    assert "window must be a height and a width of 16 or more" in capsys.readouterr().err
 
     out = tmp_path / "masks"
-    assert main(["predict", str(folder), str(root / "images"), "--out", str(out)]) == 0
+    to_masks = ["predict", str(folder), str(root / "images"), "--out", str(out)]
+    assert main([*to_masks, "--flip", "--window", "24", "24"]) == 0
+    flipped = (out / "test" / "000.png").read_bytes()
+    assert main(to_masks) == 0
+    assert (out / "test" / "000.png").read_bytes() != flipped
     with Image.open(out / "test" / "000.png") as mask:
         assert mask.mode == "P"
         assert mask.size == (48, 32)
@@ -177,12 +190,17 @@ def test_settings_that_cannot_be(make_scenes: MakeScenes, tmp_path: Path) -> Non
         ({"crop": [24]}, "crop must be a height and a width"),
         ({"window": [24, 8]}, "window must be a height and a width of 16 or more"),
         ({"views": ["weak", "weak"]}, "views must be one name for segmentation"),
+        ({"devices": 2}, "devices has no effect in segmentation, got 2"),
+        ({"mix": "mixup"}, "mix has no effect in segmentation"),
+        ({"epochs": 0}, "epochs must be 1 or more for segmentation"),
+        ({"method": {"name": "gml", "queries": 0}}, "queries of gml must be >= 1"),
         ({"prior_power": -1}, "prior_power must be 0 or more"),
         ({"batch_size": 100}, "batch_size must not exceed the 12 training images"),
         ({"views": "cutout"}, "views of pairs must be one of"),
     ):
         with pytest.raises(ValueError, match=message):
-            api.train(root, "ce", task="segmentation", out=tmp_path / "x", **wrong)
+            api.train(root, **{"method": "ce", **wrong}, task="segmentation", out=tmp_path / "x")
+        assert not (tmp_path / "x").exists()
     with pytest.raises(ValueError, match="task must be one of"):
         api.train(root, "ce", task="poetry")
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from longtail.data.samplers import draw
 from longtail.data.segmentation import (
     BadPairsError,
     PixelDataConfig,
@@ -40,6 +41,23 @@ def test_a_folder_of_images_and_masks(make_scenes: MakeScenes) -> None:
     assert data.image_prior.counts.tolist() == [12, 12, 12, 6]
     # Every second scene has a pole, the rarest class: the samplers go by it.
     assert (data.train.labels == 3).tolist() == [True, False] * 6
+
+
+def test_priors_of_what_samplers_draw(make_scenes: MakeScenes) -> None:
+    data = load_pixels(PixelDataConfig(str(make_scenes(sizes={"train": 3}))))
+    assert data.train.labels.tolist() == [3, 2, 3]  # the rarest class in each image
+    assert data.priors_as_drawn("shuffle") == (data.prior, data.image_prior)
+    for sampler in ("class_balanced", "square_root"):
+        drawn = torch.zeros(3)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(2000):
+            drawn += torch.bincount(draw(data.train.labels, sampler, generator), minlength=3)
+        prior, image_prior = data.priors_as_drawn(sampler)
+        for found, counted in ((prior, data.train.pixels), (image_prior, data.train.pixels > 0)):
+            expected = drawn.double() @ counted.double()
+            torch.testing.assert_close(
+                found.probabilities, expected / expected.sum(), rtol=0.02, atol=0
+            )  # of 6000 draws
 
 
 def test_without_names_every_value_is_a_class(make_scenes: MakeScenes) -> None:
@@ -157,6 +175,16 @@ def test_unknown_sources(tmp_path: Path) -> None:
         load_pixels(PixelDataConfig(str(tmp_path)))
     with pytest.raises(ValueError, match=r"does not hold camvid: set data\.root"):
         load_pixels(PixelDataConfig("camvid", root=str(tmp_path)))
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    for wrong, message in (
+        ({"root": "data"}, "root must be left out where the source is a folder"),
+        ({"palette": "p", "classes": "c"}, "classes must be left out where data.palette"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_pixels(PixelDataConfig(str(tmp_path), **wrong))
+    (tmp_path / "leftImg8bit").mkdir()
+    with pytest.raises(ValueError, match="palette must be left out: the layout cityscapes has"):
+        load_pixels(PixelDataConfig(str(tmp_path), palette="p"))
     for wrong in ({"image_size": 0}, {"workers": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             PixelDataConfig("x", **wrong)

@@ -241,6 +241,7 @@ def test_one_target_sample(method: str) -> None:
     assert (found.interval.diff(dim=1) > 0.3).all()
 
 
+@pytest.mark.filterwarnings("ignore:source_labels of estimate_prior has a class with 0 samples")
 @pytest.mark.parametrize("method", METHODS)
 def test_classes_without_a_source_sample(method: str) -> None:
     p, q = tail(5), tail(5).flip(0)

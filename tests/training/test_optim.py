@@ -7,7 +7,7 @@ from longtail.data import DataConfig
 from longtail.methods import create_method
 from longtail.models import create_backbone
 from longtail.training import Config
-from longtail.training.optim import learning_rate, make_optimizer
+from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate
 
 
 def config(**settings: object) -> Config:
@@ -51,3 +51,15 @@ def test_temperature_has_no_weight_decay() -> None:
 def test_impossible_settings(setting: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**setting)
+
+
+def test_the_backbone_may_learn_slower() -> None:
+    backbone = create_backbone("smallnet")
+    method = create_method("ce", {}, ClassPrior([2, 1]), backbone)
+    optimizer = make_optimizer(method, config(backbone_lr=0.1))
+    set_learning_rate(optimizer, 0.5)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(method.parameters()))
+    for parameter in backbone.parameters():
+        assert rates[parameter] == pytest.approx(0.05)
+    assert rates[method.model.head.weight] == 0.5  # type: ignore[index]

@@ -24,6 +24,7 @@ LARGE = 96  # side from which on images are cropped by resizing
 VIEWS = {
     "none": "the images as they are",
     "weak": "random crop, flip",
+    "jitter": "weak, then brightness, contrast and saturation jitter 0.4",
     "cutout": "weak, then Cutout",
     "auto": "weak, then AutoAugment (CIFAR-10 policy) and Cutout",
     "rand": "weak, then jitter 0.4 and RandAugment (2 operations at 10 of 30)",
@@ -97,6 +98,7 @@ def named_view(name: str, size: int) -> View:
     operations: dict[str, tuple[Operation, ...]] = {
         "none": (),
         "weak": weak,
+        "jitter": (*weak, jitter),
         "cutout": (*weak, hole),
         "auto": (*weak, AutoAugment(), hole),
         "rand": (*weak, jitter, rand),

@@ -1,5 +1,6 @@
 """Images and labels: sources, long-tailed subsets, samplers and loaders."""
 
+from longtail.data.check import Findings, check_source
 from longtail.data.cifar import cifar10_lt, cifar100_lt
 from longtail.data.config import DataConfig
 from longtail.data.crops import CentreCrop, RandomCrops
@@ -17,6 +18,8 @@ from longtail.data.load import BUILT_IN, load
 from longtail.data.loaders import Batch, InMemoryLoader, Loader, WorkerLoader
 from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
 from longtail.data.samplers import Sampler, draw
+from longtail.data.shard_writer import write_shards
+from longtail.data.shards import shards
 from longtail.data.table import table
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "CentreCrop",
     "DataConfig",
     "Dataset",
+    "Findings",
     "InMemoryLoader",
     "Loader",
     "RandomCrops",
@@ -33,6 +37,7 @@ __all__ = [
     "UnreadableImagesError",
     "WorkerLoader",
     "check_images",
+    "check_source",
     "cifar10_lt",
     "cifar100_lt",
     "digits_lt",
@@ -46,5 +51,7 @@ __all__ = [
     "places_lt",
     "read_image",
     "read_images",
+    "shards",
     "table",
+    "write_shards",
 ]

@@ -12,8 +12,8 @@ class DataConfig:
 
     Args:
         source: a built-in source (`digits-lt`, `cifar10-lt`, `cifar100-lt`, `imagenet_lt`,
-            `places_lt`, `inaturalist18`), a folder with a sub-folder for each class, or a .csv or
-            .parquet table.
+            `places_lt`, `inaturalist18`), a folder with a sub-folder for each class, a folder of
+            shards (`longtail data shard`), or a .csv or .parquet table.
         root: cifar: folder of the data files (`data` when not given). List files: the image root.
             Tables: folder that relative paths start from (that of the table when not given).
         lists: list files: folder of the lists and class names (`root` when not given).
@@ -33,7 +33,8 @@ class DataConfig:
         seed: decides which images a subset or a made split takes; apart from the seed of the run.
         check: `decode` reads every image before the training begins and names all that are
             broken, `exists` looks only whether each file is there. When not given: `decode` for
-            folders and tables, `exists` for list files. Images held in memory are always decoded.
+            folders and tables, `exists` for list files and shards. Images held in memory are
+            always decoded.
         workers: processes that read large images; one for each processor, at most 8, when not
             given.
 

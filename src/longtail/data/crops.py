@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from longtail.data.images import RESAMPLE, read_image, to_rgb, to_tensor, upright_size
+from longtail.data.images import RESAMPLE, open_image, read_image, to_rgb, to_tensor, upright_size
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -54,7 +53,7 @@ class RandomCrops:
 
     def __call__(self, path: str) -> Tensor:
         """Reads a file, (3, size, size) uint8, or (views, 3, size, size) for two views or more."""
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = upright_size(image)
             boxes = [self._box(width, height) for _ in range(self.views)]
             side = min(min(right - left, low - top) for left, top, right, low in boxes)

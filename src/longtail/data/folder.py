@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from longtail.data.config import DataConfig
-from longtail.data.dataset import Dataset
-from longtail.data.records import PARTS, Records, class_order, counted, to_dataset
+from longtail.data.records import PARTS, Records, class_order, counted
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 OTHER = (".avif", ".bmp", ".gif", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp")
@@ -18,7 +17,7 @@ PORTABLE = (".pbm", ".pgm", ".ppm")
 SUFFIXES = frozenset(JPEG + OTHER + PORTABLE)
 
 
-def folder(config: DataConfig) -> Dataset:
+def folder(config: DataConfig) -> Records:
     """A folder with a sub-folder of images for each class, or train/ val/ test/ with such in them.
 
     A class folder may have folders of its own. Hidden files are passed over. Other files that are
@@ -26,7 +25,6 @@ def folder(config: DataConfig) -> Dataset:
 
     Raises:
         ValueError: when there is no class folder, or a class has no image.
-        UnreadableImagesError: names all images that cannot be read.
     """
     root = Path(os.path.abspath(config.source))
     left_out: Counter[str] = Counter()
@@ -48,7 +46,7 @@ def folder(config: DataConfig) -> Dataset:
             f"have other suffixes than images: {', '.join(counts)}",
             stacklevel=2,
         )
-    records = Records(
+    return Records(
         name=root.name,
         paths=[path for path, _, _ in rows],
         labels=np.array([label for _, label, _ in rows], dtype=np.int64),
@@ -56,8 +54,8 @@ def folder(config: DataConfig) -> Dataset:
         index=np.arange(len(rows)),
         class_names=names,
         origin=lambda row: rows[row][0],
+        check="decode",
     )
-    return to_dataset(records, config, check="decode")
 
 
 def _tops(root: Path) -> dict[str, Path]:

@@ -1,8 +1,10 @@
 """Image files of any size and mode, as 8-bit RGB."""
 
 import contextlib
+import io
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +18,7 @@ RESAMPLE = Image.Resampling.BILINEAR
 CHUNK = 64  # files a thread reads at a time
 NAMED = 1000  # unreadable files that a message names
 
+_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")  # a file in a tar file: where, and how long
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,6 +52,32 @@ class UnreadableImagesError(ValueError):
             + "\n".join(lines)
             + "\nReplace them, or take them out of the data set, and start again."
         )
+
+
+def member(tar: str, offset: int, size: int) -> str:
+    """The path of a file in a tar file, as `open_image` takes it.
+
+    Example:
+        >>> member("train-00000.tar", 512, 9000)
+        'train-00000.tar#512+9000'
+    """
+    return f"{tar}#{offset}+{size}"
+
+
+def file_of(path: str) -> str:
+    """The file on disk that holds an image: the path itself, or the tar file in it."""
+    found = _MEMBER.fullmatch(path)
+    return found[1] if found else path
+
+
+def open_image(path: str) -> Image.Image:
+    """Opens an image file, or one in a tar file by its `member` path; reads the header alone."""
+    found = _MEMBER.fullmatch(path)
+    if found is None:
+        return Image.open(path)
+    with open(found[1], "rb") as tar:
+        tar.seek(int(found[2]))
+        return Image.open(io.BytesIO(tar.read(int(found[3]))))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -103,12 +132,12 @@ def resize_crop(image: Image.Image, size: int, margin: float = 1.0) -> Tensor:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """Pixels of an RGB image, (3, H, W) uint8."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
 
 
 def read_image(path: str, size: int, margin: float = 1.0) -> Tensor:
     """Reads one file and brings it to (3, size, size) uint8 by `resize_crop`."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         rgb = to_rgb(image, min(image.size) / (margin * size))
     return resize_crop(rgb, size, margin)
 
@@ -138,7 +167,7 @@ def check_images(paths: Sequence[str]) -> None:
     """
 
     def decode(place: int) -> None:
-        with Image.open(paths[place]) as image:
+        with open_image(paths[place]) as image:
             to_rgb(image, shrink=8)
 
     _for_each(paths, decode)
@@ -161,7 +190,7 @@ def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100
     sides = []
     for path in paths[:: max(1, len(paths) // sample)]:
         # A broken file is named when all are decoded.
-        with contextlib.suppress(Exception), Image.open(path) as image:
+        with contextlib.suppress(Exception), open_image(path) as image:
             sides.append(min(image.size))
     median = int(np.median(sides)) if sides else large
     return median if median <= small else large
@@ -170,7 +199,8 @@ def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100
 def reason_of(error: Exception, path: str) -> str:
     """Why a file could not be read, in words that do not repeat its path."""
     if isinstance(error, UnidentifiedImageError):
-        return "no image file that Pillow knows" if os.path.getsize(path) else "the file is empty"
+        empty = os.path.getsize(file_of(path)) == 0
+        return "the file is empty" if empty else "no image file that Pillow knows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from longtail.data.config import DataConfig
-from longtail.data.dataset import Dataset
-from longtail.data.records import Records, counted, report_problems, to_dataset
+from longtail.data.records import Records, counted, report_problems
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Lists:
     class_names: str
 
 
-def imagenet_lt(config: DataConfig) -> Dataset:
+def imagenet_lt(config: DataConfig) -> Records:
     """ImageNet-LT: 115,846 images of 1,000 classes by its list files, under the root of ImageNet.
 
     Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019, arXiv 1904.05160.
@@ -44,7 +43,7 @@ def imagenet_lt(config: DataConfig) -> Dataset:
     )
 
 
-def places_lt(config: DataConfig) -> Dataset:
+def places_lt(config: DataConfig) -> Records:
     """Places-LT: 62,500 images of 365 classes by its list files, under the root of Places365.
 
     Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019, arXiv 1904.05160.
@@ -59,7 +58,7 @@ def places_lt(config: DataConfig) -> Dataset:
     )
 
 
-def inaturalist18(config: DataConfig) -> Dataset:
+def inaturalist18(config: DataConfig) -> Records:
     """The iNaturalist 2018 set: 437,513 images of 8,142 classes by list files, under its root.
 
     Its published validation list is what all papers test on, so it is the test part here.
@@ -74,8 +73,8 @@ def inaturalist18(config: DataConfig) -> Dataset:
     )
 
 
-def from_lists(lists: Lists, config: DataConfig) -> Dataset:
-    """A data set by list files.
+def from_lists(lists: Lists, config: DataConfig) -> Records:
+    """The rows of a data set by list files.
 
     That every file exists is checked at the start; whether it can be read only with
     `check="decode"`. `index` is an image's line in the list of its part, from 0.
@@ -121,7 +120,7 @@ def from_lists(lists: Lists, config: DataConfig) -> Dataset:
         problems.append(counted(what, beyond))
     report_problems(lists.name, problems)
     top = os.path.join(os.path.abspath(config.root), "")
-    records = Records(
+    return Records(
         name=lists.name,
         paths=[top + path for path in paths],
         labels=np.array(labels, dtype=np.int64),
@@ -129,8 +128,8 @@ def from_lists(lists: Lists, config: DataConfig) -> Dataset:
         index=index,
         class_names=names,
         origin=origin,
+        check="exists",
     )
-    return to_dataset(records, config, check="exists")
 
 
 def _read_list(file: Path) -> tuple[list[str], list[int], list[str]]:

@@ -12,9 +12,11 @@ from longtail.data.dataset import Dataset
 from longtail.data.digits import digits_lt
 from longtail.data.folder import folder
 from longtail.data.listfile import imagenet_lt, inaturalist18, places_lt
+from longtail.data.records import Records, to_dataset
+from longtail.data.shards import INDEX, shards
 from longtail.data.table import table
 
-Source = Callable[[DataConfig], Dataset]
+Source = Callable[[DataConfig], Dataset | Records]
 
 SUBSET = {"imbalance", "imbalance_type"}
 FILES = {"check", "workers"}
@@ -44,6 +46,16 @@ def load(config: DataConfig) -> Dataset:
         >>> len(data.test), data.image_size
         (400, 8)
     """
+    source = read_source(config)
+    return to_dataset(source, config) if isinstance(source, Records) else source
+
+
+def read_source(config: DataConfig) -> Dataset | Records:
+    """Reads what a source says of its images: the images themselves, or the rows of files.
+
+    Raises:
+        ValueError: when the source is not known, or cannot be read.
+    """
     read, heeded = _find(config.source)
     for field in fields(config):
         value = getattr(config, field.name)
@@ -59,6 +71,8 @@ def _find(source: str) -> tuple[Source, set[str]]:
     if source in BUILT_IN:
         return BUILT_IN[source]
     path = Path(source)
+    if (path / INDEX).is_file():
+        return shards, FILES
     if path.is_dir():
         return folder, FILES | {"test_fraction"}
     is_table = path.suffix.lower() in (".csv", ".parquet")
@@ -69,5 +83,5 @@ def _find(source: str) -> tuple[Source, set[str]]:
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ValueError(
         f"source '{source}' is not known: {what}.{hint} Known are {', '.join(BUILT_IN)}, a folder "
-        "with a sub-folder of images for each class, and a .csv or .parquet table"
+        "with a sub-folder of images for each class, one of shards, and a .csv or .parquet table"
     )

@@ -39,8 +39,8 @@ class Loader(ABC):
     """Batches of a split, in an order that follows from the seed and the epoch's number alone.
 
     Nothing is remembered between epochs, so a run that was killed sees the same batches again.
-    Every process of several takes each `world_size`-th image of a global batch, beginning with its
-    rank: together they see exactly the batches that one process sees, each image once.
+    Several processes share a global batch out in equal runs, the first to the first process:
+    joined in rank order, what they see is exactly the batches that one process sees.
 
     Args:
         split: the images.
@@ -86,24 +86,30 @@ class Loader(ABC):
 
     def __len__(self) -> int:
         """Batches of an epoch that have an image for this process."""
-        full, rest = divmod(len(self.split), self.batch_size)
-        first = full * (self.batch_size > self.rank)
-        return first + (rest > self.rank and not self.drop_last)
+        return len(list(self._shares()))
 
     @abstractmethod
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; the same number gives the same batches."""
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `first`; the same number gives the same batches."""
+
+    def places(self) -> Tensor:
+        """Places in an epoch's order of the images that this process sees, in that order."""
+        return torch.tensor([place for share in self._shares() for place in share])
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
         return draw(self.split.labels, self.sampler, generator)
 
-    def _shares(self) -> Iterator[range]:
+    def _shares(self, first: int = 0) -> Iterator[range]:
         """Places in an epoch's order that this process sees, batch by batch."""
-        for batch in range(len(self)):
-            begin = batch * self.batch_size
-            end = min(begin + self.batch_size, len(self.split))
-            yield range(begin + self.rank, end, self.world_size)
+        images, size = len(self.split), self.batch_size
+        end = images - images % size if self.drop_last else images
+        for batch in range(first * size, end, size):
+            stop = min(batch + size, end)
+            share = -(-(stop - batch) // self.world_size)
+            begin = batch + self.rank * share
+            if begin < stop:
+                yield range(begin, min(begin + share, stop))
 
 
 @dataclass(eq=False)
@@ -123,11 +129,11 @@ class InMemoryLoader(Loader):
         self._labels = self.split.labels.to(self.device)
         self._index = self.split.index.to(self.device)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; the same number gives the same batches."""
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `first`; the same number gives the same batches."""
         order = self._order(number).to(self.device)
-        for share in self._shares():
-            places = order[share.start : share.stop : share.step]
+        for share in self._shares(first):
+            places = order[share.start : share.stop]
             yield Batch(self._images[places], self._labels[places], self._index[places])
 
 
@@ -175,15 +181,16 @@ class WorkerLoader(Loader):
             generator=torch.Generator(),  # else it would draw from the global one
         )
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; the same number gives the same batches.
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `first`; the same number gives the same batches.
 
         Raises:
             UnreadableImagesError: after the last batch, when a file could not be read.
         """
         order = self._order(number).tolist()
         self._requests[:] = [
-            _Request(number, share, [order[place] for place in share]) for share in self._shares()
+            _Request(number, share, [order[place] for place in share])
+            for share in self._shares(first)
         ]
         failures: list[tuple[str, str]] = []
         for parts, failed in self._loader:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset, Split
-from longtail.data.images import check_images, natural_size, read_images
+from longtail.data.images import check_images, file_of, natural_size, read_images
 from longtail.data.strata import hold_out
 
 SMALL = 64  # largest side in pixels of images that are held in memory
@@ -36,6 +36,7 @@ class Records:
         index: (N,), place of each in its source.
         class_names: name of each class.
         origin: says where the row of a place stands, such as `birds.csv, line 7`.
+        check: how the files that stay on disk are checked, unless the settings say it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Records:
     index: NDArray[np.int64]
     class_names: tuple[str, ...]
     origin: Callable[[int], str]
+    check: Literal["decode", "exists"]
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ def report_problems(name: str, problems: list[str]) -> None:
         )
 
 
-def to_dataset(records: Records, config: DataConfig, check: Literal["decode", "exists"]) -> Dataset:
+def to_dataset(records: Records, config: DataConfig) -> Dataset:
     """Checks the rows, makes the parts that are not there, and reads the images if small.
 
     Images are held in memory when their side is at most 64 pixels and all together take at most
@@ -90,7 +92,6 @@ def to_dataset(records: Records, config: DataConfig, check: Literal["decode", "e
     Args:
         records: the rows.
         config: sizes, fractions and seed.
-        check: how image files that stay on disk are checked, unless `config` says it.
 
     Raises:
         ValueError: when the rows contradict each other, or miss files or classes.
@@ -101,7 +102,7 @@ def to_dataset(records: Records, config: DataConfig, check: Literal["decode", "e
     training = [records.paths[place] for place in np.flatnonzero(records.parts == "train")]
     size = config.image_size or natural_size(training, SMALL, LARGE)
     in_memory = size <= SMALL and len(records.paths) * 3 * size**2 <= MEMORY
-    if not in_memory and (config.check or check) == "decode":
+    if not in_memory and (config.check or records.check) == "decode":
         check_images(records.paths)
     whole = Split(
         labels=torch.from_numpy(records.labels),
@@ -130,12 +131,12 @@ def find_problems(records: Records) -> list[str]:
     if len(seen) == 1:
         only = records.class_names[seen[0]]
         problems.append(f"all images are of one class, '{only}'; two or more are needed")
-    twins = [
-        f"{records.paths[rows[0]]} ({' and '.join(records.origin(row) for row in rows)})"
-        for rows in _repeated(records.paths)
-    ]
-    if twins:
-        problems.append(counted("paths that stand more than once", twins))
+    for what, twins in _repeated(records).items():
+        named = [
+            f"{records.paths[rows[0]]} ({' and '.join(records.origin(row) for row in rows)})"
+            for rows in twins
+        ]
+        problems.append(counted(what, named))
     missing = find_missing(records.paths)
     if missing:
         named = [f"{records.paths[row]} ({records.origin(row)})" for row in missing]
@@ -146,15 +147,16 @@ def find_problems(records: Records) -> list[str]:
 def find_missing(paths: Sequence[str]) -> list[int]:
     """Places of the paths that name nothing on disk; lists each folder once, opens no file."""
     folders: dict[str, list[int]] = defaultdict(list)
-    for place, path in enumerate(paths):
-        folders[os.path.dirname(path)].append(place)
+    files = [file_of(path) for path in paths]
+    for place, file in enumerate(files):
+        folders[os.path.dirname(file)].append(place)
     missing: list[int] = []
     for folder, places in folders.items():
         try:
             there = set(os.listdir(folder))
         except OSError:
             there = set()
-        missing += [place for place in places if os.path.basename(paths[place]) not in there]
+        missing += [place for place in places if os.path.basename(files[place]) not in there]
     return sorted(missing)
 
 
@@ -186,13 +188,20 @@ def make_parts(records: Records, config: DataConfig) -> Records:
     return replace(records, parts=parts)
 
 
-def _repeated(paths: Sequence[str]) -> list[list[int]]:
-    if len(set(paths)) == len(paths):
-        return []
+def _repeated(records: Records) -> dict[str, list[list[int]]]:
+    """Rows with the same path, by whether they lie in different parts: a test image learned by."""
+    found: dict[str, list[list[int]]] = {}
+    if len(set(records.paths)) == len(records.paths):
+        return found
     rows = defaultdict(list)
-    for row, path in enumerate(paths):
+    for row, path in enumerate(records.paths):
         rows[path].append(row)
-    return [places for places in rows.values() if len(places) > 1]
+    for places in rows.values():
+        if len(places) > 1:
+            across = len(set(records.parts[places].tolist())) > 1
+            where = "in more than one part" if across else "more than once"
+            found.setdefault(f"paths that stand {where}", []).append(places)
+    return found
 
 
 def _unlearnable(records: Records) -> list[str]:

@@ -7,25 +7,22 @@ from typing import Any
 import numpy as np
 
 from longtail.data.config import DataConfig
-from longtail.data.dataset import Dataset
 from longtail.data.records import (
     PARTS,
     Records,
     class_order,
     counted,
     report_problems,
-    to_dataset,
 )
 
 
-def table(config: DataConfig) -> Dataset:
+def table(config: DataConfig) -> Records:
     """A .csv or .parquet table with columns for the path, the label and, if there is, the split.
 
     Labels that are whole numbers keep their order, others are sorted. `index` is the row, from 0.
 
     Raises:
         ValueError: when a column is not there, or rows are incomplete or contradict each other.
-        UnreadableImagesError: names all images that cannot be read.
     """
     source = Path(config.source)
     columns = _columns(source, config)
@@ -51,7 +48,7 @@ def table(config: DataConfig) -> Dataset:
     top = os.path.abspath(config.root or source.parent)
     names = class_order(columns["label"])
     number = {name: c for c, name in enumerate(names)}
-    records = Records(
+    return Records(
         name=source.stem,
         paths=[os.path.normpath(os.path.join(top, path)) for path in columns["path"]],
         labels=np.array([number[label] for label in columns["label"]], dtype=np.int64),
@@ -59,8 +56,8 @@ def table(config: DataConfig) -> Dataset:
         index=np.arange(rows),
         class_names=names,
         origin=lambda row: f"{source.name}, {origin(row)}",
+        check="decode",
     )
-    return to_dataset(records, config, check="decode")
 
 
 def _columns(source: Path, config: DataConfig) -> dict[str, list[str]]:

@@ -1,4 +1,6 @@
-"""The keys of all processes, in rank order, so that every process ends with the same queue."""
+"""Rows of all processes, in rank order: keys for a queue, or a batch with its gradient."""
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -6,37 +8,88 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-@torch.no_grad()
-def gather_keys(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Joins the rows that all processes hold, in rank order; without processes, returns its input.
+def gather_with_grad(tensor: Tensor) -> Tensor:
+    """Joins the rows that all processes hold, in rank order; the gradient finds its way back.
 
-    The processes may hold different numbers of rows: they tell each other how many first, which is
-    the one thing that waits for the host. No gradient flows.
+    Every process gets, for its own rows, the sum of the gradients of all processes. What a run
+    minimises is then the mean of the processes' losses, since the gradients of weights are
+    averaged over them. So the loss of a step is right when that mean is the loss of the global
+    batch, which holds for either of:
+
+    - each process takes the mean over the whole gathered batch, the same number on all of them
+      (the simple way: it needs no thought about rows, classes or weights that differ);
+    - each process takes the mean over its own anchors, of which all have equally many, against the
+      gathered members.
+
+    Never divide or multiply by the number of processes.
+
+    Args:
+        tensor: (rows, ...), the same number of rows on every process, of any type; class indices
+            have no gradient and are joined all the same.
+
+    Returns: (rows of all processes, ...); the input itself where there is one process.
+
+    Example:
+        >>> gather_with_grad(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    if not _several():
+        return tensor
+    gathered: Tensor = _Gather.apply(tensor)
+    return gathered
+
+
+@torch.no_grad()
+def gather_keys(*tensors: Tensor, ragged: bool = False) -> tuple[Tensor, ...]:
+    """Joins the rows that all processes hold, in rank order; no gradient flows.
 
     Args:
         *tensors: (rows, ...) each, the same number of rows in all of them, say features, labels
             and index of the batch.
+        ragged: the processes may hold different numbers of rows. They tell each other how many
+            first, for which a GPU's host waits.
 
-    Returns: (rows of all processes, ...) each, the same on every process.
+    Returns: (rows of all processes, ...) each, the same on every process; the input itself where
+        there is one process.
 
     Example:
         >>> gather_keys(torch.tensor([1, 2]), torch.tensor([3, 4]))
         (tensor([1, 2]), tensor([3, 4]))
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _several():
         return tensors
+    if not ragged:
+        return tuple(_join(tensor) for tensor in tensors)
     rows = torch.tensor([len(tensors[0])], device=tensors[0].device)
-    sizes = torch.cat(_all(rows)).tolist()
-    return tuple(_join(tensor, sizes) for tensor in tensors)
+    sizes = _join(rows).tolist()
+    return tuple(_join_ragged(tensor, sizes) for tensor in tensors)
 
 
-def _join(tensor: Tensor, sizes: list[int]) -> Tensor:
-    missing = max(sizes) - len(tensor)
-    padded = pad(tensor.detach(), [0, 0] * (tensor.ndim - 1) + [0, missing])
-    return torch.cat([rows[:size] for rows, size in zip(_all(padded), sizes, strict=True)])
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        return _join(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone(memory_format=torch.contiguous_format)  # others may hold the gradient
+        dist.all_reduce(total)
+        return total[dist.get_rank() * ctx.rows :][: ctx.rows]
 
 
-def _all(tensor: Tensor) -> list[Tensor]:
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _join(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor.contiguous())
-    return parts
+    return torch.cat(parts)
+
+
+def _join_ragged(tensor: Tensor, sizes: list[int]) -> Tensor:
+    missing = max(sizes) - len(tensor)
+    padded = pad(tensor, [0, 0] * (tensor.ndim - 1) + [0, missing])
+    rows = _join(padded).view(len(sizes), max(sizes), *tensor.shape[1:])
+    return torch.cat([rows[rank, :size] for rank, size in enumerate(sizes)])

@@ -1,14 +1,28 @@
 """Training methods: one file each, the whole step on one screen."""
 
-from longtail.methods.base import Method
+from longtail.methods.base import Method, Pairs
+from longtail.methods.bcl import BCL
 from longtail.methods.create import create_method, find_method, method_names
 from longtail.methods.gml import GML
+from longtail.methods.paco import PaCo
 from longtail.methods.plain import PlainClassifier
+from longtail.methods.proco import ProCo
+from longtail.methods.retrained import CRT, LWS, TauNorm
+from longtail.methods.supcon import SupCon, SupConFeatures
 
 __all__ = [
+    "BCL",
+    "CRT",
     "GML",
+    "LWS",
     "Method",
+    "PaCo",
+    "Pairs",
     "PlainClassifier",
+    "ProCo",
+    "SupCon",
+    "SupConFeatures",
+    "TauNorm",
     "create_method",
     "find_method",
     "method_names",

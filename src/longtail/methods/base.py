@@ -1,11 +1,21 @@
 """What a method is: which views it needs, what it trains, its loss, and what follows a step."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from longtail.losses import ClassificationLoss
+from longtail.memory import gather_with_grad
 from longtail.models import ImageClassifier
+
+
+class Pairs(NamedTuple):
+    """What the first view of a batch is mixed with, by Mixup or CutMix."""
+
+    other: Tensor  # (B,), class of the second image of each pair
+    weight: Tensor  # (B,), share of the first one, in [0, 1]
 
 
 class Method(nn.Module, ABC):
@@ -19,13 +29,18 @@ class Method(nn.Module, ABC):
         num_views: views of every image that a step needs.
         expresses: the prior that the logits of `model` express after training: `source`,
             `uniform` or (C,) probabilities.
+        mixes: whether `forward` takes `pairs`: whether a view serves the classifier alone.
         wants_teacher: whether its recipe trains a teacher first, as a stage of the run.
+        first_method: the method of the run's first stage, whose model is handed to the constructor
+            as `first`; empty where there is one stage only.
         model: what is kept after training.
     """
 
     name: ClassVar[str]
     num_views: ClassVar[int] = 1
+    mixes: ClassVar[bool] = True
     wants_teacher: ClassVar[bool] = False
+    first_method: ClassVar[str] = ""
     expresses: str | list[float]
     model: ImageClassifier
 
@@ -37,6 +52,7 @@ class Method(nn.Module, ABC):
             views: (V, B, 3, H, W) uint8, V = `num_views` views of the batch.
             target: (B,) class index.
             index: (B,) place of each image in its source.
+            pairs: where the first view is mixed; methods with `mixes` alone take it.
 
         Returns: "loss", the scalar to minimise, and whatever scalars are worth logging.
         """
@@ -50,3 +66,23 @@ class Method(nn.Module, ABC):
     def no_weight_decay(self) -> list[nn.Parameter]:
         """Parameters that weight decay leaves alone."""
         return []
+
+
+def classifier_loss(
+    criterion: ClassificationLoss, logits: Tensor, target: Tensor, pairs: Pairs | None
+) -> Tensor:
+    """Loss of the classifier's view, whether it is mixed or not.
+
+    Args:
+        criterion: of the classifier.
+        logits: (B, C), of all processes.
+        target: (B,) class index, of all processes.
+        pairs: of this process, or none.
+    """
+    if pairs is None:
+        loss: Tensor = criterion(logits, target)
+        return loss
+    other, weight = map(gather_with_grad, pairs)
+    weights = torch.cat([weight, 1 - weight])
+    both: Tensor = criterion(torch.cat([logits, logits]), torch.cat([target, other]), weights)
+    return both

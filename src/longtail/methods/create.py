@@ -70,7 +70,7 @@ def create_method(
     settings: Mapping[str, Any],
     prior: ClassPrior,
     backbone: Backbone,
-    teacher: ImageClassifier | None = None,
+    earlier: ImageClassifier | None = None,
 ) -> Method:
     """Makes a method.
 
@@ -79,15 +79,32 @@ def create_method(
         settings: of the class; those of a classification loss lie under `loss`.
         prior: of the training set.
         backbone: the network to train.
-        teacher: for a method that can use one.
+        earlier: model of the run's earlier stage: the teacher, or what a two-stage method has
+            trained first.
+
+    Raises:
+        ValueError: when the earlier model knows another number of classes, or a two-stage method
+            has none.
     """
     found = find_method(name)
     if issubclass(found, ClassificationLoss):
         loss = found(prior, **settings.get("loss", {}))
         rest = {key: value for key, value in settings.items() if key != "loss"}
         return PlainClassifier(prior, backbone, loss=loss, **rest)
-    if "teacher" in inspect.signature(found).parameters:
-        settings = {**settings, "teacher": teacher}
+    if found.first_method:
+        if earlier is None:
+            raise ValueError(f"method {name!r} needs the model of its first stage")
+        classes = len(earlier.head.weight)  # type: ignore[arg-type]
+        if classes != prior.num_classes:
+            raise ValueError(
+                f"first stage of {name} must know the run's {prior.num_classes} classes, "
+                f"got one of {classes}"
+            )
+        make_second: Any = found
+        second: Method = make_second(prior, earlier, **settings)
+        return second
+    if found.wants_teacher:
+        settings = {**settings, "teacher": earlier}
     make: Any = found
     method: Method = make(prior, backbone, **settings)
     return method

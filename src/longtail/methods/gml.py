@@ -1,18 +1,16 @@
 """GML: Gaussian mixture likelihood, with a teacher or with a momentum encoder."""
 
 import copy
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from longtail.losses import GML as GMLLoss
-from longtail.memory import ClassQueue, Keys, gather_keys
-from longtail.methods.base import Method
+from longtail.losses import LogitAdjusted
+from longtail.memory import ClassQueue, Keys, gather_keys, gather_with_grad
+from longtail.methods.base import Method, Pairs, classifier_loss
 from longtail.models import Backbone, CosineHead, ImageClassifier, Projection, update_ema
 from longtail.prior import ClassPrior
-
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class GML(Method):
@@ -75,10 +73,10 @@ class GML(Method):
         self.project_query = Projection(features, hidden or features, width)
         self.momentum = momentum
         # A tuple hides the frozen teacher from state_dict, the optimiser and the gradient reducer.
-        self._teacher = () if teacher is None else (_frozen(teacher).eval(),)
+        self._teacher = () if teacher is None else (_fast_copy(teacher),)
         if teacher is None:
-            self.key_encoder = _frozen(copy.deepcopy(backbone))
-            self.project_key = _frozen(copy.deepcopy(self.project_query))
+            self.key_encoder = copy.deepcopy(backbone).requires_grad_(False)
+            self.project_key = copy.deepcopy(self.project_query).requires_grad_(False)
         else:
             features = teacher.backbone.num_features
             self.project_key = Projection(features, hidden or features, width)
@@ -92,25 +90,35 @@ class GML(Method):
             gamma=gamma,
             logit_scale=head.scale,
         )
+        self.classify, self.gamma = LogitAdjusted(prior), gamma
 
-    def forward(self, views: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+    ) -> dict[str, Tensor]:
         """Loss of a batch, after its keys have entered the queue; see `Method.forward`."""
         classifier_view, query_view, key_view = views
         features = self.model.backbone(torch.cat([classifier_view, query_view]))
         classifier_features, query_features = features.chunk(2)
         key_features, teacher_cosine = self.encode_keys(classifier_view, key_view)
-        self.queue.enqueue(*gather_keys(key_features, target, index))
+        # The rows of all processes: a row without keys of its class does not count in the mean.
+        key_features, target, index = gather_keys(key_features, target, index)
+        self.queue.enqueue(key_features, target, index)
         stored = self.stored_keys()
+        cosine = gather_with_grad(self.head.cosine(classifier_features))
         loss = self.criterion(
-            query=self.project_query(query_features),
+            query=gather_with_grad(self.project_query(query_features)),
             key=self.project_key(stored.features),
             key_labels=stored.labels,
-            logits=self.head.cosine(classifier_features),
+            logits=cosine,
             target=target,
             query_index=index,
             key_index=stored.index,
-            teacher_logits=teacher_cosine,
+            teacher_logits=None if teacher_cosine is None else gather_with_grad(teacher_cosine),
         )
+        if pairs is not None:  # the classifier's part again, for what the view is made of
+            logits = self.head.scale * cosine
+            mixed = classifier_loss(self.classify, logits, target, pairs)
+            loss = loss + self.gamma * (mixed - self.classify(logits, target))
         return {"loss": loss, "temperature": self.criterion.log_temperature.detach().exp()}
 
     @torch.no_grad()
@@ -160,5 +168,6 @@ def _check_teacher(teacher: ImageClassifier | None, num_classes: int) -> None:
         )
 
 
-def _frozen(module: AnyModule) -> AnyModule:
-    return module.requires_grad_(False)
+def _fast_copy(teacher: ImageClassifier) -> ImageClassifier:
+    head = copy.deepcopy(teacher.head).requires_grad_(False)
+    return ImageClassifier(teacher.backbone.for_inference(), head)

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from longtail.losses import ClassificationLoss
-from longtail.methods.base import Method
+from longtail.memory import gather_with_grad
+from longtail.methods.base import Method, Pairs, classifier_loss
 from longtail.models import Backbone, ImageClassifier, create_head
 from longtail.prior import ClassPrior
 
@@ -33,9 +34,16 @@ class PlainClassifier(Method):
         self.loss = loss
         self.expresses = loss.expresses
 
-    def forward(self, views: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """Loss of a batch; see `Method.forward`."""
-        return {"loss": self.loss(self.model(views[0]), target)}
+    def forward(
+        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+    ) -> dict[str, Tensor]:
+        """Loss of a batch; see `Method.forward`.
+
+        With several processes it is that of the global batch on each of them: the weights of
+        samples and the terms of classes are then the same as in one process, whatever the loss.
+        """
+        logits = gather_with_grad(self.model(views[0]))
+        return {"loss": classifier_loss(self.loss, logits, gather_with_grad(target), pairs)}
 
     def set_progress(self, fraction: float) -> None:
         """Lets a loss that changes over the training know how far it is."""

@@ -5,6 +5,7 @@ from longtail.models.cifar_resnet import (
     CifarResNet,
     resnet20,
     resnet32,
+    resnet32_branched,
     resnet44,
     resnet56,
     resnet110,
@@ -26,6 +27,7 @@ from longtail.models.heads import CosineHead, ImageClassifier, LinearHead, Proje
 from longtail.models.small import SmallNet, smallnet, smallnet_wide
 from longtail.models.small_unet import SmallUNet, small_unet
 from longtail.models.timm_backbone import TimmBackbone
+from longtail.models.tuning import Tuning, merge_lora, tune_backbone
 
 __all__ = [
     "Backbone",
@@ -43,6 +45,7 @@ __all__ = [
     "SmallUNet",
     "TimmBackbone",
     "TimmDense",
+    "Tuning",
     "backbone_names",
     "create_backbone",
     "create_dense_backbone",
@@ -50,14 +53,17 @@ __all__ = [
     "create_head",
     "dense_backbone_names",
     "efficientnet_lite0",
+    "merge_lora",
     "resnet20",
     "resnet32",
+    "resnet32_branched",
     "resnet44",
     "resnet56",
     "resnet110",
     "small_unet",
     "smallnet",
     "smallnet_wide",
+    "tune_backbone",
     "update_ema",
     "upsample",
 ]

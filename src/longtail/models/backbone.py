@@ -1,7 +1,9 @@
 """What every backbone is: images in, features out, with the normalisation that it expects."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,9 @@ class Backbone(nn.Module, ABC):
         num_features: width of the feature vector, D.
         mean: mean of each channel, in units of the range [0, 1].
         std: standard deviation of each channel, in the same units.
+
+    Attributes:
+        frozen: whether it stays in evaluation mode; see `tune_backbone`.
     """
 
     scale: Tensor
@@ -27,14 +32,23 @@ class Backbone(nn.Module, ABC):
     def __init__(self, num_features: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.num_features = num_features
+        self.frozen = False
         std_tensor = torch.tensor(std).view(1, 3, 1, 1)
         self.register_buffer("scale", 1 / (255 * std_tensor), persistent=False)
         shift = -torch.tensor(mean).view(1, 3, 1, 1) / std_tensor
         self.register_buffer("shift", shift, persistent=False)
 
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode; a frozen backbone knows the latter alone."""
+        return super().train(mode and not self.frozen)
+
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Features (B, D) of normalised images (B, 3, H, W)."""
+
+    def for_inference(self) -> Self:
+        """A copy in eval mode and without gradients, made as fast as the architecture allows."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of images.

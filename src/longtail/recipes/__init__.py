@@ -3,11 +3,25 @@
 from longtail.recipes.camvid import CAMVID
 from longtail.recipes.cifar_lt import CIFAR_LT
 from longtail.recipes.digits import DIGITS
-from longtail.recipes.recipe import Recipe
+from longtail.recipes.imagenet_lt import IMAGENET_LT
+from longtail.recipes.inaturalist18 import INATURALIST18
+from longtail.recipes.places_lt import PLACES_LT
+from longtail.recipes.recipe import Recipe, overlay
 
-__all__ = ["CAMVID", "CIFAR_LT", "DIGITS", "RECIPES", "Recipe", "find_recipe"]
+__all__ = [
+    "CAMVID",
+    "CIFAR_LT",
+    "DIGITS",
+    "IMAGENET_LT",
+    "INATURALIST18",
+    "PLACES_LT",
+    "RECIPES",
+    "Recipe",
+    "find_recipe",
+    "overlay",
+]
 
-RECIPES = (*DIGITS, *CIFAR_LT, *CAMVID)
+RECIPES = (*DIGITS, *CIFAR_LT, *IMAGENET_LT, *PLACES_LT, *INATURALIST18, *CAMVID)
 
 
 def find_recipe(source: str, method: str) -> Recipe:

@@ -43,11 +43,11 @@ def content(runs: Sequence[RunData]) -> dict[str, Any]:
         "title": " · ".join(run.name for run in runs),
         "lede": _lede(runs),
         "runs": [
-            {"series": series, "name": run.name, "about": _about(run), "swatch": _swatch(series)}
+            {"series": series, "name": run.name, "about": about_run(run), "swatch": swatch(series)}
             for series, run in enumerate(runs)
         ],
         "columns": (*KEY_COLUMNS, *MORE_COLUMNS),
-        "figures": _figures(runs),
+        "figures": figure_rows((*KEY_COLUMNS, *MORE_COLUMNS), runs),
         "groups": _groups(runs),
         "counts": _counts(runs),
         "recall": recall_picture(runs) if judged else None,
@@ -58,9 +58,9 @@ def content(runs: Sequence[RunData]) -> dict[str, Any]:
         "calibration": calibration_pictures(runs) if judged else None,
         "history": history_pictures(runs),
         "classes": _classes(runs) if judged else None,
-        "settings": _side_by_side([run.config for run in runs]),
-        "environment": _side_by_side(environments),
-        "commands": [_command(run.environment.get("command")) for run in runs],
+        "settings": side_by_side([run.config for run in runs]),
+        "environment": side_by_side(environments),
+        "commands": [command_line(run.environment.get("command")) for run in runs],
     }
 
 
@@ -85,7 +85,7 @@ def _lede(runs: Sequence[RunData]) -> str:
     return " ".join(sentences)
 
 
-def _about(run: RunData) -> str:
+def about_run(run: RunData) -> str:
     """The run in a few words, as far as its settings tell."""
     epochs, seed = _setting(run, "epochs"), _setting(run, "seed")
     words = [
@@ -112,12 +112,12 @@ def _setting(run: RunData, *keys: str) -> str | None:
     return None if value is None or isinstance(value, Mapping) else str(value)
 
 
-def _figures(runs: Sequence[RunData]) -> list[list[dict[str, Any]]]:
+def figure_rows(columns: Sequence[Column], runs: Sequence[RunData]) -> list[list[dict[str, Any]]]:
     """A row a run, a cell a figure: its text, whether it is the best, how far from the first."""
-    columns = []
-    for column in (*KEY_COLUMNS, *MORE_COLUMNS):
+    found = []
+    for column in columns:
         values = [run.metrics.get(column.key) for run in runs]
-        columns.append(
+        found.append(
             [
                 {
                     "text": column.text(value),
@@ -127,7 +127,7 @@ def _figures(runs: Sequence[RunData]) -> list[list[dict[str, Any]]]:
                 for place, (value, best) in enumerate(zip(values, column.best(values), strict=True))
             ]
         )
-    return [list(row) for row in zip(*columns, strict=True)]
+    return [list(row) for row in zip(*found, strict=True)]
 
 
 def _groups(runs: Sequence[RunData]) -> str:
@@ -218,7 +218,7 @@ def _share(value: float | None) -> str:
     return "0" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
-def _side_by_side(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def side_by_side(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Nested settings as dotted names, those that differ between the runs apart."""
     flat = [_flat(values) for values in settings]
     names = list(dict.fromkeys(name for values in flat for name in values))
@@ -247,13 +247,14 @@ def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _command(command: Any) -> str:
+def command_line(command: Any) -> str:
+    """The command as it would be typed again."""
     if isinstance(command, list | tuple):
         return shlex.join(str(word) for word in command)
     return str(command) if command else MISSING
 
 
-def _swatch(series: int) -> Markup:
+def swatch(series: int) -> Markup:
     """The mark of a run, for legends."""
     parts = [
         svg.path("M0 7h26", f"curve r{series}"),

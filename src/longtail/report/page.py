@@ -1,9 +1,10 @@
 """The page: one self-contained HTML file that shows runs side by side."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -33,6 +34,11 @@ def write_report(runs: Sequence[RunData], path: str | Path) -> Path:
     if not 1 <= len(runs) <= MOST_RUNS:
         raise ValueError(f"runs of a report must be 1 to {MOST_RUNS}, got {len(runs)}")
     _check_classes(runs)
+    return write_page("page.html", content(with_unique_names(runs)), path)
+
+
+def write_page(template: str, values: Mapping[str, Any], path: str | Path) -> Path:
+    """Writes the page of a template of this folder; returns its path."""
     folder = Path(__file__).parent
     pages = Environment(
         loader=FileSystemLoader(folder),
@@ -42,8 +48,7 @@ def write_report(runs: Sequence[RunData], path: str | Path) -> Path:
         lstrip_blocks=True,
     )
     style = Markup((folder / "page.css").read_text(encoding="utf-8"))
-    page = pages.get_template("page.html").render(style=style, **content(_with_unique_names(runs)))
-    write_text(path, page + "\n")
+    write_text(path, pages.get_template(template).render(style=style, **values) + "\n")
     return Path(path)
 
 
@@ -62,7 +67,7 @@ def _classes(run: RunData) -> str:
     return f"{len(run.class_names)} of {run.name!r} ({shown}, ...)"
 
 
-def _with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
+def with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
     """Runs of the same name are numbered: folders of other places may be called alike."""
     seen: Counter[str] = Counter()
     unique = []

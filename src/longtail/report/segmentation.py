@@ -3,22 +3,21 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
 from longtail.data.segmentation import class_colours
-from longtail.files import write_text
 from longtail.metrics import class_iou, pixel_groups
 from longtail.prior import ClassPrior
 from longtail.report import svg
-from longtail.report.content import _about, _command, _side_by_side, _swatch
+from longtail.report.content import about_run, command_line, figure_rows, side_by_side, swatch
 from longtail.report.curve_pictures import history_pictures
+from longtail.report.page import MOST_RUNS, with_unique_names, write_page
 from longtail.report.run import RunData, load_run
 from longtail.report.svg import Scale
 from longtail.report.tables import PIXEL_COLUMNS, Column
@@ -89,23 +88,14 @@ def write_pixel_report(runs: Sequence[PixelRunData], path: str | Path) -> Path:
     Raises:
         ValueError: when there is no run, there are too many, or their classes differ.
     """
-    if not 1 <= len(runs) <= len(svg.MARKERS):
-        raise ValueError(f"runs of a report must be 1 to {len(svg.MARKERS)}, got {len(runs)}")
+    if not 1 <= len(runs) <= MOST_RUNS:
+        raise ValueError(f"runs of a report must be 1 to {MOST_RUNS}, got {len(runs)}")
     if len({run.class_names for run in runs}) > 1:
         names = [f"{run.run.name} ({len(run.class_names)})" for run in runs]
         raise ValueError(f"runs of one report must have the same classes, got {', '.join(names)}")
-    folder = Path(__file__).parent
-    pages = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = Markup((folder / "page.css").read_text(encoding="utf-8"))
-    page = pages.get_template("segmentation.html").render(style=style, **_content(runs))
-    write_text(path, page + "\n")
-    return Path(path)
+    named = with_unique_names([run.run for run in runs])
+    runs = [replace(run, run=name) for run, name in zip(runs, named, strict=True)]
+    return write_page("segmentation.html", _content(runs), path)
 
 
 def _content(runs: Sequence[PixelRunData]) -> dict[str, Any]:
@@ -126,40 +116,21 @@ def _content(runs: Sequence[PixelRunData]) -> dict[str, Any]:
         f"times as many as {first.class_names[int(first.prior.counts.argmin())]}. "
         f"Figures of the {first.split} part, from one confusion matrix of all its pixels.",
         "runs": [
-            {"name": run.run.name, "about": _about(run.run), "swatch": _swatch(series)}
+            {"name": run.run.name, "about": about_run(run.run), "swatch": swatch(series)}
             for series, run in enumerate(runs)
         ],
         "columns": PIXEL_COLUMNS,
-        "figures": _figures(runs),
+        "figures": figure_rows(PIXEL_COLUMNS, [run.run for run in runs]),
         "groups": groups,
         "iou": iou_picture(runs),
         "classes": _classes(runs),
         "samples": _samples(runs),
         "colours": _colours(first.class_names),
         "history": history_pictures([run.run for run in runs]),
-        "settings": _side_by_side([run.run.config for run in runs]),
-        "environment": _side_by_side(environments),
-        "commands": [_command(run.run.environment.get("command")) for run in runs],
+        "settings": side_by_side([run.run.config for run in runs]),
+        "environment": side_by_side(environments),
+        "commands": [command_line(run.run.environment.get("command")) for run in runs],
     }
-
-
-def _figures(runs: Sequence[PixelRunData]) -> list[list[dict[str, Any]]]:
-    """A row a run, a cell a figure."""
-    columns = []
-    for column in PIXEL_COLUMNS:
-        values = [run.run.metrics.get(column.key) for run in runs]
-        bests = column.best(values)
-        columns.append(
-            [
-                {
-                    "text": column.text(value),
-                    "best": best,
-                    "difference": column.difference(value, values[0]) if place else "",
-                }
-                for place, (value, best) in enumerate(zip(values, bests, strict=True))
-            ]
-        )
-    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def iou_picture(runs: Sequence[PixelRunData]) -> Markup:
@@ -183,8 +154,9 @@ def iou_picture(runs: Sequence[PixelRunData]) -> Markup:
                 mark = svg.marker(series, at, y(float(iou[c])))
                 parts.append(svg.path(mark, f"mark r{series}", title))
         if known and len(names) <= NAMED_MARKS:
-            # In turn above and below, so that the names of neighbours keep apart.
-            height = y(min(known)) + 18 if place % 2 else y(max(known)) - 8
+            # In turn above and below, so that neighbours keep apart; never on the axis.
+            below = place % 2 and min(known) > 0.1
+            height = y(min(known)) + 18 if below else y(max(known)) - 8
             parts.append(svg.text(at, height, svg.shorten(name, 12), "middle", "t muted"))
     label = "IoU of each class against its share of the training pixels"
     return svg.picture(WIDTH, BOTTOM + 44, *parts, label=label)

@@ -1,14 +1,18 @@
 """One-step bootstrap: how far an estimated class mix moves when both samples are drawn again."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from longtail.shift.likelihood import LabelLikelihood, centred, solve_gram
-from longtail.shift.moments import Confusion
+from longtail.shift.moments import Confusion, collect
 from longtail.shift.posterior import row_blocks
 
 # 97.5% point of the standard normal distribution.
 Z = 1.959963984540054
+# Random directions from which the effect of a scattered mix is estimated.
+PROBES = 20
 
 
 def resample_weights(samples: int, draws: int, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -98,43 +102,96 @@ def _scale_drift(
     return by_class[:, None] * moves + drift
 
 
-def shift_test(
-    confusion: Confusion | None,
-    posteriors: Tensor,
-    reference: Tensor,
-    source_weights: Tensor | None,
-    target_weights: Tensor,
-) -> float:
-    """p-value of the hypothesis that the target has the class mix `reference`.
+class ShiftTest:
+    """Whether the target may have a given class mix, from one set of resamples.
 
     If it has, the mean posterior of the target equals that of the source samples with every class
-    given its share in `reference`: label shift leaves p(x | class) alone, so this holds for a
-    badly calibrated model, too. Without source samples the posteriors are taken at their word: the
-    mean must be `reference`. The statistic is the sum over classes of the squared difference over
-    (reference + 1 / target samples); it is compared with what the resamples give.
+    given its share in the mix: label shift leaves p(x | class) alone, so this holds for a badly
+    calibrated model, too. Without source samples the posteriors are taken at their word: the mean
+    must be the prior that they express. The statistic is the sum over classes of the squared
+    difference over (share + 1 / target samples); it is compared with what the resamples give.
 
     Args:
         confusion: of the source posteriors, or None without a source.
-        posteriors: (samples, num_classes), of the target, under `reference`.
-        reference: (num_classes,).
-        source_weights: (source samples, draws).
+        posteriors: of the target, rows as many as the samples or more.
+        places: int64, rows that are the target, in place of all.
+        source_weights: (source samples, draws), None without a source.
         target_weights: (samples, draws).
+
+    Attributes:
+        mean: (num_classes,), mean posterior of the target.
     """
-    samples = len(posteriors)
-    if samples < 2:
-        return 1.0
-    p = reference.to(posteriors)
-    difference = posteriors.mean(dim=0) - p
-    noise = posteriors.T @ target_weights / samples
-    if confusion is not None and source_weights is not None:
-        difference = posteriors.mean(dim=0) - confusion.mean(p)
-        noise = noise - confusion.noise(source_weights, p)
-    # Logits that say nothing leave rounding noise on both sides of the comparison.
-    difference = difference * (difference.abs() > 64 * torch.finfo(p.dtype).eps)
-    scale = p + 1 / samples
-    found = (difference.square() / scale).sum()
-    by_chance = (noise.square() / scale[:, None]).sum(dim=0)
-    return float((1 + (by_chance >= found).sum()) / (1 + len(by_chance)))
+
+    def __init__(
+        self,
+        confusion: Confusion | None,
+        posteriors: Tensor,
+        places: Tensor | None,
+        source_weights: Tensor | None,
+        target_weights: Tensor,
+    ) -> None:
+        self.confusion, self.source_weights = confusion, source_weights
+        self.samples = len(target_weights)
+        every = target_weights.new_ones(self.samples, 1)
+        weights = torch.cat([every, target_weights], dim=1) / self.samples
+        moments = collect(posteriors, weights, posteriors.shape[1], places)
+        self.mean, self.noise = moments[:, 0], moments[:, 1:]
+
+    def misfit(self, mix: Tensor) -> "Misfit":
+        """How far the target is from having `mix`, (num_classes,)."""
+        q = mix.to(self.mean)
+        expected, noise = q, self.noise
+        if self.confusion is not None and self.source_weights is not None:
+            expected = self.confusion.mean(q)
+            noise = noise - self.confusion.noise(self.source_weights, q)
+        difference = self.mean - expected
+        # Logits that say nothing leave rounding noise on both sides of the comparison.
+        difference = difference * (difference.abs() > 64 * torch.finfo(q.dtype).eps)
+        scale = q + 1 / self.samples
+        found = (difference.square() / scale).sum()
+        by_chance = (noise.square() / scale[:, None]).sum(dim=0)
+        p_value = (1 + (by_chance >= found).sum()) / (1 + len(by_chance))
+        return Misfit(
+            float(p_value) if self.samples > 1 else 1.0, float(found), float(by_chance.mean())
+        )
+
+    def strength(self, mix: Tensor) -> float:
+        """Samples that `mix` is to count for beside the target's own, found by moments.
+
+        Were the target's mix drawn from a Dirichlet distribution about `mix` with concentration s,
+        its covariance would be (diag(mix) - mix mix^T) / (s + 1), and the statistic would exceed
+        what chance gives by what that covariance makes of it. Solved for s: a target near the mix
+        is drawn to it with all force, one far from it hardly.
+
+        Args:
+            mix: (num_classes,).
+        Returns: at least a tenth of a sample a class, at most a thousand times the target.
+        """
+        assert self.confusion is not None
+        q = mix.to(self.mean)
+        normal = torch.randn(len(q), PROBES, generator=torch.Generator().manual_seed(0))
+        moves = q.sqrt()[:, None] * normal.to(q)
+        moves -= q[:, None] * moves.sum(dim=0)
+        spread = self.confusion.mean(moves).square() / (q + 1 / self.samples)[:, None]
+        unit = float(spread.sum(dim=0).mean())
+        misfit, most = self.misfit(mix), 1e3 * self.samples
+        excess = max(misfit.found - misfit.by_chance, unit / most)
+        return max(unit / excess - 1, 0.1 * len(q))
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A hypothesis about the mix against the data.
+
+    Attributes:
+        p_value: of the hypothesis; 1 for a target of one sample.
+        found: the statistic.
+        by_chance: its mean over the resamples.
+    """
+
+    p_value: float
+    found: float
+    by_chance: float
 
 
 def intervals(prior: Tensor, moves: Tensor, samples: int) -> Tensor:

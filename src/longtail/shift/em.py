@@ -5,6 +5,8 @@ import warnings
 import torch
 from torch import Tensor
 
+from longtail.shift.posterior import blocks
+
 # Smallest multiple of the reference prior that a class can fall to while extrapolating.
 FLOOR = 1e-12
 
@@ -23,6 +25,8 @@ def em_prior(
     posteriors: Tensor,
     reference: Tensor,
     strength: float = 0.0,
+    towards: Tensor | None = None,
+    places: Tensor | None = None,
     tolerance: float | None = None,
     max_iterations: int = 1000,
 ) -> Tensor:
@@ -32,15 +36,17 @@ def em_prior(
     probabilities, Neural Computation 14, 2002, equation 2.9; with q the sought prior and p the
     reference, maximises
         sum over samples of log(sum over c of posterior_c * q_c / p_c)
-        + strength * sum over c of p_c log q_c.
-    Departs from the paper in: the second line, a Dirichlet prior with 1 + strength * p_c that
-    counts as `strength` extra samples of the reference mix; and in the SQUAREM extrapolation of
+        + strength * sum over c of t_c log q_c.
+    Departs from the paper in: the second line, a Dirichlet prior with 1 + strength * t_c that
+    counts as `strength` extra samples with the mix t; and in the SQUAREM extrapolation of
     Varadhan and Roland (Scandinavian Journal of Statistics 2008), which has the same fixed point.
 
     Args:
         posteriors: (samples, num_classes), under `reference`, rows sum to 1.
         reference: (num_classes,); a class with 0 keeps 0.
-        strength: samples that the reference counts for, 0 or more.
+        strength: samples that `towards` counts for, 0 or more.
+        towards: (num_classes,), 0 where the reference is 0; the reference when not given.
+        places: int64, rows of `posteriors` to take, in place of all; they are not copied.
         tolerance: stops when one step moves less than this in total; by default 1e-9 in float64
             and 1e-5 in float32.
         max_iterations: of two EM steps and an extrapolation each; a warning when not enough.
@@ -54,14 +60,20 @@ def em_prior(
     if tolerance is None:
         tolerance = 1e-9 if posteriors.dtype == torch.float64 else 1e-5
     p = reference.to(posteriors)
-    ratio = torch.ones_like(p)
+    t = p if towards is None else towards.to(posteriors)
+    samples = len(posteriors) if places is None else len(places)
+    ratio = torch.where(p > 0, (t / p).clamp(min=FLOOR), 1.0)
 
     def step(ratio: Tensor) -> tuple[Tensor, Tensor]:
         """One EM step from `ratio` = q / p, and the objective where it started."""
-        mass = posteriors @ ratio
-        value = mass.double().log().sum() + strength * (p * ratio.log()).double().sum()
-        moved = ratio * (mass.reciprocal() @ posteriors) + strength * p
-        moved = moved / (len(posteriors) + strength)
+        value = strength * (t * ratio.log()).double().sum()
+        counts = torch.zeros_like(p)
+        for rows in blocks(samples, len(p)):  # each block is still in the cache the second time
+            block = posteriors[rows if places is None else places[rows]]
+            mass = block @ ratio
+            value = value + mass.double().log().sum()
+            counts += mass.reciprocal() @ block
+        moved = (ratio * counts + strength * t) / (samples + strength)
         return torch.where(p > 0, moved / p, torch.ones_like(p)), value
 
     for _ in range(max_iterations):

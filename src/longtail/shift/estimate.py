@@ -1,5 +1,6 @@
 """The class mix of unlabelled data, from a model's logits: estimate, interval and test."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -7,16 +8,20 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from longtail.shift.bootstrap import intervals, resample_weights, shift_test
+from longtail.shift.bootstrap import ShiftTest, intervals, resample_weights
 from longtail.shift.calibration import Calibration, Kind, fit_calibration
 from longtail.shift.em import default_strength
+from longtail.shift.moments import Confusion
 from longtail.shift.posterior import Logits, as_labels, as_logits
 from longtail.shift.priors import Prior, probabilities
 from longtail.shift.solvers import Likelihood, Moments, Problem
+from longtail.shift.tilt import Tilts, has_direction
 
 Method = Literal["em", "bbse", "bbse_soft", "rlls"]
 # Penalty of the calibration, a normal prior of standard deviation 1 on log scale and bias.
 RIDGE = 1.0
+# Source samples of a class from which its column of the confusion matrix shows its own noise.
+ENOUGH = 10
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class PriorEstimate:
         prior: (num_classes,), float64, the mix to use: `estimated` where there is a shift, else
             the source prior, exactly as given.
         estimated: (num_classes,), float64, what the method found, whatever the test says.
+        tilted: (num_classes,), float64, the nearest of source_prior * training_prior^power; the
+            source prior where there was none to seek.
+        power: of `tilted`; 0 where there was none to seek.
         interval: (num_classes, 2), float64, 95% interval of each class's probability in the
             population that the target was drawn from; NaN when none was asked for.
         shifted: whether `p_value` is below the level.
@@ -37,6 +45,8 @@ class PriorEstimate:
 
     prior: Tensor
     estimated: Tensor
+    tilted: Tensor
+    power: float
     interval: Tensor
     shifted: bool
     p_value: float
@@ -52,6 +62,7 @@ def estimate_prior(
     method: Method = "em",
     *,
     source_prior: Prior | None = None,
+    training_prior: Prior | None = None,
     calibration: Literal["auto", "bcts", "vs", "none"] | Calibration = "auto",
     strength: float | None = None,
     resamples: int = 200,
@@ -68,6 +79,12 @@ def estimate_prior(
     rejected, and what few samples are drawn towards. By default it is `expressed`, so that a model
     is left as it is, bit for bit, unless there is evidence for a change.
 
+    Between "no shift" and "any mix at all" lies the shift that long-tailed data mostly meet: the
+    classes that were rare in training are less rare, or more. Its mixes are source_prior *
+    training_prior^power, and the one number is found from moments, well even where samples are
+    fewer than classes (see `Tilts`). The nearest of them is what a free estimate is drawn towards.
+    It needs source samples and a training prior that is not uniform.
+
     Methods: `em` maximises the likelihood (Saerens et al. 2002; see `em_prior`) and is the one to
     use; `bbse` and `bbse_soft` invert the confusion matrix of predicted classes or of posteriors
     (Lipton et al. 2018; see `bbse_prior`); `rlls` is the regularised form of `bbse_soft`
@@ -75,12 +92,13 @@ def estimate_prior(
     inverted: its condition number is above 1e4, or there are more than 2,048 classes. All work on
     logits corrected by BCTS or VS (Alexandari et al. 2020; see `fit_calibration`).
 
-    Few samples: the result is drawn towards `source_prior` as if `strength` more samples had been
-    seen with that mix (a Dirichlet prior with 1 + strength * source_prior). The interval is drawn
-    about an estimate with a tenth of that pull, so it may leave `estimated` out where samples are
-    fewer than classes. A class without a
-    source sample keeps a calibration bias of 0, and its column of the confusion matrix is the one
-    that the model expects. With one target sample nothing is tested: `shifted` is False.
+    Few samples: the result is drawn towards `tilted` as if `strength` more samples had been seen
+    with that mix (a Dirichlet prior with 1 + strength * tilted). The interval is drawn about an
+    estimate with far less pull, so it may leave `estimated` out where samples are few. A class
+    without a source sample keeps a calibration bias of 0, and its column of the confusion matrix is
+    the one that the model expects. With one target sample nothing is tested: `shifted` is False.
+    The intervals of `bbse`, `bbse_soft` and `rlls` are too narrow where a class has fewer than ten
+    source samples, since nobody knows its column then; a warning says so.
 
     Args:
         source_logits: (source samples, num_classes), labelled samples that the model was not
@@ -92,8 +110,11 @@ def estimate_prior(
         source_prior: see above; 0 only where `expressed` is 0 or the class is ruled out.
         calibration: `auto` (by sample size, see `fit_calibration`), `bcts`, `vs`, `none`, or a
             fitted one.
-        strength: pseudo-samples of `source_prior`, 0 or more; by default 2 a class, divided by the
-            target samples a class (see `default_strength`).
+        training_prior: class mix of the training set; `expressed` when not given. Worth giving for
+            a model whose logits express the uniform prior.
+        strength: pseudo-samples of `tilted`, 0 or more; found by moments when not given: many where
+            the target is near that mix, few where it is not (see `ShiftTest.strength`), or, without
+            a source or resamples, `default_strength`.
         resamples: draws of the bootstrap; 0 for no interval and no test (`shifted` is then True).
         interval: False saves the time of the intervals, which are then NaN.
         level: of the test.
@@ -113,70 +134,103 @@ def estimate_prior(
     """
     p_expressed = probabilities(expressed, "expressed of estimate_prior")
     reference = _reference(source_prior, p_expressed)
+    training = p_expressed
+    if training_prior is not None:
+        name = "training_prior of estimate_prior"
+        training = probabilities(training_prior, name, len(p_expressed))
     target = as_logits(target_logits, "target_logits of estimate_prior", len(p_expressed))
     source = _source(source_logits, source_labels, p_expressed, method)
-    if strength is None:
-        strength = default_strength(len(p_expressed), len(target))
-    if strength < 0 or resamples < 0:
+    if (strength or 0) < 0 or resamples < 0:
         raise ValueError(
             f"strength and resamples of estimate_prior must be >= 0, got {strength}, {resamples}"
         )
     fitted, ridge = _calibration(calibration, source, p_expressed)
+    posteriors = fitted.posteriors(target, p_expressed, reference)
+    confusion = None
+    if source is not None and (resamples or strength != 0 or method != "em"):
+        features = fitted.posteriors(source[0], p_expressed, reference).to(posteriors)
+        confusion = Confusion(features, source[1], features)
+    generator = generator or torch.Generator().manual_seed(0)
+    on_target = resample_weights(len(target), resamples, posteriors, generator)
+    on_source = None
+    if confusion is not None:
+        on_source = resample_weights(len(confusion.labels), resamples, posteriors, generator)
+    test = ShiftTest(confusion, posteriors, None, on_source, on_target)
+    tilts = None
+    if confusion is not None and has_direction(training):
+        tilts = Tilts(reference, training, confusion)
+    standing = _stand(test, reference, tilts, strength)
     problem = Problem(
         logits=target,
-        posteriors=fitted.posteriors(target, p_expressed, reference),
-        source_logits=None if source is None else source[0],
-        source_labels=None if source is None else source[1],
+        posteriors=posteriors,
+        source=source,
         expressed=p_expressed,
         reference=reference,
-        strength=strength,
+        towards=standing.tilted,
+        strength=standing.strength,
         calibration=fitted,
         ridge=ridge,
     )
-    generator = generator or torch.Generator().manual_seed(0)
-    return solve(problem, method, resamples, interval, level, generator)
-
-
-def solve(
-    problem: Problem,
-    method: Method,
-    draws: int,
-    wanted: bool,
-    level: float,
-    generator: torch.Generator,
-) -> PriorEstimate:
-    """What `estimate_prior` does once its inputs are checked and calibrated."""
-    # Only the test needs it for EM: two large matrices at a time, and never three.
-    confusion = problem.confusion() if draws or method != "em" else None
     solver: Likelihood | Moments
     if method == "em":
         solver = Likelihood(problem)
     else:
         assert confusion is not None
         solver = Moments(problem, method, confusion)
-    found, samples = solver.prior, len(problem.posteriors)
-    interval = torch.full((len(found), 2), torch.nan, dtype=torch.float64)
-    p_value, shifted = float("nan"), True
-    if draws:
-        on_target = resample_weights(samples, draws, problem.posteriors, generator)
-        on_source = None
-        if confusion is not None:
-            rows = len(confusion.labels)
-            on_source = resample_weights(rows, draws, problem.posteriors, generator)
-        p_value = shift_test(confusion, problem.posteriors, problem.reference, on_source, on_target)
-        del confusion
-        shifted = p_value < level
-        if wanted:
-            interval = intervals(solver.centre, solver.moves(on_source, on_target), samples)
+    found = solver.prior
+    bounds = torch.full((len(found), 2), torch.nan, dtype=torch.float64)
+    # Two large matrices at a time, and never three.
+    del test, confusion
+    if interval and resamples:
+        if method != "em":
+            _warn_of_few(source, reference)
+        bounds = intervals(solver.centre, solver.moves(on_source, on_target), len(target))
+    shifted = not standing.p_value >= level  # also where nothing was tested
     return PriorEstimate(
-        prior=found if shifted else problem.reference,
+        prior=found if shifted else reference,
         estimated=found,
-        interval=interval,
+        tilted=standing.tilted,
+        power=standing.power,
+        interval=bounds,
         shifted=shifted,
-        p_value=p_value,
+        p_value=standing.p_value,
         regularised=solver.regularised,
-        calibration=problem.calibration,
+        calibration=fitted,
     )
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What is known before a free estimate: see `PriorEstimate` for the names."""
+
+    power: float
+    tilted: Tensor
+    strength: float
+    p_value: float = torch.nan
+
+
+def _stand(
+    test: ShiftTest, reference: Tensor, tilts: Tilts | None, strength: float | None
+) -> _Standing:
+    power, tilted = (0.0, reference) if tilts is None else tilts.nearest(test.mean, test.samples)
+    fallback = default_strength(len(reference), test.samples) if strength is None else strength
+    if not test.noise.shape[1]:
+        return _Standing(power, tilted, fallback)
+    if strength is None and test.confusion is not None and test.samples > 1:
+        fallback = test.strength(tilted)
+    return _Standing(power, tilted, fallback, test.misfit(reference).p_value)
+
+
+def _warn_of_few(source: tuple[Tensor, Tensor] | None, reference: Tensor) -> None:
+    assert source is not None
+    counts = torch.bincount(source[1], minlength=len(reference))
+    fewest = int(counts[reference.to(counts.device) > 0].min())
+    if fewest < ENOUGH:
+        warnings.warn(
+            f"source_labels of estimate_prior has a class with {fewest} samples; below {ENOUGH} "
+            "the intervals of bbse, bbse_soft and rlls are too narrow, those of em are not",
+            stacklevel=3,
+        )
 
 
 def _reference(source_prior: Prior | None, expressed: Tensor) -> Tensor:

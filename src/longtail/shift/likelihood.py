@@ -141,7 +141,10 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
     energy = (residual * direction).sum(dim=0)
     start = energy
     for _ in range(100):
-        image = diagonal[:, None] * direction + sign * (rows.T @ (rows @ direction))
+        image = diagonal[:, None] * direction
+        for part in row_blocks(rows):  # each block is still in the cache the second time
+            block = rows[part]
+            image.addmm_(block.T, block @ direction, alpha=sign)
         length = energy / (direction * image).sum(dim=0).clamp(min=1e-30)
         solution = solution + length * direction
         residual = residual - length * image

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from longtail.shift.likelihood import DENSE
+from longtail.shift.posterior import blocks
 
 # Above this condition number a confusion matrix counts as not invertible.
 CONDITION = 1e4
@@ -15,18 +16,27 @@ CONDITION = 1e4
 RLLS_ALPHA, RLLS_DELTA = 0.01, 0.05
 
 
-def collect(features: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+def collect(
+    features: Tensor, weights: Tensor, num_classes: int, places: Tensor | None = None
+) -> Tensor:
     """features.T @ weights, where `features` may be class indices that stand for one-hot rows.
 
     Args:
         features: (samples, num_classes), or int64 (samples,).
         weights: (samples, columns).
         num_classes: number of classes.
+        places: int64, rows of `features` that are the samples, in place of all; two-dimensional
+            features are not copied for it.
     Returns: (num_classes, columns).
     """
-    if features.ndim == 2:
+    total = weights.new_zeros(num_classes, weights.shape[1])
+    if features.ndim == 1:
+        return total.index_add_(0, features if places is None else features[places], weights)
+    if places is None:
         return features.T @ weights
-    return weights.new_zeros(num_classes, weights.shape[1]).index_add_(0, features, weights)
+    for rows in blocks(len(places), num_classes):
+        total += features[places[rows]].T @ weights[rows]
+    return total
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,13 @@ class Confusion:
             classes.
         labels: (samples,), int64.
         posteriors: (samples, num_classes).
+        places: int64, rows of `features` and `posteriors` that are the samples, in place of all.
     """
 
     features: Tensor
     labels: Tensor
     posteriors: Tensor
+    places: Tensor | None = None
 
     @cached_property
     def counts(self) -> Tensor:
@@ -57,47 +69,65 @@ class Confusion:
     def matrix(self) -> Tensor:
         """(num_classes, num_classes), column c is the mean feature of class c."""
         num_classes, counts = self.posteriors.shape[1], self.counts
-        if self.features.ndim == 2:
-            sums = self.posteriors.new_zeros(num_classes, num_classes)
-            matrix = sums.index_add_(0, self.labels, self.features).T
+        features = self.features if self.places is None else self.features[self.places]
+        if features.ndim == 2:
+            sums = counts.new_zeros(num_classes, num_classes)
+            matrix = sums.index_add_(0, self.labels, features).T
         else:
-            places = self.features * num_classes + self.labels
+            places = features * num_classes + self.labels
             matrix = torch.bincount(places, minlength=num_classes**2).to(counts)
             matrix = matrix.view(num_classes, num_classes)
         matrix /= counts.clamp(min=1)
         empty = (counts == 0).nonzero().flatten()
         if len(empty):
-            matrix[:, empty] = collect(self.features, self._expected(empty), num_classes)
+            only = torch.zeros(num_classes, len(empty)).to(counts)
+            only[empty, torch.arange(len(empty)).to(empty)] = 1.0
+            matrix[:, empty] = self.mean(only)
         return matrix
 
-    def mean(self, prior: Tensor) -> Tensor:
-        """`matrix @ prior`, without the matrix: the mean feature were the mix `prior`."""
-        weights = (prior / self.counts.clamp(min=1))[self.labels]
-        empty = (self.counts == 0).nonzero().flatten()
-        if len(empty):
-            weights = weights + self._expected(empty) @ prior[empty]
-        return collect(self.features, weights[:, None], len(prior))[:, 0]
+    def mean(self, priors: Tensor) -> Tensor:
+        """`matrix @ priors`, without the matrix: the mean feature were the mix a prior.
+
+        Args:
+            priors: (num_classes,) or (num_classes, columns).
+        Returns: the shape of `priors`, the type of `posteriors`.
+        """
+        columns = priors.to(self.posteriors).reshape(len(priors), -1)
+        weights = (columns / self.counts.clamp(min=1)[:, None])[self.labels]
+        if (self.counts == 0).any():
+            totals = collect(self.posteriors, torch.ones_like(weights[:, :1]), *self._shape)
+            tiny = torch.finfo(totals.dtype).tiny
+            shares = torch.where(self.counts[:, None] > 0, 0.0, columns / totals.clamp(min=tiny))
+            for rows in blocks(len(weights), len(columns)):
+                chosen = rows if self.places is None else self.places[rows]
+                weights[rows] += self.posteriors[chosen] @ shares
+        return collect(self.features, weights, *self._shape).reshape(priors.shape)
 
     def noise(self, weights: Tensor, prior: Tensor) -> Tensor:
         """How `matrix @ prior` moves when the source samples are re-weighted.
+
+        A class with one sample does not show its own spread; the others' stands in for it.
 
         Args:
             weights: (samples, columns), each sample's weight less 1.
             prior: (num_classes,).
         Returns: (num_classes, columns).
         """
-        counts = self.counts.clamp(min=1)
+        counts, prior = self.counts.clamp(min=1), prior.to(self.posteriors)
         # The mean of n samples that is taken from the same n is nearer to them by (n - 1) / n.
         inflate = (counts / (counts - 1).clamp(min=0.5)).sqrt()
+        spread = prior.square() / counts
+        shown = torch.where(self.counts > 1, spread, 0.0).sum()
+        if shown > 0:
+            inflate = inflate * (spread.sum() / shown).sqrt()
         scaled = weights * (prior * inflate / counts)[self.labels][:, None]
         by_class = scaled.new_zeros(len(prior), scaled.shape[1]).index_add_(0, self.labels, scaled)
         scaled -= (by_class / counts[:, None])[self.labels]
-        return collect(self.features, scaled, len(prior))
+        return collect(self.features, scaled, *self._shape)
 
-    def _expected(self, classes: Tensor) -> Tensor:
-        """Weights of the samples in the mean feature that the model expects of each class."""
-        posteriors = self.posteriors[:, classes]
-        return posteriors / posteriors.sum(dim=0).clamp(min=torch.finfo(posteriors.dtype).tiny)
+    @property
+    def _shape(self) -> tuple[int, Tensor | None]:
+        return self.posteriors.shape[1], self.places
 
 
 def invertible(matrix: Tensor) -> bool:

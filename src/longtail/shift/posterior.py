@@ -18,9 +18,14 @@ EXACT = 1 << 22
 
 def row_blocks(matrix: Tensor) -> Iterator[slice]:
     """Slices of rows that cover (rows, columns), about a million entries each."""
-    rows = max(1, BLOCK // max(1, matrix.shape[1]))
-    for start in range(0, len(matrix), rows):
-        yield slice(start, min(start + rows, len(matrix)))
+    return blocks(len(matrix), matrix.shape[1])
+
+
+def blocks(samples: int, columns: int) -> Iterator[slice]:
+    """The same for a matrix that is not there yet."""
+    rows = max(1, BLOCK // max(1, columns))
+    for start in range(0, samples, rows):
+        yield slice(start, min(start + rows, samples))
 
 
 def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from longtail.shift.bootstrap import calibration_moves, em_moves
 from longtail.shift.calibration import Calibration, swap
-from longtail.shift.em import em_prior
+from longtail.shift.em import default_strength, em_prior
 from longtail.shift.likelihood import LabelLikelihood, solve_gram
 from longtail.shift.moments import (
     Confusion,
@@ -19,8 +19,8 @@ from longtail.shift.moments import (
     rlls_radius,
 )
 
-# The interval of EM is drawn about an estimate that is pulled this much less: it is to show what
-# the data say, and a pull that helps the estimate would make it miss.
+# The interval of EM is drawn about an estimate that is pulled by this part of `default_strength` at
+# the most: it is to show what the data say, and a pull that helps the estimate would make it miss.
 LOOSE = 0.1
 
 
@@ -31,35 +31,24 @@ class Problem:
     Attributes:
         logits: (samples, num_classes), of the target.
         posteriors: (samples, num_classes), of the target, calibrated, under `reference`.
-        source_logits: (source samples, num_classes); None without a source.
-        source_labels: (source samples,); None without a source.
+        source: logits (source samples, num_classes) and labels (source samples,); None without.
         expressed: (num_classes,), float64.
         reference: (num_classes,), float64, the prior to fall back on.
-        strength: samples that `reference` counts for.
+        towards: (num_classes,), float64, the mix that few samples are drawn towards.
+        strength: samples that `towards` counts for.
         calibration: applied to the logits.
-        source_places: int64, rows of `source_logits` that are the source; None for all.
         ridge: penalty with which `calibration` was fitted to this source; None when it was not.
     """
 
     logits: Tensor
     posteriors: Tensor
-    source_logits: Tensor | None
-    source_labels: Tensor | None
+    source: tuple[Tensor, Tensor] | None
     expressed: Tensor
     reference: Tensor
+    towards: Tensor
     strength: float
     calibration: Calibration
-    source_places: Tensor | None = None
     ridge: float | None = None
-
-    def confusion(self) -> Confusion | None:
-        """The source's mean posterior of each class, None without a source."""
-        if self.source_logits is None or self.source_labels is None:
-            return None
-        features = self.calibration.posteriors(
-            self.source_logits, self.expressed, self.reference, self.source_places
-        ).to(self.posteriors)
-        return Confusion(features, self.source_labels, features)
 
 
 class Likelihood:
@@ -74,13 +63,21 @@ class Likelihood:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.prior = em_prior(problem.posteriors, problem.reference, problem.strength)
+        self.prior = em_prior(
+            problem.posteriors, problem.reference, problem.strength, problem.towards
+        )
 
     @cached_property
     def centre(self) -> Tensor:
         """What the interval is about, (num_classes,), float64."""
         problem = self.problem
-        return em_prior(problem.posteriors, problem.reference, LOOSE * problem.strength)
+        return em_prior(problem.posteriors, problem.reference, self.loose, problem.towards)
+
+    @property
+    def loose(self) -> float:
+        """Strength of the pull behind the interval."""
+        samples, num_classes = self.problem.posteriors.shape
+        return LOOSE * min(self.problem.strength, default_strength(num_classes, samples))
 
     def moves(self, on_source: Tensor | None, on_target: Tensor) -> Tensor:
         """How `centre` moves under each resample; overwrites the problem's posteriors."""
@@ -91,7 +88,7 @@ class Likelihood:
             problem.posteriors,
             problem.reference,
             self.centre,
-            LOOSE * problem.strength,
+            self.loose,
             on_target,
             problem.logits,
             problem.calibration.scale,
@@ -100,14 +97,12 @@ class Likelihood:
 
     def _calibration_moves(self, on_source: Tensor) -> Tensor:
         problem, fitted = self.problem, self.problem.calibration
-        logits, labels, ridge = problem.source_logits, problem.source_labels, problem.ridge
-        assert logits is not None
-        assert labels is not None
-        assert problem.source_places is None
-        assert ridge is not None
+        assert problem.source is not None
+        assert problem.ridge is not None
+        logits, labels = problem.source
         mix = torch.bincount(labels, minlength=len(self.prior)).double().cpu() / len(labels)
         log_swap = swap(problem.expressed, mix)
-        near = LabelLikelihood(logits, labels, log_swap, fitted.scale, fitted.bias, ridge)
+        near = LabelLikelihood(logits, labels, log_swap, fitted.scale, fitted.bias, problem.ridge)
         moves = calibration_moves(near, on_source.to(near.posteriors))
         return moves.to(problem.posteriors)
 
@@ -117,7 +112,7 @@ class Moments:
 
     Attributes:
         prior: (num_classes,), float64, the estimate.
-        centre: (num_classes,), float64, the same before it is drawn towards the reference.
+        centre: (num_classes,), float64, the same before it is drawn towards another.
         regularised: whether RLLS stood in for BBSE.
     """
 
@@ -142,7 +137,7 @@ class Moments:
             radius = rlls_radius(num_classes, len(confusion.labels))
             found, self.ridge = rlls_prior(matrix, mean, self.reference, radius)
         self.centre = found.double().cpu()
-        pulled = self.samples * self.centre + problem.strength * problem.reference
+        pulled = self.samples * self.centre + problem.strength * problem.towards
         self.prior = pulled / pulled.sum()
 
     def moves(self, on_source: Tensor | None, on_target: Tensor) -> Tensor:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from longtail.prior import ClassPrior
 from longtail.shift.adjust import adjust, log_ratio
+from longtail.shift.bootstrap import ShiftTest, resample_weights
 from longtail.shift.calibration import Calibration, fit_calibration
-from longtail.shift.em import default_strength
-from longtail.shift.estimate import Method, PriorEstimate, solve
-from longtail.shift.posterior import BLOCK, Logits, as_labels, as_logits
+from longtail.shift.em import em_prior
+from longtail.shift.likelihood import DENSE
+from longtail.shift.moments import Confusion
+from longtail.shift.posterior import Logits, as_labels, as_logits, blocks
 from longtail.shift.priors import Prior, probabilities
 from longtail.shift.protocol import (
     COLUMNS,
@@ -24,9 +26,11 @@ from longtail.shift.protocol import (
     mix_of,
     shifted_test_sets,
 )
-from longtail.shift.solvers import Problem
+from longtail.shift.tilt import Tilts, has_direction
 
 Score = Callable[[Tensor, Tensor], Mapping[str, float]]
+# Resamples of the tests. Twenty hold a level of 5% as exactly as a hundred do, with less power.
+RESAMPLES, RESAMPLES_OF_MANY, LEVEL = 100, 20, 0.05
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,13 @@ def protocol_table(
     score: Score,
     *,
     source: tuple[Logits, ArrayLike | Tensor] | None = None,
-    method: Method = "em",
     columns: Sequence[tuple[Direction, float]] = COLUMNS,
 ) -> list[Column]:
     """Scores one prediction matrix on every shifted test set, under three priors.
 
     `raw` scores the logits as they are, `known` those adjusted to the set's own class mix, and
-    `estimated` those adjusted to the mix that `estimate_prior` finds without the set's labels.
+    `estimated` those adjusted to the mix that `estimate_prior` finds (by `em`) without the labels
+    of the samples that it is applied to.
 
     The estimate needs labelled samples that are not the ones it is scored on. With `source` (the
     logits and labels of a validation split) it has them. Without, the test set is halved, class by
@@ -74,7 +78,7 @@ def protocol_table(
     logits of the whole shifted set, without labels, give the mix, and that mix is applied to the
     other half alone. So no prediction has used a label of its own half, and all are scored.
 
-    Needs, at its peak, less than twice the memory of `logits` beside it.
+    Needs, at its peak, about as much memory as `logits` beside it.
 
     Args:
         logits: (samples, num_classes), of a balanced test set, raw.
@@ -83,48 +87,72 @@ def protocol_table(
         expressed: the prior that the logits express.
         score: takes logits (n, num_classes) and labels (n,), returns figures by name.
         source: validation logits and labels.
-        method: of `estimate_prior`.
         columns: direction and ratio of each set.
     Raises: ValueError: as `shifted_test_sets` and `estimate_prior`.
     """
     prior = probabilities(expressed, "expressed of protocol_table", train_counts.num_classes)
     matrix = as_logits(logits, "logits of protocol_table", len(prior))
     truth = as_labels(labels, "labels of protocol_table", len(matrix), len(prior))
+    sets = [shifted_test_sets(truth, train_counts, ratio, way) for way, ratio in columns]
     folds = _folds(matrix, truth, prior, source)
-    found = []
-    for direction, ratio in columns:
-        places = shifted_test_sets(truth, train_counts, ratio, direction)
-        found.append(
-            _column((direction, ratio), places, matrix, truth, prior, score, folds, method)
-        )
-    return found
+    training = train_counts.probabilities
+    estimates = zip(*(fold.estimates(matrix, sets, prior, training) for fold in folds), strict=True)
+    return [
+        _column(column, places, matrix, truth, prior, score, list(zip(folds, found, strict=True)))
+        for column, places, found in zip(columns, sets, estimates, strict=True)
+    ]
+
+
+# A mix, and whether it is another than the one expressed.
+Estimate = tuple[Tensor, bool]
 
 
 @dataclass(frozen=True)
 class _Fold:
-    """Labelled samples, a calibration fitted to them, and the samples that it may speak of."""
+    """A calibration, the labelled samples it was fitted to, and those that it may speak of.
 
-    logits: Tensor
+    Attributes:
+        source: logits of the labelled samples; None where they are rows of the matrix itself.
+        labels: of the labelled samples.
+        places: rows of the matrix that are the labelled samples; None with `source`.
+        calibration: fitted to them.
+        applies: (samples,), rows of the matrix to which its estimate is applied.
+    """
+
+    source: Tensor | None
     labels: Tensor
     places: Tensor | None
     calibration: Calibration
     applies: NDArray[np.bool_]
 
-    def estimate(
-        self, matrix: Tensor, places: Tensor, expressed: Tensor, method: Method
-    ) -> PriorEstimate:
-        problem = Problem(
-            logits=matrix,
-            posteriors=self.calibration.posteriors(matrix, expressed, expressed, places),
-            source_logits=self.logits,
-            source_labels=self.labels,
-            expressed=expressed,
-            reference=expressed,
-            strength=default_strength(len(expressed), len(places)),
-            calibration=self.calibration,
-            source_places=self.places,
-        )
-        return solve(problem, method, 100, False, 0.05, torch.Generator().manual_seed(0))
+    def estimates(
+        self, matrix: Tensor, sets: Sequence[Indices], expressed: Tensor, training: Tensor
+    ) -> list[Estimate]:
+        """What `estimate_prior` would give for each set, all from one matrix of posteriors."""
+        posteriors = self.calibration.posteriors(matrix, expressed, expressed)
+        features = posteriors
+        if self.source is not None:
+            features = self.calibration.posteriors(self.source, expressed, expressed)
+            features = features.to(posteriors)
+        confusion = Confusion(features, self.labels, features, self.places)
+        generator = torch.Generator().manual_seed(0)
+        draws = RESAMPLES if len(expressed) <= DENSE else RESAMPLES_OF_MANY
+        on_source = resample_weights(len(self.labels), draws, posteriors, generator)
+        tilts = Tilts(expressed, training, confusion) if has_direction(training) else None
+
+        def estimate(places: Indices) -> Estimate:
+            rows = torch.from_numpy(places).to(posteriors.device)
+            on_target = resample_weights(len(rows), draws, posteriors, generator)
+            test = ShiftTest(confusion, posteriors, rows, on_source, on_target)
+            if test.misfit(expressed).p_value >= LEVEL:
+                return expressed, False
+            tilted = expressed
+            if tilts is not None:
+                tilted = tilts.nearest(test.mean, len(rows))[1]
+            strength = test.strength(tilted)
+            return em_prior(posteriors, expressed, strength, tilted, rows), True
+
+        return [estimate(places) for places in sets]
 
 
 def _folds(
@@ -146,7 +174,7 @@ def _folds(
         other = np.ones(len(truth), dtype=bool)
         other[half] = False
         fitted = fit_calibration(matrix[places], truth[half], expressed)
-        folds.append(_Fold(matrix, truth[half].to(device), places, fitted, other))
+        folds.append(_Fold(None, truth[half].to(device), places, fitted, other))
     return folds
 
 
@@ -157,28 +185,25 @@ def _column(
     truth: Tensor,
     expressed: Tensor,
     score: Score,
-    folds: Sequence[_Fold],
-    method: Method,
+    found: Sequence[tuple[_Fold, Estimate]],
 ) -> Column:
     rows, labels = torch.from_numpy(places).to(matrix.device), truth[places].to(matrix.device)
     known = mix_of(labels, len(expressed))
-    # Before the subset is copied: the posteriors of an estimate are as large.
-    estimates = [fold.estimate(matrix, rows, expressed, method) for fold in folds]
-    subset = matrix if len(places) == len(matrix) else matrix[rows]
+    subset = matrix[rows]
     scores = {"raw": score(subset, labels)}
+    mean = torch.zeros_like(known)
+    for fold, (mix, _) in found:
+        mine = torch.from_numpy(np.flatnonzero(fold.applies[places])).to(matrix.device)
+        ratio = log_ratio(expressed, mix).to(subset)
+        for part in blocks(len(mine), len(expressed)):
+            subset[mine[part]] += ratio
+        mean += mix / len(found)
+    estimated = score(subset, labels)
     with warnings.catch_warnings():
         # A class that a small test set leaves out at a large ratio is part of the protocol.
         warnings.filterwarnings("ignore", message="target of adjust is 0")
-        adjusted = adjust(subset, expressed, known)
-        scores["known"] = score(adjusted, labels)
-        mean = torch.zeros_like(known)
-        for fold, estimate in zip(folds, estimates, strict=True):
-            mine = torch.from_numpy(np.flatnonzero(fold.applies[places])).to(matrix.device)
-            if len(mine):
-                ratio = log_ratio(expressed, estimate.prior).to(subset)
-                for block in torch.tensor_split(mine, 1 + len(mine) * len(expressed) // BLOCK):
-                    adjusted[block] = subset[block] + ratio
-            mean += estimate.prior / len(folds)
-    scores["estimated"] = score(adjusted, labels)
-    shifted = any(estimate.shifted for estimate in estimates)
+        torch.index_select(matrix, 0, rows, out=subset)
+        scores["known"] = score(adjust(subset, expressed, known, out=subset), labels)
+    scores["estimated"] = estimated
+    shifted = any(other for _, (_, other) in found)
     return Column(*column, len(places), known, mean, shifted, scores)

@@ -17,7 +17,8 @@ DIGITS = 16
 class Checkpoints:
     """The checkpoints of a run folder.
 
-    A file is named `epoch-NNNNNN-CHECKSUM.pt`, with the first 16 digits of its SHA-256. It is
+    A file is named `epoch-NNNNNN-STEP-CHECKSUM.pt`, after the whole epochs done, the steps of the
+    one that had begun, and the first 16 digits of its SHA-256. It is
     written beside its place, flushed to the disk and renamed; a file cut short is never taken for
     a whole one.
 
@@ -32,25 +33,35 @@ class Checkpoints:
         """Files of the folder, oldest first."""
         return sorted(self.folder.glob("epoch-*-*.pt"))
 
-    def save(self, state: dict[str, Any], epoch: int) -> Path:
-        """Saves the state after `epoch` epochs and drops all but the last two.
+    def save(self, state: dict[str, Any]) -> Path:
+        """Saves a state and drops all but the last two.
+
+        Args:
+            state: tensors and plain values, with the whole epochs done as `epoch` and the steps of
+                the one that had begun as `step`.
 
         Raises:
-            OSError: when it cannot be written; the older ones stay.
+            OSError: when it cannot be written; the older ones stay, and the message names the last.
         """
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
         checksum = hashlib.sha256(content).hexdigest()[:DIGITS]
-        path = self.folder / f"epoch-{epoch:06d}-{checksum}.pt"
-        with whole_file(path) as part:
-            part.write_bytes(content)
+        name = f"epoch-{state['epoch']:06d}-{state['step']:06d}-{checksum}.pt"
+        path = self.folder / name
+        try:
+            with whole_file(path) as part:
+                part.write_bytes(content)
+        except OSError as error:
+            files = self.files()
+            last = f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
+            raise OSError(error.errno, f"{error.strerror}; {last}") from error
         for old in self.files()[:-KEEP]:
             old.unlink()
         return path
 
-    def load_last(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """The last whole checkpoint, or None where none was ever saved.
+    def load_last(self) -> dict[str, Any] | None:
+        """The last whole checkpoint, on the CPU, or None where none was ever saved.
 
         A broken file is named in a warning, and the one before it is taken.
 
@@ -60,7 +71,7 @@ class Checkpoints:
         files = self.files()
         for path in reversed(files):
             if _checksum(path) == path.stem.rpartition("-")[2]:
-                state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return state
             warnings.warn(f"checkpoint {path} is broken (its checksum is another)", stacklevel=2)
         if files:

@@ -3,11 +3,10 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -18,6 +17,9 @@ from longtail.files import whole_file
 from longtail.models import Backbone, create_backbone
 from longtail.training.input import evaluation_crop, evaluation_loader
 from longtail.training.run import Run
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from lightning_fabric import Fabric
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -120,6 +122,8 @@ def embed_dataset(
         ValueError: when nobody knows the backbone, it has no pretrained weights, or the data
             cannot be read.
     """
+    from lightning_fabric import Fabric
+
     encoder, crop = _encoder(backbone)
     if crop is not None:
         config = replace(config, image_size=crop.size)
@@ -154,7 +158,7 @@ def _encoder(name: str) -> tuple[Backbone, CentreCrop | None]:
 
 
 @torch.inference_mode()
-def _features(fabric: Fabric, encoder: Backbone, loader: Loader) -> Tensor:
+def _features(fabric: "Fabric", encoder: Backbone, loader: Loader) -> Tensor:
     console = Console(stderr=True)
     batches = track(
         loader.epoch(0),

@@ -1,5 +1,7 @@
 """Loaders and views of a run: images in memory or from files, behind one interface."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from longtail.augment import View, named_view
@@ -14,13 +16,16 @@ from longtail.data import (
 )
 from longtail.training.config import Config
 
-EVALUATION_BATCH = 256
+if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+    from lightning_fabric import Fabric
+
+EVALUATION_BATCH = 256  # images of each process
 
 
 def training_input(
-    dataset: Dataset, config: Config, num_views: int, device: torch.device
+    dataset: Dataset, config: Config, num_views: int, fabric: "Fabric"
 ) -> tuple[Loader, list[View]]:
-    """The loader of the training images, and what makes each view of its batches.
+    """The loader of this process's training images, and what makes each view of its batches.
 
     Images in memory are cropped with the rest of a view, on the device. Large ones are cropped by
     the processes that decode them, once a view; only the rest is left to do.
@@ -28,37 +33,44 @@ def training_input(
     views = [named_view(name, dataset.image_size) for name in config.views]
     views = views * num_views if len(views) == 1 else views
     split, size = dataset.train, config.batch_size
+    shared: dict[str, Any] = {
+        "sampler": config.sampling,
+        "seed": config.seed,
+        "device": fabric.device,
+        "drop_last": True,
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+    }
     if split.images is not None:
-        return InMemoryLoader(
-            split, size, sampler=config.sampling, seed=config.seed, device=device, drop_last=True
-        ), views
-    loader = WorkerLoader(
-        split,
-        size,
-        transform=RandomCrops(dataset.image_size, num_views),
-        sampler=config.sampling,
-        seed=config.seed,
-        device=device,
-        drop_last=True,
-        workers=config.data.workers,
-    )
-    return loader, [view.without_crop() for view in views]
+        return InMemoryLoader(split, size, **shared), views
+    rest = [view.without_crop() for view in views]
+    crop: CentreCrop | RandomCrops = CentreCrop(dataset.image_size)
+    if rest != views:  # the rest of a view mirrors the images, where it is meant to
+        crop = RandomCrops(dataset.image_size, num_views, flip=0.0)
+    loader = WorkerLoader(split, size, transform=crop, workers=config.data.workers, **shared)
+    return loader, rest
 
 
 def evaluation_loader(
-    split: Split, crop: CentreCrop, device: torch.device, workers: int | None = None
+    split: Split,
+    crop: CentreCrop,
+    device: torch.device,
+    workers: int | None = None,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Loader:
-    """The loader of images to predict, each once, in order."""
+    """The loader of this process's share of the images to predict, each once, in order."""
+    size = EVALUATION_BATCH * world_size
+    shared: dict[str, Any] = {
+        "sampler": "sequential",
+        "device": device,
+        "rank": rank,
+        "world_size": world_size,
+    }
     if split.images is not None:
-        return InMemoryLoader(split, EVALUATION_BATCH, sampler="sequential", device=device)
-    return WorkerLoader(
-        split,
-        EVALUATION_BATCH,
-        transform=crop,
-        sampler="sequential",
-        device=device,
-        workers=workers,
-    )
+        return InMemoryLoader(split, size, **shared)
+    return WorkerLoader(split, size, transform=crop, workers=workers, **shared)
 
 
 def evaluation_crop(dataset: Dataset) -> CentreCrop:

@@ -2,23 +2,40 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from longtail.augment import View, make_views
+from longtail.augment import CutMix, Mixup, View, make_views
 from longtail.data import Batch, Loader
-from longtail.methods import Method
+from longtail.data.loaders import mix_seed
+from longtail.methods import Method, Pairs
 from longtail.training.config import Config
+from longtail.training.faults import Watch
+from longtail.training.loggers import epoch_logger
 from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate
+from longtail.training.processes import mean_of, on_first, share_batch_norm
 from longtail.training.progress import Progress
 from longtail.training.run import Run
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
 
-CHECK_EVERY = 20  # steps between looks at the loss: each one makes a GPU's host wait
+MIXES: dict[str, type[Mixup | CutMix]] = {"mixup": Mixup, "cutmix": CutMix}
+LOOK_EVERY = 20  # steps between looks at the loss: each one makes a GPU's host wait
+
+
+@dataclass
+class Place:
+    """How far a training is: whole epochs, and what the one that has begun has given so far."""
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
 
 
 def fit(
@@ -31,60 +48,101 @@ def fit(
 ) -> None:
     """Trains a method from the run's last checkpoint, or from the start, to the end.
 
-    All randomness of an epoch follows from the seed and the epoch's number, so that a run that was
-    killed goes on as if nothing had happened.
+    All randomness of a step follows from the seed, the step's number and the process's, so that a
+    run that was killed goes on as if nothing had happened.
 
     Raises:
-        FloatingPointError: when the loss is no longer finite; it names epoch, step and checkpoint.
+        FloatingPointError: when the loss is no longer finite; see `Watch.look`.
+        OSError: when the log or a checkpoint cannot be written.
+        SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.
     """
+    share_batch_norm(method, fabric)
     optimizer = make_optimizer(method, config)
-    state = run.checkpoints.load_last(fabric.device)
-    start = 0
-    if state is not None:
-        if state["name"] != config.method["name"]:
-            raise ValueError(
-                f"the checkpoint in {run.folder} is of method {state['name']!r}, "
-                f"the run's is {config.method['name']!r}"
-            )
-        method.load_state_dict(state["method"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["epoch"]
     model, wrapped = fabric.setup(method, optimizer)
+    at = restore(fabric, method, optimizer, config, run)
     method.train()
     generator = torch.Generator(fabric.device)
+    mix = None if config.mix == "none" else MIXES[config.mix](config.mix_alpha)
     steps = len(loader)
-    with Progress(run.folder.as_posix(), config.epochs, steps, start) as progress:
-        for epoch in range(start, config.epochs):
-            began = time.perf_counter()
-            seed_epoch(generator, config.seed, epoch)
-            method.set_progress(epoch / config.epochs)
-            sums: dict[str, Tensor] = {}
-            images = 0
-            for step, batch in enumerate(loader.epoch(epoch)):
-                rate = learning_rate(config, epoch + step / steps)
+    title, shown = run.folder.as_posix(), fabric.is_global_zero
+    with (
+        Progress(title, config.epochs, steps, at.epoch, shown) as progress,
+        Watch(fabric, run) as watch,
+        epoch_logger(config.logger if shown else "none", run, at.epoch) as log,
+    ):
+        leave = False
+        while at.epoch < config.epochs and not leave:
+            began = time.perf_counter() - at.seconds
+            method.set_progress(at.epoch / config.epochs)
+            for batch in loader.epoch(at.epoch, at.step):
+                seed_step(generator, config.seed, at.epoch, at.step, fabric.global_rank)
+                rate = learning_rate(config, at.epoch + at.step / steps)
                 set_learning_rate(optimizer, rate)
-                parts = train_step(fabric, model, wrapped, batch, views, generator)
-                images += len(batch.target)
+                parts = train_step(fabric, model, wrapped, batch, views, generator, mix)
                 for name, value in parts.items():
-                    sums[name] = sums.get(name, 0) + value.detach()
-                if step % CHECK_EVERY == 0 or step == steps - 1:
-                    check_finite(sums["loss"], epoch, step, run)
-                    progress.step(step + 1, float(parts["loss"].detach()), rate)
-            seconds = time.perf_counter() - began
-            record = {name: float(value) / steps for name, value in sums.items()}
-            record |= {"lr": rate, "seconds": seconds, "images_per_second": images / seconds}
-            run.log_epoch({"epoch": epoch, **record})
-            progress.epoch(epoch, record)
-            if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
-                run.checkpoints.save(
-                    {
-                        "name": config.method["name"],
-                        "epoch": epoch + 1,
-                        "method": method.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                    },
-                    epoch + 1,
-                )
+                    at.sums[name] = at.sums.get(name, 0) + value.detach()
+                watch.see(parts["loss"], batch.index, at.step)
+                at.images += len(batch.target) * fabric.world_size
+                at.step += 1
+                if at.step % LOOK_EVERY == 0 or at.step == steps:
+                    leave = watch.look(at.epoch)
+                    progress.step(at.step, float(parts["loss"].detach()))
+                    if leave:
+                        break
+            at.seconds = time.perf_counter() - began
+            at.sums = mean_of(fabric, at.sums)
+            if at.step == steps:
+                record = {name: float(value) / steps for name, value in at.sums.items()}
+                record |= {"lr": rate, "seconds": at.seconds}
+                record |= {"images_per_second": at.images / at.seconds}
+                on_first(fabric, log, {"epoch": at.epoch, **record})
+                progress.epoch(at.epoch, record)
+                at = Place(at.epoch + 1)
+            if at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs or leave:
+                save(fabric, method, optimizer, config, run, at)
+        if leave:
+            watch.leave(f"after {at.epoch} epochs and {at.step} steps")
+
+
+def restore(
+    fabric: "Fabric", method: Method, optimizer: torch.optim.Optimizer, config: Config, run: Run
+) -> Place:
+    """Loads the run's last whole checkpoint, if there is one, on all processes.
+
+    Returns: how far the training was.
+    Raises:
+        ValueError: when it is of another method.
+    """
+    state = on_first(fabric, run.checkpoints.load_last)
+    if state is None:
+        return Place()
+    if state["name"] != config.method["name"]:
+        raise ValueError(
+            f"the checkpoint in {run.folder} is of method {state['name']!r}, "
+            f"the run's is {config.method['name']!r}"
+        )
+    method.load_state_dict(state["method"])
+    optimizer.load_state_dict(state["optimizer"])
+    at = Place(**{name: state[name] for name in asdict(Place()) if name in state})
+    at.sums = {name: value.to(fabric.device) for name, value in at.sums.items()}
+    return at
+
+
+def save(
+    fabric: "Fabric",
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    run: Run,
+    at: Place,
+) -> None:
+    """Lets the first process save all that the others have, too."""
+
+    def write() -> None:
+        state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
+        run.checkpoints.save({"name": config.method["name"], **asdict(at), **state})
+
+    on_first(fabric, write)
 
 
 def train_step(
@@ -94,6 +152,7 @@ def train_step(
     batch: Batch,
     views: Sequence[View],
     generator: torch.Generator,
+    mix: Mixup | CutMix | None = None,
 ) -> dict[str, Tensor]:
     """One step: views, loss, gradients, weights, and what the method does after it.
 
@@ -104,6 +163,7 @@ def train_step(
         batch: images, targets and indices, on the device.
         views: of every image, as many as the method needs.
         generator: of the views, on the device.
+        mix: of the first view, if it is mixed.
 
     Returns: what the method's `forward` returned.
     """
@@ -112,32 +172,23 @@ def train_step(
     else:  # (V, B, 3, H, W): the views were cropped where the files were read
         parts = zip(views, batch.images, strict=True)
         images = torch.stack([view(part, generator) for view, part in parts])
+    inputs: tuple[Any, ...] = (images, batch.target, batch.index)
+    if mix is not None:
+        mixed = mix(images[0], batch.target, generator)
+        images[0] = mixed.images
+        inputs = (*inputs, Pairs(mixed.other, mixed.weight))
     optimizer.zero_grad()
-    losses: dict[str, Tensor] = model(images, batch.target, batch.index)
+    losses: dict[str, Tensor] = model(*inputs)
     fabric.backward(losses["loss"])
     optimizer.step()
-    model.after_step()
+    model.module.after_step()
     return losses
 
 
-def seed_epoch(generator: torch.Generator, seed: int, epoch: int) -> None:
-    """Seeds the views' generator and the global one (dropout) for one epoch."""
-    mixed = torch.randint(
-        2**62, (2,), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    )
-    generator.manual_seed(int(mixed[0]))
-    torch.manual_seed(int(mixed[1]))
-
-
-def check_finite(loss: Tensor, epoch: int, step: int, run: Run) -> None:
-    """Stops a training whose loss is no longer a number."""
-    if not torch.isfinite(loss):
-        files = run.checkpoints.files()
-        last = f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
-        raise FloatingPointError(
-            f"the loss is {float(loss)} at or before step {step} of epoch {epoch}; {last}. "
-            "A smaller lr or --precision 32-true often helps"
-        )
+def seed_step(generator: torch.Generator, seed: int, epoch: int, step: int, rank: int) -> None:
+    """Seeds the views' generator and the global one (dropout) for one step of one process."""
+    generator.manual_seed(mix_seed(seed, epoch, step, rank, 0))
+    torch.manual_seed(mix_seed(seed, epoch, step, rank, 1))
 
 
 @torch.no_grad()

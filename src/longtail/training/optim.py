@@ -13,10 +13,12 @@ from longtail.training.config import Config
 def make_optimizer(method: Method, config: Config) -> SGD:
     """Stochastic gradient descent over what the method trains; see `Config`."""
     bare = {id(p) for p in method.no_weight_decay()}
+    slow = set(method.model.backbone.parameters()) if config.backbone_lr != 1 else set()
     trained = [p for p in method.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if id(p) not in bare]},
+        {"params": [p for p in trained if id(p) not in bare and p not in slow]},
         {"params": [p for p in trained if id(p) in bare], "weight_decay": 0.0},
+        {"params": [p for p in trained if p in slow], "lr_factor": config.backbone_lr},
     ]
     return SGD(
         [group for group in groups if group["params"]],
@@ -38,16 +40,17 @@ def learning_rate(config: Config, epoch: float) -> float:
         [0.02, 0.1, 0.1, 0.01, 0.001]
     """
     share = epoch / config.epochs
+    peak = config.lr * (config.batch_size / config.lr_batch if config.lr_batch else 1)
     if share < config.warmup:
-        return config.lr * share / config.warmup
+        return peak * share / config.warmup
     if config.schedule == "constant":
-        return config.lr
+        return peak
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * share))
-    return config.lr * 0.1 ** sum(share >= m for m in config.milestones)
+        return peak * 0.5 * (1 + math.cos(math.pi * share))
+    return peak * 0.1 ** sum(share >= m for m in config.milestones)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the rate of every parameter group."""
+    """Sets the rate of every parameter group; one with an `lr_factor` has that share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)

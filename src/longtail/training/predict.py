@@ -88,7 +88,9 @@ def predict_files(
     expressed = resolve_prior(card["expresses"], run.prior, len(names))
     if target_prior == "estimate":
         source = run.predictions()
-        estimate = estimate_prior(source.logits, source.labels, logits, expressed)
+        estimate = estimate_prior(
+            source.logits, source.labels, logits, expressed, training_prior=run.prior
+        )
         logits = adjust(logits, expressed, estimate.prior)
         return Classified(paths, logits, names, estimate)
     target = resolve_prior(target_prior, run.prior, len(names), names)

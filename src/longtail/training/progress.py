@@ -24,10 +24,13 @@ class Progress:
         epochs: of the whole training.
         steps: of an epoch.
         start: epochs that are done already.
+        shown: not by the second process and those after it.
     """
 
-    def __init__(self, title: str, epochs: int, steps: int, start: int = 0) -> None:
-        self.console = Console(stderr=True)
+    def __init__(
+        self, title: str, epochs: int, steps: int, start: int = 0, shown: bool = True
+    ) -> None:
+        self.console = Console(stderr=True, quiet=not shown)
         self.epochs, self.steps, self.done, self.title = epochs, steps, start * steps, title
         self.bar = RichProgress(
             TextColumn("{task.description}"),
@@ -37,7 +40,7 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not (shown and self.console.is_terminal),
         )
         self.task = self.bar.add_task(
             title, total=epochs * steps, completed=self.done, loss=float("nan"), speed=0.0
@@ -55,7 +58,7 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
-    def step(self, step: int, loss: float, rate: float) -> None:
+    def step(self, step: int, loss: float) -> None:
         """Within an epoch: steps done, and the loss of the last."""
         self.bar.update(self.task, completed=self.done + step, loss=loss)
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -170,7 +171,10 @@ class Run:
         """Writes `model.safetensors`, with what is needed to make the model again."""
         state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
         with whole_file(self.folder / "model.safetensors") as part:
-            save_file(state, part, metadata={"longtail": json.dumps(about)})
+            try:
+                save_file(state, part, metadata={"longtail": json.dumps(about)})
+            except SafetensorError as error:  # its form of a full disk
+                raise OSError(str(error)) from error
 
     def model_card(self) -> dict[str, Any]:
         """What `save_model` was told: names of backbone, head and classes, counts, image size."""

@@ -5,24 +5,33 @@ import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from longtail.augment import named_view
 from longtail.data import Dataset, load
 from longtail.files import write_text
-from longtail.methods import Method, create_method, find_method
-from longtail.models import ImageClassifier, create_backbone, create_head
+from longtail.methods import Method, find_method
+from longtail.models import (
+    ImageClassifier,
+    merge_lora,
+)
 from longtail.training.config import Config
 from longtail.training.evaluate import judge
 from longtail.training.input import evaluation_crop, evaluation_loader, training_input
+from longtail.training.loggers import check_logger
 from longtail.training.loop import fit, predict_logits
+from longtail.training.processes import launch, on_first, rows_of_all, settle_processes
 from longtail.training.run import Predictions, Run
+from longtail.training.stages import Earlier, expressed_after_sampling, make_method
 
-# The classifier's part of GML's loss alone: what the paper trains its teachers with.
-TEACHER_METHOD = {"name": "logit_adjust", "head": "cosine"}
-MAY_DIFFER = {"device", "precision", "checkpoint_every"}  # between a run and its resumption
+if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+    from lightning_fabric import Fabric
+
+# Between a run and its resumption.
+MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger"}
 
 
 def train_run(
@@ -41,28 +50,33 @@ def train_run(
     """
     dataset = dataset or load(config.data)
     config = settle(config, dataset)
-    stage = settle(_stage(config), dataset) if config.teacher == "train" else None
+    earlier = Earlier.of(config)
+    stage = None
     # Everything is made once before the first file is written: what cannot be is named here.
-    torch.manual_seed(config.seed)
-    backbone = create_backbone(config.backbone, pretrained=config.pretrained)
-    teacher = _untrained(stage, dataset) if stage else _given_teacher(config, dataset)
-    settings = {key: value for key, value in config.method.items() if key != "name"}
-    method = create_method(config.method["name"], settings, dataset.prior, backbone, teacher)
-    run = open_run(folder, config, resume)
-    if run.finished:
+    before: ImageClassifier | None = None
+    if earlier and earlier.given == "train":
+        stage = settle(earlier.config, dataset)
+        before = earlier.untrained(dataset)
+    elif earlier:
+        before = earlier.model_of_run(dataset)
+    method = make_method(config, dataset.prior, before)
+    if config.epochs and not any(p.requires_grad for p in method.parameters()):
+        raise ValueError(f"method {config.method['name']!r} trains nothing: --epochs 0")
+    fabric = launch(config)
+    folder = fabric.broadcast(folder)
+    run = on_first(fabric, lambda: open_run(folder, config, resume))
+    if on_first(fabric, lambda: run.finished):
         return run
-    if stage and teacher:
-        trained = train_run(stage, folder / "teacher", resume=True, dataset=dataset)
-        teacher.load_state_dict(trained.model().state_dict())
-    from lightning_fabric import Fabric  # takes seconds to import
-
-    fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
-    if teacher:
-        teacher.to(fabric.device)  # no part of the method's state, which moves by itself
-    loader, views = training_input(dataset, config, method.num_views, fabric.device)
-    write_text(folder / "split.csv", _split_csv(dataset))
-    fit(fabric, method, loader, views, config, run)
-    _finish(run, config, dataset, method, fabric.device)
+    if earlier and stage and before:
+        trained = train_run(stage, folder / earlier.name, resume=True, dataset=dataset)
+        before.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
+    if before:  # made again with the weights, which it may copy, and on the device
+        method = make_method(config, dataset.prior, before.to(fabric.device))
+    loader, views = training_input(dataset, config, method.num_views, fabric)
+    on_first(fabric, lambda: write_text(folder / "split.csv", _split_csv(dataset)))
+    if config.epochs:
+        fit(fabric, method, loader, views, config, run)
+    _finish(fabric, run, config, dataset, method)
     return run
 
 
@@ -80,14 +94,15 @@ def settle(config: Config, dataset: Dataset) -> Config:
         precision = "bf16-mixed" if has_bf16(config.device) else "32-true"
     found = find_method(config.method["name"])
     num_views = found.num_views if issubclass(found, Method) else 1
+    if config.mix != "none" and issubclass(found, Method) and not found.mixes:
+        raise ValueError(
+            f"mix must be none for method {config.method['name']!r}, which has no view for the "
+            f"classifier alone, got {config.mix!r}"
+        )
     if len(config.views) not in (1, num_views):
         raise ValueError(
             f"views must be one name, or {num_views} for method {config.method['name']!r}, "
             f"got {config.views}"
-        )
-    if config.teacher != "none" and not (issubclass(found, Method) and found.wants_teacher):
-        raise ValueError(
-            f"method {config.method['name']!r} has no use for a teacher: --teacher none"
         )
     if config.batch_size > len(dataset.train):
         raise ValueError(
@@ -96,7 +111,9 @@ def settle(config: Config, dataset: Dataset) -> Config:
         )
     for name in config.views:
         named_view(name, dataset.image_size)
-    return replace(config, backbone=backbone, precision=precision)
+    check_logger(config.logger)
+    fewest = min(len(split) for split in dataset.parts.values())
+    return replace(settle_processes(config, fewest), backbone=backbone, precision=precision)
 
 
 def has_bf16(device: str) -> bool:
@@ -132,30 +149,6 @@ def open_run(folder: Path, config: Config, resume: bool) -> Run:
     return run
 
 
-def _given_teacher(config: Config, dataset: Dataset) -> ImageClassifier | None:
-    """The model of the run that the settings name as teacher, if they name one."""
-    if config.teacher in ("none", "train"):
-        return None
-    run = Run(config.teacher)
-    names = tuple(run.model_card()["class_names"])
-    if names != dataset.class_names:
-        raise ValueError(f"teacher {run.folder} was trained on other classes: {names[:5]} ...")
-    return run.model()
-
-
-def _stage(config: Config) -> Config:
-    """The settings of the teacher's training: the run's, but for those that say otherwise."""
-    changes: dict[str, Any] = {"method": TEACHER_METHOD, **config.teacher_stage}
-    return replace(config, teacher="none", teacher_stage={}, **changes)
-
-
-def _untrained(stage: Config, dataset: Dataset) -> ImageClassifier:
-    """The network that the teacher's stage trains."""
-    backbone = create_backbone(stage.backbone)
-    head = stage.method.get("head", "linear")
-    return ImageClassifier(backbone, create_head(head, backbone.num_features, dataset.num_classes))
-
-
 def _split_csv(dataset: Dataset) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -164,39 +157,51 @@ def _split_csv(dataset: Dataset) -> str:
     return text.getvalue()
 
 
-def _finish(
-    run: Run, config: Config, dataset: Dataset, method: Method, device: torch.device
-) -> None:
-    """Saves the model and its predictions, and judges them; the figures are written last."""
+def _finish(fabric: "Fabric", run: Run, config: Config, dataset: Dataset, method: Method) -> None:
+    """Predicts with all processes; the first saves the model, its predictions and figures."""
+    merge_lora(method.model.backbone)
     crop = evaluation_crop(dataset)
-    run.save_model(
-        method.model,
-        {
-            "data": dataset.name,
-            "method": config.method["name"],
-            "backbone": config.backbone,
-            "head": method.model.head_name,
-            "image_size": crop.size,
-            "margin": crop.margin,
-            "class_names": dataset.class_names,
-            "class_counts": dataset.prior.counts.tolist(),
-            "expresses": method.expresses,
-        },
-    )
+    expresses = expressed_after_sampling(method.expresses, dataset.prior, config.sampling)
+    about = {
+        "data": dataset.name,
+        "method": config.method["name"],
+        "backbone": config.backbone,
+        "head": method.model.head_name,
+        "image_size": crop.size,
+        "margin": crop.margin,
+        "class_names": dataset.class_names,
+        "class_counts": dataset.prior.counts.tolist(),
+        "expresses": expresses,
+    }
     part = "test" if dataset.test is not None else "val"
-    figures: dict[str, Any] = {}
+    rows: dict[str, Tensor] = {}
     if part in dataset.parts:
-        split = dataset.parts[part]
-        loader = evaluation_loader(split, crop, device, config.data.workers)
-        predictions = Predictions(
-            **predict_logits(method.model, loader),
-            paths=split.paths,
-            class_names=dataset.class_names,
-            prior=dataset.prior,
-            expressed=method.expresses,
-            name=dataset.name,
-            split=part,
+        loader = evaluation_loader(
+            dataset.parts[part],
+            crop,
+            fabric.device,
+            config.data.workers,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
         )
-        predictions.write(run.folder / "predictions.parquet")
-        figures = {**judge(predictions), "split": part, "selection": "last epoch"}
-    write_text(run.folder / "metrics.json", json.dumps(figures, indent=1) + "\n")
+        rows = rows_of_all(fabric, loader, predict_logits(method.model, loader))
+
+    def write() -> None:
+        run.save_model(method.model, about)
+        figures: dict[str, Any] = {}
+        if rows:
+            predictions = Predictions(
+                **rows,
+                paths=dataset.parts[part].paths,
+                class_names=dataset.class_names,
+                prior=dataset.prior,
+                expressed=expresses,
+                name=dataset.name,
+                split=part,
+            )
+            predictions.write(run.folder / "predictions.parquet")
+            figures = {**judge(predictions), "split": part, "selection": "last epoch"}
+        # The figures are written last: they say that the training has ended.
+        write_text(run.folder / "metrics.json", json.dumps(figures, indent=1) + "\n")
+
+    on_first(fabric, write)

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from longtail.data.dataset import Split
+from longtail.data.samplers import Sampler
 from longtail.data.segmentation.masks import ColourCoding, IndexCoding
 from longtail.prior import ClassPrior
 
@@ -66,6 +68,19 @@ class PixelDataset:
     def image_prior(self) -> ClassPrior:
         """Training images that have each class: the mix of a fixed number a class and image."""
         return ClassPrior((self.train.pixels > 0).sum(0))
+
+    def priors_as_drawn(self, sampler: Sampler) -> tuple[ClassPrior, ClassPrior]:
+        """Prior and image prior of what a sampler draws: it goes by the rarest class in an image.
+
+        Images with rare classes, drawn more often, bring pixels of all their classes along.
+        """
+        if sampler in ("sequential", "shuffle"):
+            return self.prior, self.image_prior
+        images = torch.bincount(self.train.labels).double()
+        power = {"class_balanced": 0.0, "square_root": 0.5}[sampler]
+        drawn = (images ** (power - 1))[self.train.labels]  # how often, up to a factor
+        pixels = self.train.pixels.double()
+        return ClassPrior(drawn @ pixels), ClassPrior(drawn @ (pixels > 0).double())
 
     @property
     def num_classes(self) -> int:

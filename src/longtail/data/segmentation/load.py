@@ -62,15 +62,30 @@ def _find(config: PixelDataConfig) -> Layout:
         root = Path(config.root or Path("data") / config.source).absolute()
         if not LAYOUTS[config.source][1](root):
             raise ValueError(f"{root} does not hold {config.source}: set data.root to its folder")
-        return PIXEL_SOURCES[config.source](root, config)
+        return _read(config.source, root, config)
     root = Path(config.source).absolute()
-    for read, matches in LAYOUTS.values():
+    if config.root is not None:
+        raise ValueError(
+            f"data.root must be left out where the source is a folder, got {config.root}"
+        )
+    for name, (_, matches) in LAYOUTS.items():
         if matches(root):
-            return read(root, config)
+            return _read(name, root, config)
     raise ValueError(
         f"source '{config.source}' of segmentation must be one of {', '.join(PIXEL_SOURCES)} or a "
         f"folder in one of these layouts:\n{_describe_layouts()}"
     )
+
+
+def _read(name: str, root: Path, config: PixelDataConfig) -> Layout:
+    given = [setting for setting in ("palette", "classes") if getattr(config, setting) is not None]
+    if name != "folder" and given:
+        raise ValueError(
+            f"data.{given[0]} must be left out: the layout {name} has classes of its own"
+        )
+    if len(given) == 2:
+        raise ValueError("data.classes must be left out where data.palette names the classes")
+    return LAYOUTS[name][0](root, config)
 
 
 def _describe_layouts() -> str:

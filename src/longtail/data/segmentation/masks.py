@@ -38,7 +38,9 @@ class IndexCoding:
         """
         values = np.asarray(picture)
         if values.ndim != 2:
-            raise ValueError(f"the mask is a {picture.mode} picture, no index PNG: set a palette")
+            raise ValueError(
+                f"the mask is a {picture.mode} picture, no index PNG: set data.palette"
+            )
         values = values.astype(np.int64)
         if values.min() < 0 or values.max() > 255:
             raise ValueError(f"value {values.max()} is no class")

@@ -78,7 +78,7 @@ def sample_pixels(target: Tensor, num_classes: int, per_class: int) -> SampledPi
 
     A class with fewer pixels gives all that it has. Those of a larger one are taken at even steps
     in the order of rows from a random start, so that they do not crowd. Random numbers come from
-    torch's global generator, which the loop seeds.
+    torch's global generator, which the loop seeds. A GPU's host waits once for how many there are.
 
     Args:
         target: (B, h, w) int64, class of each pixel or 255.

@@ -1,15 +1,30 @@
 """The settings of a segmentation run."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from longtail.data.segmentation import PixelDataConfig
 from longtail.training.config import Config
 
+# Of the settings of a classification, those that have no meaning for pixels, or none yet.
+WITHOUT_EFFECT = {
+    "tune",
+    "lora_rank",
+    "mix",
+    "mix_alpha",
+    "first",
+    "first_stage",
+    "devices",
+    "nodes",
+}
+
 
 @dataclass
 class PixelConfig(Config):
     """Everything that decides what a segmentation run does; `config.yaml` of a run holds it all.
+
+    Settings of `Config` that are not listed here have no effect in segmentation, and are refused.
 
     Args:
         data: where images and masks come from (`--data.*`).
@@ -20,8 +35,10 @@ class PixelConfig(Config):
         views: how pairs are seen: `none`, `weak` (scale, crop, flip) or `strong` (and colours).
         crop: height and width of a training crop; those of the images when not given.
         epochs: passes over the training set.
-        batch_size: images of a step, over all processes.
+        batch_size: images of a step.
         lr: learning rate after the warm-up.
+        lr_batch: images of a step that `lr` is meant for; see `Config`.
+        backbone_lr: learning rate of the backbone over that of the rest.
         momentum: of stochastic gradient descent.
         nesterov: Nesterov's form of the momentum.
         weight_decay: on all weights but a learned temperature.
@@ -44,6 +61,7 @@ class PixelConfig(Config):
             the hardware has it.
         device: `auto`, `cpu`, `cuda`, ...
         checkpoint_every: epochs between checkpoints.
+        logger: shows the epochs in `tensorboard` or `wandb`, too.
         task: `segmentation`.
     """
 
@@ -65,11 +83,27 @@ class PixelConfig(Config):
     def __post_init__(self) -> None:
         """Checks the values that no type can check."""
         super().__post_init__()
-        for name in ("crop", "window"):
-            size = getattr(self, name)
-            if size is not None and (len(size) != 2 or min(size) < 16):
-                raise ValueError(f"{name} must be a height and a width of 16 or more, got {size}")
+        for setting in fields(Config):
+            value = getattr(self, setting.name)
+            if setting.name in WITHOUT_EFFECT and value not in (setting.default, {}):
+                raise ValueError(f"{setting.name} has no effect in segmentation, got {value!r}")
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be 1 or more for segmentation, got {self.epochs}")
+        check_size("crop", self.crop)
+        check_size("window", self.window)
+        if self.tune != "all":
+            raise ValueError(f"tune must be all for segmentation, got {self.tune}")
         if len(self.views) != 1:
             raise ValueError(f"views must be one name for segmentation, got {self.views}")
         if self.prior_power is not None and not self.prior_power >= 0:
             raise ValueError(f"prior_power must be 0 or more, got {self.prior_power}")
+
+
+def check_size(name: str, size: Sequence[int] | None) -> None:
+    """Refuses what is no height and width that a network can see.
+
+    Raises:
+        ValueError: when there are not two numbers of 16 or more.
+    """
+    if size is not None and (len(size) != 2 or min(size) < 16):
+        raise ValueError(f"{name} must be a height and a width of 16 or more, got {list(size)}")

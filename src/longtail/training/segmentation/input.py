@@ -18,7 +18,7 @@ class PairedLoader(Loader):
     """Batches of another loader, seen by a paired view: images (1, B, 3, h, w), target (B, h, w).
 
     The images of a step and their classes must be drawn together, so it is done here and not by
-    the loop, which knows of images alone. All randomness of an epoch follows from seed and number.
+    the loop, which knows of images alone. All randomness of a step follows from seed and number.
 
     Args:
         pairs: gives batches of pairs (B, 4, H, W).
@@ -32,11 +32,11 @@ class PairedLoader(Loader):
         """Batches of an epoch."""
         return len(self.pairs)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; the same number gives the same batches."""
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `first`; the same number gives the same batches."""
         generator = torch.Generator(self.pairs.device)
-        generator.manual_seed(mix_seed(self.pairs.seed, number, self.pairs.rank))
-        for batch in self.pairs.epoch(number):
+        for step, batch in enumerate(self.pairs.epoch(number, first), first):
+            generator.manual_seed(mix_seed(self.pairs.seed, number, step, self.pairs.rank))
             seen = self.view(batch.images, generator)
             yield Batch(seen[None, :, :3], seen[:, 3].long(), batch.index)
 
@@ -44,11 +44,7 @@ class PairedLoader(Loader):
 def training_pairs(
     dataset: PixelDataset, config: PixelConfig, device: torch.device
 ) -> PairedLoader:
-    """The loader of the training pairs.
-
-    Raises:
-        ValueError: when images are read from files and there is no crop to bring them to one size.
-    """
+    """The loader of the training pairs; those read from files need a crop."""
     split, size = dataset.train, config.batch_size
     crop = (config.crop[0], config.crop[1]) if config.crop else None
     view = named_paired_view(config.views[0], crop)
@@ -57,11 +53,7 @@ def training_pairs(
             split, size, sampler=config.sampling, seed=config.seed, device=device, drop_last=True
         )
         return PairedLoader(memory, view)
-    if crop is None:
-        raise ValueError(
-            "crop must be given where images are read from files: those of "
-            f"{dataset.name} differ in size or are too many for memory"
-        )
+    assert crop is not None  # `settle` asks for one
     files = WorkerLoader(
         split,
         size,

@@ -11,8 +11,8 @@ from longtail.metrics import pixel_confusion
 from longtail.models import Segmenter
 from longtail.prior import ClassPrior
 from longtail.shift import adjust, resolve_prior
+from longtail.training.segmentation.config import check_size
 
-Window = tuple[int, int]
 OVERLAP = 1 / 3  # of neighbouring windows, at the least
 
 
@@ -30,7 +30,10 @@ def dense_logits(
         flip: average with the logits of the mirrored image.
 
     Returns: (B, C, H, W) float32.
+    Raises:
+        ValueError: when the window is no height and width of 16 or more.
     """
+    check_size("window", window)
     logits = _in_windows(model, images, window)
     if flip:
         logits = (logits + _in_windows(model, images.flip(3), window).flip(3)) / 2

@@ -1,0 +1,110 @@
+"""From loose image files to shards: a few large tar files and their index."""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longtail.data.config import DataConfig
+from longtail.data.load import read_source
+from longtail.data.records import PARTS, Records, find_problems, make_parts, report_problems
+from longtail.data.shards import INDEX
+from longtail.files import whole_file
+
+MEGABYTE = 10**6
+
+
+def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list[Path]:
+    """Copies the image files of a source into tar files, and their places into an index.
+
+    The tar files follow the WebDataset convention, so that its readers take them, too: `N.jpg` (the
+    file as it was) and `N.cls` (the class index), N counting the images of a part. Their order is
+    random, so that whoever reads them one after the other sees the classes mixed. The index, which
+    `longtail train FOLDER` reads, is written last.
+
+    Args:
+        config: the source; its parts are made as for a training.
+        folder: to write to; `train-00000.tar` and so on.
+        megabytes: least size of a shard but for the last of a part.
+
+    Returns: the tar files.
+    Raises:
+        ValueError: when the source has no files or cannot be used as it is, or there are shards in
+            the folder already.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = read_source(config)
+    if not isinstance(source, Records):
+        raise ValueError(
+            f"{config.source} is held in memory; only image files can be put in shards"
+        )
+    if (folder / INDEX).exists():
+        raise ValueError(f"{folder} holds shards already; name another folder")
+    report_problems(source.name, find_problems(source))
+    source = make_parts(source, config)
+    shards: list[str] = []
+    rows = np.empty((len(source.paths), 3), np.int64)  # shard, offset, size
+    for part in PARTS:
+        places = np.flatnonzero(source.parts == part)
+        order = np.random.RandomState(config.seed).permutation(places)
+        for number, chunk in enumerate(_chunks(source, order, megabytes * MEGABYTE)):
+            shards.append(f"{part}-{number:05d}.tar")
+            rows[chunk, 0] = len(shards) - 1
+            rows[chunk, 1:] = _write(folder / shards[-1], source, chunk, places)
+    table = pa.table(
+        {
+            "shard": pa.DictionaryArray.from_arrays(rows[:, 0].astype(np.int32), shards),
+            "offset": rows[:, 1],
+            "size": rows[:, 2],
+            "label": source.labels,
+            "split": pa.array(source.parts),
+            "index": source.index,
+            "path": pa.array(source.paths),
+        }
+    )
+    about = json.dumps({"name": source.name, "class_names": source.class_names})
+    with whole_file(folder / INDEX) as part_file:
+        pq.write_table(table.replace_schema_metadata({"longtail": about}), part_file)
+    return [folder / shard for shard in shards]
+
+
+def _chunks(source: Records, order: NDArray[np.int64], least: int) -> Iterator[NDArray[np.int64]]:
+    """Rows of each shard of a part."""
+    begin = size = 0
+    for end, row in enumerate(order.tolist(), 1):
+        size += os.path.getsize(source.paths[row])
+        if size >= least:
+            yield order[begin:end]
+            begin, size = end, 0
+    if begin < len(order):
+        yield order[begin:]
+
+
+def _write(
+    shard: Path, source: Records, rows: NDArray[np.int64], places: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Writes one tar file; returns offset and size of each image in it, (n, 2)."""
+    numbers = np.searchsorted(places, rows).tolist()
+    where = []
+    with whole_file(shard) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, row in zip(numbers, rows.tolist(), strict=True):
+            path = source.paths[row]
+            suffix = os.path.splitext(path)[1].lower()
+            content = Path(path).read_bytes()
+            where.append((tar.offset + tarfile.BLOCKSIZE, len(content)))  # after its header
+            _add(tar, f"{number:09d}{suffix}", content)
+            _add(tar, f"{number:09d}.cls", str(source.labels[row]).encode())
+    return np.array(where)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    about = tarfile.TarInfo(name)
+    about.size = len(content)
+    tar.addfile(about, io.BytesIO(content))

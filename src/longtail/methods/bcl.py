@@ -1,0 +1,68 @@
+"""BCL: logit-adjusted classifier beside balanced contrastive learning."""
+
+from torch import Tensor
+
+from longtail.losses import BalancedContrastive, LogitAdjusted
+from longtail.memory import gather_with_grad
+from longtail.methods.base import Method, Pairs, classifier_loss
+from longtail.models import Backbone, CosineHead, ImageClassifier, Projection
+from longtail.prior import ClassPrior
+
+
+class BCL(Method):
+    """BCL: balanced contrastive learning, with class prototypes, beside a classifier.
+
+    Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022, arXiv
+    2207.09052. The first view trains a logit-adjusted cosine classifier, the other two the
+    contrast; a class's prototype is the embedding of the classifier's weight. One pass for all.
+    Departs from the authors' code in: nothing that is known; the CIFAR code was never published.
+
+    Args:
+        prior: of the training set.
+        backbone: images to features.
+        width: of the embeddings, E.
+        hidden: width inside the projections; that of their input when not given.
+        temperature: above 0, divides.
+        classifier_weight: lambda.
+        contrast_weight: mu.
+    """
+
+    name = "bcl"
+    num_views = 3
+    expresses = "uniform"
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        backbone: Backbone,
+        *,
+        width: int = 128,
+        hidden: int | None = None,
+        temperature: float = 0.1,
+        classifier_weight: float = 2.0,
+        contrast_weight: float = 0.6,
+    ) -> None:
+        super().__init__()
+        features = backbone.num_features
+        self.head = CosineHead(features, prior.num_classes)
+        self.model = ImageClassifier(backbone, self.head)
+        self.project = Projection(features, hidden or features, width)
+        self.project_prototype = Projection(features, hidden or features, width)
+        self.classify = LogitAdjusted(prior)
+        self.contrast = BalancedContrastive(temperature=temperature)
+        self.classifier_weight, self.contrast_weight = classifier_weight, contrast_weight
+
+    def forward(
+        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+    ) -> dict[str, Tensor]:
+        """Loss of a batch; see `Method.forward`."""
+        features = self.model.backbone(views.flatten(0, 1))
+        classifier_features, contrast_features = features.tensor_split([len(target)])
+        embeddings = self.project(contrast_features).unflatten(0, (2, -1)).transpose(0, 1)
+        # The rows of all processes: each anchor then has the same members as in one process.
+        logits, embeddings = map(gather_with_grad, (self.head(classifier_features), embeddings))
+        target = gather_with_grad(target)
+        classifier = classifier_loss(self.classify, logits, target, pairs)
+        contrast = self.contrast(embeddings, self.project_prototype(self.head.weight), target)
+        loss = self.classifier_weight * classifier + self.contrast_weight * contrast
+        return {"loss": loss, "classifier": classifier.detach(), "contrast": contrast.detach()}

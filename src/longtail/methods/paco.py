@@ -1,0 +1,85 @@
+"""PaCo: parametric contrastive learning, with a momentum encoder and a queue."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from longtail.losses import PaCo as PaCoLoss
+from longtail.memory import FifoQueue, gather_keys, gather_with_grad
+from longtail.methods.base import Method
+from longtail.models import (
+    Backbone,
+    ImageClassifier,
+    LinearHead,
+    Projection,
+    update_ema,
+)
+from longtail.prior import ClassPrior
+
+
+class PaCo(Method):
+    """PaCo: contrast of two views and a queue with the classifier's weights as class centres.
+
+    Cui et al., Parametric Contrastive Learning, ICCV 2021, arXiv 2107.12028. The first view goes
+    through the network, the second one through its momentum copy.
+    Departs from the authors' code in: a queue starts empty, not with random keys.
+
+    Args:
+        prior: of the training set.
+        backbone: images to features.
+        queue_size: keys in the queue, K.
+        width: of the embeddings, E.
+        hidden: width inside the projections; that of their input when not given.
+        momentum: share of the old weights kept by the momentum encoder.
+        alpha: weight of a positive embedding.
+        temperature: above 0, divides the similarities.
+    """
+
+    name = "paco"
+    num_views = 2
+    mixes = False
+    expresses = "uniform"
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        backbone: Backbone,
+        *,
+        queue_size: int = 1024,
+        width: int = 32,
+        hidden: int | None = None,
+        momentum: float = 0.999,
+        alpha: float = 0.05,
+        temperature: float = 0.05,
+    ) -> None:
+        super().__init__()
+        features = backbone.num_features
+        self.head = LinearHead(features, prior.num_classes)
+        self.model = ImageClassifier(backbone, self.head)
+        self.project = Projection(features, hidden or features, width)
+        self.key_encoder = copy.deepcopy(backbone).requires_grad_(False)
+        self.project_key = copy.deepcopy(self.project).requires_grad_(False)
+        self.queue = FifoQueue(size=queue_size, width=width)
+        self.criterion = PaCoLoss(prior, alpha=alpha, temperature=temperature)
+        self.momentum = momentum
+
+    def forward(self, views: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """Loss of a batch, whose keys then enter the queue; see `Method.forward`."""
+        features = self.model.backbone(views[0])
+        with torch.no_grad():
+            key = self.project_key(self.key_encoder(views[1]))
+        key, target = gather_keys(key, target)
+        query = gather_with_grad(self.project(features))
+        loss = self.criterion(
+            torch.cat([query, key.to(query), self.queue.features.to(query)]),
+            torch.cat([target, target, self.queue.labels]),
+            gather_with_grad(self.head(features)),
+        )
+        self.queue.enqueue(key, target)
+        return {"loss": loss}
+
+    def after_step(self) -> None:
+        """Moves the momentum encoder."""
+        update_ema(self.key_encoder, self.model.backbone, self.momentum)
+        update_ema(self.project_key, self.project, self.momentum)

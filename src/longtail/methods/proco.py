@@ -1,0 +1,75 @@
+"""ProCo: logit-adjusted classifier beside contrast with each class's distribution."""
+
+import torch
+from torch import Tensor
+
+from longtail.losses import LogitAdjusted
+from longtail.losses import ProCo as ProCoLoss
+from longtail.memory import gather_keys, gather_with_grad
+from longtail.methods.base import Method, Pairs, classifier_loss
+from longtail.models import Backbone, CosineHead, ImageClassifier, Projection
+from longtail.prior import ClassPrior
+
+
+class ProCo(Method):
+    """ProCo: contrast with a von Mises-Fisher distribution of each class, in place of a queue.
+
+    Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual Recognition, TPAMI 2024,
+    arXiv 2403.06726. The first view trains a logit-adjusted cosine classifier, the other two the
+    estimates of the distributions and the contrast with them.
+    Departs from the authors' code in: what `longtail.losses.ProCo` says.
+
+    Args:
+        prior: of the training set.
+        backbone: images to features.
+        width: of the embeddings, E.
+        hidden: width inside the projection; that of its input when not given.
+        temperature: above 0, divides.
+        contrast_weight: alpha, of the contrast beside the classifier.
+    """
+
+    name = "proco"
+    num_views = 3
+    expresses = "uniform"
+    progress: Tensor
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        backbone: Backbone,
+        *,
+        width: int = 128,
+        hidden: int | None = None,
+        temperature: float = 0.1,
+        contrast_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        features = backbone.num_features
+        self.head = CosineHead(features, prior.num_classes)
+        self.model = ImageClassifier(backbone, self.head)
+        self.project = Projection(features, hidden or features, width)
+        self.classify = LogitAdjusted(prior)
+        self.contrast = ProCoLoss(prior, width=width, temperature=temperature)
+        self.contrast_weight = contrast_weight
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+
+    def forward(
+        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+    ) -> dict[str, Tensor]:
+        """Loss of a batch, whose embeddings enter the estimates first; see `Method.forward`."""
+        features = self.model.backbone(views.flatten(0, 1))
+        classifier_features, contrast_features = features.tensor_split([len(target)])
+        embeddings = self.project(contrast_features)
+        labels = target.repeat(2)
+        self.contrast.update(*gather_keys(embeddings.detach(), labels))
+        logits = gather_with_grad(self.head(classifier_features))
+        classifier = classifier_loss(self.classify, logits, gather_with_grad(target), pairs)
+        contrast = self.contrast(embeddings, labels)
+        loss = classifier + self.contrast_weight * contrast
+        return {"loss": loss, "classifier": classifier.detach(), "contrast": contrast.detach()}
+
+    def set_progress(self, fraction: float) -> None:
+        """Puts the estimates of the epoch that ended into use."""
+        if fraction > self.progress:  # not where a run goes on in the middle of an epoch
+            self.contrast.next_epoch()
+        self.progress.fill_(fraction)

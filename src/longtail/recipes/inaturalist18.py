@@ -1,0 +1,53 @@
+"""The iNaturalist 2018 set (`--data.root` is its folder, with the lists or `--data.lists`).
+
+Of GML, backbone and epochs are the paper's; its code has no settings for this set. The rest is
+that of ImageNet-LT with BCL's batch, rate and weight decay for this set; the queue holds four keys
+of even the rarest class; the teacher is trained as there.
+"""
+
+from typing import Any
+
+from longtail.recipes.imagenet_lt import BCL as BCL_IMAGENET
+from longtail.recipes.imagenet_lt import GML as GML_IMAGENET
+from longtail.recipes.recipe import NOT_PUBLISHED, Recipe
+
+# Hong et al., CVPR 2021.
+CE: dict[str, Any] = {
+    "backbone": "resnet50",
+    "views": "weak",
+    "epochs": 200,
+    "batch_size": 256,
+    "lr": 0.1,
+    "lr_batch": 256,
+    "weight_decay": 1e-4,
+    "schedule": "cosine",
+    "warmup": 0.0,
+}
+LADE: dict[str, Any] = {**CE, "method": {"loss": {"alpha": 0.05, "remine_lambda": 0.5}}}
+# Zhu et al., CVPR 2022, and the classifier's part of theirs alone.
+BCL: dict[str, Any] = {
+    **CE,
+    "views": BCL_IMAGENET["views"],
+    "epochs": 100,
+    "lr": 0.2,
+    "method": BCL_IMAGENET["method"],
+}
+LOGIT_ADJUST: dict[str, Any] = {**BCL, "views": "rand", "method": {"head": "cosine"}}
+GML: dict[str, Any] = {
+    **LOGIT_ADJUST,
+    "views": GML_IMAGENET["views"],
+    "method": {**GML_IMAGENET["method"], "queue_size": 65536, "queue_base": 4},
+    "teacher": "train",
+    "teacher_stage": {"backbone": "resnet152", "views": "rand"},
+}
+
+INATURALIST18 = [
+    Recipe("inaturalist18", method, settings, expected=expected, options="--data.root DIR")
+    for method, settings, expected in (
+        ("ce", CE, NOT_PUBLISHED),
+        ("logit_adjust", LOGIT_ADJUST, NOT_PUBLISHED),
+        ("lade", LADE, "70.0 (the paper)"),
+        ("bcl", BCL, "71.8 (the paper)"),
+        ("gml", GML, "73.1 (the paper; queue and teacher here are not known to be its)"),
+    )
+]

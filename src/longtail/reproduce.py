@@ -1,0 +1,310 @@
+"""The matrix of methods, imbalances and seeds behind the papers' figures, from one command."""
+
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longtail.files import write_text
+from longtail.recipes import cifar_lt, find_recipe, overlay
+from longtail.training import Run, judge
+
+FIGURES = ("accuracy", "many", "medium", "few", "ece")
+STAGES = ("first_stage", "teacher_stage")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one imbalance with one seed: a run folder, or another cell's judged anew.
+
+    Args:
+        source: the data set.
+        row: name of the method, or of a variant.
+        imbalance: of the training set.
+        seed: of the run.
+        scale: of all epochs.
+        runs: folder of all run folders.
+    """
+
+    source: str
+    row: str
+    imbalance: int
+    seed: int
+    scale: float
+    runs: Path
+
+    @property
+    def of(self) -> "Cell | None":
+        """The cell on whose run this one stands, if it does."""
+        before = {**cifar_lt.PC_SOFTMAX, **cifar_lt.FIRST_STAGE}.get(self.row)
+        return Cell(**{**vars(self), "row": before}) if before else None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has a run of its own."""
+        return self.row not in cifar_lt.PC_SOFTMAX
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of its run, all epochs scaled alike."""
+        method, changes = cifar_lt.VARIANTS.get(self.row, (self.row, {}))
+        settings: dict[str, Any] = overlay(find_recipe(self.source, method).settings, changes)
+        settings["epochs"] = scaled(settings["epochs"], self.scale)
+        for stage in STAGES:
+            if "epochs" in settings.get(stage, {}):
+                epochs = scaled(settings[stage]["epochs"], self.scale)
+                settings[stage] = {**settings[stage], "epochs": epochs}
+        return settings
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of its run; of two-stage methods those of the first stage."""
+        if self.of:
+            return self.of.epochs
+        return int(self.settings.get("first_stage", self.settings)["epochs"])
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder, or that of the cell whose run it judges."""
+        if self.of and not self.trains:
+            return self.of.folder
+        name = f"{self.row}-{self.imbalance}-{self.epochs}epochs-seed{self.seed}"
+        return self.runs / self.source / name
+
+    def command(self, root: str | None) -> list[str]:
+        """What `longtail` is called with to train it."""
+        method = cifar_lt.VARIANTS.get(self.row, (self.row, {}))[0]
+        words = ["train", self.source, "--method", method]
+        words += [f"--data.imbalance={self.imbalance}", f"--seed={self.seed}"]
+        words += [f"--data.root={root}"] if root else []
+        recipe = find_recipe(self.source, method).settings
+        words += list(_options(self.settings, recipe))
+        words += [f"--first={self.of.folder}"] if self.of else []
+        return [*words, f"--out={self.folder}", "--resume"]
+
+
+def reproduce(
+    source: str = "cifar100-lt",
+    *,
+    methods: Sequence[str] | None = None,
+    imbalances: Sequence[int] = (100,),
+    seeds: int = 3,
+    epochs_scale: float = 1.0,
+    root: str | None = None,
+    runs: str | Path = "runs/reproduce",
+    out: str | Path | None = None,
+    jobs: int | None = None,
+) -> list[dict[str, Any]]:
+    """Trains whatever is not trained yet of a matrix, and writes its figures.
+
+    A run that was interrupted goes on from its last checkpoint; one that is done is read, not run
+    again. The result file is written anew after every run.
+
+    Args:
+        source: `cifar100-lt` or `cifar10-lt`.
+        methods: rows of the matrix, see `row_names`; all of them when not given.
+        imbalances: of the training sets.
+        seeds: 0 to `seeds` - 1.
+        epochs_scale: factor on all epochs; 0.1 is a tenth of the papers' schedules, 2 the long.
+        root: folder of the data files.
+        runs: folder of the run folders.
+        out: JSON file; `results/SOURCE.json` when not given. The table lies beside it as Markdown.
+        jobs: runs at the same time. When not given: one for each core on a CPU, since a small
+            network gains little from a second core, and 1 on a GPU.
+
+    Returns: the rows of the result file.
+    Raises:
+        ValueError: when nobody knows the source or a method, or a number is too small.
+        RuntimeError: when runs failed, after all others are done; it names them.
+    """
+    known = row_names(source)
+    chosen = list(methods or known)
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        raise ValueError(f"methods of {source} must be of {known}, got {unknown}")
+    for name, value in {"seeds": seeds, "jobs": jobs or 1}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
+    if not epochs_scale > 0:
+        raise ValueError(f"epochs_scale must be above 0, got {epochs_scale}")
+    cells = [
+        Cell(source, row, imbalance, seed, epochs_scale, Path(runs))
+        for seed in range(seeds)
+        for imbalance in imbalances
+        for row in chosen
+    ]
+    out = Path(out or f"results/{source}.json")
+    failed = _train_all(cells, root, jobs or _default_jobs(), lambda: _write(cells, out, root))
+    rows = _write(cells, out, root)
+    if failed:
+        raise RuntimeError("these runs failed; the same command tries them again: " + failed)
+    return rows
+
+
+def row_names(source: str) -> list[str]:
+    """Names of the rows: methods with a recipe, their variants, and PC-Softmax.
+
+    Raises:
+        ValueError: when there is no matrix for the source.
+    """
+    if source not in cifar_lt.PUBLISHED:
+        raise ValueError(f"source must be one of {sorted(cifar_lt.PUBLISHED)}, got {source!r}")
+    return [*cifar_lt.SETTINGS, *cifar_lt.VARIANTS, *cifar_lt.PC_SOFTMAX]
+
+
+def scaled(epochs: int, scale: float) -> int:
+    """Epochs of a scaled schedule; none stay none.
+
+    Example:
+        >>> scaled(200, 0.1), scaled(20, 0.01), scaled(0, 0.1)
+        (20, 1, 0)
+    """
+    return max(1, round(epochs * scale)) if epochs else 0
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The figures beside the published ones, in Markdown: mean and deviation over seeds."""
+    lines = []
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["imbalance"], row["method"]), []).append(row)
+    for data, imbalance in dict.fromkeys(key[:2] for key in groups):
+        lines += [
+            "",
+            f"| {data}, imbalance {imbalance}, percent | epochs | seeds | published, 200 epochs "
+            "| all | many | medium | few | ECE | minutes |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for (*place, method), group in groups.items():
+            if tuple(place) != (data, imbalance):
+                continue
+            epochs = group[0]["epochs"]
+            against = cifar_lt.PUBLISHED[data].get(method, {})
+            due = 400 if epochs == 400 else 200
+            published = against.get((imbalance, due))
+            cells = [_spread([row[name] for row in group]) for name in FIGURES]
+            minutes = statistics.mean(row["minutes"] for row in group)
+            shown = "n/a" if published is None else f"{published}" + (" (400)" * (due == 400))
+            lines.append(
+                f"| {method} | {epochs} | {len(group)} | {shown} | {' | '.join(cells)} "
+                f"| {minutes:.1f} |"
+            )
+    if any(row["epochs_scale"] < 1 for row in rows):
+        scale = min(row["epochs_scale"] for row in rows)
+        lines += [
+            "",
+            f"Every schedule is scaled by {scale:g}: a check of order and speed at a short budget, "
+            "not a comparison with the published figures.",
+        ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _train_all(cells: Sequence[Cell], root: str | None, jobs: int, then: Callable[[], Any]) -> str:
+    """Trains cells as processes side by side, those that others stand on first."""
+    needed = dict.fromkeys(cell.of for cell in cells if cell.of)
+    first = list(dict.fromkeys([*needed, *(cell for cell in cells if not cell.of)]))
+    second = [cell for cell in cells if cell.of and cell.trains]
+    failed = []
+    for wave in (first, second):
+        waiting = [cell for cell in wave if not is_done(cell)]
+        print(f"{len(wave) - len(waiting)} of {len(wave)} runs are done, {jobs} at a time")
+        with ThreadPoolExecutor(jobs) as pool:
+            started = {pool.submit(_train, cell, root, jobs): cell for cell in waiting}
+            try:
+                for future in as_completed(started):
+                    if future.result():
+                        failed.append(started[future].folder.as_posix())
+                    then()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return ", ".join(failed)
+
+
+def _train(cell: Cell, root: str | None, jobs: int) -> int:
+    """Trains a cell in a process of its own; returns its exit status."""
+    threads = max(1, _cores() // jobs)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    words = [sys.executable, "-m", "longtail.cli", *cell.command(root)]
+    return subprocess.run(words, env=environment, check=False).returncode
+
+
+def is_done(cell: Cell) -> bool:
+    """Whether the cell's run has ended, with figures."""
+    return (cell.folder / "config.yaml").is_file() and Run(cell.folder).finished
+
+
+def _write(cells: Sequence[Cell], out: Path, root: str | None) -> list[dict[str, Any]]:
+    rows = [_row(cell, root) for cell in cells if is_done(cell)]
+    write_text(out, json.dumps({"runs": rows}, indent=1) + "\n")
+    write_text(out.with_suffix(".md"), table(rows))
+    return rows
+
+
+def _row(cell: Cell, root: str | None) -> dict[str, Any]:
+    """A row of the result file."""
+    run = Run(cell.folder)
+    figures = run.metrics if cell.trains else judge(run.predictions(), "uniform")
+    around = json.loads((run.folder / "environment.json").read_text())
+    trained = [run.folder, *(run.folder / name for name in ("teacher", "first"))]
+    history = [record for path in trained if path.is_dir() for record in Run(path).history]
+    own = cell if cell.trains or not cell.of else cell.of
+    command = shlex.join(["longtail", *own.command(root)])
+    if not cell.trains:
+        command += f" && longtail evaluate {own.folder} --target-prior uniform"
+    teacher = run.folder / "teacher"
+    return {
+        "data": cell.source,
+        "method": cell.row,
+        "imbalance": cell.imbalance,
+        "epochs": cell.epochs,
+        "epochs_scale": cell.scale,
+        "seed": cell.seed,
+        **{name: round(100 * figures[name], 2) for name in FIGURES},
+        **({"teacher": _percent(Run(teacher).metrics)} if teacher.is_dir() else {}),
+        "views": run.config["views"],
+        "selection": "last epoch",
+        "minutes": round(sum(record["seconds"] for record in history) / 60, 2),
+        "device": around["gpu"] or f"{around['processor']}, {around['threads']} threads",
+        "precision": run.config["precision"],
+        "packages": around["packages"],
+        "command": command,
+    }
+
+
+def _percent(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(100 * metrics[name], 2) for name in FIGURES}
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _options(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Options for all settings that differ from the recipe's."""
+    for name, value in settings.items():
+        if recipe.get(name) == value:
+            continue
+        if isinstance(value, Mapping) and name not in STAGES:
+            inner = recipe.get(name, {})
+            yield from (f"--{name}.{word[2:]}" for word in _options(value, inner))
+        else:
+            yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_jobs() -> int:
+    import torch
+
+    return 1 if torch.cuda.is_available() else _cores()

@@ -1,0 +1,133 @@
+"""Balanced contrastive learning on fixed features: a small network in place of the backbone."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from longtail.losses import BalancedContrastive, LogitAdjusted
+from longtail.models import CosineHead, Projection
+from longtail.prior import ClassPrior
+
+
+class ContrastNetwork(nn.Module):
+    """Features, a trainable layer, and on it the two branches of BCL.
+
+    Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022, arXiv
+    2207.09052: classifier_weight times logit-adjusted cross-entropy of a cosine classifier, plus
+    contrast_weight times `BalancedContrastive` over two views and the prototypes, which are the
+    projected weights of the classifier.
+    Departs from the paper in: the features are fixed, so one linear layer stands for the backbone,
+    and the views differ by dropout in place of augmentation.
+
+    Args:
+        mean: (num_features,), of the training set.
+        scale: divides the centred features.
+        prior: of the training set.
+        width: of the trainable layer.
+        dropout: share of the features that a view lacks.
+        temperature: of the contrast.
+        classifier_weight: lambda of the paper.
+        contrast_weight: mu of the paper.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    epochs: int
+
+    def __init__(
+        self,
+        mean: Tensor,
+        scale: Tensor,
+        prior: ClassPrior,
+        *,
+        width: int = 256,
+        dropout: float = 0.3,
+        temperature: float = 0.1,
+        classifier_weight: float = 2.0,
+        contrast_weight: float = 0.6,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.dropout = nn.Dropout(dropout)
+        self.layer = nn.Linear(len(mean), width)
+        self.head = CosineHead(width, prior.num_classes)
+        self.projection = Projection(width, width, 128)
+        self.classify = LogitAdjusted(prior)
+        self.contrast = BalancedContrastive(temperature=temperature)
+        self.classifier_weight, self.contrast_weight = classifier_weight, contrast_weight
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(batch, width) of features (batch, num_features)."""
+        hidden: Tensor = self.layer(self.dropout((x - self.mean) / self.scale))
+        return hidden
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (batch, num_classes), which express the uniform prior."""
+        logits: Tensor = self.head(self.hidden(x))
+        return logits
+
+    def forward(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Loss of a batch, scalar; the weights of the samples enter the classifier alone."""
+        views = self.hidden(x.repeat(2, 1))
+        embeddings = self.projection(torch.cat([views, self.head.weight]))
+        nats = self.classify(self.head(views[: len(x)]), target, weight)
+        pairs = embeddings[: len(views)].reshape(2, len(x), -1).transpose(0, 1)
+        contrast = self.contrast(pairs, embeddings[len(views) :], target)
+        loss: Tensor = self.classifier_weight * nats + self.contrast_weight * contrast
+        return loss
+
+
+def train_contrast(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    prior: ClassPrior,
+    seed: int,
+    *,
+    epochs: int = 20,
+    batch_size: int = 256,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 0.01,
+    **settings: Any,
+) -> ContrastNetwork:
+    """Trains a ContrastNetwork by AdamW with one cycle of the learning rate.
+
+    Args:
+        x: (samples, num_features).
+        target: (samples,), class index.
+        weight: (samples,), above 0.
+        prior: of the training set.
+        seed: of initial weights, order and dropout.
+        epochs: passes over the set.
+        batch_size: samples of a step, each in two views.
+        learning_rate: at its highest.
+        weight_decay: of all parameters.
+        **settings: of ContrastNetwork.
+
+    Returns: the network, in eval mode.
+    """
+    mean = x.mean(0)
+    scale = (x - mean).square().mean().sqrt()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: ContrastNetwork = ContrastNetwork(
+            mean, scale if scale > 0 else torch.ones_like(scale), prior, **settings
+        ).to(x.dtype)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
+        steps = epochs * -(-len(x) // batch_size)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1
+        )
+        for _ in range(epochs):
+            for rows in torch.split(torch.randperm(len(x)), batch_size):
+                loss = network(x[rows], target[rows], weight[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    network.epochs = epochs
+    return network.eval()

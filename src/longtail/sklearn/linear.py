@@ -1,0 +1,156 @@
+"""A linear head on fixed features: the whole set at once by L-BFGS, or a stream by Adam."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from longtail.losses import ClassificationLoss
+from longtail.prior import ClassPrior
+
+# A dense matrix (samples, features), or a scipy sparse one of that shape in CSR form.
+Features = Any
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Logits = x weight^T + bias.
+
+    Attributes:
+        weight: (num_classes, num_features).
+        bias: (num_classes,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, x: Features) -> Tensor:
+        """Logits (samples, num_classes) of features (samples, num_features)."""
+        return product(x, self.weight) + self.bias
+
+
+def torch_dtype(x: Any) -> torch.dtype:
+    """Type to compute in: that of the features, which scikit-learn's check made a float."""
+    return torch.float32 if x.dtype == np.float32 else torch.float64
+
+
+def as_torch(x: Any) -> Features:
+    """A dense matrix as a tensor without a copy; a sparse one as it is."""
+    if not isinstance(x, np.ndarray):
+        return x
+    with warnings.catch_warnings():
+        # Nobody writes to it, and a memory map that joblib hands out is for reading only.
+        warnings.filterwarnings("ignore", message=".*not writable")
+        return torch.from_numpy(x)
+
+
+def product(x: Features, weight: Tensor) -> Tensor:
+    """Product of features and weight^T, (samples, num_classes), of dense or sparse features."""
+    if isinstance(x, Tensor):
+        return torch.mm(x, weight.T)
+    return torch.from_numpy(np.asarray(x @ weight.numpy().T))
+
+
+def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean and variance of each feature; sparse features are not centred: mean 0."""
+    share = weight / weight.sum()
+    if isinstance(x, Tensor):
+        mean = share @ x
+        return mean, share @ (x - mean).square()
+    second = torch.from_numpy(np.asarray(x.multiply(x).T @ share.numpy()))
+    return torch.zeros_like(second), second
+
+
+def penalty_strength(variance: Tensor, inverse_penalty: float, samples: float) -> Tensor:
+    """What multiplies half the squared weights beside the mean loss.
+
+    The variance makes the penalty that of features scaled, all by one factor, to a total variance
+    of 1: one value of C then means the same for any backbone.
+    """
+    total = variance.sum()
+    return torch.where(total > 0, total, 1.0) / (inverse_penalty * samples)
+
+
+def fit_linear(
+    x: Features,
+    target: Tensor,
+    weight: Tensor,
+    loss: ClassificationLoss,
+    prior: ClassPrior,
+    *,
+    inverse_penalty: float,
+    max_iter: int,
+    tol: float,
+    offset: Tensor | None = None,
+    start: Linear | None = None,
+) -> tuple[Linear, int]:
+    """Minimises the mean loss and the penalty over the whole set by L-BFGS.
+
+    The weights are those of each class over the root of the curvature that its share of the data
+    gives them, without which the rare classes, whose gradients are small, would still stand where
+    they began when the frequent ones have arrived.
+
+    Args:
+        x: (samples, num_features).
+        target: (samples,), class index.
+        weight: (samples,), above 0.
+        loss: any classification loss.
+        prior: of the training set, weights counted.
+        inverse_penalty: C, see `penalty_strength`.
+        max_iter: iterations at most.
+        tol: ends where no entry of the scaled gradient is above it.
+        offset: (samples, num_classes), added to the logits that are trained.
+        start: where to begin; zeros when not given.
+
+    Returns: the head, and the number of iterations.
+    """
+    mean, variance = moments(x, weight)
+    strength = penalty_strength(variance, inverse_penalty, float(weight.sum()))
+    if isinstance(x, Tensor):
+        x = x - mean
+    share = prior.probabilities
+    by_class = loss.class_weight()
+    if by_class is not None:
+        share = share * by_class / (share @ by_class)
+    share = share.to(variance)
+    weight_scale = (share[:, None] * variance + strength).rsqrt()
+    bias_scale = share.rsqrt()
+
+    even = bool((weight == weight[0]).all())
+
+    def unpack(flat: NDArray[np.float64]) -> Linear:
+        values = torch.from_numpy(flat).to(weight_scale)
+        scaled, bias = values[: weight_scale.numel()], values[weight_scale.numel() :]
+        return Linear(scaled.view_as(weight_scale) * weight_scale, bias * bias_scale)
+
+    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        head = unpack(flat)
+        logits = head.logits(x)
+        if offset is not None:
+            logits += offset
+        nats = loss(logits.requires_grad_(), target, None if even else weight)
+        (slope,) = torch.autograd.grad(nats, logits)
+        by_weight = (product(x.T, slope.T).T + strength * head.weight) * weight_scale
+        gradient = torch.cat([by_weight.flatten(), slope.sum(0) * bias_scale])
+        penalty = strength / 2 * head.weight.square().sum()
+        return float(nats.detach() + penalty), gradient.double().numpy()
+
+    begin = torch.zeros(weight_scale.numel() + len(bias_scale))
+    if start is not None:
+        bias = (start.bias + start.weight @ mean) / bias_scale
+        begin = torch.cat([(start.weight / weight_scale).flatten(), bias])
+    # torch.optim would bring its compiler along, whose import takes longer than the fit.
+    found = minimize(
+        objective,
+        begin.double().numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": max_iter, "gtol": tol, "ftol": 0.0, "maxcor": 10},
+    )
+    head = unpack(found.x)
+    return Linear(head.weight, head.bias - head.weight @ mean), int(found.nit)

@@ -1,0 +1,63 @@
+"""What `method` and `method_params` of LongTailClassifier may be."""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from longtail.losses import ClassificationLoss
+from longtail.methods import find_method, method_names
+from longtail.prior import ClassPrior
+from longtail.sklearn.contrast import ContrastNetwork, train_contrast
+from longtail.sklearn.mixture import Mixture
+
+# Methods with more than a linear head, and where their settings are keywords.
+NETWORKS: Mapping[str, tuple[Any, ...]] = {
+    "gml": (Mixture,),
+    "bcl": (ContrastNetwork, train_contrast),
+}
+
+
+def check_method(method: Any, settings: Mapping[str, Any]) -> None:
+    """Checks the name of a method and the names of its settings.
+
+    Raises:
+        ValueError: when there is no such method, or it has no such setting.
+
+    Example:
+        >>> check_method("gml", {"width": 64})
+    """
+    sources = NETWORKS.get(method) or (_loss_class(method),)
+    known = {
+        name
+        for source in sources
+        for name, parameter in inspect.signature(source).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    if not settings.keys() <= known:
+        raise ValueError(
+            f"method_params of LongTailClassifier must be settings of {method!r}, "
+            f"{sorted(known)}, got {sorted(settings.keys() - known)}"
+        )
+
+
+def create_loss(method: str, prior: ClassPrior, settings: Mapping[str, Any]) -> ClassificationLoss:
+    """The loss of a linear method, as it is at the end of its schedule."""
+    loss = _loss_class(method)(prior, **settings)
+    loss.set_progress(1.0)
+    return loss
+
+
+def _loss_class(method: Any) -> type[ClassificationLoss]:
+    losses = [name for name, item in method_names().items() if issubclass(item, ClassificationLoss)]
+    if method in losses or (isinstance(method, str) and "." in method):
+        found = find_method(method)
+        if issubclass(found, ClassificationLoss):
+            return found
+    known = sorted([*losses, *NETWORKS])
+    near = get_close_matches(str(method), known, n=1)
+    hint = f"; the nearest is {near[0]!r}" if near else ""
+    raise ValueError(
+        f"method of LongTailClassifier must be one of {known} or the import path of a "
+        f"ClassificationLoss, got {method!r}{hint}"
+    )

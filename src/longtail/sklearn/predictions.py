@@ -1,0 +1,162 @@
+"""What both estimators share: input of any kind, and predictions under any prior."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from torch import Tensor
+
+from longtail.prior import ClassPrior
+from longtail.shift import adjust
+from longtail.shift.priors import Prior, probabilities
+
+Array = NDArray[Any]
+# A word, one probability a class in the order of `classes_`, or probabilities by class label.
+TargetPrior = str | Prior | Mapping[Any, float]
+
+
+class PriorClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier that predicts under any prior; abstract.
+
+    A subclass has, once fitted, `classes_`, `prior_` (the training set's) and `expressed_prior_`
+    (the one that its logits express), and gives logits.
+    """
+
+    classes_: Array
+    prior_: ClassPrior
+    expressed_prior_: Array
+
+    @abstractmethod
+    def _logits(self, X: Any) -> Array:
+        """Logits (samples, num_classes) that express `expressed_prior_`."""
+
+    def _target(self, target_prior: TargetPrior | None, logits: Array) -> Prior | None:
+        """The prior to predict under, or none for that which the logits express."""
+        if target_prior is None:
+            return None
+        return read_target_prior(
+            target_prior,
+            self.classes_,
+            self.prior_,
+            f"target_prior of {type(self).__name__}",
+        )
+
+    def _adjusted(self, X: Any, target_prior: TargetPrior | None) -> Array:
+        logits = self._logits(X)
+        target = self._target(target_prior, logits)
+        return logits if target is None else adjust(logits, self.expressed_prior_, target)
+
+    def decision_function(self, X: Any, target_prior: TargetPrior | None = None) -> Array:
+        """Logits under a prior.
+
+        Args:
+            X: (samples, features).
+            target_prior: as for `predict_proba`.
+
+        Returns: (samples, num_classes); for two classes (samples,), the second's logit minus the
+            first's.
+        """
+        logits = self._adjusted(X, target_prior)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def predict_proba(self, X: Any, target_prior: TargetPrior | None = None) -> Array:
+        """Probability of each class under a prior.
+
+        Args:
+            X: (samples, features).
+            target_prior: the class mix that X comes from: `uniform`, `source` (the training set's
+                mix), probabilities in the order of `classes_`, or by class label (a dict, a pandas
+                Series). None for that which the logits express as they are.
+
+        Returns: (samples, num_classes), rows sum to 1, columns in the order of `classes_`.
+
+        Raises:
+            ValueError: when the prior is not one or does not fit the classes.
+        """
+        logits = torch.from_numpy(self._adjusted(X, target_prior))
+        return logits.softmax(dim=1).numpy()
+
+    def predict(self, X: Any, target_prior: TargetPrior | None = None) -> Array:
+        """The likeliest class under a prior.
+
+        Args:
+            X: (samples, features).
+            target_prior: as for `predict_proba`.
+
+        Returns: (samples,), class labels.
+        """
+        chosen = self._adjusted(X, target_prior).argmax(axis=1)
+        labels: Array = self.classes_[chosen]
+        return labels
+
+
+def plain_array(values: Any) -> Any:
+    """A tensor as an array that scikit-learn's checks can read; anything else as it is."""
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def read_target_prior(value: Any, classes: Array, source: ClassPrior, name: str) -> Tensor:
+    """Class probabilities from a word, a vector in the order of `classes`, or a mapping by label.
+
+    Args:
+        value: see `PriorClassifier.predict_proba`.
+        classes: (num_classes,), labels.
+        source: what `source` stands for.
+        name: what an error calls it.
+
+    Returns: (num_classes,), float64.
+
+    Raises:
+        ValueError: when the word is unknown, a class is missing or unknown, or the values are no
+            probabilities.
+
+    Example:
+        >>> labels, source = np.array(["cat", "dog"]), ClassPrior([1, 1])
+        >>> read_target_prior({"dog": 0.7, "cat": 0.3}, labels, source, "prior").tolist()
+        [0.3, 0.7]
+    """
+    if isinstance(value, str):
+        words = {"uniform": ClassPrior(np.ones(len(classes))), "source": source}
+        if value not in words:
+            near = get_close_matches(value, words, n=1)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            raise ValueError(f"{name} must be one of {sorted(words)}, got {value!r}{hint}")
+        return words[value].probabilities
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        value = _by_label(value, classes, name)
+    return probabilities(value, name, len(classes))
+
+
+def _by_label(values: Mapping[Any, float], classes: Array, name: str) -> list[float]:
+    labels = classes.tolist()
+    missing = [label for label in labels if label not in values]
+    unknown = [label for label in values if label not in set(labels)]
+    for wrong, rule in ((missing, "name every class"), (unknown, "name known classes only")):
+        if wrong:
+            found = "missing" if wrong is missing else "unknown"
+            raise ValueError(f"{name} must {rule}, got {len(wrong)} {found}, first {wrong[0]!r}")
+    return [float(values[label]) for label in labels]
+
+
+def encode(y: ArrayLike, classes: Array, name: str) -> Array:
+    """Class index of each label.
+
+    Raises:
+        ValueError: when a label is none of the classes.
+    """
+    labels = np.asarray(y)
+    place = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    unknown = labels[classes[place] != labels]
+    if len(unknown):
+        raise ValueError(f"y of {name} must hold classes it knows, got {unknown[0]!r}")
+    return place

@@ -1,0 +1,131 @@
+"""What may end a training early: a loss that is no number, a signal; noticed without waiting."""
+
+import json
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from longtail.files import write_text
+from longtail.memory import gather_keys
+from longtail.training.processes import on_first
+from longtail.training.run import Run
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+NEVER = 2**62  # step of a bad loss that did not come
+NAMED = 20  # images of a bad batch that the message names; the file has all
+
+
+class Watch:
+    """Watches a training from within: the loss of every step, and the signals that ask to leave.
+
+    SIGTERM (of a machine that is about to be taken away) and SIGINT (Ctrl-C) are noted; a second
+    one ends the process at once. All processes find the same in `look`, whichever of them a signal
+    or a bad loss has reached.
+
+    Args:
+        fabric: of the run.
+        run: where a bad batch is written down.
+
+    Attributes:
+        signal: number of the signal found by the last `look`, 0 for none.
+    """
+
+    def __init__(self, fabric: "Fabric", run: Run) -> None:
+        self.fabric, self.run, self.signal = fabric, run, 0
+        self._received = 0
+        self._before: dict[int, Any] = {}
+        self._bad = torch.zeros((), dtype=torch.int64, device=fabric.device)
+        self._step, self._index = self._bad + NEVER, self._bad - 1
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # others must not set handlers
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        signal.signal(number, self._before[number])
+
+    def see(self, loss: Tensor, index: Tensor, step: int) -> None:
+        """Notes on the device whether the loss of a step is a number; nothing waits.
+
+        Args:
+            loss: scalar.
+            index: (B,) place of each image in its source.
+            step: of the epoch.
+        """
+        bad = ~torch.isfinite(loss.detach())
+        first = bad & (self._bad == 0)
+        self._step = torch.where(first, step, self._step)
+        self._index = torch.where(first, index, self._index)
+        self._bad = self._bad + bad
+
+    def look(self, epoch: int) -> bool:
+        """Sees what has come since the last look; a GPU's host waits here, and the processes meet.
+
+        Returns: whether a signal asks to leave.
+        Raises:
+            FloatingPointError: when a loss was no number; it names the first such batch, and the
+                last checkpoint.
+        """
+        found = torch.stack([self._bad, self._bad.new_tensor(self._received)])
+        bad, self.signal = _joined(self.fabric, found, "max").tolist()
+        if bad:
+            self._stop(epoch)
+        return bool(self.signal)
+
+    def _stop(self, epoch: int) -> None:
+        step = _joined(self.fabric, self._step, "min")
+        (index,) = gather_keys(torch.where(self._step == step, self._index, -1))
+        images = [image for image in index.tolist() if image >= 0]
+        path = self.run.folder / "not_finite.json"
+        text = json.dumps({"epoch": epoch, "step": int(step), "index": images}) + "\n"
+        on_first(self.fabric, write_text, path, text)
+        files = self.run.checkpoints.files()
+        last = f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
+        more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
+        raise FloatingPointError(
+            f"the loss is no number at step {int(step)} of epoch {epoch}, of the images with index "
+            f"{', '.join(map(str, images[:NAMED]))}{more} (all in {path}); {last}. "
+            "A smaller lr or --precision 32-true often helps"
+        )
+
+    def leave(self, where: str) -> None:
+        """Ends a training that was asked to end and has saved its state.
+
+        Args:
+            where: what it had done, for the message.
+
+        Raises:
+            KeyboardInterrupt: for SIGINT.
+            SystemExit: for SIGTERM, with status 143, as of a process that it ended.
+        """
+        message = f"stopped by {signal.Signals(self.signal).name} {where}, which is saved"
+        if self.fabric.is_global_zero:
+            print(f"longtail: {message}; --resume goes on from there", file=sys.stderr)
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        raise SystemExit(128 + self.signal)
+
+
+def _joined(fabric: "Fabric", numbers: Tensor, how: str) -> Tensor:
+    joined = fabric.all_reduce(numbers.clone(), reduce_op=how)
+    assert isinstance(joined, Tensor)
+    return joined

@@ -1,0 +1,237 @@
+"""Several processes: how a run starts them, what one of them does for all, what they share."""
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from longtail.data import Loader
+from longtail.memory import gather_keys
+from longtail.training.config import Config
+
+if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+    from lightning_fabric import Fabric
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def settle_processes(config: AnyConfig, fewest: int) -> AnyConfig:
+    """Takes the number of processes from torchrun where it started them, and checks it.
+
+    Args:
+        config: the settings.
+        fewest: images of the smallest part of the data.
+
+    Raises:
+        ValueError: when the settings ask for another number than torchrun started, the processes
+            cannot share a batch equally, or one would have no image to judge.
+    """
+    started = _started_by_torchrun()
+    if started:
+        asked = (config.devices, config.nodes)
+        if asked not in (started, (1, 1)):
+            raise ValueError(
+                f"devices and nodes must be those of torchrun, {started}, or not be given, "
+                f"got {asked}"
+            )
+        config = replace(config, devices=started[0], nodes=started[1])
+    processes = config.devices * config.nodes
+    if config.batch_size % processes:
+        raise ValueError(
+            f"batch_size must be a multiple of the {processes} processes, got {config.batch_size}"
+        )
+    if processes > fewest:
+        raise ValueError(
+            f"devices * nodes must not exceed the {fewest} images of the smallest part of the data, "
+            f"got {processes}"
+        )
+    return config
+
+
+def _started_by_torchrun() -> tuple[int, int] | None:
+    """Processes on each machine, and machines; None where torchrun started none."""
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        return None
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return local, world // local
+
+
+def launch(config: Config) -> "Fabric":
+    """Starts the processes of a run, or joins those that torchrun or SLURM started.
+
+    On one machine without either, this process becomes the first and runs the program again for
+    each of the others, up to this very line.
+
+    Raises:
+        ValueError: when torchrun started more processes than this run can use.
+    """
+    if (_started_by_torchrun() or (config.devices, config.nodes)) != (config.devices, config.nodes):
+        raise ValueError("this run takes one process: start it without torchrun")
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    strategy: Any = "auto"
+    if config.devices * config.nodes > 1:
+        # Buffers are equal on all processes by what fills them; to send a queue of 10^5 keys with
+        # every step would cost more than the gradients.
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        # A static graph may leave parameters unused, by a weight of 0 say, without a search for
+        # them in every step.
+        strategy = DDPStrategy(static_graph=True, gradient_as_bucket_view=True, **{buffers: False})
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=config.device,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy=strategy,
+        precision=config.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def is_first() -> bool:
+    """Whether this process is the first of a run, or the only one: the one that writes and says."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def on_first(
+    fabric: "Fabric",
+    action: Callable[Arguments, Result],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Result:
+    """Lets the first process act, say write a file; every process gets its result, or its error.
+
+    The others wait meanwhile. So a full disk ends all processes, not the first alone.
+    """
+    if fabric.world_size == 1:
+        return action(*args, **kwargs)
+    outcome: Any = None
+    if fabric.is_global_zero:
+        try:
+            outcome = action(*args, **kwargs), None
+        except (OSError, ValueError) as error:
+            outcome = None, error
+    result, failure = fabric.broadcast(outcome)
+    if failure is not None:
+        raise failure
+    return cast(Result, result)
+
+
+def mean_of(fabric: "Fabric", values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars by name, averaged over the processes."""
+    if fabric.world_size == 1 or not values:
+        return dict(values)
+    means = fabric.all_reduce(torch.stack([v.double() for v in values.values()]), reduce_op="mean")
+    return dict(zip(values, means, strict=True))
+
+
+def rows_of_all(fabric: "Fabric", loader: Loader, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the processes found for their shares of an epoch, joined in the epoch's order.
+
+    Args:
+        fabric: of the run.
+        loader: whose share each process went through.
+        rows: (images of this process, ...) by name, on the CPU.
+
+    Returns: (all images, ...) by name, on the CPU of every process.
+    """
+    if fabric.world_size == 1:
+        return dict(rows)
+    here = [value.to(fabric.device) for value in (loader.places(), *rows.values())]
+    places, *columns = gather_keys(*here, ragged=True)
+    order = places.argsort()
+    return {name: column[order].cpu() for name, column in zip(rows, columns, strict=True)}
+
+
+def share_batch_norm(method: nn.Module, fabric: "Fabric") -> None:
+    """Makes every batch norm take its statistics over the rows of all processes, in place.
+
+    Raises:
+        ValueError: when there is no such form of one, which on the CPU holds for those of timm that
+            have an activation in them.
+    """
+    if fabric.world_size == 1:
+        return
+    if fabric.device.type == "cuda":
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+        if "timm" in sys.modules:  # which knows its own forms of batch norm, too
+            convert = sys.modules["timm"].layers.convert_sync_batchnorm
+        convert(method)
+        return
+    for module in method.modules():
+        if isinstance(module, _BatchNorm):
+            if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+                raise ValueError(
+                    f"devices must be 1 on {fabric.device.type}: {type(module).__name__} of the "
+                    "backbone cannot be shared by processes there"
+                )
+            module.__class__ = SharedBatchNorm  # parameters, buffers and references stay
+
+
+class SharedBatchNorm(_BatchNorm):
+    """Batch norm over the rows of all processes, where torch has none: its own is for CUDA alone.
+
+    The mean first, then the mean square about it, each summed over the processes with gradient.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Whatever was checked before the class was changed has been checked."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises (B, C, ...) by the statistics of all processes' rows."""
+        if not self.training:
+            return super().forward(input)
+        by_channel = (1, -1, *[1] * (input.ndim - 2))
+        dims = [d for d in range(input.ndim) if d != 1]
+        x = input if input.dtype == torch.float64 else input.float()
+        rows = x.new_tensor([x.numel() / x.shape[1]])
+        total: Tensor = _SumOfAll.apply(torch.cat([x.sum(dims), rows]))
+        mean, count = total[:-1] / total[-1], total[-1].detach()
+        centred = x - mean.view(by_channel)
+        squares: Tensor = _SumOfAll.apply(centred.square().sum(dims))
+        variance = squares / count
+        self._remember(mean.detach(), squares.detach() / (count - 1))
+        scale = torch.rsqrt(variance + self.eps)
+        if self.affine:
+            scale = scale * self.weight
+        out = centred * scale.view(by_channel)
+        if self.affine:
+            out = out + self.bias.view(by_channel)
+        return out.to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = self.momentum or 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_(variance.to(self.running_var), share)
+
+
+class _SumOfAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total

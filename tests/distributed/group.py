@@ -1,0 +1,197 @@
+"""Runs the checks in groups of 1, 2 and 3 processes; `test_equality.py` compares what they leave.
+
+A script of its own, which imports everything once and forks: a new process would take seconds to
+import torch, eight times over. Each process writes `FOLDER/GROUP-RANK.pt`.
+"""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric  # noqa: F401  (these three would be imported by each process for itself)
+import pyarrow.parquet  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import torch
+
+from longtail import ClassPrior
+from longtail.augment import View
+from longtail.data import Batch, DataConfig
+from longtail.memory import gather_keys, gather_with_grad
+from longtail.methods import create_method
+from longtail.models import CosineHead, ImageClassifier, create_backbone
+from longtail.training import Config, Run, loop, train_run
+from longtail.training.optim import make_optimizer
+from longtail.training.processes import launch, share_batch_norm
+
+GROUPS = (1, 2, 3)
+STEPS, BATCH = 3, 12
+COUNTS = [40, 20, 9, 4, 1]
+QUEUE = {"queue_size": 24, "queue_base": 1, "width": 8}
+# GML with a short queue and a class of one image: rows that do not count.
+METHODS: dict[str, dict[str, Any]] = {
+    "ce": {},
+    "lade": {},
+    "reweighted": {},
+    "bcl": {"width": 8},
+    "gml": QUEUE,
+    "gml_teacher": QUEUE,
+    "gml_unused": {**QUEUE, "beta": 0.0},
+    "paco": {"queue_size": 24, "width": 8},
+    "proco": {"width": 8},
+    "supcon_features": {"width": 8},
+}
+
+
+def config(world: int, **settings: Any) -> Config:
+    given = {"batch_size": BATCH, "lr": 0.05, "precision": "64-true", "device": "cpu"}
+    return Config(DataConfig("digits-lt"), {"name": "ce"}, devices=world, **{**given, **settings})
+
+
+def batches(rank: int, world: int, views: int) -> Iterator[Batch]:
+    """This process's share of each global batch, as files give it: (V, B, 3, H, W)."""
+    generator = torch.Generator().manual_seed(1)
+    rarity = torch.tensor(COUNTS).sqrt()
+    for _ in range(STEPS):
+        images = torch.randint(0, 256, (views, BATCH, 3, 8, 8), generator=generator).byte()
+        target = torch.multinomial(rarity, BATCH, replacement=True, generator=generator)
+        target[3] = 4  # of the class with one slot in the queue
+        index = torch.randint(0, 60, (BATCH,), generator=generator)
+        mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+        yield Batch(images[:, mine], target[mine], index[mine])
+
+
+def steps_of(name: str, rank: int, world: int) -> dict[str, Any]:
+    """Losses and gradients of a few steps, and the state that they leave."""
+    torch.manual_seed(0)
+    prior = ClassPrior(COUNTS)
+    teacher = None
+    if name == "gml_teacher":
+        backbone = create_backbone("smallnet_wide")
+        teacher = ImageClassifier(backbone, CosineHead(backbone.num_features, len(COUNTS))).double()
+    method = create_method(
+        name.partition("_unused")[0].partition("_teacher")[0],
+        METHODS[name],
+        prior,
+        create_backbone("smallnet"),
+        teacher,
+    )
+    settings = config(world)
+    fabric = launch(settings)
+    share_batch_norm(method, fabric)
+    optimizer = make_optimizer(method, settings)
+    model, wrapped = fabric.setup(method, optimizer)
+    method.train()
+    found: dict[str, Any] = {"losses": [], "gradients": [], "targets": []}
+    for batch in batches(rank, world, method.num_views):
+        views = [View(())] * method.num_views
+        parts = loop.train_step(fabric, model, wrapped, batch, views, torch.Generator())
+        found["losses"].append(parts["loss"].detach())
+        found["targets"].append(batch.target)
+        found["gradients"].append(
+            {
+                key: parameter.grad.clone()
+                for key, parameter in method.named_parameters()
+                if parameter.grad is not None
+            }
+        )
+    return {**found, "state": {key: v.clone() for key, v in method.state_dict().items()}}
+
+
+def gathered(rank: int) -> dict[str, Any]:
+    """What `gather_with_grad` and `gather_keys` give and send back."""
+    mine = torch.tensor([1.0 + rank, 10.0 + rank], dtype=torch.float64, requires_grad=True)
+    every = gather_with_grad(mine)
+    (every.square().sum() * (1 + rank)).backward()
+    ragged = torch.arange(rank + 1.0)
+    return {
+        "every": every.detach(),
+        "labels": gather_with_grad(torch.tensor([rank])),
+        "gradient": mine.grad,
+        "ragged": gather_keys(ragged, ragged.long(), ragged=True),
+    }
+
+
+def whole_run(folder: Path, world: int) -> dict[str, Any]:
+    """A run from start to predictions; images are seen as they are, so nothing is random."""
+    settings = config(world, epochs=2, batch_size=60, views="none", sampling="class_balanced")
+    return result_of(train_run(settings, folder / f"run-{world}"))
+
+
+def resumed_run(folder: Path, world: int) -> dict[str, Any]:
+    """The same, stopped by SIGTERM of one process of two, then by that of one of three."""
+    settings = config(world, epochs=2, batch_size=60, views="none", sampling="class_balanced")
+    train_step, steps, exit_codes = loop.train_step, 0, []
+
+    def stopped(fabric: Any, *args: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 3 and fabric.global_rank == fabric.world_size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(fabric, *args)
+
+    loop.train_step, every = stopped, loop.LOOK_EVERY
+    loop.LOOK_EVERY = 2
+    try:
+        train_run(settings, folder / "resumed", resume=True)
+    except SystemExit as stop:
+        exit_codes.append(stop.code)
+    loop.train_step, loop.LOOK_EVERY = train_step, every
+    found = {"exit_codes": exit_codes}
+    if world == 3:
+        found |= result_of(train_run(settings, folder / "resumed", resume=True))
+    return found
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    predictions = asdict(run.predictions())
+    state = run.checkpoints.load_last()
+    assert state is not None
+    names = ("logits", "labels", "index")
+    return {
+        **{name: predictions[name] for name in names},
+        "state": state["method"],
+        "files": sorted(path.name for path in run.folder.iterdir()),
+        "loss": [record["loss"] for record in run.history],
+    }
+
+
+def process(folder: Path, rank: int, world: int) -> None:
+    found: dict[str, Any] = {name: steps_of(name, rank, world) for name in METHODS}
+    found["run"] = whole_run(folder, world)
+    if world > 1:
+        found["resumed"] = resumed_run(folder, world)
+    found["gathered"] = gathered(rank)
+    torch.save(found, folder / f"{world}-{rank}.pt")
+
+
+def main(folder: Path) -> None:
+    for world in GROUPS:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        children = []
+        for rank in range(world):
+            child = os.fork()
+            if not child:
+                os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port)}
+                try:
+                    process(folder, rank, world)
+                    os._exit(0)
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+            children.append(child)
+        for child in children:
+            status = os.waitpid(child, 0)[1]
+            if status:
+                sys.exit(f"a process of {world} ended with status {status}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

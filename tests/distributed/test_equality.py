@@ -1,0 +1,109 @@
+"""Two and three processes (gloo) do what one does on the same global batches.
+
+In float64, where a difference is one of method and not of rounding; batch norm is that of
+`SharedBatchNorm`, since torch's own is for CUDA alone.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("group.py")
+METHODS = (
+    "ce",
+    "lade",
+    "reweighted",
+    "bcl",
+    "gml",
+    "gml_teacher",
+    "gml_unused",
+    "paco",
+    "proco",
+    "supcon_features",
+)
+RANKS = [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
+CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+
+
+@pytest.fixture(scope="session")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Any]:
+    folder = tmp_path_factory.mktemp("groups")
+    done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {
+        (world, rank): torch.load(folder / f"{world}-{rank}.pt") for world, rank in [(1, 0), *RANKS]
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_loss_gradients_and_state_are_those_of_one_process(found: Any, name: str) -> None:
+    alone = found[1, 0][name]
+    assert len(alone["gradients"][0]) > 5
+    for world, rank in RANKS:
+        ours = found[world, rank][name]
+        torch.testing.assert_close(ours["gradients"], alone["gradients"], **CLOSE)
+        # The loss of a run is the mean of the processes' losses; most methods have it on each.
+        losses = [found[world, r][name]["losses"] for r in range(world)]
+        mean = [torch.stack(step).mean() for step in zip(*losses, strict=True)]
+        torch.testing.assert_close(mean, alone["losses"])
+        for key, value in alone["state"].items():
+            # The variance that is remembered is n / (n - 1) times that of the batch: of queue or
+            # prototypes, n is larger where every process counts its copy. Nothing ever reads it.
+            if not key.startswith(("project_key.1.running_var", "project_prototype.1.running")):
+                torch.testing.assert_close(ours["state"][key], value, **CLOSE, msg=key)
+
+
+@pytest.mark.parametrize("name", ["gml", "gml_teacher", "paco"])
+def test_queues_are_filled_alike(found: Any, name: str) -> None:
+    queue = {k: v for k, v in found[1, 0][name]["state"].items() if k.startswith("queue.")}
+    assert (queue["queue.labels"] >= 0).sum() > 12
+    for place in RANKS:
+        for key, value in queue.items():
+            torch.testing.assert_close(found[place][name]["state"][key], value, **CLOSE)
+
+
+def test_a_row_of_gml_did_not_count(found: Any) -> None:
+    """Its class has one slot, for its own key; else the mean over such rows would not be tested."""
+    alone = found[1, 0]["gml"]
+    assert alone["state"]["queue.lengths"][4] == 1
+    assert (torch.cat(alone["targets"]) == 4).any()
+
+
+def test_a_run_gives_the_same_model_and_predictions(found: Any) -> None:
+    alone = found[1, 0]["run"]
+    assert len(alone["index"]) == len(alone["index"].unique()) == 400
+    for place in RANKS:
+        ours = found[place]["run"]
+        assert torch.equal(ours["index"], alone["index"])
+        assert torch.equal(ours["labels"], alone["labels"])
+        assert ours["files"] == alone["files"]
+        torch.testing.assert_close(ours["logits"], alone["logits"])
+        torch.testing.assert_close(ours["loss"], alone["loss"])
+        torch.testing.assert_close(ours["state"], alone["state"], **CLOSE)
+
+
+def test_a_run_stopped_twice_goes_on_with_another_number_of_processes(found: Any) -> None:
+    alone = found[1, 0]["run"]
+    for place in RANKS:
+        assert found[place]["resumed"]["exit_codes"] == [143]
+    for rank in range(3):
+        ours = found[3, rank]["resumed"]
+        torch.testing.assert_close(ours["logits"], alone["logits"])
+        torch.testing.assert_close(ours["loss"], alone["loss"])
+        torch.testing.assert_close(ours["state"], alone["state"], **CLOSE)
+
+
+@pytest.mark.parametrize(("world", "rank"), RANKS)
+def test_gathered_rows_and_their_gradient(found: Any, world: int, rank: int) -> None:
+    ours = found[world, rank]["gathered"]
+    values = torch.tensor([[1.0 + r, 10.0 + r] for r in range(world)], dtype=torch.float64)
+    assert torch.equal(ours["every"], values.flatten())
+    assert ours["labels"].tolist() == list(range(world))
+    # Process r weighted the squares by 1 + r; every process's gradient comes back.
+    assert torch.equal(ours["gradient"], 2 * values[rank] * sum(range(1, world + 1)))
+    expected = torch.cat([torch.arange(r + 1.0) for r in range(world)])
+    assert [t.tolist() for t in ours["ragged"]] == [expected.tolist(), expected.long().tolist()]

@@ -1,0 +1,256 @@
+"""LongTailClassifier: the optimum it finds, what it takes, and how it is used."""
+
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_matrix
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from longtail.losses import LADE, ClassificationLoss
+from longtail.methods import method_names
+from longtail.prior import ClassPrior
+from longtail.shift import adjust
+from longtail.sklearn import LongTailClassifier
+
+LINEAR = [name for name, item in method_names().items() if issubclass(item, ClassificationLoss)]
+SMALL = {"bcl": {"epochs": 30, "width": 16, "batch_size": 64}}
+
+
+class OwnLoss(LADE):
+    """A loss that only this file knows."""
+
+
+def fitted(method: str, data: Any, **settings: Any) -> LongTailClassifier:
+    model = LongTailClassifier(method, method_params=SMALL.get(method), random_state=0, **settings)
+    return model.fit(data.x, data.y)
+
+
+def test_cross_entropy_is_logistic_regression(data: Any) -> None:
+    ours = fitted("ce", data, C=3.0, tol=1e-8)
+    total = data.x.var(axis=0).sum()
+    theirs = LogisticRegression(C=3.0 / total, tol=1e-8, max_iter=1000).fit(data.x, data.y)
+    # Differences: the optimisers end at gradients of 1e-8.
+    assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
+    assert_allclose(ours.predict_proba(data.test), theirs.predict_proba(data.test), atol=1e-6)
+
+
+def test_logit_adjustment_at_the_optimum_has_no_gradient(data: Any) -> None:
+    model = fitted("logit_adjust", data, C=3.0, tol=1e-8)
+    counts = np.bincount(np.unique(data.y, return_inverse=True)[1])
+    logits = data.x @ model.coef_.T + model.intercept_ + np.log(counts / counts.sum())
+    posterior = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    error = posterior - (data.y[:, None] == model.classes_)
+    strength = data.x.var(axis=0).sum() / (3.0 * len(data.x))
+    gradient = error.T @ data.x / len(data.x) + strength * model.coef_
+    assert_allclose(gradient, 0, atol=1e-7)
+    assert_allclose(error.mean(axis=0), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["logit_adjust", "lade", "gml", "bcl"])
+def test_rare_classes_gain_over_cross_entropy(method: str, data: Any) -> None:
+    plain, better = (
+        balanced_accuracy_score(data.truth, fitted(name, data).predict(data.test))
+        for name in ("ce", method)
+    )
+    assert better > plain + 0.05
+
+
+@pytest.mark.parametrize("method", LINEAR)
+def test_every_classification_loss_is_a_method(method: str, data: Any) -> None:
+    model = fitted(method, data)
+    assert model.score(data.test, data.truth) > 0.4
+    assert model.coef_.shape == (4, 6)
+    assert_allclose(model.expressed_prior_.sum(), 1)
+
+
+def test_own_loss_by_its_import_path(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "own_losses", __import__(__name__))
+    settings = {"alpha": 0.5}
+    own = LongTailClassifier("own_losses.OwnLoss", method_params=settings).fit(data.x, data.y)
+    lade = LongTailClassifier("lade", method_params=settings).fit(data.x, data.y)
+    assert_array_equal(own.coef_, lade.coef_)
+
+
+@pytest.mark.parametrize("method", ["logit_adjust", "ce", "gml"])
+def test_target_prior_is_the_packages_adjust(method: str, data: Any) -> None:
+    model = fitted(method, data)
+    expressed = model.prior_.probabilities if method == "ce" else np.full(4, 0.25)
+    assert_allclose(model.expressed_prior_, expressed)
+    target = {"dog": 0.4, "cat": 0.3, "bee": 0.2, "ant": 0.1}
+    ordered = [0.1, 0.2, 0.3, 0.4]
+    logits = adjust(model.decision_function(data.test), expressed, ordered)
+    wanted = torch.tensor(logits).softmax(1).numpy()
+    for prior in (target, pd.Series(target), ordered, torch.tensor(ordered, dtype=torch.float64)):
+        assert_allclose(model.predict_proba(data.test, target_prior=prior), wanted, rtol=1e-12)
+    assert_array_equal(model.predict(data.test, target), model.classes_[wanted.argmax(1)])
+    same = model.predict_proba(data.test, "source" if method == "ce" else "uniform")
+    assert_array_equal(same, model.predict_proba(data.test))
+
+
+def test_kinds_of_input_agree(data: Any) -> None:
+    wanted = fitted("logit_adjust", data).predict_proba(data.test)
+    names = [f"f{i}" for i in range(6)]
+    frame = LongTailClassifier().fit(pd.DataFrame(data.x, columns=names), pd.Series(data.y))
+    assert frame.feature_names_in_.tolist() == names
+    assert_array_equal(frame.predict_proba(pd.DataFrame(data.test, columns=names)), wanted)
+    tensor = LongTailClassifier().fit(torch.tensor(data.x, requires_grad=True), data.y)
+    assert_array_equal(tensor.predict_proba(torch.tensor(data.test)), wanted)
+    half = LongTailClassifier().fit(torch.tensor(data.x).bfloat16(), data.y)
+    # bfloat16 keeps three digits of the features.
+    assert_allclose(half.predict_proba(torch.tensor(data.test).bfloat16()), wanted, atol=0.03)
+
+
+def test_sparse_is_dense_without_the_centre(data: Any) -> None:
+    x = data.x - data.x.mean(axis=0)
+    dense = LongTailClassifier(tol=1e-8).fit(x, data.y)
+    sparse = LongTailClassifier(tol=1e-8).fit(csr_matrix(x), data.y)
+    assert_allclose(sparse.coef_, dense.coef_, atol=1e-6)
+    assert_allclose(sparse.predict_proba(csr_matrix(x)), dense.predict_proba(x), atol=1e-6)
+    with pytest.raises(TypeError, match="[Ss]parse data"):
+        LongTailClassifier("gml").fit(csr_matrix(x), data.y)
+
+
+def test_stream_comes_near_the_whole_set(data: Any) -> None:
+    whole = fitted("logit_adjust", data)
+    order = np.random.default_rng(0).permutation(len(data.x))
+    stream = LongTailClassifier(batch_size=32, random_state=0)
+    for _ in range(20):
+        for rows in np.array_split(order, 4):
+            stream.partial_fit(data.x[rows], data.y[rows], classes=whole.classes_)
+    assert stream.class_counts_.tolist() == (20 * whole.class_counts_).tolist()
+    assert stream.n_iter_ == 160
+    assert (stream.predict(data.test) == whole.predict(data.test)).mean() > 0.95
+
+
+def test_stream_goes_on_from_a_fit_and_from_a_file(data: Any) -> None:
+    model = fitted("logit_adjust", data)
+    before = model.predict_proba(data.test)
+    again: LongTailClassifier = pickle.loads(pickle.dumps(model))
+    for each in (model, again):
+        each.partial_fit(data.x[:40], data.y[:40])
+        each.partial_fit(data.x[200:], data.y[200:])
+    after = model.predict_proba(data.test)
+    assert_array_equal(after, again.predict_proba(data.test))
+    assert 0 < np.abs(after - before).max() < 0.5
+
+
+def test_class_that_the_stream_has_not_seen(data: Any) -> None:
+    ants = data.y == "ant"
+    model = LongTailClassifier().partial_fit(data.x[ants], data.y[ants], classes=["ant", "yak"])
+    assert np.isfinite(model.predict_proba(data.test)).all()
+    with pytest.raises(ValueError, match="y of LongTailClassifier.partial_fit .* got 'bee'"):
+        model.partial_fit(data.x, data.y)
+    assert not hasattr(LongTailClassifier("gml"), "partial_fit")
+
+
+def test_warm_start_needs_fewer_iterations(data: Any) -> None:
+    for method in ("logit_adjust", "gml"):
+        model = fitted(method, data, warm_start=True, tol=1e-6)
+        cold, first = model.n_iter_, model.predict_proba(data.test)
+        model.fit(data.x, data.y)
+        assert model.n_iter_ < cold / 2
+        # Two ways to a gradient of 1e-6.
+        assert_allclose(model.predict_proba(data.test), first, atol=1e-4)
+        model.fit(data.x, np.where(data.y == "dog", "cat", data.y))
+        assert model.coef_.shape[0] == 3 if method == "logit_adjust" else True
+
+
+def test_same_random_state_same_model(data: Any) -> None:
+    for method in ("gml", "bcl"):
+        one, two = (fitted(method, data).predict_proba(data.test) for _ in range(2))
+        assert_array_equal(one, two)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    fitted("bcl", data)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_pipeline_search_and_cross_validation(data: Any) -> None:
+    pipe = make_pipeline(StandardScaler(), LongTailClassifier())
+    grid = {
+        "longtailclassifier__C": [0.1, 10.0],
+        "longtailclassifier__method": ["ce", "logit_adjust"],
+    }
+    search = GridSearchCV(pipe, grid, scoring="balanced_accuracy", cv=3, n_jobs=1)
+    search.fit(data.x, data.y)
+    assert search.best_params_["longtailclassifier__method"] == "logit_adjust"
+    held_out = cross_val_predict(clone(pipe), data.x, data.y, cv=3, method="predict_proba")
+    assert held_out.shape == (len(data.x), 4)
+
+
+def test_sample_weight_zero_leaves_a_class_out(data: Any) -> None:
+    weight = (data.y != "dog").astype(float)
+    model = LongTailClassifier().fit(data.x, data.y, weight)
+    assert model.classes_.tolist() == ["ant", "bee", "cat"]
+    assert model.prior_ == ClassPrior([160, 60, 20])
+
+
+def test_one_sample_a_class() -> None:
+    for method in ("logit_adjust", "gml"):
+        model = LongTailClassifier(method).fit([[0.0, 1.0], [1.0, 0.0]], [3, 7])
+        assert model.predict([[0.1, 0.9], [0.8, 0.1]]).tolist() == [3, 7]
+
+
+def test_stops_with_a_warning(data: Any) -> None:
+    with pytest.warns(ConvergenceWarning, match="max_iter = 2"):
+        LongTailClassifier(max_iter=2).fit(data.x, data.y)
+
+
+def test_saved_by_joblib(data: Any) -> None:
+    import joblib
+
+    for method in ("logit_adjust", "gml", "bcl"):
+        model, file = fitted(method, data), io.BytesIO()
+        joblib.dump(model, file)
+        file.seek(0)
+        again = joblib.load(file)
+        assert_array_equal(again.predict_proba(data.test), model.predict_proba(data.test))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "logit_ajust"}, "method of LongTailClassifier .* nearest is 'logit_adjust'"),
+        ({"method": "longtail.losses.Nothing"}, "cannot be imported"),
+        ({"method": "longtail.methods.GML"}, "import path of a ClassificationLoss"),
+        ({"method_params": {"taw": 1}}, r"settings of 'logit_adjust', \['tau'\], got \['taw'\]"),
+        ({"method": "gml", "method_params": {"tau": 1}}, r"\['keys', .* got \['tau'\]"),
+        ({"method": "gml", "method_params": {"keys": 3}}, "keys of gml must be >= the 4 classes"),
+        ({"method": "gml", "method_params": {"shrinkage": 0.0}}, r"shrinkage .* got 0.0"),
+        ({"method_params": {"tau": -1.0}}, "tau of LogitAdjusted must be >= 0, got -1.0"),
+        ({"C": 0.0}, "C of LongTailClassifier must be > 0, got 0.0"),
+        ({"max_iter": 0}, "max_iter of LongTailClassifier must be > 0, got 0"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, Any], message: str, data: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        LongTailClassifier(**settings).fit(data.x, data.y)
+
+
+def test_wrong_inputs(data: Any) -> None:
+    with pytest.raises(ValueError, match="2 classes or more, got 1 class"):
+        LongTailClassifier().fit(data.x, np.zeros(len(data.x)))
+    with pytest.raises(ValueError, match="sample_weight of LongTailClassifier .* got -1"):
+        LongTailClassifier().fit(data.x, data.y, -np.ones(len(data.x)))
+    model = fitted("logit_adjust", data)
+    for prior, message in (
+        ("unifrom", "one of .* got 'unifrom'; the nearest is 'uniform'"),
+        ({"ant": 1.0}, "name every class, got 3 missing, first 'bee'"),
+        (dict.fromkeys("ant bee cat dog eel".split(), 0.2), "known classes .* first 'eel'"),
+        ([0.5, 0.5], "must have 4 classes, got 2"),
+        ([0.5, 0.5, 0.5, 0.5], "must sum to 1 .* got 2"),
+    ):
+        with pytest.raises(ValueError, match=f"target_prior of LongTailClassifier .*{message}"):
+            model.predict(data.test, target_prior=prior)

@@ -1,0 +1,124 @@
+"""PriorAdjustedClassifier: which prior is expressed, which is estimated."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from longtail.prior import ClassPrior
+from longtail.sklearn import LongTailClassifier, PriorAdjustedClassifier
+
+
+def test_probabilities_are_multiplied_by_the_ratio_of_priors(data: Any) -> None:
+    model = PriorAdjustedClassifier(LogisticRegression(), "uniform").fit(data.x, data.y)
+    raw = LogisticRegression().fit(data.x, data.y).predict_proba(data.test)
+    by_hand = raw / ClassPrior([160, 60, 20, 6]).probabilities.numpy()
+    by_hand /= by_hand.sum(axis=1, keepdims=True)
+    assert_allclose(model.predict_proba(data.test), by_hand, rtol=1e-9)
+    assert_allclose(model.predict_proba(data.test, "source"), raw, rtol=1e-9)
+    plain = PriorAdjustedClassifier(LogisticRegression()).fit(data.x, data.y)
+    assert_allclose(plain.predict_proba(data.test), raw, rtol=1e-9)
+    assert model.score(data.test, data.truth) > plain.score(data.test, data.truth) + 0.05
+
+
+SOURCE, UNIFORM = np.array([160, 60, 20, 6]) / 246, np.full(4, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expressed"),
+    [
+        (LogisticRegression(), SOURCE),
+        (LogisticRegression(class_weight="balanced"), UNIFORM),
+        (LogisticRegression(class_weight={"dog": 10}), np.array([160, 60, 20, 60]) / 300),
+        (make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced")), UNIFORM),
+        (RandomForestClassifier(3, class_weight="balanced_subsample"), UNIFORM),
+        (LongTailClassifier(), UNIFORM),
+        (make_pipeline(StandardScaler(), LongTailClassifier("ce")), SOURCE),
+        (GridSearchCV(make_pipeline(LongTailClassifier()), {}, cv=2), UNIFORM),
+        (LinearSVC(), SOURCE),
+    ],
+)
+def test_expressed_prior_is_found(estimator: Any, expressed: Any, data: Any) -> None:
+    model = PriorAdjustedClassifier(estimator).fit(data.x, data.y)
+    assert_allclose(model.expressed_prior_, expressed)
+    assert_array_equal(model.predict(data.test), model.estimator_.predict(data.test))
+
+
+def test_frozen_model_with_held_out_samples(data: Any) -> None:
+    trained = LogisticRegression().fit(data.x, data.y)
+    source = dict(zip(trained.classes_, SOURCE, strict=True))
+    dogless = data.truth != "dog"
+    model = PriorAdjustedClassifier(
+        FrozenEstimator(trained), "estimate", expressed_prior=source
+    ).fit(data.test[dogless], data.truth[dogless])
+    assert model.estimator_.estimator is trained
+    found = model.estimate_prior(data.test)
+    assert found.shifted
+    assert_array_equal(model.predict_proba(data.test), model.predict_proba(data.test, found.prior))
+    with pytest.raises(ValueError, match="expressed_prior .* got None and 1 .* first 'dog'"):
+        PriorAdjustedClassifier(FrozenEstimator(trained)).fit(
+            data.test[dogless], data.truth[dogless]
+        )
+
+
+@pytest.mark.parametrize("estimator", [LogisticRegression(), LongTailClassifier()])
+def test_estimated_mix_is_that_of_the_samples(estimator: Any, data: Any) -> None:
+    model = PriorAdjustedClassifier(estimator, "estimate", random_state=0).fit(data.x, data.y)
+    rare = np.concatenate([np.flatnonzero(data.truth == "ant")[:30], [300 + i for i in range(100)]])
+    found = model.estimate_prior(data.test[rare])
+    true = np.array([30, 0, 0, 100]) / 130
+    assert np.abs(found.prior.numpy() - true).sum() < 0.35
+    assert model.score(data.test[rare], data.truth[rare]) > 0.85
+
+
+def test_same_mix_is_left_alone(data: Any) -> None:
+    model = PriorAdjustedClassifier(LogisticRegression(), "estimate", random_state=0)
+    model.fit(data.x, data.y)
+    again = np.random.default_rng(3).choice(len(data.x), 80, replace=False)
+    plain = model.estimator_.predict_proba(data.x[again])
+    assert_allclose(model.predict_proba(data.x[again]), plain, rtol=1e-9)
+
+
+def test_single_samples_and_weights(data: Any) -> None:
+    y = np.array(data.y, dtype=object)
+    y[0] = "yak"
+    weight = np.ones(len(y))
+    model = PriorAdjustedClassifier(LogisticRegression(), "estimate").fit(data.x, y, weight)
+    assert "yak" in model.classes_
+    assert np.isfinite(model.predict_proba(data.test)).all()
+    tensor = PriorAdjustedClassifier(LogisticRegression(), "uniform")
+    tensor.fit(torch.tensor(data.x), data.y, torch.tensor(weight).numpy())
+    assert tensor.score(data.test, data.truth) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_prior": "estimated"}, "target_prior .* got 'estimated'"),
+        ({"target_prior": [1.0]}, "target_prior .* must have 4 classes, got 1"),
+        ({"expressed_prior": "train"}, "expressed_prior .* got 'train'"),
+        ({"target_prior": "estimate", "cv": 1}, "cv of PriorAdjustedClassifier .* >= 2, got 1"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, Any], message: str, data: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        PriorAdjustedClassifier(LogisticRegression(), **settings).fit(data.x, data.y)
+
+
+def test_estimate_needs_a_fit_for_it(data: Any) -> None:
+    model = PriorAdjustedClassifier(LogisticRegression()).fit(data.x, data.y)
+    with pytest.raises(ValueError, match="only where fit had target_prior='estimate', got None"):
+        model.predict(data.test, "estimate")
+    with pytest.raises(ValueError, match="sample_weight .* got KNeighborsClassifier"):
+        from sklearn.neighbors import KNeighborsClassifier
+
+        PriorAdjustedClassifier(KNeighborsClassifier()).fit(data.x, data.y, np.ones(len(data.y)))

@@ -1,0 +1,172 @@
+"""What may end a training early, and what it leaves: one process; for several see distributed."""
+
+import errno
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from longtail import files
+from longtail.cli import main
+from longtail.data import DataConfig, InMemoryLoader, load
+from longtail.training import Config, Run, loop, train_run
+
+STEPS = 6  # of an epoch: 411 images, 64 in a batch
+
+
+def settings() -> Config:
+    return Config(
+        DataConfig("digits-lt"),
+        {"name": "gml", "queue_size": 64},
+        views="shift",
+        epochs=3,
+        batch_size=64,
+        precision="32-true",
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train_run(settings(), tmp_path_factory.mktemp("runs") / "whole")
+
+
+def at_step(
+    monkeypatch: pytest.MonkeyPatch, number: int, what: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Lets something happen after the step of that number, counted over the whole training."""
+    train_step, steps = loop.train_step, 0
+
+    def counted(*args: Any) -> dict[str, Any]:
+        nonlocal steps
+        parts = train_step(*args)
+        if steps == number:
+            what(parts)
+        steps += 1
+        return parts
+
+    monkeypatch.setattr(loop, "train_step", counted)
+
+
+def check_equal(ours: Run, whole: Run) -> None:
+    state, other = ours.checkpoints.load_last(), whole.checkpoints.load_last()
+    assert state is not None
+    assert other is not None
+    for name, value in other["method"].items():
+        assert torch.equal(state["method"][name], value), name
+    assert torch.equal(ours.predictions().logits, whole.predictions().logits)
+    assert [r["loss"] for r in ours.history] == [r["loss"] for r in whole.history]
+
+
+@pytest.mark.parametrize("step", [2, 5, 8, 17], ids=["first", "epoch's end", "middle", "last"])
+def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
+    whole: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: int,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "LOOK_EVERY", 1)
+        at_step(patch, step, lambda parts: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as stop:
+            train_run(settings(), tmp_path / "run")
+    assert stop.value.code == 143
+    epochs, steps = divmod(step + 1, STEPS)
+    message = capsys.readouterr().err
+    assert f"stopped by SIGTERM after {epochs} epochs and {steps} steps, which is saved" in message
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+
+
+def test_ctrl_c_saves_and_a_second_one_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(parts: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 1, interrupt)
+        with pytest.raises(KeyboardInterrupt, match="after 1 epochs and 0 steps, which is saved"):
+            train_run(settings(), tmp_path / "run")
+    (path,) = Run(tmp_path / "run").checkpoints.files()
+    with monkeypatch.context() as patch:
+        at_step(patch, 1, lambda parts: [interrupt(parts), interrupt(parts)])
+        with pytest.raises(KeyboardInterrupt) as stop:
+            train_run(settings(), tmp_path / "run", resume=True)
+    assert not stop.value.args
+    assert Run(tmp_path / "run").checkpoints.files() == [path]
+
+
+def test_a_loss_that_is_no_number_names_images_and_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, STEPS + 2, lambda parts: parts.update(loss=parts["loss"] * torch.inf))
+    folder = tmp_path / "run"
+    with pytest.raises(FloatingPointError, match="at step 2 of epoch 1") as error:
+        train_run(settings(), folder)
+    (path,) = Run(folder).checkpoints.files()
+    assert f"the last checkpoint is {path}" in str(error.value)
+    loader = InMemoryLoader(
+        load(DataConfig("digits-lt")).train, 64, sampler="shuffle", drop_last=True
+    )
+    bad = list(loader.epoch(1))[2].index.tolist()
+    first = ", ".join(map(str, bad[:20]))
+    assert f"of the images with index {first} and 44 more" in str(error.value)
+    found = json.loads((folder / "not_finite.json").read_text())
+    assert found == {"epoch": 1, "step": 2, "index": bad}
+
+
+def test_weights_that_burst_are_an_error_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "digits-lt", "--method", "ce", "--lr", "1e30", "--device", "cpu"]
+    assert main([*words, "--epochs", "2", "--out", str(tmp_path / "run")]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert re.fullmatch(r"longtail: error: the loss is no number at step \d of .*", lines[0])
+    assert "there is no checkpoint yet" in lines[0]
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "epoch-000002", "model.safetensors", "predictions.parquet"]
+)
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fsync, writes = os.fsync, 0
+
+    def full(handle: int) -> None:
+        nonlocal writes
+        if name in os.readlink(f"/proc/self/fd/{handle}"):
+            writes += 1
+            if writes == 1 + (name == "metrics.jsonl"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        with pytest.raises(OSError, match=f"cannot write .*{name}.*: No space left on device"):
+            train_run(settings(), tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.part"))
+    assert Run(tmp_path / "run").checkpoints.load_last() is not None
+    check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+
+
+def test_a_cut_checkpoint_costs_one_interval(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, 2 * STEPS + 1, lambda parts: (_ for _ in ()).throw(OSError("power cut")))
+        with pytest.raises(OSError, match="power cut"):
+            train_run(settings(), tmp_path / "run")
+    path = Run(tmp_path / "run").checkpoints.files()[-1]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="is broken"):
+        check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)

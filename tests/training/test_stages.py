@@ -1,0 +1,66 @@
+"""Runs with a stage before: trained in the run's folder, or taken from another run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import longtail
+from longtail import ClassPrior
+from longtail.training import Run
+from longtail.training.stages import expressed_after_sampling
+
+QUICK = {"epochs": 1, "batch_size": 64, "device": "cpu"}
+
+
+def test_crt_trains_its_first_stage_and_keeps_the_backbone(tmp_path: Path) -> None:
+    settings = {**QUICK, "sampling": "class_balanced", "first_stage": {"sampling": "shuffle"}}
+    run = longtail.train("digits-lt", "crt", out=tmp_path / "a", **settings)
+    first = Run(tmp_path / "a" / "first")
+    assert first.config["method"] == {"name": "ce"}
+    assert first.model_card()["expresses"] == "source"
+    assert run.model_card()["expresses"] == "uniform"  # by the sampling
+    before, after = first.model(), run.model()
+    for name, value in before.backbone.state_dict().items():
+        assert torch.equal(after.backbone.state_dict()[name], value), name
+    again = longtail.train(
+        "digits-lt", "crt", out=tmp_path / "b", first=str(first.folder), **settings
+    )
+    assert torch.equal(again.predictions().logits, run.predictions().logits)
+
+
+def test_tau_norm_needs_no_epoch_and_takes_none(tmp_path: Path) -> None:
+    stage = {"first_stage": {"epochs": 1}}
+    settings = {**QUICK, **stage, "epochs": 0}
+    run = longtail.train("digits-lt", "tau_norm", out=tmp_path / "a", **settings)
+    weight = run.model().head.weight.detach()
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(len(weight)))
+    with pytest.raises(ValueError, match="'tau_norm' trains nothing: --epochs 0"):
+        longtail.train("digits-lt", "tau_norm", out=tmp_path / "b", **{**QUICK, **stage})
+    assert not (tmp_path / "b").exists()
+
+
+def test_mixing_needs_a_view_for_the_classifier_alone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mix must be none for method 'paco'.*got 'mixup'"):
+        longtail.train("digits-lt", "paco", out=tmp_path / "a", mix="mixup", **QUICK)
+    run = longtail.train("digits-lt", "ce", out=tmp_path / "b", mix="cutmix", **QUICK)
+    plain = longtail.train("digits-lt", "ce", out=tmp_path / "c", **QUICK)
+    assert run.history[0]["loss"] != plain.history[0]["loss"]
+
+
+@pytest.mark.parametrize("expresses", ["source", "uniform", [0.5, 0.25, 0.25]])
+@pytest.mark.parametrize("sampling", ["class_balanced", "square_root"])
+def test_expressed_after_sampling_is_bayes(expresses: str | list[float], sampling: str) -> None:
+    """Logits of a perfect model: log p(x | c) + log drawn - log of what the loss adds."""
+    counts = torch.tensor([16.0, 4.0, 1.0], dtype=torch.float64)
+    prior = ClassPrior(counts.long().tolist())
+    source = counts / counts.sum()
+    drawn = {"class_balanced": torch.ones(3), "square_root": counts.sqrt()}[sampling].double()
+    drawn = drawn / drawn.sum()
+    said = {"source": source, "uniform": torch.full((3,), 1 / 3)}
+    declared = said[expresses] if isinstance(expresses, str) else torch.tensor(expresses)
+    added = source / declared.double()  # the loss adds its log, so that the rest expresses `said`
+    truth = drawn / added
+    got = expressed_after_sampling(expresses, prior, sampling)
+    value = torch.full((3,), 1 / 3).double() if got == "uniform" else torch.tensor(got).double()
+    torch.testing.assert_close(value, truth / truth.sum())
