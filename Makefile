@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test check bench docs clean
+.PHONY: train test test-slow check clean
 
 # Trains GML (teacher, then student) and plain cross-entropy on the built-in digits.
 train: $(READY)
@@ -12,6 +12,10 @@ train: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Faults at random moments, and whatever else takes minutes.
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 check: $(READY)
 	$(BIN)/ruff format --check .

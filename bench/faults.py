@@ -36,7 +36,7 @@ from longtail.training.run import environment
 
 STEPS = 6  # of an epoch: 411 images, 64 in a batch
 INTERVAL = 2  # epochs between checkpoints
-PATIENCE = 120.0  # seconds that a process may live after the other was killed
+PATIENCE = 15.0  # seconds after which the other process is ended, as torchrun and Fabric do
 SETTINGS: dict[str, Any] = {
     "method": {"name": "gml", "queue_size": 64, "queue_base": 4},
     "teacher": "none",
@@ -64,13 +64,15 @@ def main() -> None:
             for row in campaign(Path(folder), processes, given.kills // 2, given, draw)
         ]
     kills = [kill for row in rows for kill in row["kills"]]
+    others = [status for kill in kills for status in kill["other_status"]]
     summary = {
         "kills": len(kills),
         "runs": len(rows),
         "runs_equal_to_unbroken": sum(row["equal"] for row in rows),
         "interval_steps": STEPS * INTERVAL,
         "most_steps_lost": max(kill["lost_steps"] for kill in kills),
-        "longest_end_of_the_other_process_seconds": max(kill["other_seconds"] for kill in kills),
+        "one_of_two_killed": len(others),
+        "the_other_ended_by_itself": sum(status != -signal.SIGKILL for status in others),
     }
     content = {"environment": environment(), "settings": SETTINGS, "summary": summary, "runs": rows}
     write_text(given.out, json.dumps(content, indent=1) + "\n")
@@ -120,7 +122,10 @@ def attempt(
     killed = time.monotonic()
     at = reached.value
     ended |= wait([child for child in children if child not in ended], PATIENCE)
-    assert len(ended) == len(children), "a process lives on after the other was killed"
+    for child in children:
+        if child not in ended:  # it waits for the other to arrive, for which torch takes 30 minutes
+            os.kill(child, signal.SIGKILL)
+            ended[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     survivors = [status for child, status in ended.items() if child not in victims]
     state = Run(folder).checkpoints.load_last() if (folder / "config.yaml").is_file() else None
     saved = state["epoch"] * STEPS + state["step"] if state else 0

@@ -133,6 +133,10 @@ def cost(
         "images_per_second": gpus * speed,
         "reading_cores_of_a_gpu": speed * milliseconds / 1e3,
         "hours_for_an_epoch": CLASSES[source][1] / (gpus * speed) / 3600,
+        "microseconds_of_a_key": {
+            "embed": 2 * (2 * one + 3 * two) / given.teraflops / 1e6,
+            "send": 2 * 4 * net.width / given.gigabytes / 1e3,
+        },
         "keys_as_dear_as_networks": flop["networks"]
         / (2 * (2 * one + 3 * two) + 6 * batch * net.width),
     }
@@ -185,13 +189,25 @@ def cost_table(rows: list[dict[str, Any]]) -> list[str]:
 
 def limit_table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| data | images of a step on a GPU | keys whose arithmetic equals that of the networks |",
-        "|---|---|---|",
+        "| data | GPUs x images | keys whose arithmetic equals that of the networks | "
+        "with 10^4 keys, time on the network | over a link of a tenth |",
+        "|---|---|---|---|---|",
     ]
-    seen = {}
     for row in rows:
-        seen[row["data"], row["images_of_a_gpu"]] = row["keys_as_dear_as_networks"]
-    return lines + [f"| {data} | {batch} | {keys:,.0f} |" for (data, batch), keys in seen.items()]
+        if row["keys"] == KEYS[0]:
+            share = row["network_share"]
+            lines.append(
+                f"| {row['data']} | {row['gpus']} x {row['images_of_a_gpu']} | "
+                f"{row['keys_as_dear_as_networks']:,.0f} | {100 * share:.0f}% | "
+                f"{100 * 10 * share / (1 + 9 * share):.0f}% |"
+            )
+    key = rows[0]["microseconds_of_a_key"]
+    return [
+        *lines,
+        "",
+        f"To embed a key takes {key['embed']:.2f} microseconds of arithmetic; to send an embedding "
+        f"and its gradient, {key['send']:.2f}.",
+    ]
 
 
 def measured_table(measured: dict[str, Any]) -> list[str]:

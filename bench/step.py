@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -53,8 +54,17 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=15)
     options.add_argument("--precision", default="bf16-mixed")
     options.add_argument("--clock", choices=["wall", "process"], default="wall")
-    options.add_argument("--out", type=Path, default=Path("results/step.json"))
+    options.add_argument("--profile", action="store_true", help="shares of operations instead")
+    options.add_argument("--out", type=Path, help="results/step.json, or step_profile.json")
     given = options.parse_args()
+    if given.profile:
+        rows = [profile(name, given.precision, given.rounds) for name in given.methods]
+        out = given.out or Path("results/step_profile.json")
+        about = {"environment": environment(), "precision": given.precision}
+        write_text(
+            out, json.dumps({**about, "rounds": given.rounds, "steps": rows}, indent=1) + "\n"
+        )
+        return
     rows = [measure(name, given.precision, given.rounds, given.clock) for name in given.methods]
     about = {
         "environment": environment(),
@@ -62,12 +72,22 @@ def main() -> None:
         "rounds": given.rounds,
         "clock": given.clock,
     }
-    write_text(given.out, json.dumps({**about, "steps": rows}, indent=1) + "\n")
-    print(f"written: {given.out}")
+    out = given.out or Path("results/step.json")
+    write_text(out, json.dumps({**about, "steps": rows}, indent=1) + "\n")
+    print(f"written: {out}")
 
 
-def measure(name: str, precision: str, rounds: int, clock: str) -> dict[str, object]:
-    """Step and limit of one method with its CIFAR-100-LT recipe."""
+@dataclass
+class Case:
+    """One method with its CIFAR-100-LT recipe: its step, and the limit of it."""
+
+    config: Config
+    device: torch.device
+    step: Callable[[], None]
+    limit: Callable[[], None]
+
+
+def make(name: str, precision: str) -> Case:
     torch.manual_seed(0)
     settings = dict(find_recipe("cifar100-lt", name).settings)
     method_settings = settings.pop("method", {})
@@ -109,10 +129,17 @@ def measure(name: str, precision: str, rounds: int, clock: str) -> dict[str, obj
             if trained:
                 student(images[: trained * batch_size]).float().sum().backward()
 
-    times = {"step": [], "limit": []}
+    return Case(config, fabric.device, step, limit)
+
+
+def measure(name: str, precision: str, rounds: int, clock: str) -> dict[str, object]:
+    """Step and limit of a method in turn."""
+    case = make(name, precision)
+    batch_size = case.config.batch_size
+    times: dict[str, list[float]] = {"step": [], "limit": []}
     for turn in range(rounds + 2):
-        for part, run in (("step", step), ("limit", limit)):
-            seconds = timed(run, fabric.device, clock)
+        for part, run in (("step", case.step), ("limit", case.limit)):
+            seconds = timed(run, case.device, clock)
             if turn >= 2:  # the first two warm up
                 times[part].append(seconds)
     step_s, limit_s = (statistics.median(times[part]) for part in ("step", "limit"))
@@ -120,12 +147,30 @@ def measure(name: str, precision: str, rounds: int, clock: str) -> dict[str, obj
     row = {
         "method": name,
         "batch_size": batch_size,
-        "views": config.views,
+        "views": case.config.views,
         "images_per_second": round(batch_size / step_s, 1),
         "step_ms": round(1000 * step_s, 1),
         "limit_ms": round(1000 * limit_s, 1),
         "share_of_limit": round(share, 3),
     }
+    print(row)
+    return row
+
+
+def profile(name: str, precision: str, rounds: int) -> dict[str, object]:
+    """Shares of a step's time by operation, percent, the largest first."""
+    case = make(name, precision)
+    case.step()
+    with torch.profiler.profile() as watch:
+        for _ in range(rounds):
+            case.step()
+    events = watch.key_averages()
+    times = {
+        event.key: event.self_device_time_total or event.self_cpu_time_total for event in events
+    }
+    total = sum(times.values())
+    largest = sorted(times, key=times.__getitem__, reverse=True)[:15]
+    row = {"method": name, "percent": {k: round(100 * times[k] / total, 1) for k in largest}}
     print(row)
     return row
 

@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
     except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
-        _say(f"error: {error}")
+        lost = "another process of this run has ended; --resume goes on from the last checkpoint"
+        _say(f"error: {lost if _of_another_process(error) else error}")
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt as stop:
         if not stop.args:  # a training says itself where it stopped
@@ -265,6 +266,14 @@ def _list(parsed: argparse.Namespace) -> int:
     for recipe in RECIPES:
         print(f"  {recipe.command}\n    cost: {recipe.cost}; expected: {recipe.expected}")
     return 0
+
+
+def _of_another_process(error: Exception) -> bool:
+    """Whether it only says that the connection to another process was lost."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    return distributed is not None and (
+        isinstance(error, distributed.DistError) or "/gloo/" in str(error)
+    )
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:

@@ -68,12 +68,17 @@ def export_run(run: Run, to: Format = "onnx", out: Path | None = None) -> Path:
 
     Returns: the file.
     Raises:
-        ValueError: when the format is unknown, `onnx` is not installed, or the run has not ended.
+        ValueError: when the format is unknown, or none for a run of segmentation; `onnx` is not
+            installed; or the run has not ended.
         FloatingPointError: when the file does not compute what the model computes; none is left.
     """
     if to not in get_args(Format):
         raise ValueError(f"to must be one of {get_args(Format)}, got {to!r}")
     card = describe(run)
+    if to == "onnx" and card.get("task") == "segmentation":
+        raise ValueError(
+            f"to must be 'safetensors' for {run.folder}, a run of segmentation, got {to!r}"
+        )
     path = out or run.folder / f"model{SUFFIX[to]}"
     if to == "safetensors":
         _write_safetensors(run, card, path)

@@ -3,11 +3,14 @@
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,28 +215,52 @@ def _train_all(cells: Sequence[Cell], root: str | None, jobs: int, then: Callabl
     first = list(dict.fromkeys([*needed, *(cell for cell in cells if not cell.of)]))
     second = [cell for cell in cells if cell.of and cell.trains]
     failed = []
+    running: set[subprocess.Popen[bytes]] = set()
     for wave in (first, second):
         waiting = [cell for cell in wave if not is_done(cell)]
         print(f"{len(wave) - len(waiting)} of {len(wave)} runs are done, {jobs} at a time")
-        with ThreadPoolExecutor(jobs) as pool:
-            started = {pool.submit(_train, cell, root, jobs): cell for cell in waiting}
+        with ThreadPoolExecutor(jobs) as pool, _sigterm_as_exit():
+            started = {pool.submit(_train, cell, root, jobs, running): cell for cell in waiting}
             try:
                 for future in as_completed(started):
                     if future.result():
                         failed.append(started[future].folder.as_posix())
                     then()
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(running):
+                    process.terminate()  # it saves its state and leaves
                 raise
     return ", ".join(failed)
 
 
-def _train(cell: Cell, root: str | None, jobs: int) -> int:
+def _train(cell: Cell, root: str | None, jobs: int, running: set[subprocess.Popen[bytes]]) -> int:
     """Trains a cell in a process of its own; returns its exit status."""
     threads = max(1, _cores() // jobs)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     words = [sys.executable, "-m", "longtail.cli", *cell.command(root)]
-    return subprocess.run(words, env=environment, check=False).returncode
+    with subprocess.Popen(words, env=environment) as process:
+        running.add(process)
+        status = process.wait()
+    running.discard(process)
+    return status
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Lets SIGTERM end the command as an error does: its processes are told before it goes."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # others must not set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def is_done(cell: Cell) -> bool:

@@ -42,7 +42,8 @@ def test_a_shard_is_no_larger_than_asked_and_classes_are_mixed(loose, tmp_path, 
     assert all(path.stat().st_size < 60_000 for path in train)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves a file open
+# It leaves a file open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_readers_of_webdataset_take_them(loose, tmp_path):
     webdataset = pytest.importorskip("webdataset")
     write_shards(DataConfig(str(loose)), tmp_path / "shards")

@@ -4,6 +4,7 @@ A script of its own, which imports everything once and forks: a new process woul
 import torch, eight times over. Each process writes `FOLDER/GROUP-RANK.pt`.
 """
 
+import errno
 import os
 import signal
 import socket
@@ -148,6 +149,34 @@ def resumed_run(folder: Path, world: int) -> dict[str, Any]:
     return found
 
 
+def faults(folder: Path, rank: int, world: int) -> dict[str, str]:
+    """What every process says of a bad loss of the last one, and of a full disk of the first."""
+    settings = config(world, epochs=2, batch_size=60, views="none")
+    train_step, fsync, said = loop.train_step, os.fsync, {}
+
+    def not_finite(*args: Any) -> dict[str, Any]:
+        parts = train_step(*args)
+        return {"loss": parts["loss"] * (torch.nan if rank == world - 1 else 1.0)}
+
+    def full(handle: int) -> None:
+        if "epoch-000001" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    loop.train_step = not_finite
+    try:
+        train_run(settings, folder / f"not-finite-{world}")
+    except FloatingPointError as error:
+        said["not finite"] = str(error)
+    loop.train_step, os.fsync = train_step, full
+    try:
+        train_run(settings, folder / f"full-{world}")
+    except OSError as error:
+        said["full"] = str(error)
+    os.fsync = fsync
+    return said
+
+
 def result_of(run: Run) -> dict[str, Any]:
     predictions = asdict(run.predictions())
     state = run.checkpoints.load_last()
@@ -166,6 +195,7 @@ def process(folder: Path, rank: int, world: int) -> None:
     found["run"] = whole_run(folder, world)
     if world > 1:
         found["resumed"] = resumed_run(folder, world)
+        found["faults"] = faults(folder, rank, world)
     found["gathered"] = gathered(rank)
     torch.save(found, folder / f"{world}-{rank}.pt")
 

@@ -97,6 +97,19 @@ def test_a_run_stopped_twice_goes_on_with_another_number_of_processes(found: Any
         torch.testing.assert_close(ours["state"], alone["state"], **CLOSE)
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_all_processes_end_at_the_fault_of_one(found: Any, world: int) -> None:
+    said = [found[world, rank]["faults"] for rank in range(world)]
+    assert all(other == said[0] for other in said)
+    assert "cannot write" in said[0]["full"]
+    assert "No space left on device; there is no checkpoint yet" in said[0]["full"]
+    assert "at step 0 of epoch 0, of the images with index" in said[0]["not finite"]
+    # Those of the last process alone.
+    images = said[0]["not finite"].partition("with index ")[2].partition(" (")[0]
+    assert len(images.partition(" and ")[0].split(", ")) == 20
+    assert ("and 10 more" in images) == (world == 2)
+
+
 @pytest.mark.parametrize(("world", "rank"), RANKS)
 def test_gathered_rows_and_their_gradient(found: Any, world: int, rank: int) -> None:
     ours = found[world, rank]["gathered"]

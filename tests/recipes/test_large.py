@@ -6,6 +6,7 @@ from longtail.recipes import IMAGENET_LT, INATURALIST18, PLACES_LT
 from longtail.settings import from_arguments, to_config
 from longtail.training import Config
 from longtail.training.optim import learning_rate
+from longtail.training.stages import Earlier
 
 LARGE = [*IMAGENET_LT, *PLACES_LT, *INATURALIST18]
 
@@ -25,7 +26,7 @@ SCHEDULES = {
     ("inaturalist18", "logit_adjust"): ("resnet50", 100, 256, 0.2, 1e-4, "cosine"),
     ("inaturalist18", "lade"): ("resnet50", 200, 256, 0.1, 1e-4, "cosine"),
     ("inaturalist18", "bcl"): ("resnet50", 100, 256, 0.2, 1e-4, "cosine"),
-    ("inaturalist18", "gml"): ("resnet50", 100, 256, 0.2, 1e-4, "cosine"),
+    ("inaturalist18", "gml"): ("resnet50", 100, 128, 0.05, 1e-4, "cosine"),
 }
 LADE = {"imagenet_lt": (0.05, 0.5), "places_lt": (0.005, 0.1), "inaturalist18": (0.05, 0.5)}
 
@@ -68,7 +69,10 @@ def test_gml_on_imagenet_lt():
     assert [config.method[key] for key in ("alpha", "beta", "gamma")] == [0, 1, 1]
     assert config.views == ["rand", "rand_stack", "rand_stack"]
     assert config.teacher == "train"
-    assert config.teacher_stage == {"backbone": "resnext101_32x8d", "views": "rand"}
+    stage = Earlier.of(config).config
+    assert (stage.backbone, stage.views) == ("resnext101_32x8d", ["rand"])
+    assert stage.method == {"name": "logit_adjust", "head": "cosine"}
+    assert (stage.epochs, stage.batch_size, stage.lr) == (90, 128, 0.05)
 
 
 @pytest.mark.parametrize("source", ["imagenet_lt", "inaturalist18"])

@@ -180,6 +180,13 @@ def test_the_commands(
     assert "<script" not in text
 
     capsys.readouterr()
+    assert main(["export", str(folder)]) == 2
+    assert "a run of segmentation, got 'onnx'" in capsys.readouterr().err
+    weights = ["--to", "safetensors", "--out", str(tmp_path / "w.safetensors")]
+    assert main(["export", str(folder), *weights]) == 0
+    embed = ["--backbone", str(folder), "--out", str(tmp_path / "e.parquet")]
+    assert main(["embed", "digits", *embed]) == 2
+    assert "is a run of segmentation, not of whole images" in capsys.readouterr().err
     assert main(["evaluate", str(folder), "--protocol", "lade"]) == 2
     assert "keeps no logits of every pixel" in capsys.readouterr().err
 

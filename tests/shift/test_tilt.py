@@ -17,11 +17,14 @@ def tail(classes: int, imbalance: float = 30.0) -> Tensor:
     return p / p.sum()
 
 
-def draw(mix: Tensor, size: int, expressed: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def draw(
+    mix: Tensor, size: int, expressed: Tensor, seed: int, spread: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Over-sure, biased logits of samples drawn with `mix`, and their labels."""
     generator = torch.Generator().manual_seed(seed)
     classes = len(mix)
     means = torch.randn(classes, 4, generator=torch.Generator().manual_seed(7)).double()
+    means *= spread
     labels = torch.multinomial(mix, size, replacement=True, generator=generator)
     x = means[labels] + torch.randn(size, 4, generator=generator).double()
     bias = 0.5 * torch.randn(classes, generator=torch.Generator().manual_seed(8)).double()
@@ -68,10 +71,10 @@ def test_a_uniform_mix_has_no_direction() -> None:
 
 
 def test_samples_fewer_than_classes_still_show_the_tilt() -> None:
-    p, classes = tail(400, 100.0), 400
+    p, classes = tail(60, 100.0), 60
     q = p.flip(0)
-    source = draw(torch.full_like(p, 1 / classes), 800, p, seed=0)
-    target = draw(q, 300, p, seed=1)[0]
+    source = draw(torch.full_like(p, 1 / classes), 600, p, seed=0, spread=3.0)
+    target = draw(q, 50, p, seed=1, spread=3.0)[0]
     found = estimate_prior(*source, target, p, interval=False)
     assert found.shifted
     assert (found.estimated - q).abs().sum() < 0.25 * (p - q).abs().sum()

@@ -41,7 +41,7 @@ def test_temperature_has_no_weight_decay() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"epochs": 0}, "epochs must be 1 or more, got 0"),
+        ({"epochs": -1}, "epochs must be 0 or more, got -1"),
         ({"batch_size": 1}, "batch_size must be 2 or more, got 1"),
         ({"lr": -0.1}, "lr must be 0 or more, got -0.1"),
         ({"lr": float("nan")}, "lr must be 0 or more, got nan"),

@@ -1,8 +1,8 @@
 """The iNaturalist 2018 set (`--data.root` is its folder, with the lists or `--data.lists`).
 
 Of GML, backbone and epochs are the paper's; its code has no settings for this set. The rest is
-that of ImageNet-LT with BCL's batch, rate and weight decay for this set; the queue holds four keys
-of even the rarest class; the teacher is trained as there.
+that of ImageNet-LT, but for the weight decay, which is that of all others on this set, and for the
+queue, which holds four keys of even the rarest class, and the teacher, which are ours.
 """
 
 from typing import Any
@@ -34,10 +34,11 @@ BCL: dict[str, Any] = {
 }
 LOGIT_ADJUST: dict[str, Any] = {**BCL, "views": "rand", "method": {"head": "cosine"}}
 GML: dict[str, Any] = {
-    **LOGIT_ADJUST,
-    "views": GML_IMAGENET["views"],
+    **GML_IMAGENET,
+    "backbone": "resnet50",
+    "epochs": 100,
+    "weight_decay": 1e-4,
     "method": {**GML_IMAGENET["method"], "queue_size": 65536, "queue_base": 4},
-    "teacher": "train",
     "teacher_stage": {"backbone": "resnet152", "views": "rand"},
 }
 

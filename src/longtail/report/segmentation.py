@@ -154,9 +154,10 @@ def iou_picture(runs: Sequence[PixelRunData]) -> Markup:
                 mark = svg.marker(series, at, y(float(iou[c])))
                 parts.append(svg.path(mark, f"mark r{series}", title))
         if known and len(names) <= NAMED_MARKS:
-            # In turn above and below, so that neighbours keep apart; never on the axis.
-            below = place % 2 and min(known) > 0.1
-            height = y(min(known)) + 18 if below else y(max(known)) - 8
+            # In turn above and below, so that neighbours keep apart; near the axis all above.
+            low, high = y(min(known)), y(max(known))
+            second = high - 22 if min(known) < 0.1 else low + 18
+            height = second if place % 2 else high - 8
             parts.append(svg.text(at, height, svg.shorten(name, 12), "middle", "t muted"))
     label = "IoU of each class against its share of the training pixels"
     return svg.picture(WIDTH, BOTTOM + 44, *parts, label=label)

@@ -1,18 +1,14 @@
 """One-step bootstrap: how far an estimated class mix moves when both samples are drawn again."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from longtail.shift.likelihood import LabelLikelihood, centred, solve_gram
-from longtail.shift.moments import Confusion, collect
+from longtail.shift.moments import Confusion, collect, scatter
 from longtail.shift.posterior import row_blocks
 
 # 97.5% point of the standard normal distribution.
 Z = 1.959963984540054
-# Random directions from which the effect of a scattered mix is estimated.
-PROBES = 20
 
 
 def resample_weights(samples: int, draws: int, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -103,7 +99,7 @@ def _scale_drift(
 
 
 class ShiftTest:
-    """Whether the target may have a given class mix, from one set of resamples.
+    """Whether the target may have a given class mix, judged by one set of resamples.
 
     If it has, the mean posterior of the target equals that of the source samples with every class
     given its share in the mix: label shift leaves p(x | class) alone, so this holds for a badly
@@ -137,8 +133,29 @@ class ShiftTest:
         moments = collect(posteriors, weights, posteriors.shape[1], places)
         self.mean, self.noise = moments[:, 0], moments[:, 1:]
 
-    def misfit(self, mix: Tensor) -> "Misfit":
-        """How far the target is from having `mix`, (num_classes,)."""
+    def p_value(self, mix: Tensor, slope: Tensor | None = None) -> float:
+        """Of the hypothesis that the target has `mix`, (num_classes,); 1 for one sample.
+
+        Args:
+            mix: (num_classes,).
+            slope: (num_classes,), how the mean posterior moves along the likeliest change of the
+                mix (see `Tilts`). The square of the difference along it, over its mean, then joins
+                the statistic with the same variance: among thousands of classes with few samples
+                each, the sum over classes alone would miss what all of them say together.
+        """
+        if self.samples < 2:
+            return 1.0
+        difference, noise, scale = self._compare(mix)
+        moves = torch.cat([difference[:, None], noise], dim=1)
+        every = (moves.square() / scale[:, None]).sum(dim=0)
+        statistic = (every - every.mean()) / every.std().clamp(min=torch.finfo(every.dtype).tiny)
+        if slope is not None:
+            along = (moves * (slope / scale)[:, None]).sum(dim=0).square()
+            statistic += along / along.mean().clamp(min=torch.finfo(along.dtype).tiny) / 2**0.5
+        return float((statistic >= statistic[0]).double().mean())
+
+    def _compare(self, mix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Target less hypothesis, the same for each resample, and the divisor of their squares."""
         q = mix.to(self.mean)
         expected, noise = q, self.noise
         if self.confusion is not None and self.source_weights is not None:
@@ -147,13 +164,7 @@ class ShiftTest:
         difference = self.mean - expected
         # Logits that say nothing leave rounding noise on both sides of the comparison.
         difference = difference * (difference.abs() > 64 * torch.finfo(q.dtype).eps)
-        scale = q + 1 / self.samples
-        found = (difference.square() / scale).sum()
-        by_chance = (noise.square() / scale[:, None]).sum(dim=0)
-        p_value = (1 + (by_chance >= found).sum()) / (1 + len(by_chance))
-        return Misfit(
-            float(p_value) if self.samples > 1 else 1.0, float(found), float(by_chance.mean())
-        )
+        return difference, noise, q + 1 / self.samples
 
     def strength(self, mix: Tensor) -> float:
         """Samples that `mix` is to count for beside the target's own, found by moments.
@@ -168,30 +179,13 @@ class ShiftTest:
         Returns: at least a tenth of a sample a class, at most a thousand times the target.
         """
         assert self.confusion is not None
-        q = mix.to(self.mean)
-        normal = torch.randn(len(q), PROBES, generator=torch.Generator().manual_seed(0))
-        moves = q.sqrt()[:, None] * normal.to(q)
-        moves -= q[:, None] * moves.sum(dim=0)
-        spread = self.confusion.mean(moves).square() / (q + 1 / self.samples)[:, None]
-        unit = float(spread.sum(dim=0).mean())
-        misfit, most = self.misfit(mix), 1e3 * self.samples
-        excess = max(misfit.found - misfit.by_chance, unit / most)
-        return max(unit / excess - 1, 0.1 * len(q))
-
-
-@dataclass(frozen=True)
-class Misfit:
-    """A hypothesis about the mix against the data.
-
-    Attributes:
-        p_value: of the hypothesis; 1 for a target of one sample.
-        found: the statistic.
-        by_chance: its mean over the resamples.
-    """
-
-    p_value: float
-    found: float
-    by_chance: float
+        difference, noise, scale = self._compare(mix)
+        moves = self.confusion.mean(scatter(mix.to(self.mean)))
+        unit = float((moves.square() / scale[:, None]).sum(dim=0).mean())
+        by_chance = float((noise.square() / scale[:, None]).sum(dim=0).mean())
+        excess = float((difference.square() / scale).sum()) - by_chance
+        most = 1e3 * self.samples
+        return max(unit / max(excess, unit / most) - 1, 0.1 * len(difference))
 
 
 def intervals(prior: Tensor, moves: Tensor, samples: int) -> Tensor:

@@ -218,7 +218,8 @@ def _stand(
         return _Standing(power, tilted, fallback)
     if strength is None and test.confusion is not None and test.samples > 1:
         fallback = test.strength(tilted)
-    return _Standing(power, tilted, fallback, test.misfit(reference).p_value)
+    p_value = test.p_value(reference, None if tilts is None else tilts.slope)
+    return _Standing(power, tilted, fallback, p_value)
 
 
 def _warn_of_few(source: tuple[Tensor, Tensor] | None, reference: Tensor) -> None:

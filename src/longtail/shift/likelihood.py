@@ -135,7 +135,7 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
         gram.diagonal().add_(1e-10 * gram.diagonal().mean())
         factor = torch.linalg.cholesky(gram)
         return torch.cholesky_solve(right.double(), factor).to(right)
-    jacobi = (diagonal + sign * rows.square().sum(dim=0))[:, None]
+    jacobi = (diagonal + sign * torch.linalg.vector_norm(rows, dim=0).square())[:, None]
     solution, residual = torch.zeros_like(right), right
     direction = residual / jacobi
     energy = (residual * direction).sum(dim=0)

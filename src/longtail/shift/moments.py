@@ -14,6 +14,8 @@ from longtail.shift.posterior import blocks
 CONDITION = 1e4
 # Weight of RLLS's regulariser and its failure probability, as in the authors' code.
 RLLS_ALPHA, RLLS_DELTA = 0.01, 0.05
+# Random directions from which the effect of a scattered mix is estimated.
+PROBES = 20
 
 
 def collect(
@@ -106,7 +108,9 @@ class Confusion:
     def noise(self, weights: Tensor, prior: Tensor) -> Tensor:
         """How `matrix @ prior` moves when the source samples are re-weighted.
 
-        A class with one sample does not show its own spread; the others' stands in for it.
+        A class with one sample does not show its own spread; that of the others stands in for it,
+        or, where none has two, the spread of all samples, less what the model says is between
+        classes.
 
         Args:
             weights: (samples, columns), each sample's weight less 1.
@@ -114,20 +118,51 @@ class Confusion:
         Returns: (num_classes, columns).
         """
         counts, prior = self.counts.clamp(min=1), prior.to(self.posteriors)
-        # The mean of n samples that is taken from the same n is nearer to them by (n - 1) / n.
-        inflate = (counts / (counts - 1).clamp(min=0.5)).sqrt()
         spread = prior.square() / counts
         shown = torch.where(self.counts > 1, spread, 0.0).sum()
-        if shown > 0:
-            inflate = inflate * (spread.sum() / shown).sqrt()
-        scaled = weights * (prior * inflate / counts)[self.labels][:, None]
+        share = (prior / counts)[self.labels][:, None]
+        if shown == 0:
+            scaled = weights * share * self._within**0.5
+            scaled -= share / share.sum() * scaled.sum(dim=0)
+            return collect(self.features, scaled, *self._shape)
+        # The mean of n samples that is taken from the same n is nearer to them by (n - 1) / n.
+        inflate = (counts / (counts - 1).clamp(min=0.5) * spread.sum() / shown).sqrt()
+        scaled = weights * share * inflate[self.labels][:, None]
         by_class = scaled.new_zeros(len(prior), scaled.shape[1]).index_add_(0, self.labels, scaled)
         scaled -= (by_class / counts[:, None])[self.labels]
         return collect(self.features, scaled, *self._shape)
 
     @property
+    def _within(self) -> float:
+        """Share of the features' variance that is within classes, as the model sees it."""
+        sums = collect(self.posteriors, self.posteriors.new_ones(len(self.labels), 1), *self._shape)
+        mix = (sums / sums.sum()).clamp(min=torch.finfo(sums.dtype).tiny)
+        moves = scatter(mix[:, 0])
+        weights = moves.new_empty(len(self.labels), PROBES)
+        total = torch.zeros_like(mix[:, 0])
+        for rows in blocks(len(weights), len(mix)):
+            chosen = rows if self.places is None else self.places[rows]
+            weights[rows] = self.posteriors[chosen] @ (moves / sums)
+            total += self.posteriors[chosen].square().sum(dim=0)
+        mean = sums[:, 0] / len(weights)
+        variance = ((total / len(weights) - mean**2) / mix[:, 0]).sum()
+        between = collect(self.posteriors, weights, *self._shape).square() / mix
+        return float((1 - between.sum(dim=0).mean() / variance).clamp(min=0.1, max=1.0))
+
+    @property
     def _shape(self) -> tuple[int, Tensor | None]:
         return self.posteriors.shape[1], self.places
+
+
+def scatter(mix: Tensor) -> Tensor:
+    """Random moves of a mix with covariance diag(mix) - mix mix^T: (num_classes, draws).
+
+    Args:
+        mix: (num_classes,).
+    """
+    normal = torch.randn(len(mix), PROBES, generator=torch.Generator().manual_seed(0)).to(mix)
+    moves = mix.sqrt()[:, None] * normal
+    return moves - mix[:, None] * moves.sum(dim=0)
 
 
 def invertible(matrix: Tensor) -> bool:

@@ -144,7 +144,7 @@ class _Fold:
             rows = torch.from_numpy(places).to(posteriors.device)
             on_target = resample_weights(len(rows), draws, posteriors, generator)
             test = ShiftTest(confusion, posteriors, rows, on_source, on_target)
-            if test.misfit(expressed).p_value >= LEVEL:
+            if test.p_value(expressed, tilts.slope if tilts else None) >= LEVEL:
                 return expressed, False
             tilted = expressed
             if tilts is not None:

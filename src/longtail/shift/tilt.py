@@ -23,6 +23,9 @@ class Tilts:
         reference: (num_classes,), float64, the source prior; 0 stays 0.
         training: (num_classes,), float64, not uniform.
         confusion: of labelled source samples.
+
+    Attributes:
+        slope: (num_classes,), change of the mean posterior with the power, at the source prior.
     """
 
     def __init__(self, reference: Tensor, training: Tensor, confusion: Confusion) -> None:
@@ -32,6 +35,9 @@ class Tilts:
         limit = math.log(SPAN) / float(self.log_training.max() - self.log_training.min())
         self.powers = torch.linspace(-limit, limit, STEPS, dtype=torch.float64)
         self.expected = confusion.mean(self.mixes(self.powers))
+        self.slope = confusion.mean(
+            reference * (self.log_training - (reference * self.log_training).sum())
+        )
 
     def mixes(self, powers: Tensor) -> Tensor:
         """(num_classes, number of powers), float64; columns sum to 1."""

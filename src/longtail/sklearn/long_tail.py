@@ -48,7 +48,8 @@ class LongTailClassifier(PriorClassifier):
         method_params: settings of the loss (`{"tau": 0.5}`), of `gml` (see `Mixture`) or of `bcl`
             (see `ContrastNetwork` and `train_contrast`).
         max_iter: iterations of L-BFGS at most.
-        tol: L-BFGS ends where no entry of the scaled gradient is above it.
+        tol: L-BFGS ends where no entry of the scaled gradient is above it: about the root of the
+            nats that are still to gain.
         batch_size: samples of a step of `partial_fit`.
         learning_rate: of the first step of `partial_fit`; each weight has its own, by Adagrad.
         warm_start: whether `fit` starts from the head that an earlier `fit` found.
@@ -88,9 +89,9 @@ class LongTailClassifier(PriorClassifier):
         C: float = 5.0,
         method_params: Mapping[str, Any] | None = None,
         max_iter: int = 100,
-        tol: float = 1e-4,
+        tol: float = 0.005,
         batch_size: int = 256,
-        learning_rate: float = 0.1,
+        learning_rate: float = 0.3,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:

@@ -158,5 +158,5 @@ def encode(y: ArrayLike, classes: Array, name: str) -> Array:
     place = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     unknown = labels[classes[place] != labels]
     if len(unknown):
-        raise ValueError(f"y of {name} must hold classes it knows, got {unknown[0]!r}")
+        raise ValueError(f"y of {name} must hold classes it knows, got {unknown.tolist()[0]!r}")
     return place

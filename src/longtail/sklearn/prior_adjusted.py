@@ -1,7 +1,6 @@
 """Any scikit-learn classifier under another prior: known, or estimated from what it predicts."""
 
-from collections.abc import Mapping
-from numbers import Integral
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -9,9 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, get_tags, indexable
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -32,6 +29,7 @@ from longtail.sklearn.predictions import (
     plain_array,
     read_target_prior,
 )
+from longtail.sklearn.wrapped import class_weights, final_estimator, log_probabilities
 
 # Logits further below the largest of their sample count as so far: a forest's probability of 0 is
 # a coarse one, not a certain one, and must not decide an estimate alone.
@@ -62,8 +60,8 @@ class PriorAdjustedClassifier(PriorClassifier):
     Attributes:
         estimator_: the fitted classifier.
         classes_: (num_classes,), labels.
-        prior_: the ClassPrior that `source` stands for: of the training set, or where `y` lacks
-            a class, what is expressed.
+        prior_: the ClassPrior that `source` stands for: of the training set; for a frozen
+            estimator, or where `y` lacks a class, `expressed_prior`.
         expressed_prior_: (num_classes,), the prior that the estimator's probabilities express.
         n_features_in_: number of features, where the estimator knows it.
 
@@ -119,15 +117,15 @@ class PriorAdjustedClassifier(PriorClassifier):
         self._note_priors(target, fit_params.get("sample_weight"))
         self._source = None
         if self._estimates():
-            if not (isinstance(self.cv, Integral) and self.cv >= 2):
+            folds: Any = self.cv
+            if not (isinstance(folds, int | np.integer) and folds >= 2):
                 raise ValueError(
                     f"cv of PriorAdjustedClassifier must be a number of folds >= 2, got {self.cv}"
                 )
             self._source = self._held_out(X, labels, fit_params)
         else:
-            self._target(
-                None, np.empty(0)
-            )  # a wrong prior is said here, not at the first prediction
+            # A wrong prior is said here, not at the first prediction.
+            self._target(None, np.empty(0))
         return self
 
     def estimate_prior(self, X: Any) -> PriorEstimate:
@@ -169,8 +167,8 @@ class PriorAdjustedClassifier(PriorClassifier):
     def _estimates(self) -> bool:
         return isinstance(self.target_prior, str) and self.target_prior == "estimate"
 
-    def _labels(self, y: ArrayLike | Tensor) -> Array:
-        if y is None:
+    def _labels(self, y: Any) -> Array:
+        if y is None:  # as scikit-learn says it
             raise ValueError(
                 "PriorAdjustedClassifier requires y to be passed, but the target y is None"
             )
@@ -183,7 +181,8 @@ class PriorAdjustedClassifier(PriorClassifier):
         counts = np.bincount(target, weights=weight, minlength=len(self.classes_))
         final = final_estimator(self.estimator_)
         source: ClassPrior | None = getattr(final, "prior_", None)
-        if source is None and counts.all():
+        held_out = isinstance(self.estimator, FrozenEstimator) and self.expressed_prior is not None
+        if source is None and counts.all() and not held_out:
             source = ClassPrior(counts)
         name = "expressed_prior of PriorAdjustedClassifier"
         if self.expressed_prior is not None:
@@ -195,12 +194,12 @@ class PriorAdjustedClassifier(PriorClassifier):
             missing = self.classes_[counts == 0]
             raise ValueError(
                 f"{name} must be given where y lacks a class of the estimator, got None and "
-                f"{len(missing)} such classes, first {missing[0]!r}"
+                f"{len(missing)} such classes, first {missing.tolist()[0]!r}"
             )
         else:
             self.prior_ = source
-            factors = class_weights(final, self.classes_, self.classes_[target])
-            mass = source.probabilities.numpy() * factors
+            share = source.probabilities.numpy()
+            mass = share * class_weights(final, self.classes_, share)
             self.expressed_prior_ = getattr(final, "expressed_prior_", mass / mass.sum())
 
     def _held_out(self, X: Any, labels: Array, fit_params: dict[str, Any]) -> tuple[Array, Array]:
@@ -217,7 +216,11 @@ class PriorAdjustedClassifier(PriorClassifier):
             min(self.cv, int(count.max())), shuffle=True, random_state=self.random_state
         )
         logits = np.empty((len(target), len(self.classes_)))
-        for kept, held in folds.split(shared, target[shared]):
+        with warnings.catch_warnings():
+            # A class of fewer samples than folds is held out in some of them only: as it should.
+            warnings.filterwarnings("ignore", message="The least populated class")
+            parts = list(folds.split(shared, target[shared]))
+        for kept, held in parts:
             train, test = np.concatenate([shared[kept], alone]), shared[held]
             params = {name: value[train] for name, value in fit_params.items()}
             model = clone(self.estimator).fit(_safe_indexing(X, train), labels[train], **params)
@@ -228,42 +231,6 @@ class PriorAdjustedClassifier(PriorClassifier):
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
-
-
-def log_probabilities(estimator: Any, X: Any) -> Array:
-    """Logits (samples, num_classes) of a fitted classifier; see `PriorAdjustedClassifier`."""
-    if hasattr(estimator, "predict_proba"):
-        probability = np.asarray(estimator.predict_proba(X))
-        logits: Array = np.log(np.maximum(probability, np.finfo(probability.dtype).tiny))
-        return logits
-    decision = np.asarray(estimator.decision_function(X))
-    if decision.ndim == 1:
-        decision = np.stack([np.zeros_like(decision), decision], axis=1)
-    return decision
-
-
-def final_estimator(estimator: Any) -> Any:
-    """The classifier inside a search, a pipeline or a FrozenEstimator."""
-    while True:
-        if isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-        elif isinstance(estimator, Pipeline):
-            estimator = estimator[-1]
-        elif hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        else:
-            return estimator
-
-
-def class_weights(estimator: Any, classes: Array, labels: Array) -> Array:
-    """What each class's share of the training set was multiplied by, (num_classes,)."""
-    wanted = getattr(estimator, "class_weight", None)
-    if isinstance(wanted, str):
-        wanted = "balanced"  # a forest's "balanced_subsample" too
-    if not isinstance(wanted, str | Mapping | None):
-        wanted = None
-    weights: Array = compute_class_weight(wanted, classes=classes, y=labels)
-    return weights
 
 
 def _floored(logits: Array) -> Array:

@@ -20,7 +20,7 @@ class Stream:
             for good.
         weight: (samples,), weight of each.
         num_classes: number of classes.
-        learning_rate: of the first step, in units of a standard deviation's weight.
+        learning_rate: of the first step, for the weights of one logit together.
         inverse_penalty: C, see `penalty_strength`.
         start: where to begin; zeros when not given.
     """
@@ -38,7 +38,8 @@ class Stream:
         self.mean, self.variance = moments(x, weight)
         # A feature that has not varied yet keeps the scale it has.
         self.scale = torch.where(self.variance > 0, self.variance, 1.0).rsqrt()
-        self.learning_rate = learning_rate
+        # Steps of all weights add up in a logit, those of independent features as the root.
+        self.learning_rate = learning_rate / len(self.scale) ** 0.5
         self.inverse_penalty = inverse_penalty
         self.weight = self.scale.new_zeros(num_classes, len(self.scale))
         self.bias = self.scale.new_zeros(num_classes)

@@ -3,7 +3,10 @@
 import inspect
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
@@ -20,6 +23,7 @@ from longtail.training.config import Config
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
 
+STARTED_BY = "LONGTAIL_STARTED_BY"
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -52,7 +56,7 @@ def settle_processes(config: AnyConfig, fewest: int) -> AnyConfig:
         )
     if processes > fewest:
         raise ValueError(
-            f"devices * nodes must not exceed the {fewest} images of the smallest part of the data, "
+            f"devices * nodes must not exceed the {fewest} images of the smallest part, "
             f"got {processes}"
         )
     return config
@@ -82,13 +86,18 @@ def launch(config: Config) -> "Fabric":
 
     strategy: Any = "auto"
     if config.devices * config.nodes > 1:
-        # Buffers are equal on all processes by what fills them; to send a queue of 10^5 keys with
-        # every step would cost more than the gradients.
         known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        # A static graph may leave parameters unused, by a weight of 0 say, without a search for
-        # them in every step.
-        strategy = DDPStrategy(static_graph=True, gradient_as_bucket_view=True, **{buffers: False})
+        options: dict[str, Any] = {
+            # Buffers are equal on all processes by what fills them; to send a queue of 10^5 keys
+            # with every step would cost more than the gradients.
+            buffers: False,
+            # May leave parameters unused, by a weight of 0 say, without a search in every step.
+            "static_graph": True,
+            "gradient_as_bucket_view": True,
+        }
+        strategy = DDPStrategy(**options)
+        _end_with_parent()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=config.device,
@@ -99,6 +108,24 @@ def launch(config: Config) -> "Fabric":
     )
     fabric.launch()
     return fabric
+
+
+def _end_with_parent() -> None:
+    """Lets the processes that this one will start end when it is gone, however it went.
+
+    Fabric sees to the rest: that the first process ends when one of those that it started has.
+    """
+    parent = os.environ.pop(STARTED_BY, None)
+    if parent is None:
+        os.environ[STARTED_BY] = str(os.getpid())
+    elif int(parent) == os.getppid():
+
+        def watch() -> None:
+            while os.getppid() == int(parent):
+                time.sleep(1)
+            os.kill(os.getpid(), signal.SIGKILL)  # it may wait in C++ for the one that is gone
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def is_first() -> bool:

@@ -195,9 +195,11 @@ class Run:
         """The trained model, in evaluation mode on the CPU.
 
         Raises:
-            ValueError: when the training has not ended.
+            ValueError: when the training has not ended, or was one of segmentation.
         """
         about = self.model_card()
+        if about.get("task") == "segmentation":
+            raise ValueError(f"{self.folder} is a run of segmentation, not of whole images")
         backbone = create_backbone(about["backbone"])
         head = create_head(about["head"], backbone.num_features, len(about["class_names"]))
         model = ImageClassifier(backbone, head)

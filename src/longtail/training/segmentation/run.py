@@ -23,9 +23,11 @@ class PixelRun(Run):
         """The trained model, in evaluation mode on the CPU.
 
         Raises:
-            ValueError: when the training has not ended.
+            ValueError: when the training has not ended, or was one of whole images.
         """
         about = self.model_card()
+        if not self.holds(self):
+            raise ValueError(f"{self.folder} is no run of segmentation")
         backbone = create_dense_backbone(about["backbone"], decoder=about["decoder"])
         head = create_dense_head(about["head"], backbone.num_features, len(about["class_names"]))
         model = Segmenter(backbone, head)

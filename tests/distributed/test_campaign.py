@@ -1,0 +1,26 @@
+"""Fifty kills at random moments; minutes, so not part of `make test`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench" / "faults.py"
+
+
+@pytest.mark.slow
+def test_fifty_kills_lose_no_more_than_an_interval(tmp_path: Path) -> None:
+    out = tmp_path / "faults.json"
+    done = subprocess.run(
+        [sys.executable, BENCH, "--kills", "50", "--out", out],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(out.read_text())["summary"]
+    assert summary["kills"] == 50
+    assert summary["runs_equal_to_unbroken"] == summary["runs"]
+    assert 0 < summary["most_steps_lost"] <= summary["interval_steps"]

@@ -1,0 +1,127 @@
+"""The matrix: commands that parse to the settings, runs that are not run twice, figures, table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import longtail
+from longtail import reproduce as module
+from longtail.recipes import cifar_lt
+from longtail.reproduce import Cell, reproduce, row_names, scaled, table
+from longtail.settings import from_arguments, to_config
+
+SOURCE = "cifar100-lt"
+
+
+def cell(row: str, scale: float = 0.1, runs: Path = Path("runs")) -> Cell:
+    return Cell(SOURCE, row, 100, 0, scale, runs)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Puts a quick run of digits into the place of each run; returns the rows trained."""
+    rows: list[str] = []
+
+    def train(chosen: Cell, *rest: object) -> int:
+        rows.append(chosen.row)
+        if chosen.row == "focal":
+            return 1
+        longtail.train("digits-lt", "ce", out=chosen.folder, epochs=1, device="cpu")
+        return 0
+
+    monkeypatch.setattr(module, "_train", train)
+    return rows
+
+
+@pytest.mark.parametrize("source", sorted(cifar_lt.PUBLISHED))
+@pytest.mark.parametrize("row", row_names(SOURCE))
+def test_commands_parse_to_scaled_settings(source: str, row: str) -> None:
+    chosen = Cell(source, row, 50, 3, 0.1, Path("runs"))
+    if not chosen.trains:
+        assert chosen.of
+        assert chosen.folder == chosen.of.folder
+        return
+    config = to_config(from_arguments(chosen.command("somewhere")[1:]))
+    assert (config.data.source, config.data.imbalance, config.seed) == (source, 50, 3)
+    assert config.data.root == "somewhere"
+    assert chosen.epochs == 20
+    for name in ("views", "batch_size", "lr", "weight_decay", "milestones", "backbone", "teacher"):
+        if name in chosen.settings:
+            expected = chosen.settings[name]
+            found = getattr(config, name)
+            assert found == (
+                [expected] if name == "views" and isinstance(expected, str) else expected
+            )
+    for name, value in chosen.settings.get("method", {}).items():
+        assert config.method[name] == value or value.items() <= config.method[name].items()
+    stage = {**config.first_stage, **config.teacher_stage}
+    assert stage.get("epochs", 20) == 20
+
+
+def test_a_recipe_trains_as_its_paper_says() -> None:
+    bcl = to_config(from_arguments(["cifar100-lt", "--method", "bcl"]))
+    assert (bcl.epochs, bcl.batch_size, bcl.lr, bcl.weight_decay) == (200, 256, 0.15, 5e-4)
+    assert bcl.views == ["auto", "sim", "sim"]
+    lade = to_config(from_arguments(["cifar100-lt", "--method", "lade"]))
+    assert (lade.backbone, lade.batch_size, lade.lr) == ("resnet32_branched", 256, 0.2)
+    gml = to_config(from_arguments(["cifar100-lt", "--method", "gml"]))
+    assert gml.method["queue_size"] == 4096
+    assert gml.teacher_stage == {"backbone": "resnet56"}
+
+
+def test_done_runs_are_not_run_again(tmp_path: Path, trained: list[str]) -> None:
+    settings = {"seeds": 1, "runs": tmp_path / "runs", "out": tmp_path / "r.json", "jobs": 1}
+    rows = reproduce(SOURCE, methods=["crt", "pc_softmax", "lade"], epochs_scale=0.1, **settings)
+    assert sorted(trained[:2]) == ["ce", "lade"]  # crt stands on ce
+    assert trained[2:] == ["crt"]
+    assert [row["method"] for row in rows] == ["crt", "pc_softmax", "lade"]
+    again = reproduce(SOURCE, methods=["crt", "pc_softmax", "lade"], epochs_scale=0.1, **settings)
+    assert len(trained) == 3
+    assert again == rows == json.loads((tmp_path / "r.json").read_text())["runs"]
+    assert (tmp_path / "r.md").read_text() == table(rows)
+
+
+def test_pc_softmax_is_its_run_judged_for_the_uniform_mix(
+    tmp_path: Path, trained: list[str]
+) -> None:
+    out = tmp_path / "r.json"
+    rows = reproduce(SOURCE, methods=["ce", "pc_softmax"], seeds=1, runs=tmp_path, out=out, jobs=1)
+    folder = cell("ce", 1.0, tmp_path).folder
+    assert rows[1]["accuracy"] == round(100 * longtail.evaluate(folder, "uniform")["accuracy"], 2)
+    assert rows[0]["accuracy"] != rows[1]["accuracy"]
+
+
+def test_failed_runs_are_named_and_the_others_kept(tmp_path: Path, trained: list[str]) -> None:
+    out = tmp_path / "r.json"
+    with pytest.raises(RuntimeError, match="focal-100-200epochs-seed0"):
+        reproduce(SOURCE, methods=["focal", "ce"], seeds=1, runs=tmp_path, out=out, jobs=1)
+    assert [row["method"] for row in json.loads(out.read_text())["runs"]] == ["ce"]
+
+
+def test_table_has_mean_deviation_and_published_figure() -> None:
+    base = {"data": SOURCE, "imbalance": 100, "method": "gml", "epochs": 200, "epochs_scale": 1.0}
+    base |= {"many": 70.0, "medium": 50.0, "few": 30.0, "ece": 5.0, "minutes": 2.0}
+    text = table([{**base, "accuracy": 52.0}, {**base, "accuracy": 54.0}])
+    assert "| gml | 200 | 2 | 53.0 | 53.0 ± 1.4 | 70.0 ± 0.0 |" in text
+    assert "scaled" not in text
+    assert "scaled by 0.1" in table([{**base, "accuracy": 52.0, "epochs_scale": 0.1}])
+
+
+def test_epochs_are_whole_and_at_least_one() -> None:
+    assert [scaled(200, 0.1), scaled(20, 0.01), scaled(0, 2.0)] == [20, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"methods": ["gmll"]}, r"methods of cifar100-lt must be of .* got \['gmll'\]"),
+        ({"seeds": 0}, "seeds must be 1 or more, got 0"),
+        ({"jobs": -1}, "jobs must be 1 or more, got -1"),
+        ({"epochs_scale": 0.0}, r"epochs_scale must be above 0, got 0.0"),
+        ({"source": "mnist"}, "source must be one of .* got 'mnist'"),
+    ],
+)
+def test_wrong_settings(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reproduce(**{"source": SOURCE, **settings})
