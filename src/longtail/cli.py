@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, embed, export, report, list."""
+"""The command line: train, evaluate, predict, data, embed, export, report, reproduce, list."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = _parser().parse_args(words)
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
-    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         lost = "another process of this run has ended; --resume goes on from the last checkpoint"
         _say(f"error: {lost if _of_another_process(error) else error}")
         return 2 if isinstance(error, ValueError) else 1

@@ -8,8 +8,9 @@ import statistics
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def reproduce(
     Returns: the rows of the result file.
     Raises:
         ValueError: when nobody knows the source or a method, or a number is too small.
-        RuntimeError: when runs failed, after all others are done; it names them.
+        ChildProcessError: when runs failed, after all others are done; it names them.
     """
     known = row_names(source)
     chosen = list(methods or known)
@@ -147,7 +148,7 @@ def reproduce(
     failed = _train_all(cells, root, jobs or _default_jobs(), lambda: _write(cells, out, root))
     rows = _write(cells, out, root)
     if failed:
-        raise RuntimeError("these runs failed; the same command tries them again: " + failed)
+        raise ChildProcessError("these runs failed; the same command tries them again: " + failed)
     return rows
 
 
@@ -212,25 +213,30 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _train_all(cells: Sequence[Cell], root: str | None, jobs: int, then: Callable[[], Any]) -> str:
     """Trains cells as processes side by side, those that others stand on first."""
     needed = dict.fromkeys(cell.of for cell in cells if cell.of)
-    first = list(dict.fromkeys([*needed, *(cell for cell in cells if not cell.of)]))
-    second = [cell for cell in cells if cell.of and cell.trains]
+    wanted = dict.fromkeys([*needed, *(cell for cell in cells if cell.trains)])
+    todo = [cell for cell in wanted if not is_done(cell)]
+    print(f"{len(wanted) - len(todo)} of {len(wanted)} runs are done, {jobs} at a time")
+    waiting = deque(cell for cell in todo if cell.of not in todo)
     failed = []
+    active: dict[Future[int], Cell] = {}
     running: set[subprocess.Popen[bytes]] = set()
-    for wave in (first, second):
-        waiting = [cell for cell in wave if not is_done(cell)]
-        print(f"{len(wave) - len(waiting)} of {len(wave)} runs are done, {jobs} at a time")
-        with ThreadPoolExecutor(jobs) as pool, _sigterm_as_exit():
-            started = {pool.submit(_train, cell, root, jobs, running): cell for cell in waiting}
-            try:
-                for future in as_completed(started):
+    with ThreadPoolExecutor(jobs) as pool, _sigterm_as_exit():
+        try:
+            while waiting or active:
+                while waiting and len(active) < jobs:
+                    cell = waiting.popleft()
+                    active[pool.submit(_train, cell, root, jobs, running)] = cell
+                for future in wait(active, return_when=FIRST_COMPLETED).done:
+                    cell = active.pop(future)
                     if future.result():
-                        failed.append(started[future].folder.as_posix())
+                        failed.append(cell.folder.as_posix())
+                    else:
+                        waiting.extendleft(after for after in todo if after.of == cell)
                     then()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(running):
-                    process.terminate()  # it saves its state and leaves
-                raise
+        except BaseException:
+            for process in list(running):
+                process.terminate()  # it saves its state and leaves
+            raise
     return ", ".join(failed)
 
 

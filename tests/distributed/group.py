@@ -23,7 +23,7 @@ import torch
 from longtail import ClassPrior
 from longtail.augment import View
 from longtail.data import Batch, DataConfig
-from longtail.memory import gather_keys, gather_with_grad
+from longtail.memory import ClassQueue, gather_keys, gather_with_grad
 from longtail.methods import create_method
 from longtail.models import CosineHead, ImageClassifier, create_backbone
 from longtail.training import Config, Run, loop, train_run
@@ -31,7 +31,7 @@ from longtail.training.optim import make_optimizer
 from longtail.training.processes import launch, share_batch_norm
 
 GROUPS = (1, 2, 3)
-STEPS, BATCH = 3, 12
+STEPS, BATCH = 2, 12
 COUNTS = [40, 20, 9, 4, 1]
 QUEUE = {"queue_size": 24, "queue_base": 1, "width": 8}
 # GML with a short queue and a class of one image: rows that do not count.
@@ -110,11 +110,15 @@ def gathered(rank: int) -> dict[str, Any]:
     every = gather_with_grad(mine)
     (every.square().sum() * (1 + rank)).backward()
     ragged = torch.arange(rank + 1.0)
+    queue = ClassQueue(ClassPrior([3, 2]), size=4, width=1, base=1)
+    labels = ragged.long() % 2
+    queue.enqueue(*gather_keys(ragged[:, None], labels, labels + rank, ragged=True))
     return {
         "every": every.detach(),
         "labels": gather_with_grad(torch.tensor([rank])),
         "gradient": mine.grad,
         "ragged": gather_keys(ragged, ragged.long(), ragged=True),
+        "queue": queue.state_dict(),
     }
 
 

@@ -1,5 +1,6 @@
 """Estimators of the class mix: golden values, truth they must find, and bad input."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -323,6 +324,30 @@ def test_conjugate_gradients_agree_with_the_dense_solution(monkeypatch: pytest.M
     torch.testing.assert_close(dense.interval, large.interval, atol=5e-3, rtol=0.0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_target_without_a_sample_of_a_class(method: str) -> None:
+    p = tail(5)
+    target, labels = gaussians(tail(5).flip(0), 2000, p, seed=1)
+    found = estimate_prior(*gaussians(p, 2000, p, seed=0), target[labels != 3], p, method)  # type: ignore[arg-type]
+    assert 0 <= float(found.prior[3]) < 0.02
+    assert float(found.interval[3, 0]) < 0.01
+    # 0 is an answer that the unregularised methods may give; the adjusted logits then rule it out.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="target of adjust is 0")
+        assert not adjust(target, p, found.prior).isnan().any()
+
+
+def test_few_source_samples_of_a_class_are_told_of() -> None:
+    p = tail(4)
+    (source, labels), target = gaussians(p, 400, p, seed=0), gaussians(p, 300, p, seed=1)[0]
+    keep = (labels != 3) | ((labels == 3).cumsum(0) <= 4)
+    given = source[keep], labels[keep], target, p
+    with pytest.warns(UserWarning, match="source_labels .* has a class with 4 samples; below 10"):
+        estimate_prior(*given, "bbse_soft")
+    estimate_prior(*given, "bbse_soft", interval=False)  # nothing to warn of
+    estimate_prior(*given, "em")
+
+
 def good() -> dict[str, object]:
     return {
         "source_logits": torch.zeros(4, 2),
@@ -353,6 +378,8 @@ def good() -> dict[str, object]:
         ({"expressed": [0.5, 0.6]}, "expressed of estimate_prior must sum to 1"),
         ({"expressed": [1.5, -0.5]}, "expressed of estimate_prior must hold"),
         ({"expressed": [1.0]}, r"shape \(samples, 1\), got \(3, 2\)"),
+        ({"training_prior": [0.5, 0.6]}, "training_prior of estimate_prior must sum to 1"),
+        ({"training_prior": [1.0]}, "training_prior of estimate_prior must have 2 classes, got 1"),
         ({"source_prior": [0.5, 0.6]}, "source_prior of estimate_prior must sum to 1"),
         ({"method": "bbs"}, "method of estimate_prior must be one of .* got 'bbs'"),
         ({"calibration": "ts"}, "calibration of estimate_prior must be .* got 'ts'"),

@@ -210,6 +210,16 @@ def test_validation_split_in_place_of_cross_fitting() -> None:
     assert scores["estimated"] - scores["raw"] > 0.8 * (scores["known"] - scores["raw"])
 
 
+def test_bad_logits_and_classes_without_a_sample() -> None:
+    logits, labels, train = model(5)
+    broken = logits.clone()
+    broken[3, 2] = float("nan")
+    with pytest.raises(ValueError, match="logits of protocol_table must be finite, got nan in row"):
+        protocol_table(broken, labels, train, train, accuracy)
+    with pytest.raises(ValueError, match="sample of every class, got none of class 9"):
+        protocol_table(logits[labels != 9], labels[labels != 9], train, train, accuracy)
+
+
 def test_class_left_out_of_a_small_set() -> None:
     logits, labels, train = model(3)
     table = protocol_table(logits, labels, train, train, accuracy, columns=[("forward", 50.0)])

