@@ -10,7 +10,6 @@ as well, `--clock process` counts processor seconds instead of the wall's.
 """
 
 import argparse
-import copy
 import json
 import statistics
 import time
@@ -100,7 +99,7 @@ def make(name: str, precision: str) -> Case:
         earlier = ImageClassifier(backbone, CosineHead(backbone.num_features, CLASSES)).eval()
     elif getattr(find_method(name), "first_method", ""):
         earlier = ImageClassifier(student, LinearHead(student.num_features, CLASSES)).eval()
-    fixed = earlier.backbone if earlier else copy.deepcopy(student)
+    fixed = (earlier.backbone if earlier else student).for_inference()
     method = create_method(name, method_settings, prior, student, earlier)
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
     optimizer = make_optimizer(method, config)

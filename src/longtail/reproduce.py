@@ -287,6 +287,8 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
     figures = run.metrics if cell.trains else judge(run.predictions(), "uniform")
     around = json.loads((run.folder / "environment.json").read_text())
     trained = [run.folder, *(run.folder / name for name in ("teacher", "first"))]
+    if cell.of and cell.trains:
+        trained.append(cell.of.folder)
     history = [record for path in trained if path.is_dir() for record in Run(path).history]
     own = cell if cell.trains or not cell.of else cell.of
     command = shlex.join(["longtail", *own.command(root)])

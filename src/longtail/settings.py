@@ -215,6 +215,12 @@ def _read_yaml(path: str) -> dict[str, Any]:
         raise ValueError(f"config {path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"config {path} must hold settings (name: value), got {content!r}")
+    for name, inner in (("data", "source"), ("method", "name")):
+        value = content.get(name, {})
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"{name} of config {path} must be a mapping with {inner}, got {value!r}"
+            )
     return content
 
 

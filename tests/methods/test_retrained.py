@@ -69,6 +69,12 @@ def test_tau_norm_is_its_formula(tau: float) -> None:
     torch.testing.assert_close(method.eval().model(images()), features @ weight.T / norms)
 
 
+@pytest.mark.parametrize("name", ["crt", "lws", "supcon", "tau_norm"])
+def test_all_of_it_is_on_the_device_of_the_first_stage(name: str) -> None:
+    method = second_stage(name, first_stage().to("meta"))
+    assert {value.device.type for value in method.model.state_dict().values()} == {"meta"}
+
+
 @pytest.mark.parametrize("name", ["lws", "tau_norm"])
 def test_a_cosine_head_cannot_be_rescaled(name: str) -> None:
     with pytest.raises(ValueError, match=f"first stage of {name} must have a linear head"):

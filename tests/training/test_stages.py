@@ -40,6 +40,35 @@ def test_tau_norm_needs_no_epoch_and_takes_none(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_the_sampling_of_no_epoch_changes_no_prior(tmp_path: Path) -> None:
+    settings = {**QUICK, "epochs": 0, "sampling": "class_balanced", "first_stage": {"epochs": 1}}
+    run = longtail.train("digits-lt", "tau_norm", out=tmp_path / "a", **settings)
+    assert run.model_card()["expresses"] == "uniform"
+
+
+def test_stages_that_cannot_be(tmp_path: Path) -> None:
+    first = longtail.train("digits-lt", "ce", out=tmp_path / "first", **QUICK).folder
+    for method, wrong, message in (
+        ("tau_norm", {"epochs": 0}, "first_stage.epochs must be 1 or more, got 0"),
+        ("ce", {"first": "runs/x"}, "method 'ce' has no first stage: leave --first out"),
+        ("crt", {"first_stage": {"epocs": 1}}, "first_stage must hold settings of a run"),
+        ("gml", {"teacher_stage": {"epocs": 1}}, r"teacher_stage must hold .* got \['epocs'\]"),
+        (
+            "crt",
+            {"first_stage": {"backbone": "smallnet_wide"}},
+            "first_stage.backbone must be the run's, 'smallnet', got 'smallnet_wide'",
+        ),
+        (
+            "crt",
+            {"first": str(first), "backbone": "smallnet_wide"},
+            "backbone must be that of the first stage .*, 'smallnet', got 'smallnet_wide'",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            longtail.train("digits-lt", method, out=tmp_path / "x", **{**QUICK, **wrong})
+        assert not (tmp_path / "x").exists()
+
+
 def test_mixing_needs_a_view_for_the_classifier_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mix must be none for method 'paco'.*got 'mixup'"):
         longtail.train("digits-lt", "paco", out=tmp_path / "a", mix="mixup", **QUICK)

@@ -28,7 +28,9 @@ class Retrained(Method):
 
     def __init__(self, prior: ClassPrior, first: ImageClassifier) -> None:
         super().__init__()
-        self.head = LinearHead(first.backbone.num_features, prior.num_classes)
+        # Beside the first stage, whose weights may be multiplied here, before a run moves anything.
+        device = next(first.parameters()).device
+        self.head = LinearHead(first.backbone.num_features, prior.num_classes).to(device)
         self.model = ImageClassifier(first.backbone.requires_grad_(False), self.head)
         self.loss = CrossEntropy(prior)
 
@@ -87,7 +89,7 @@ class LWS(Retrained):
         super().__init__(prior, first)
         self.first_head = linear_head(self.name, first).requires_grad_(False)
         self.head.requires_grad_(False)
-        self.factor = nn.Parameter(torch.ones(prior.num_classes))
+        self.factor = nn.Parameter(torch.ones_like(self.head.bias))
         self.after_step()
 
     def logits(self, features: Tensor) -> Tensor:

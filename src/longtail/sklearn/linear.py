@@ -1,4 +1,4 @@
-"""A linear head on fixed features: the whole set at once by L-BFGS, or a stream by Adam."""
+"""A linear head on fixed features: the whole set at once by L-BFGS."""
 
 import warnings
 from dataclasses import dataclass

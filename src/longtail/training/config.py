@@ -1,6 +1,6 @@
 """The settings of a run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from longtail.data import DataConfig, Sampler
@@ -99,6 +99,11 @@ class Config:
             least = {"epochs": 0, "batch_size": 2}.get(name, 1)
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        known = {setting.name for setting in fields(self)}
+        for name in ("teacher_stage", "first_stage"):
+            unknown = sorted(set(getattr(self, name)) - known)
+            if unknown:
+                raise ValueError(f"{name} must hold settings of a run, got {unknown}")
         if self.lr_batch is not None and self.lr_batch < 1:
             raise ValueError(f"lr_batch must be 1 or more, got {self.lr_batch}")
         if not self.mix_alpha > 0:

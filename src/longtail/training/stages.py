@@ -29,17 +29,26 @@ class Earlier:
         """The stage before a run with these settings.
 
         Raises:
-            ValueError: when a teacher is asked for that the method has no use for.
+            ValueError: when a teacher or a first stage is asked for that the method has no use for,
+                or one with another backbone than the run's, which is to keep it.
         """
         name = config.method["name"]
         found = find_method(name)
         own = found if issubclass(found, Method) else Method
         if config.teacher != "none" and not own.wants_teacher:
             raise ValueError(f"method {name!r} has no use for a teacher: --teacher none")
+        if config.first != "train" and not own.first_method:
+            raise ValueError(f"method {name!r} has no first stage: leave --first out")
         alone: dict[str, Any] = {"teacher": "none", "teacher_stage": {}, "first_stage": {}}
         if own.first_method:
             changes = {"method": {"name": own.first_method}, "sampling": "shuffle"}
             changes |= config.first_stage
+            own_backbone = changes.get("backbone", config.backbone)
+            if own_backbone != config.backbone:
+                raise ValueError(
+                    f"first_stage.backbone must be the run's, {config.backbone!r}, "
+                    f"got {own_backbone!r}"
+                )
             return cls("first", config.first, replace(config, **{**alone, **changes}))
         if config.teacher == "none":
             return None
@@ -55,13 +64,20 @@ class Earlier:
         """The model of the run that the settings name.
 
         Raises:
-            ValueError: when it was trained on other classes.
+            ValueError: when it was trained on other classes, or has another backbone, which a
+                two-stage method would keep.
         """
         run = Run(self.given)
-        names = tuple(run.model_card()["class_names"])
+        card = run.model_card()
+        names = tuple(card["class_names"])
         if names != dataset.class_names:
             raise ValueError(
                 f"{self.name} {run.folder} was trained on other classes: {names[:5]} ..."
+            )
+        if self.name == "first" and card["backbone"] != self.config.backbone:
+            raise ValueError(
+                f"backbone must be that of the first stage {run.folder}, {card['backbone']!r}, "
+                f"got {self.config.backbone!r}"
             )
         return run.model()
 

@@ -56,6 +56,9 @@ def train_run(
     before: ImageClassifier | None = None
     if earlier and earlier.given == "train":
         stage = settle(earlier.config, dataset)
+        if not stage.epochs:
+            option = f"{earlier.name}_stage.epochs"
+            raise ValueError(f"{option} must be 1 or more, got 0, which are the run's own epochs")
         before = earlier.untrained(dataset)
     elif earlier:
         before = earlier.model_of_run(dataset)
@@ -74,6 +77,7 @@ def train_run(
         before.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
     if before:  # made again with the weights, which it may copy, and on the device
         method = make_method(config, dataset.prior, before.to(fabric.device))
+    method.to(fabric.device)  # without epochs, nothing else moves it
     loader, views = training_input(dataset, config, method.num_views, fabric)
     on_first(fabric, lambda: write_text(folder / "split.csv", _split_csv(dataset)))
     if config.epochs:
@@ -163,7 +167,8 @@ def _finish(fabric: "Fabric", run: Run, config: Config, dataset: Dataset, method
     """Predicts with all processes; the first saves the model, its predictions and figures."""
     merge_lora(method.model.backbone)
     crop = evaluation_crop(dataset)
-    expresses = expressed_after_sampling(method.expresses, dataset.prior, config.sampling)
+    sampling = config.sampling if config.epochs else "shuffle"  # nothing was drawn
+    expresses = expressed_after_sampling(method.expresses, dataset.prior, sampling)
     about = {
         "data": dataset.name,
         "method": config.method["name"],

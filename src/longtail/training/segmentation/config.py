@@ -91,8 +91,6 @@ class PixelConfig(Config):
             raise ValueError(f"epochs must be 1 or more for segmentation, got {self.epochs}")
         check_size("crop", self.crop)
         check_size("window", self.window)
-        if self.tune != "all":
-            raise ValueError(f"tune must be all for segmentation, got {self.tune}")
         if len(self.views) != 1:
             raise ValueError(f"views must be one name for segmentation, got {self.views}")
         if self.prior_power is not None and not self.prior_power >= 0:
