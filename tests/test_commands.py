@@ -198,6 +198,13 @@ def test_list_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "immutable" not in said
 
 
+def test_help_of_data_names_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "data check DATA" in said
+    assert "data shard DATA" in said
+
+
 def test_python_does_the_same(tmp_path: Path) -> None:
     data = {"source": "digits-lt", "imbalance": 10}
     method = {"name": "logit_adjust", "loss": {"tau": 0.5}}
@@ -214,7 +221,9 @@ def test_python_does_the_same(tmp_path: Path) -> None:
         (["train", "digit-lt"], "Did you mean digits-lt?"),
         (["train", "digits-lt", "--method", "gmll"], "the nearest is 'gml'"),
         (["train", "digits-lt", "--epochs", "0"], "epochs must be 1 or more, got 0"),
-        (["train", "digits-lt", "--epochs", "ten"], "Got value: ten"),
+        (["train", "digits-lt", "--epochs", "ten"], "epochs must be a whole number, got ten"),
+        (["train", "digits-lt", "--mix", "cut"], "one of 'none', 'mixup', 'cutmix', got cut"),
+        (["train", "digits-lt", "--data.imbalance", "x"], "must be a number or null, got x"),
         (["train", "digits-lt", "--epoch", "3"], "unrecognized arguments: --epoch"),
         (
             ["train", "digits-lt", "--views", "[auto,sim]", "--method", "ce"],
@@ -228,6 +237,8 @@ def test_python_does_the_same(tmp_path: Path) -> None:
         (["train", "digits-lt", "--resume"], "resume needs the run folder"),
         (["train", "--config", "no.yaml"], "config no.yaml cannot be read"),
         (["evaluate", "no/run"], "no/run is no run folder"),
+        (["predict", "no/run", "x.png", "--top", "0", "--out", "x"], "top of predict must be 1"),
+        (["data", "look"], "knows the commands check and shard, got 'look'"),
     ],
 )
 def test_wrong_commands(
@@ -241,6 +252,17 @@ def test_wrong_commands(
     assert main(words) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.rglob("*")) == []  # nothing half-written
+
+
+def test_settings_without_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("data: digits-lt\n")
+    assert main(["train", "--config", str(config)]) == 2
+    assert "must be a mapping with source, got 'digits-lt'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="data must have a source"):
+        longtail.train({"imbalance": 10}, "ce")
+    with pytest.raises(ValueError, match="method must have a name"):
+        longtail.train("digits-lt", {"tau": 1})
 
 
 def test_a_run_is_not_written_over(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,13 +299,17 @@ def _settings(run: Path) -> dict[str, object]:
     return yaml.safe_load((run / "config.yaml").read_text())
 
 
-def test_the_eleven_shifted_test_sets(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_eleven_shifted_test_sets(
+    digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["evaluate", str(digits), "--protocol", "lade", "--json"]) == 0
     columns = json.loads(capsys.readouterr().out)
     assert len(columns) == 11
     assert main(["evaluate", str(digits), "--protocol", "lade"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in ("F50", "uniform", "B50", "estimated", "Brier"))
+    assert min(map(len, said.split("\n\n")[0].splitlines()[:-1])) > 60  # no line broken twice
 
 
 def test_features_of_a_data_set(tmp_path: Path) -> None:

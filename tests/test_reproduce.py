@@ -22,6 +22,7 @@ def cell(row: str, scale: float = 0.1, runs: Path = Path("runs")) -> Cell:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Puts a quick run of digits into the place of each run; returns the rows trained."""
     rows: list[str] = []
+    monkeypatch.setattr(module, "_check", lambda cell, root: None)  # its settings are others
 
     def train(chosen: Cell, *rest: object) -> int:
         rows.append(chosen.row)
@@ -95,8 +96,17 @@ def test_pc_softmax_is_its_run_judged_for_the_uniform_mix(
 def test_failed_runs_are_named_and_the_others_kept(tmp_path: Path, trained: list[str]) -> None:
     out = tmp_path / "r.json"
     with pytest.raises(ChildProcessError, match="focal-100-200epochs-seed0"):
-        reproduce(SOURCE, methods=["focal", "ce"], seeds=1, runs=tmp_path, out=out, jobs=1)
+        reproduce(SOURCE, methods=["focal", "ce", "ce"], seeds=1, runs=tmp_path, out=out, jobs=1)
     assert [row["method"] for row in json.loads(out.read_text())["runs"]] == ["ce"]
+
+
+def test_a_run_with_other_settings_is_not_taken(tmp_path: Path) -> None:
+    chosen = cell("ce", 1.0, tmp_path)
+    longtail.train("digits-lt", "ce", out=chosen.folder, epochs=1, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"holds a run with other settings .*epochs was 1 and is 200"
+    ):
+        reproduce(SOURCE, methods=["ce"], seeds=1, runs=tmp_path, out=tmp_path / "r.json", jobs=1)
 
 
 def test_table_has_mean_deviation_and_published_figure() -> None:

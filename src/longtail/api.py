@@ -158,8 +158,10 @@ def predict(
         flip: as for `evaluate`.
 
     Raises:
-        ValueError: when a setting of segmentation is given for another run.
+        ValueError: when a setting of segmentation is given for another run, or `top` is below 1.
     """
+    if top < 1:
+        raise ValueError(f"top of predict must be 1 or more, got {top}")
     run = open_run(run)
     testing: dict[str, Any] = {"window": window, "flip": flip}
     if isinstance(run, PixelRun):

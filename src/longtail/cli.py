@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="longtail", description=ABOUT)
+    parser.add_argument("--version", action="version", version=f"longtail {version('longtail')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("train", help="train on a data set, a folder or a table; see train --help")
 
@@ -193,6 +195,13 @@ def _data(words: list[str]) -> int:
     from longtail.settings import data_arguments
 
     command = " ".join(words[:1])
+    if command in ("-h", "--help"):
+        print(
+            "usage: longtail data check DATA [options]\n"
+            "       longtail data shard DATA --out FOLDER [options]\n\n"
+            "What is in a data set and wrong with it; its images as shards. Each has a --help."
+        )
+        return 0
     if command not in ("check", "shard"):
         raise ValueError(f"longtail data knows the commands check and shard, got {command!r}")
     config, options = data_arguments(command, words[1:])

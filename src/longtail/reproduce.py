@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from longtail.files import write_text
 from longtail.recipes import cifar_lt, find_recipe, overlay
+from longtail.settings import from_arguments, to_config
 from longtail.training import Run, judge
 
 FIGURES = ("accuracy", "many", "medium", "few", "ece")
@@ -125,15 +126,16 @@ def reproduce(
 
     Returns: the rows of the result file.
     Raises:
-        ValueError: when nobody knows the source or a method, or a number is too small.
+        ValueError: when nobody knows the source or a method, a number is too small, or a run folder
+            holds a run with other settings.
         ChildProcessError: when runs failed, after all others are done; it names them.
     """
     known = row_names(source)
-    chosen = list(methods or known)
+    chosen = list(dict.fromkeys(methods or known))
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise ValueError(f"methods of {source} must be of {known}, got {unknown}")
-    for name, value in {"seeds": seeds, "jobs": jobs or 1}.items():
+    for name, value in {"seeds": seeds, "jobs": jobs or 1, "imbalances": min(imbalances)}.items():
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
     if not epochs_scale > 0:
@@ -141,9 +143,11 @@ def reproduce(
     cells = [
         Cell(source, row, imbalance, seed, epochs_scale, Path(runs))
         for seed in range(seeds)
-        for imbalance in imbalances
+        for imbalance in dict.fromkeys(imbalances)
         for row in chosen
     ]
+    for cell in cells:
+        _check(cell, root)
     out = Path(out or f"results/{source}.json")
     failed = _train_all(cells, root, jobs or _default_jobs(), lambda: _write(cells, out, root))
     rows = _write(cells, out, root)
@@ -229,7 +233,8 @@ def _train_all(cells: Sequence[Cell], root: str | None, jobs: int, then: Callabl
                 for future in wait(active, return_when=FIRST_COMPLETED).done:
                     cell = active.pop(future)
                     if future.result():
-                        failed.append(cell.folder.as_posix())
+                        lost = [cell, *(after for after in todo if after.of == cell)]
+                        failed += [one.folder.as_posix() for one in lost]
                     else:
                         waiting.extendleft(after for after in todo if after.of == cell)
                     then()
@@ -272,6 +277,19 @@ def _sigterm_as_exit() -> Iterator[None]:
 def is_done(cell: Cell) -> bool:
     """Whether the cell's run has ended, with figures."""
     return (cell.folder / "config.yaml").is_file() and Run(cell.folder).finished
+
+
+def _check(cell: Cell, root: str | None) -> None:
+    """Refuses a run folder whose run was trained with other settings than the cell's."""
+    if not cell.trains or not (cell.folder / "config.yaml").is_file():
+        return
+    asked = json.loads(json.dumps(asdict(to_config(from_arguments(cell.command(root)[1:])))))
+    known = {name: value for name, value in asked.items() if value != "auto"}
+    if other := Run(cell.folder).differences(known):
+        raise ValueError(
+            f"{cell.folder} holds a run with other settings ({'; '.join(other)}): "
+            "take it away, or name another folder for --runs"
+        )
 
 
 def _write(cells: Sequence[Cell], out: Path, root: str | None) -> list[dict[str, Any]]:

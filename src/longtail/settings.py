@@ -1,5 +1,6 @@
 """From a command line, a YAML file or keyword arguments to the settings of a run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ from longtail.training.segmentation import PixelConfig
 
 CONFIGS = {"classification": Config, "segmentation": PixelConfig}
 GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "first", "loss"}
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "list": "a list",
+    "dict": "a mapping (JSON)",
+    "NoneType": "null",
+}
 SWITCHES = {"--resume", "--help", "-h", "--print_config"}
 
 
@@ -75,7 +85,7 @@ def from_arguments(arguments: Sequence[str]) -> Namespace:
     try:
         return parser.parse_args(words)
     except ArgumentError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_plain(error)) from error
 
 
 def from_keywords(
@@ -92,12 +102,15 @@ def from_keywords(
     """
     data = {"source": data} if isinstance(data, str) else dict(data)
     method = {"name": method} if isinstance(method, str) else dict(method)
+    for name, inner, given in (("data", "source", data), ("method", "name", method)):
+        if inner not in given:
+            raise ValueError(f"{name} must have a {inner}, got {given}")
     parser = make_parser(data["source"], method["name"], task or _task_of(data["source"]))
     try:
         parsed: Namespace = parser.parse_object({"data": data, "method": method, **settings})
         return parsed
     except ArgumentError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_plain(error)) from error
 
 
 def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
@@ -127,7 +140,7 @@ def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     try:
         parsed = parser.parse_args(arguments).as_dict()
     except ArgumentError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_plain(error)) from error
     source = parsed.pop("source")
     return {**parsed, "data": {"source": source, **parsed["data"]}}
 
@@ -154,7 +167,7 @@ def data_arguments(command: str, arguments: Sequence[str]) -> tuple[DataConfig, 
     try:
         parsed = parser.parse_args(arguments).as_dict()
     except ArgumentError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_plain(error)) from error
     return DataConfig(source=parsed.pop("source"), **parsed.pop("data")), parsed
 
 
@@ -167,6 +180,19 @@ def to_config(parsed: Namespace) -> Config:
         return PixelConfig(**{**settings, "data": PixelDataConfig(**settings["data"])})
     settings.pop("task")
     return Config(**{**settings, "data": DataConfig(**settings["data"])})
+
+
+def _plain(error: ArgumentError) -> str:
+    """The parser's message on a wrong value in the words of the other errors."""
+    text = str(error)
+    key = re.match('Parser key "(.+?)":', text)
+    given = re.search("Got value: (.*)|Given value: (.*)", text)
+    choices = re.search(r"typing\.Literal\[(.*?)\]", text)
+    types = re.findall(r"Expected an? <class '(\w+)'>", text)
+    if not key or not given or not (choices or types):
+        return text
+    rule = f"one of {choices[1]}" if choices else " or ".join(KINDS.get(t, t) for t in types)
+    return f"{key[1]} must be {rule}, got {given[1] or given[2]}"
 
 
 def _task_of(source: str) -> str:

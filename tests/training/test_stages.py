@@ -49,7 +49,11 @@ def test_the_sampling_of_no_epoch_changes_no_prior(tmp_path: Path) -> None:
 def test_stages_that_cannot_be(tmp_path: Path) -> None:
     first = longtail.train("digits-lt", "ce", out=tmp_path / "first", **QUICK).folder
     for method, wrong, message in (
-        ("tau_norm", {"epochs": 0}, "first_stage.epochs must be 1 or more, got 0"),
+        (
+            "tau_norm",
+            {"epochs": 0, "first_stage": {}},
+            "first_stage.epochs must be 1 or more, got 0",
+        ),
         ("ce", {"first": "runs/x"}, "method 'ce' has no first stage: leave --first out"),
         ("crt", {"first_stage": {"epocs": 1}}, "first_stage must hold settings of a run"),
         ("gml", {"teacher_stage": {"epocs": 1}}, r"teacher_stage must hold .* got \['epocs'\]"),

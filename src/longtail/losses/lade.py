@@ -72,7 +72,8 @@ class LADE(ClassificationLoss):
 
     Hong et al., CVPR 2021, arXiv 2012.00321: logit-adjusted cross-entropy (tau 1) plus alpha times
     `lade_regularizer`. The raw logits express the uniform prior. The defaults are those for
-    CIFAR-100; a weight for each sample enters the cross-entropy alone.
+    CIFAR-100; a weight for each sample enters the cross-entropy alone, so that of an image mixed of
+    two both labels count in full in the regulariser.
 
     Args:
         prior: of the training set.

@@ -51,8 +51,11 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
             "pip install 'longtail[timm]'"
         ) from None
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
-        raise ValueError(f"backbone {name!r} is neither one of longtail's own nor of timm's {near}")
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8])
+        raise ValueError(
+            f"backbone {name!r} is neither one of longtail's own nor of timm's"
+            + (f"; near are {near}" if near else "; `longtail list` shows its own")
+        )
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # whatever the hub's client raises: no network, no such weights

@@ -24,9 +24,19 @@ __all__ = [
 RECIPES = (*DIGITS, *CIFAR_LT, *IMAGENET_LT, *PLACES_LT, *INATURALIST18, *CAMVID)
 
 
+# What a method in two stages needs on any data set: see `longtail.methods.retrained`.
+TWO_STAGES = {
+    **{
+        method: {"epochs": 20, "sampling": "class_balanced", "first_stage": {"epochs": 200}}
+        for method in ("crt", "lws", "supcon")
+    },
+    "tau_norm": {"epochs": 0, "first_stage": {"epochs": 200}},
+}
+
+
 def find_recipe(source: str, method: str) -> Recipe:
-    """The recipe of a data set and a method; one without settings where there is none."""
+    """The recipe of a data set and a method; without one, what the method needs on any data."""
     for recipe in RECIPES:
         if (recipe.source, recipe.method) == (source, method):
             return recipe
-    return Recipe(source, method)
+    return Recipe(source, method, TWO_STAGES.get(method, {}))

@@ -92,7 +92,7 @@ def about_run(run: RunData) -> str:
         _setting(run, "method", "name") or _setting(run, "method"),
         _setting(run, "backbone"),
         _teacher(_setting(run, "teacher")),
-        f"{epochs} epochs" if epochs else None,
+        f"{epochs} epoch{'' if epochs == '1' else 's'}" if epochs else None,
         f"seed {seed}" if seed else None,
         f"logits express the {run.expressed} prior" if isinstance(run.expressed, str) else None,
     ]

@@ -29,14 +29,12 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows
     ]
     console = Console()
-    console.print("Test sets: F50 leans as the training set does, 50 to 1; B50 the other way.")
     console.print(
-        "Logits: raw, or adjusted to the known or the estimated class mix. The estimate sees"
+        "Test sets: F50 leans as the training set does, 50 to 1; B50 the other way. Logits: raw, "
+        "or adjusted to the known or the estimated class mix. The estimate sees no label of the "
+        "images that it is applied to: each half of the test set serves the other as the "
+        "labelled one."
     )
-    console.print(
-        "no label of the images that it is applied to: each half of the test set serves the"
-    )
-    console.print("other as the labelled one.")
     for figure in FIGURES:
         table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
         table.add_column(figure.title, no_wrap=True)

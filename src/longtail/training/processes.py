@@ -77,7 +77,8 @@ def launch(config: Config) -> "Fabric":
     each of the others, up to this very line.
 
     Raises:
-        ValueError: when torchrun started more processes than this run can use.
+        ValueError: when torchrun started more processes than this run can use, or there is no such
+            device.
     """
     if (_started_by_torchrun() or (config.devices, config.nodes)) != (config.devices, config.nodes):
         raise ValueError("this run takes one process: start it without torchrun")
@@ -99,13 +100,16 @@ def launch(config: Config) -> "Fabric":
         strategy = DDPStrategy(**options)
         _end_with_parent()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=config.device,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        strategy=strategy,
-        precision=config.precision,  # type: ignore[arg-type]
-    )
+    try:
+        fabric = Fabric(
+            accelerator=config.device,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=strategy,
+            precision=config.precision,  # type: ignore[arg-type]
+        )
+    except (RuntimeError, ImportError) as error:
+        raise ValueError(f"device {config.device!r} cannot be had here: {error}") from error
     fabric.launch()
     return fabric
 

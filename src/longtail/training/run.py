@@ -21,6 +21,8 @@ from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.prior import ClassPrior
 from longtail.training.checkpoint import Checkpoints
 
+# Between a run and its resumption.
+MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger"}
 PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "numpy")
 
 
@@ -134,6 +136,19 @@ class Run:
         text = (self.folder / "config.yaml").read_text(encoding="utf-8")
         return cast(dict[str, Any], yaml.safe_load(text))
 
+    def differences(self, settings: Mapping[str, Any]) -> list[str]:
+        """What settings would train otherwise than the run was, in words.
+
+        Args:
+            settings: of a `Config`, as they are in `config.yaml`.
+        """
+        before = self.config
+        return [
+            f"{name} was {before.get(name)!r} and is {value!r}"
+            for name, value in settings.items()
+            if name not in MAY_DIFFER and _lasting(before.get(name)) != _lasting(value)
+        ]
+
     @property
     def finished(self) -> bool:
         """Whether the training ended; `metrics.json` is the last file that it writes."""
@@ -205,6 +220,13 @@ class Run:
         model = ImageClassifier(backbone, head)
         model.load_state_dict(load_file(self.folder / "model.safetensors"))
         return model.eval()
+
+
+def _lasting(value: Any) -> Any:
+    """A setting without what may differ in it: where the data lie, and who reads them."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: inner for name, inner in value.items() if name not in ("root", "workers")}
 
 
 def environment() -> dict[str, Any]:

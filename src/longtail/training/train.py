@@ -30,9 +30,6 @@ from longtail.training.stages import Earlier, expressed_after_sampling, make_met
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
 
-# Between a run and its resumption.
-MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger"}
-
 
 def train_run(
     config: Config, folder: Path, *, resume: bool = False, dataset: Dataset | None = None
@@ -144,12 +141,7 @@ def open_run(folder: Path, config: Config, resume: bool) -> Run:
         raise ValueError(
             f"{folder} holds a run already: --resume goes on with it, --out names another folder"
         )
-    before = run.config
-    other = [
-        f"{name} was {before.get(name)!r} and is {value!r}"
-        for name, value in settings.items()
-        if name not in MAY_DIFFER and before.get(name) != value
-    ]
+    other = run.differences(settings)
     if other:
         raise ValueError(f"{folder} cannot go on with other settings: {'; '.join(other)}")
     return run
