@@ -268,9 +268,10 @@ def _list(parsed: argparse.Namespace) -> int:
     }
     for title, entries in sections.items():
         print(title)
+        width = max(16, *map(len, entries))
         for name, entry in entries.items():
             text = entry if isinstance(entry, str) else (entry.__doc__ or "").split("\n\n")[0]
-            print(f"  {name:<16} {' '.join(text.split())}")
+            print(f"  {name:<{width}} {' '.join(text.split())}")
     print("recipes (settings of a paper, taken by themselves for their data and method)")
     for recipe in RECIPES:
         print(f"  {recipe.command}\n    cost: {recipe.cost}; expected: {recipe.expected}")
