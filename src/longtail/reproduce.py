@@ -320,7 +320,7 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
         "epochs": cell.epochs,
         "epochs_scale": cell.scale,
         "seed": cell.seed,
-        **{name: round(100 * figures[name], 2) for name in FIGURES},
+        **_percent(figures),
         **({"teacher": _percent(Run(teacher).metrics)} if teacher.is_dir() else {}),
         "views": run.config["views"],
         "selection": "last epoch",

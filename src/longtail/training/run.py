@@ -206,6 +206,16 @@ class Run:
         """The class prior of the training set."""
         return ClassPrior(self.model_card()["class_counts"])
 
+    def check_classes(self, names: tuple[str, ...], role: str) -> None:
+        """Refuses the run in a role, such as `teacher`, for data with other classes.
+
+        Raises:
+            ValueError: when its classes are not `names`, in their order.
+        """
+        own = tuple(self.model_card()["class_names"])
+        if own != names:
+            raise ValueError(f"{role} {self.folder} was trained on other classes: {own[:5]} ...")
+
     def model(self) -> ImageClassifier:
         """The trained model, in evaluation mode on the CPU.
 

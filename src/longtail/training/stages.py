@@ -68,12 +68,8 @@ class Earlier:
                 two-stage method would keep.
         """
         run = Run(self.given)
+        run.check_classes(dataset.class_names, self.name)
         card = run.model_card()
-        names = tuple(card["class_names"])
-        if names != dataset.class_names:
-            raise ValueError(
-                f"{self.name} {run.folder} was trained on other classes: {names[:5]} ..."
-            )
         if self.name == "first" and card["backbone"] != self.config.backbone:
             raise ValueError(
                 f"backbone must be that of the first stage {run.folder}, {card['backbone']!r}, "

@@ -100,10 +100,8 @@ def _given_teacher(config: PixelConfig, dataset: PixelDataset) -> Segmenter | No
     if config.teacher in ("none", "train"):
         return None
     run = PixelRun(config.teacher)
-    model, names = run.model(), tuple(run.model_card()["class_names"])
-    if names != dataset.class_names:
-        raise ValueError(f"teacher {run.folder} was trained on other classes: {names[:5]} ...")
-    return model
+    run.check_classes(dataset.class_names, "teacher")
+    return run.model()
 
 
 def _stage(config: PixelConfig) -> PixelConfig:
