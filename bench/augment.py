@@ -10,7 +10,6 @@ the batched pipeline runs there, the others stay on one core of the host.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from torchvision.transforms.v2 import functional as F
 
 from longtail import augment
 from longtail.augment import make_views, named_view
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.training.run import environment
 
 BATCHES = (128, 384, 1024)
@@ -57,7 +56,7 @@ def main() -> None:
         "views": measure_views(some, given.rounds, given.device),
         "operations": measure_operations(some, given.rounds, given.device),
     }
-    write_text(given.out, json.dumps(result, indent=1) + "\n")
+    write_json(given.out, result)
     print(f"written: {given.out}")
 
 

@@ -10,7 +10,6 @@ powers, the recipe's own among them: from 0, all classes alike, to 1, the traini
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from longtail.data.segmentation import PixelDataset, load_pixels
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.metrics import class_iou, segmentation_metrics
 from longtail.settings import from_keywords, to_config
 from longtail.shift import resolve_prior
@@ -70,7 +69,7 @@ def main() -> None:
         ),
     }
     means = {method: mean([r for r in rows if r["method"] == method]) for method in given.methods}
-    write_text(given.out, json.dumps({**about, "runs": rows, "mean": means}, indent=1) + "\n")
+    write_json(given.out, {**about, "runs": rows, "mean": means})
     lines = table(rows, means)
     print("\n".join(lines))
     if given.page:

@@ -9,13 +9,12 @@ settings that differ from the recipe are in each row.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from camvid import judge
 from longtail.data.segmentation import load_pixels
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.settings import from_keywords, to_config
 from longtail.training.run import environment
 from longtail.training.segmentation import PixelConfig, train_pixels
@@ -50,7 +49,7 @@ def main() -> None:
         rows.append({**judge(run, config.method["name"], dataset), "head": method["head"]})
         print(name, rows[-1]["by_prior_power"], flush=True)
     about = {"environment": environment(), "unit": "percent", "split": f"val: drive {given.drive}"}
-    write_text(given.out, json.dumps({**about, "runs": rows}, indent=1) + "\n")
+    write_json(given.out, {**about, "runs": rows})
     print(f"written: {given.out}")
 
 

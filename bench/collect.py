@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.training import Run
 
 FIGURES = ("accuracy", "many", "medium", "few", "macro_f1", "ece")
@@ -20,16 +20,11 @@ def main() -> None:
     options.add_argument("runs", nargs="+", type=Path)
     options.add_argument("--out", type=Path, required=True)
     given = options.parse_args()
-    rows = [row for path in given.runs for row in stages(path)]
-    write_text(given.out, json.dumps({"runs": rows}, indent=1) + "\n")
+    runs = [Run(path) for path in given.runs]
+    rows = [row_of(one) for run in runs for one in (*run.stages, run)]
+    write_json(given.out, {"runs": rows})
     for row in rows:
         print({key: row[key] for key in ("stage", "method", "epochs", *FIGURES)})
-
-
-def stages(path: Path) -> list[dict[str, Any]]:
-    """A row for the run, after one for its teacher's stage where there is one."""
-    teacher = path / "teacher"
-    return [*(stages(teacher) if teacher.is_dir() else []), row_of(Run(path))]
 
 
 def row_of(run: Run) -> dict[str, Any]:

@@ -6,13 +6,12 @@ Every run is a run folder under `--runs`; one that is finished is not run again.
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from longtail import train
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.training.run import environment
 from pages import write_between
 
@@ -31,7 +30,7 @@ def main() -> None:
     summary = {method: over_seeds(rows, method) for method in given.methods}
     rule = "test part judged at the last epoch; settings not chosen on it"
     content = {"environment": environment(), "rule": rule, "summary": summary, "runs": rows}
-    write_text(given.out, json.dumps(content, indent=1) + "\n")
+    write_json(given.out, content)
     lines = table(summary, given.seeds)
     print("\n".join(lines))
     if given.page:
@@ -54,10 +53,9 @@ def table(summary: dict[str, dict[str, tuple[float, float]]], seeds: int) -> lis
 def one(method: str, seed: int, folder: Path) -> dict[str, Any]:
     out = folder / f"{method}-{seed}"
     run = train("digits-lt", method, seed=seed, out=out, resume=True)
-    stages = [out / "teacher" / "metrics.jsonl", out / "metrics.jsonl"]
-    lines = [json.loads(x) for s in stages if s.is_file() for x in s.read_text().splitlines()]
     figures = {name: round(100 * run.metrics[name], 2) for name in FIGURES}
-    seconds = round(sum(line["seconds"] for line in lines), 1)
+    history = [record for one in (*run.stages, run) for record in one.history]
+    seconds = round(sum(record["seconds"] for record in history), 1)
     command = f"longtail train digits-lt --method {method} --seed {seed}"
     epochs = run.config["epochs"]
     about = {"method": method, "seed": seed, "epochs": epochs, "seconds": seconds}

@@ -31,7 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 
 from longtail.data import DataConfig
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.metrics import Confusion
 from longtail.prior import ClassPrior
 from longtail.sklearn import LongTailClassifier, PriorAdjustedClassifier
@@ -167,7 +167,7 @@ def keep(path: Path, row: dict[str, Any], data: Embeddings) -> None:
         "features": f"{data.name}, imbalance 100, {data.backbone} at 128 pixels, bf16",
         "rows": sorted([*others, row], key=lambda item: order.index(item["method"])),
     }
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    write_json(path, result)
 
 
 def table(result: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ import sklearn.datasets  # noqa: F401
 import torch
 
 import longtail.report  # noqa: F401
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.settings import from_keywords, to_config
 from longtail.training import Run, loop, train_run
 from longtail.training.run import environment
@@ -75,7 +75,7 @@ def main() -> None:
         "the_other_ended_by_itself": sum(status != -signal.SIGKILL for status in others),
     }
     content = {"environment": environment(), "settings": SETTINGS, "summary": summary, "runs": rows}
-    write_text(given.out, json.dumps(content, indent=1) + "\n")
+    write_json(given.out, content)
     print(json.dumps(summary, indent=1))
     good = summary["runs"] == summary["runs_equal_to_unbroken"]
     sys.exit(0 if good and summary["most_steps_lost"] <= summary["interval_steps"] else 1)

@@ -14,7 +14,6 @@ its processor seconds are counted, so that others on the machine do not matter.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -30,7 +29,7 @@ from PIL import Image
 
 from longtail.augment import make_views, named_view
 from longtail.data import RandomCrops, Split, WorkerLoader
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.recipes import find_recipe
 from longtail.training.run import environment
 from made_tree import make_jpegs
@@ -63,7 +62,7 @@ def main() -> None:
         "image": {"width": 500, "height": 375, "kilobytes": round(kilobytes, 1)},
         "rounds": given.rounds,
     }
-    write_text(given.out, json.dumps({**about, "inputs": rows}, indent=1) + "\n")
+    write_json(given.out, {**about, "inputs": rows})
 
 
 def measure(
@@ -72,13 +71,13 @@ def measure(
     """Speeds of one method's views with some workers."""
     names = find_recipe("imagenet_lt", method).settings["views"]
     names = [names] if isinstance(names, str) else names
-    rest = [named_view(name, SIZE).without_crop() for name in names]
+    crops, rest = zip(*(named_view(name, SIZE).apart() for name in names), strict=True)
     generator = torch.Generator(device).manual_seed(0)
     split = Split(torch.zeros(FILES, dtype=torch.int64), torch.arange(FILES), None, paths)
     loader = WorkerLoader(
         split,
         BATCH,
-        transform=RandomCrops(SIZE, len(rest), flip=0.0),
+        transform=RandomCrops(SIZE, tuple(crop.scale for crop in crops)),
         sampler="shuffle",
         device=device,
         workers=workers,

@@ -9,7 +9,6 @@ nothing.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from listfile import measure
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.models import SmallNet
 from longtail.training import Run
 from longtail.training.run import environment
@@ -63,7 +62,7 @@ def main() -> None:
             rows.append({"data": name, "share": share, "files": made, **train(name, root, out)})
             print(rows[-1])
     about = {"environment": environment(), "image_size": SIZE, "workers": 1}
-    write_text(given.out, json.dumps({**about, "runs": rows}, indent=1) + "\n")
+    write_json(given.out, {**about, "runs": rows})
 
 
 def train(name: str, root: Path, out: Path) -> dict[str, object]:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.training.run import environment
 from made_tree import make_tree
 
@@ -58,7 +58,7 @@ def main() -> None:
         print(f"{lines:,} links made in {time.perf_counter() - began:.0f} s")
         figures = {name: measure(work, folder) for name, work in WORKS.items()}
     about = {"environment": environment(), "lines": lines, "limit": LIMIT}
-    write_text(given.out, json.dumps({**about, "processes": figures}, indent=1) + "\n")
+    write_json(given.out, {**about, "processes": figures})
 
 
 def measure(work: str, root: str) -> dict[str, float]:

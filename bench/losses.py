@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from longtail import ClassPrior, losses
-from longtail.files import write_text
+from longtail.files import write_json, write_text
 from longtail.memory import ClassQueue
 from longtail.training.run import environment
 
@@ -90,7 +90,7 @@ def main() -> None:
         "agreement": agreement(),
         "cases": [measure(make(), given.rounds, clock) for make in makers],
     }
-    write_text(given.out, json.dumps(result, indent=1) + "\n")
+    write_json(given.out, result)
     if given.docs.exists():
         write_table(given.docs, result)
     print(f"written: {given.out}")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from longtail import ClassPrior
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.metrics import classification_metrics
 from longtail.shift import (
     adjust,
@@ -64,7 +64,7 @@ def main() -> None:
             "units": "accuracy and ECE in percent, NLL in nats; means over runs",
             "groups": [{**group, **summary(group)} for group in groups],
         }
-        write_text(given.out, json.dumps(result, indent=1) + "\n")
+        write_json(given.out, result)
     if given.page:
         groups = json.loads(given.out.read_text(encoding="utf-8"))["groups"]
         lines = [line for group in groups for line in table(group)]

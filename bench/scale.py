@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.models import create_backbone
 from longtail.recipes import find_recipe
 from longtail.training.run import environment
@@ -84,7 +84,7 @@ def main() -> None:
         "measured_on": "no GPU; networks counted, not run",
         "assumed": {"teraflops": given.teraflops, "gigabytes_per_second": given.gigabytes},
     }
-    write_text(given.out, json.dumps({**about, "costs": rows}, indent=1) + "\n")
+    write_json(given.out, {**about, "costs": rows})
     write_tables(rows, measured)
 
 

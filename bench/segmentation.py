@@ -10,7 +10,6 @@ before the first step, allocated on a GPU.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from lightning_fabric import Fabric
 from longtail.augment import View
 from longtail.data import Batch
 from longtail.data.segmentation import PixelDataConfig
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.methods.segmentation import create_pixel_method
 from longtail.models import create_dense_backbone
 from longtail.prior import ClassPrior
@@ -58,7 +57,7 @@ def main() -> None:
         "rounds": given.rounds,
         "clock": given.clock,
     }
-    write_text(given.out, json.dumps({**about, "steps": rows}, indent=1) + "\n")
+    write_json(given.out, {**about, "steps": rows})
     if given.page:
         write_between(given.page, "bench/segmentation.py", table(rows, given.clock))
     print(f"written: {given.out}")

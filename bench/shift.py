@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.prior import ClassPrior
 from longtail.shift import adjust, estimate_prior, protocol_table
 from longtail.training.run import environment
@@ -62,7 +62,7 @@ def main() -> None:
         "digits": digits(),
         **large(given.classes),
     }
-    write_text(given.out, json.dumps(result, indent=1) + "\n")
+    write_json(given.out, result)
     print(f"written: {given.out}")
 
 

@@ -10,7 +10,6 @@ as well, `--clock process` counts processor seconds instead of the wall's.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from lightning_fabric import Fabric
 
 from longtail.augment import named_view
 from longtail.data import Batch, DataConfig
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.methods import create_method, find_method, method_names
 from longtail.models import CosineHead, ImageClassifier, LinearHead, create_backbone
 from longtail.prior import ClassPrior
@@ -60,9 +59,7 @@ def main() -> None:
         rows = [profile(name, given.precision, given.rounds) for name in given.methods]
         out = given.out or Path("results/step_profile.json")
         about = {"environment": environment(), "precision": given.precision}
-        write_text(
-            out, json.dumps({**about, "rounds": given.rounds, "steps": rows}, indent=1) + "\n"
-        )
+        write_json(out, {**about, "rounds": given.rounds, "steps": rows})
         return
     rows = [measure(name, given.precision, given.rounds, given.clock) for name in given.methods]
     about = {
@@ -72,7 +69,7 @@ def main() -> None:
         "clock": given.clock,
     }
     out = given.out or Path("results/step.json")
-    write_text(out, json.dumps({**about, "steps": rows}, indent=1) + "\n")
+    write_json(out, {**about, "steps": rows})
     print(f"written: {out}")
 
 

@@ -9,7 +9,6 @@ after each twentieth of the rows; seconds are of one processor core, the making 
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longtail.files import write_text
+from longtail.files import write_json
 from longtail.shift import PriorTracker
 from longtail.sklearn import LongTailClassifier
 from longtail.training.run import environment
@@ -43,7 +42,7 @@ def main() -> None:
         "half_life": HALF_LIFE,
         **stream(given.rows),
     }
-    write_text(given.out, json.dumps(result, indent=1) + "\n")
+    write_json(given.out, result)
     if given.page:
         write_between(given.page, "bench/stream.py", lines(result))
 

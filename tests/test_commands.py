@@ -49,6 +49,7 @@ def pictures(
 def test_a_run_leaves_everything(digits: Path) -> None:
     for name in ("environment.json", "split.csv", "report.html", "model.safetensors"):
         assert (digits / name).stat().st_size > 0
+    assert "<title>gml · teacher" in (digits / "report.html").read_text()
     run = Run(digits)
     assert [record["epoch"] for record in run.history] == [0, 1]
     assert {"loss", "lr", "seconds", "images_per_second", "temperature"} <= set(run.history[0])
@@ -217,6 +218,7 @@ def test_python_does_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["train", "digits-lt", "--views", "weak", "sim"], "one DATA, got 'digits-lt' and 'sim'"),
         (["train"], "needs DATA"),
         (["train", "digit-lt"], "Did you mean digits-lt?"),
         (["train", "digits-lt", "--method", "gmll"], "the nearest is 'gml'"),

@@ -27,6 +27,12 @@ def test_from_labels_counts(kind: type) -> None:
     assert prior == ClassPrior([1, 1, 3])
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, np.float16])
+def test_counts_of_any_numbers(kind: type) -> None:
+    assert ClassPrior(np.array([3, 1], kind)).counts.tolist() == [3, 1]
+    assert ClassPrior(torch.tensor([3, 1], dtype=torch.bfloat16)).counts.tolist() == [3, 1]
+
+
 def test_groups_at_their_borders() -> None:
     groups = ClassPrior([101, 100, 20, 19]).groups()
     assert {k: v.tolist() for k, v in groups.items()} == {"many": [0], "medium": [1, 2], "few": [3]}

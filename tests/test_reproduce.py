@@ -79,8 +79,31 @@ def test_done_runs_are_not_run_again(tmp_path: Path, trained: list[str]) -> None
     assert [row["method"] for row in rows] == ["crt", "pc_softmax", "lade"]
     again = reproduce(SOURCE, methods=["crt", "pc_softmax", "lade"], epochs_scale=0.1, **settings)
     assert len(trained) == 3
-    assert again == rows == json.loads((tmp_path / "r.json").read_text())["runs"]
-    assert (tmp_path / "r.md").read_text() == table(rows)
+    stored = json.loads((tmp_path / "r.json").read_text())["runs"]
+    assert again == rows
+    assert [row["method"] for row in stored] == ["lade", "crt", "pc_softmax"]  # as `row_names`
+    assert all(row in rows for row in stored)
+    assert (tmp_path / "r.md").read_text() == table(stored)
+
+
+def test_rows_of_other_runs_stay_in_the_file(tmp_path: Path, trained: list[str]) -> None:
+    settings = {"seeds": 1, "runs": tmp_path / "runs", "out": tmp_path / "r.json", "jobs": 1}
+    reproduce(SOURCE, methods=["ce"], epochs_scale=1.0, **settings)
+    reproduce(SOURCE, methods="lade", epochs_scale=0.1, **settings)
+    reproduce(SOURCE, methods=["ce"], epochs_scale=1.0, **settings)
+    with pytest.raises(ChildProcessError):
+        reproduce(SOURCE, methods=["focal"], **settings)
+    stored = json.loads((tmp_path / "r.json").read_text())["runs"]
+    assert [(row["method"], row["epochs_scale"]) for row in stored] == [("ce", 1.0), ("lade", 0.1)]
+    text = (tmp_path / "r.md").read_text()
+    assert text.count("published, 200 epochs") == 2  # a table for each length of training
+
+
+def test_a_group_without_a_class_is_not_available(tmp_path: Path) -> None:
+    base = {"data": "cifar10-lt", "imbalance": 10, "method": "ce", "epochs": 200}
+    base |= {"epochs_scale": 1.0, "accuracy": 90.0, "many": 90.0, "ece": 5.0, "minutes": 2.0}
+    rows = [{**base, "medium": float("nan"), "few": None}] * 2
+    assert "| 90.0 ± 0.0 | 90.0 ± 0.0 | n/a | n/a | 5.0 ± 0.0 |" in table(rows)
 
 
 def test_pc_softmax_is_its_run_judged_for_the_uniform_mix(
@@ -107,6 +130,8 @@ def test_a_run_with_other_settings_is_not_taken(tmp_path: Path) -> None:
         ValueError, match=r"holds a run with other settings .*epochs was 1 and is 200"
     ):
         reproduce(SOURCE, methods=["ce"], seeds=1, runs=tmp_path, out=tmp_path / "r.json", jobs=1)
+    with pytest.raises(ValueError, match="holds a run with other settings"):  # it stands on ce
+        reproduce(SOURCE, methods=["pc_softmax"], seeds=1, runs=tmp_path, out=tmp_path / "r.json")
 
 
 def test_table_has_mean_deviation_and_published_figure() -> None:
@@ -127,7 +152,7 @@ def test_epochs_are_whole_and_at_least_one() -> None:
     [
         ({"methods": ["gmll"]}, r"methods of cifar100-lt must be of .* got \['gmll'\]"),
         ({"seeds": 0}, "seeds must be 1 or more, got 0"),
-        ({"jobs": -1}, "jobs must be 1 or more, got -1"),
+        ({"jobs": 0}, "jobs must be 1 or more, got 0"),
         ({"epochs_scale": 0.0}, r"epochs_scale must be above 0, got 0.0"),
         ({"source": "mnist"}, "source must be one of .* got 'mnist'"),
     ],

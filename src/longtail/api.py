@@ -65,7 +65,7 @@ def start(config: Config, out: str | Path | None, resume: bool) -> Run:
     else:
         run = train_run(config, folder, resume=resume)
     if is_first():
-        report([run.folder])
+        report([run.folder, *(stage.folder for stage in run.stages)])
     return run
 
 
@@ -137,7 +137,7 @@ def protocol(run: str | Path | Run) -> list[dict[str, Any]]:
 
 def predict(
     run: str | Path | Run,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     target_prior: str | None = None,
     *,
     out: str | Path | None = None,

@@ -1,7 +1,6 @@
 """The command line: train, evaluate, predict, data, embed, export, report, reproduce, list."""
 
 import argparse
-import json
 import os
 import sys
 import warnings
@@ -9,6 +8,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from longtail.files import to_json
 
 ABOUT = "Train, adapt and judge classifiers when most classes are rare."
 
@@ -28,9 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
     except (ValueError, OSError, FloatingPointError) as error:
-        lost = "another process of this run has ended; --resume goes on from the last checkpoint"
-        _say(f"error: {lost if _of_another_process(error) else error}")
+        _say(f"error: {error}")
         return 2 if isinstance(error, ValueError) else 1
+    except RuntimeError as error:
+        if not _of_another_process(error):
+            raise
+        _say("error: another process of this run has ended; --resume goes on from its checkpoint")
+        return 1
     except KeyboardInterrupt as stop:
         if not stop.args:  # a training says itself where it stopped
             _say("stopped; --resume goes on from the last checkpoint")
@@ -137,10 +142,11 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from longtail.report.shift_tables import print_protocol
 
     if parsed.protocol:
-        if parsed.target_prior:
-            raise ValueError("--protocol sets the target prior itself; leave --target-prior out")
+        without = ("target_prior", "split", "window", "flip")
+        if given := [name for name in without if getattr(parsed, name) is not None]:
+            raise ValueError(f"--protocol is without {given}: it is of whole images, for all mixes")
         columns = protocol(parsed.run)
-        print(json.dumps(columns, indent=1)) if parsed.json else print_protocol(columns)
+        print(to_json(columns)) if parsed.json else print_protocol(columns)
         return 0
     figures = evaluate(
         parsed.run,
@@ -150,7 +156,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         flip=parsed.flip,
     )
     if parsed.json:
-        print(json.dumps(figures, indent=1))
+        print(to_json(figures))
     else:
         print_table([{"run": parsed.run.as_posix(), **figures}])
     return 0
@@ -227,7 +233,8 @@ def _report(parsed: argparse.Namespace) -> int:
     from longtail.training import Run
 
     path = report(parsed.runs, parsed.out)
-    print_table([{"run": run.as_posix(), **Run(run).metrics} for run in parsed.runs])
+    runs = [Run(folder) for folder in parsed.runs]
+    print_table([{"run": r.folder.as_posix(), **(r.metrics if r.finished else {})} for r in runs])
     print(f"report: {path}")
     return 0
 
@@ -278,7 +285,7 @@ def _list(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _of_another_process(error: Exception) -> bool:
+def _of_another_process(error: RuntimeError) -> bool:
     """Whether it only says that the connection to another process was lost."""
     distributed: Any = sys.modules.get("torch.distributed")
     return distributed is not None and (

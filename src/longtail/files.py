@@ -1,9 +1,12 @@
 """Files that are written whole or not at all."""
 
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -42,3 +45,28 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def to_json(value: Any) -> str:
+    """JSON text; a number that is not finite, which JSON has no word for, becomes null.
+
+    Example:
+        >>> print(to_json({"few": math.nan}))
+        {
+         "few": null
+        }
+    """
+    return json.dumps(_finite(value), indent=1, allow_nan=False)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, to_json(value) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -46,7 +46,7 @@ class ClassPrior:
     log_prior: Tensor
 
     def __init__(self, counts: ArrayLike | Tensor | Sequence[float]) -> None:
-        values = torch.as_tensor(np.asarray(counts.cpu() if isinstance(counts, Tensor) else counts))
+        values = _as_tensor(counts)
         if values.ndim != 1 or len(values) == 0:
             raise ValueError(
                 f"counts of ClassPrior must be a non-empty vector (num_classes,), "
@@ -54,7 +54,7 @@ class ClassPrior:
             )
         if not torch.isfinite(values.double()).all():
             raise ValueError(f"counts of ClassPrior must be finite, got {values.tolist()}")
-        empty = (values <= 0).nonzero().flatten().tolist()
+        empty = (values.double() <= 0).nonzero().flatten().tolist()
         if empty:
             got = [values[c].item() for c in empty[:5]]
             more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
@@ -82,7 +82,7 @@ class ClassPrior:
             >>> ClassPrior.from_labels([0, 0, 1]).counts.tolist()
             [2, 1]
         """
-        values = torch.as_tensor(np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels))
+        values = _as_tensor(labels)
         if values.ndim != 1 or len(values) == 0:
             raise ValueError(
                 f"labels of ClassPrior must be a non-empty vector, got shape {tuple(values.shape)}"
@@ -128,3 +128,9 @@ class ClassPrior:
             f"ClassPrior(num_classes={self.num_classes}, total={self.counts.sum().item()}, "
             f"imbalance={self.imbalance:g})"
         )
+
+
+def _as_tensor(values: ArrayLike | Tensor | Sequence[float]) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    return torch.as_tensor(np.asarray(values))

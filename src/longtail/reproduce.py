@@ -1,6 +1,7 @@
 """The matrix of methods, imbalances and seeds behind the papers' figures, from one command."""
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -16,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from longtail.files import write_text
+from longtail.data import available_cpus
+from longtail.files import write_json, write_text
 from longtail.recipes import cifar_lt, find_recipe, overlay
 from longtail.settings import from_arguments, to_config
 from longtail.training import Run, judge
@@ -110,7 +112,7 @@ def reproduce(
     """Trains whatever is not trained yet of a matrix, and writes its figures.
 
     A run that was interrupted goes on from its last checkpoint; one that is done is read, not run
-    again. The result file is written anew after every run.
+    again. After every run its row enters the result file; rows of other runs stay there.
 
     Args:
         source: `cifar100-lt` or `cifar10-lt`.
@@ -124,18 +126,20 @@ def reproduce(
         jobs: runs at the same time. When not given: one for each core on a CPU, since a small
             network gains little from a second core, and 1 on a GPU.
 
-    Returns: the rows of the result file.
+    Returns: the rows of these runs.
     Raises:
         ValueError: when nobody knows the source or a method, a number is too small, or a run folder
-            holds a run with other settings.
+            holds a run with other settings; before anything is trained.
         ChildProcessError: when runs failed, after all others are done; it names them.
     """
     known = row_names(source)
+    methods = [methods] if isinstance(methods, str) else methods
     chosen = list(dict.fromkeys(methods or known))
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise ValueError(f"methods of {source} must be of {known}, got {unknown}")
-    for name, value in {"seeds": seeds, "jobs": jobs or 1, "imbalances": min(imbalances)}.items():
+    numbers = {"seeds": seeds, "jobs": 1 if jobs is None else jobs, "imbalances": min(imbalances)}
+    for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
     if not epochs_scale > 0:
@@ -146,10 +150,14 @@ def reproduce(
         for imbalance in dict.fromkeys(imbalances)
         for row in chosen
     ]
-    for cell in cells:
+    trained = _trained(cells)
+    for cell in trained:
         _check(cell, root)
+    todo = [cell for cell in trained if not is_done(cell)]
+    jobs = jobs or _default_jobs(len(todo))
+    print(f"{len(trained) - len(todo)} of {len(trained)} runs are done, {jobs} at a time")
     out = Path(out or f"results/{source}.json")
-    failed = _train_all(cells, root, jobs or _default_jobs(), lambda: _write(cells, out, root))
+    failed = _train_all(todo, root, jobs, lambda: _write(cells, out, root))
     rows = _write(cells, out, root)
     if failed:
         raise ChildProcessError("these runs failed; the same command tries them again: " + failed)
@@ -179,47 +187,46 @@ def scaled(epochs: int, scale: float) -> int:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The figures beside the published ones, in Markdown: mean and deviation over seeds."""
-    lines = []
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    tables: dict[tuple[str, int, float], dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
-        groups.setdefault((row["data"], row["imbalance"], row["method"]), []).append(row)
-    for data, imbalance in dict.fromkeys(key[:2] for key in groups):
-        lines += [
-            "",
-            f"| {data}, imbalance {imbalance}, percent | epochs | seeds | published, 200 epochs "
-            "| all | many | medium | few | ECE | minutes |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        for (*place, method), group in groups.items():
-            if tuple(place) != (data, imbalance):
-                continue
-            epochs = group[0]["epochs"]
-            against = cifar_lt.PUBLISHED[data].get(method, {})
-            due = 400 if epochs == 400 else 200
-            published = against.get((imbalance, due))
-            cells = [_spread([row[name] for row in group]) for name in FIGURES]
-            minutes = statistics.mean(row["minutes"] for row in group)
-            shown = "n/a" if published is None else f"{published}" + (" (400)" * (due == 400))
-            lines.append(
-                f"| {method} | {epochs} | {len(group)} | {shown} | {' | '.join(cells)} "
-                f"| {minutes:.1f} |"
-            )
-    if any(row["epochs_scale"] < 1 for row in rows):
-        scale = min(row["epochs_scale"] for row in rows)
+        place = (row["data"], row["imbalance"], row["epochs_scale"])
+        tables.setdefault(place, {}).setdefault(row["method"], []).append(row)
+    return "\n\n".join(_table_of(*place, groups) for place, groups in tables.items()) + "\n"
+
+
+def _table_of(
+    data: str, imbalance: int, scale: float, groups: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    """The table of one training set and one length of training, a line a method."""
+    due = 400 if scale == 2 else 200
+    lines = [
+        f"| {data}, imbalance {imbalance}, percent | epochs | seeds | published, {due} epochs "
+        "| all | many | medium | few | ECE | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, group in groups.items():
+        published = cifar_lt.PUBLISHED[data].get(method, {}).get((imbalance, due), "n/a")
+        cells = [_spread([row[name] for row in group]) for name in FIGURES]
+        minutes = statistics.mean(row["minutes"] for row in group)
+        about = f"{method} | {group[0]['epochs']} | {len(group)} | {published}"
+        lines.append(f"| {about} | {' | '.join(cells)} | {minutes:.1f} |")
+    if scale < 1:
         lines += [
             "",
             f"Every schedule is scaled by {scale:g}: a check of order and speed at a short budget, "
             "not a comparison with the published figures.",
         ]
-    return "\n".join(lines).strip() + "\n"
+    return "\n".join(lines)
 
 
-def _train_all(cells: Sequence[Cell], root: str | None, jobs: int, then: Callable[[], Any]) -> str:
-    """Trains cells as processes side by side, those that others stand on first."""
-    needed = dict.fromkeys(cell.of for cell in cells if cell.of)
-    wanted = dict.fromkeys([*needed, *(cell for cell in cells if cell.trains)])
-    todo = [cell for cell in wanted if not is_done(cell)]
-    print(f"{len(wanted) - len(todo)} of {len(wanted)} runs are done, {jobs} at a time")
+def _trained(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells with a run of their own, those that others stand on first."""
+    needed = [cell.of for cell in cells if cell.of]
+    return list(dict.fromkeys([*needed, *(cell for cell in cells if cell.trains)]))
+
+
+def _train_all(todo: Sequence[Cell], root: str | None, jobs: int, then: Callable[[], Any]) -> str:
+    """Trains cells as processes side by side, each after the one that it stands on."""
     waiting = deque(cell for cell in todo if cell.of not in todo)
     failed = []
     active: dict[Future[int], Cell] = {}
@@ -247,7 +254,7 @@ def _train_all(cells: Sequence[Cell], root: str | None, jobs: int, then: Callabl
 
 def _train(cell: Cell, root: str | None, jobs: int, running: set[subprocess.Popen[bytes]]) -> int:
     """Trains a cell in a process of its own; returns its exit status."""
-    threads = max(1, _cores() // jobs)
+    threads = max(1, available_cpus() // jobs)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     words = [sys.executable, "-m", "longtail.cli", *cell.command(root)]
     with subprocess.Popen(words, env=environment) as process:
@@ -281,7 +288,7 @@ def is_done(cell: Cell) -> bool:
 
 def _check(cell: Cell, root: str | None) -> None:
     """Refuses a run folder whose run was trained with other settings than the cell's."""
-    if not cell.trains or not (cell.folder / "config.yaml").is_file():
+    if not (cell.folder / "config.yaml").is_file():
         return
     asked = json.loads(json.dumps(asdict(to_config(from_arguments(cell.command(root)[1:])))))
     known = {name: value for name, value in asked.items() if value != "auto"}
@@ -293,10 +300,24 @@ def _check(cell: Cell, root: str | None) -> None:
 
 
 def _write(cells: Sequence[Cell], out: Path, root: str | None) -> list[dict[str, Any]]:
+    """Puts the rows of these cells into the result file, in place of older ones of the same."""
     rows = [_row(cell, root) for cell in cells if is_done(cell)]
-    write_text(out, json.dumps({"runs": rows}, indent=1) + "\n")
-    write_text(out.with_suffix(".md"), table(rows))
+    own = [_place(row) for row in rows]
+    before = json.loads(out.read_text(encoding="utf-8"))["runs"] if out.is_file() else []
+    every = [*(row for row in before if _place(row) not in own), *rows]
+    order = row_names(cells[0].source)
+    every.sort(
+        key=lambda r: (r["data"], -r["imbalance"], -r["epochs_scale"], order.index(r["method"]))
+    )
+    if every:
+        write_json(out, {"runs": every})
+        write_text(out.with_suffix(".md"), table(every))
     return rows
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a row of the result file is about."""
+    return tuple(row[name] for name in ("data", "method", "imbalance", "epochs_scale", "seed"))
 
 
 def _row(cell: Cell, root: str | None) -> dict[str, Any]:
@@ -304,15 +325,14 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
     run = Run(cell.folder)
     figures = run.metrics if cell.trains else judge(run.predictions(), "uniform")
     around = json.loads((run.folder / "environment.json").read_text())
-    trained = [run.folder, *(run.folder / name for name in ("teacher", "first"))]
+    trained = [run, *run.stages]
     if cell.of and cell.trains:
-        trained.append(cell.of.folder)
-    history = [record for path in trained if path.is_dir() for record in Run(path).history]
+        trained.append(Run(cell.of.folder))
+    history = [record for one in trained for record in one.history]
     own = cell if cell.trains or not cell.of else cell.of
     command = shlex.join(["longtail", *own.command(root)])
     if not cell.trains:
         command += f" && longtail evaluate {own.folder} --target-prior uniform"
-    teacher = run.folder / "teacher"
     return {
         "data": cell.source,
         "method": cell.row,
@@ -321,7 +341,7 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
         "epochs_scale": cell.scale,
         "seed": cell.seed,
         **_percent(figures),
-        **({"teacher": _percent(Run(teacher).metrics)} if teacher.is_dir() else {}),
+        **{stage.folder.name: _percent(stage.metrics) for stage in run.stages},
         "views": run.config["views"],
         "selection": "last epoch",
         "minutes": round(sum(record["seconds"] for record in history) / 60, 2),
@@ -336,9 +356,12 @@ def _percent(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: round(100 * metrics[name], 2) for name in FIGURES}
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    if len(known) < len(values):
+        return "n/a"  # a group without a class: NaN, in a result file null
+    mean = f"{statistics.mean(known):.1f}"
+    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
 
 
 def _options(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> Iterator[str]:
@@ -353,11 +376,7 @@ def _options(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> Iterator
             yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _default_jobs() -> int:
+def _default_jobs(runs: int) -> int:
     import torch
 
-    return 1 if torch.cuda.is_available() else _cores()
+    return 1 if torch.cuda.is_available() else max(1, min(available_cpus(), runs))

@@ -1,7 +1,7 @@
 """From a command line, a YAML file or keyword arguments to the settings of a run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from longtail.data.segmentation import PIXEL_SOURCES, PixelDataConfig
 from longtail.losses import ClassificationLoss
 from longtail.methods import PlainClassifier, find_method
 from longtail.methods.segmentation import PixelClassifier
-from longtail.recipes import find_recipe
+from longtail.recipes import find_recipe, overlay
 from longtail.training import Config
 from longtail.training.segmentation import PixelConfig
 
 CONFIGS = {"classification": Config, "segmentation": PixelConfig}
+STAGES = ("teacher_stage", "first_stage")
 GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "first", "loss"}
 KINDS = {
     "int": "a whole number",
@@ -67,6 +68,7 @@ def make_parser(source: str, method: str, task: str) -> ArgumentParser:
         plain = PixelClassifier if task == "segmentation" else PlainClassifier
         parser.add_class_arguments(found, "method.loss", skip=GIVEN_ELSEWHERE)
         parser.add_class_arguments(plain, "method", skip=GIVEN_ELSEWHERE)
+        parser.set_defaults({"method.head": found.head})
     else:
         parser.add_class_arguments(found, "method", skip=GIVEN_ELSEWHERE)
     parser.set_defaults(_flat(find_recipe(source, method).settings))
@@ -81,11 +83,7 @@ def from_arguments(arguments: Sequence[str]) -> Namespace:
         ValueError: for an option or a value that cannot be; the message names it.
     """
     words, source, method, task = _read_ahead(arguments)
-    parser = make_parser(source, method, task)
-    try:
-        return parser.parse_args(words)
-    except ArgumentError as error:
-        raise ValueError(_plain(error)) from error
+    return _parse(make_parser(source, method, task).parse_args, words)
 
 
 def from_keywords(
@@ -106,15 +104,11 @@ def from_keywords(
         if inner not in given:
             raise ValueError(f"{name} must have a {inner}, got {given}")
     parser = make_parser(data["source"], method["name"], task or _task_of(data["source"]))
-    try:
-        parsed: Namespace = parser.parse_object({"data": data, "method": method, **settings})
-        return parsed
-    except ArgumentError as error:
-        raise ValueError(_plain(error)) from error
+    return _parse(parser.parse_object, {"data": data, "method": method, **settings})
 
 
 def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """Parses what follows `longtail embed`: the arguments of `longtail.embed`.
+    """Parses what follows `longtail embed`: the arguments of `longtail.api.embed`.
 
     Raises:
         ValueError: for an option or a value that cannot be; the message names it.
@@ -137,10 +131,7 @@ def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="Of the network."
     )
     parser.add_class_arguments(DataConfig, "data", skip={"source"})
-    try:
-        parsed = parser.parse_args(arguments).as_dict()
-    except ArgumentError as error:
-        raise ValueError(_plain(error)) from error
+    parsed = _parse(parser.parse_args, arguments).as_dict()
     source = parsed.pop("source")
     return {**parsed, "data": {"source": source, **parsed["data"]}}
 
@@ -164,10 +155,7 @@ def data_arguments(command: str, arguments: Sequence[str]) -> tuple[DataConfig, 
         parser.add_argument("--out", type=Path, required=True, help="Folder for the shards.")
         parser.add_argument("--megabytes", type=int, default=256, help="Size of a shard.")
     parser.add_class_arguments(DataConfig, "data", skip={"source"})
-    try:
-        parsed = parser.parse_args(arguments).as_dict()
-    except ArgumentError as error:
-        raise ValueError(_plain(error)) from error
+    parsed = _parse(parser.parse_args, arguments).as_dict()
     return DataConfig(source=parsed.pop("source"), **parsed.pop("data")), parsed
 
 
@@ -176,10 +164,42 @@ def to_config(parsed: Namespace) -> Config:
     settings = parsed.as_dict()
     for name in ("config", "out", "resume"):
         settings.pop(name, None)
+    for name in STAGES:
+        if settings.get(name):
+            settings[name] = _stage(name, settings)
     if settings["task"] == "segmentation":
         return PixelConfig(**{**settings, "data": PixelDataConfig(**settings["data"])})
     settings.pop("task")
     return Config(**{**settings, "data": DataConfig(**settings["data"])})
+
+
+def _stage(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an earlier stage, which are one value to the parser: the recipe's, changed.
+
+    Raises:
+        ValueError: for a setting or a value that cannot be; the message names both.
+    """
+    source, method = settings["data"]["source"], settings["method"]["name"]
+    known, given = find_recipe(source, method).settings.get(name, {}), dict(settings[name])
+    if isinstance(given.get("method"), str):
+        given["method"] = {"name": given["method"]}
+    if "method" in given and given["method"].get("name") != known.get("method", {}).get("name"):
+        known = {key: value for key, value in known.items() if key != "method"}
+    stage = overlay(known, given)
+    own = {"data": source, "method": "ce", "task": settings["task"]}
+    try:
+        from_keywords(**{**own, **stage})
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return stage
+
+
+def _parse(parse: Callable[[Any], Namespace], given: Any) -> Namespace:
+    """What a parser makes of words or a mapping, its errors in the words of the others."""
+    try:
+        return parse(given)
+    except ArgumentError as error:
+        raise ValueError(_plain(error)) from error
 
 
 def _plain(error: ArgumentError) -> str:
@@ -209,6 +229,11 @@ def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
     for word in rest:
         if not word.startswith("-"):
             name, value = "--data.source", word
+            if name in given:
+                raise ValueError(
+                    f"longtail train takes one DATA, got {given[name]!r} and {word!r}; "
+                    'several values of an option are a list: \'["auto", "sim"]\''
+                )
         elif word in SWITCHES or word.startswith("--print_config"):
             words.append(word)
             continue
@@ -254,7 +279,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names for the parser; an earlier stage is one value to it."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping) and name not in ("teacher_stage", "first_stage"):
+        if isinstance(value, Mapping) and name not in STAGES:
             flat |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
         else:
             flat[name] = value

@@ -122,6 +122,8 @@ def test_crop_equals_torchvision(size, padding):
     padded = F.pad(images, [padding] * 4)
     expected = stack(lambda image, i, j: F.crop(image, i, j, *size), padded, top, left)
     assert torch.equal(crop(images, top, left, padding), expected)
+    channels_last = images.to(memory_format=torch.channels_last)
+    assert torch.equal(crop(channels_last, top, left, padding), expected)
 
 
 def test_flip_equals_torchvision():

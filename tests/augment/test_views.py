@@ -74,10 +74,12 @@ def test_measures_follow_the_size():
     assert isinstance(named_view("auto", 224).operations[0], RandomResizedCrop)
 
 
-def test_without_crop_leaves_the_rest():
-    for size in (32, 224):
-        rest = named_view("auto", size).without_crop()
-        assert rest.operations == (RandomFlip(), AutoAugment(), Cutout(size // 2))
+def test_a_resized_crop_is_taken_apart_from_the_rest():
+    crop, rest = named_view("auto", 224).apart()
+    assert crop == RandomResizedCrop()
+    assert rest.operations == (RandomFlip(), AutoAugment(), Cutout(112))
+    for view in (named_view("auto", 32), named_view("none", 224), named_view("shift", 224)):
+        assert view.apart() == (None, view)
 
 
 def test_a_digit_is_never_mirrored():

@@ -35,7 +35,7 @@ def test_centre_crop(photo):
 
 
 def test_random_crops_follow_the_global_generator(photo):
-    crops = RandomCrops(16, views=2)
+    crops = RandomCrops(16, ((0.08, 1.0), (0.08, 1.0)))
     results = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -48,11 +48,11 @@ def test_random_crops_follow_the_global_generator(photo):
 
 
 def test_boxes_are_distributed_as_torchvisions(photo):
-    ours = RandomCrops(16, scale=(0.2, 1.0))
+    ours = RandomCrops(16)
     theirs = v2.RandomResizedCrop(16, scale=(0.2, 1.0))
     image = torch.zeros(3, 200, 320)
     torch.manual_seed(0)
-    boxes = torch.tensor([ours._box(320, 200) for _ in range(2000)])
+    boxes = torch.tensor([ours._box(320, 200, (0.2, 1.0)) for _ in range(2000)])
     params = [theirs.make_params([image]) for _ in range(2000)]
     expected = torch.tensor(
         [[p["left"], p["top"], p["left"] + p["width"], p["top"] + p["height"]] for p in params]
@@ -66,19 +66,16 @@ def test_boxes_are_distributed_as_torchvisions(photo):
 
 
 def test_a_shape_that_never_fits_falls_back_to_the_middle():
-    left, top, right, low = RandomCrops(8, scale=(1.0, 1.0))._box(1000, 10)
+    left, top, right, low = RandomCrops(8)._box(1000, 10, (1.0, 1.0))
     assert (top, low) == (0, 10)
     assert right - left == pytest.approx(10 * 4 / 3)
     assert left + right == pytest.approx(1000)
 
 
-def test_flip_and_whole_image(photo):
-    whole = {"scale": (0.999, 1.0), "ratio": (1.6, 1.6)}
-    plain = RandomCrops(16, flip=0.0, **whole)(photo)
-    flipped = RandomCrops(16, flip=1.0, **whole)(photo)
-    assert corners(plain)[0] < 0.1 < 0.9 < corners(plain)[2]
-    assert corners(flipped)[0] > 0.9
-    torch.testing.assert_close(flipped.flip(-1).float(), plain.float(), atol=2, rtol=0)
+def test_each_view_has_its_own_part_of_the_image(photo):
+    whole, middle = RandomCrops(16, ((0.999, 1.0), None), ratio=(1.6, 1.6))(photo)
+    assert corners(whole)[0] < 0.1 < 0.9 < corners(whole)[2]
+    torch.testing.assert_close(middle.float(), CentreCrop(16)(photo).float(), atol=3, rtol=0)
 
 
 def test_a_rotated_jpeg_is_cropped_upright_from_a_smaller_decode(tmp_path):
@@ -88,5 +85,5 @@ def test_a_rotated_jpeg_is_cropped_upright_from_a_smaller_decode(tmp_path):
     exif[0x0112] = 6
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
     stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    view = RandomCrops(16, scale=(0.999, 1.0), ratio=(1.6, 1.6), flip=0.0)(str(tmp_path / "a.jpg"))
+    view = RandomCrops(16, ((0.999, 1.0),), ratio=(1.6, 1.6))(str(tmp_path / "a.jpg"))
     torch.testing.assert_close(corners(view), [1 / 32, 1 / 32, 31 / 32, 31 / 32], atol=0.03, rtol=0)

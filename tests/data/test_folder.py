@@ -48,13 +48,15 @@ def test_images_are_those_of_the_files(make_folder):
             assert torch.equal(image.permute(1, 2, 0).flatten(), pixels)
 
 
-def test_validation_part(make_folder):
+def test_validation_part(make_folder, tmp_path):
     data = load(DataConfig(str(make_folder({"a": 20, "b": 10})), val_fraction=0.1))
     assert {name: len(split) for name, split in data.parts.items()} == {
         "train": 21,
         "val": 3,
         "test": 6,
     }
+    with pytest.raises(ValueError, match=r"val_fraction 0.01 leaves .* class has 1\d images"):
+        load(DataConfig(str(tmp_path / "pets"), val_fraction=0.01))
 
 
 def test_parts_of_its_own(make_folder):
@@ -93,6 +95,7 @@ def test_nested_folders_hidden_and_other_files(make_folder, save_image):
     (top / "a" / "Thumbs.db").write_bytes(b"")
     (top / "a" / "raw.heic").write_bytes(b"")
     (top / ".git").mkdir()
+    save_image(top / "a" / ".thumbnails" / "x.png")
     save_image(top / "stray.png")
     with pytest.warns(UserWarning, match="left out 3 files") as caught:
         data = load(DataConfig(str(top)))

@@ -94,5 +94,5 @@ def test_cut_validation_parts_a_split():
     assert sorted(train.index.tolist() + val.index.tolist()) == split.index.tolist()
     assert [int(path) + 1000 for path in val.paths] == val.index.tolist()
     assert cut_validation(split, 0.0, seed=0) == (split, None)
-    with pytest.raises(ValueError, match=r"val_fraction 0\.0001 leaves the validation part empty"):
+    with pytest.raises(ValueError, match=r"val_fraction 0\.0001 leaves its part empty"):
         cut_validation(split, 0.0001, seed=0)

@@ -75,5 +75,7 @@ def test_what_cannot_be_put_in_shards(loose, tmp_path):
     with pytest.raises(ValueError, match="digits-lt is held in memory"):
         write_shards(DataConfig("digits-lt"), tmp_path)
     write_shards(DataConfig(str(loose)), tmp_path / "shards")
-    with pytest.raises(ValueError, match="holds shards already"):
+    with pytest.raises(ValueError, match="holds shards already; name another"):
         write_shards(DataConfig(str(loose)), tmp_path / "shards")
+    with pytest.raises(ValueError, match="only loose files"):
+        write_shards(DataConfig(str(tmp_path / "shards")), tmp_path / "again")

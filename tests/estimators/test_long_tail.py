@@ -161,6 +161,18 @@ def test_class_that_the_stream_has_not_seen(data: Any) -> None:
     assert not hasattr(LongTailClassifier("gml"), "partial_fit")
 
 
+def test_the_mix_of_a_stream_is_that_of_its_weights(data: Any) -> None:
+    weight = np.full(len(data.y), 1 / len(data.y))
+    model = LongTailClassifier().partial_fit(data.x, data.y, np.unique(data.y), weight)
+    assert_allclose(model.prior_.probabilities, fitted("ce", data).prior_.probabilities)
+
+
+def test_nothing_stays_of_an_earlier_fit(data: Any) -> None:
+    model = fitted("ce", data)
+    assert model.coef_.shape == (len(model.classes_), data.x.shape[1])
+    assert not hasattr(model.set_params(method="gml").fit(data.x, data.y), "coef_")
+
+
 def test_warm_start_needs_fewer_iterations(data: Any) -> None:
     for method in ("logit_adjust", "gml"):
         model = fitted(method, data, warm_start=True, tol=1e-6)

@@ -6,13 +6,14 @@ import torch
 from longtail import ClassPrior
 from longtail.methods import Method, create_method, find_method, method_names
 from longtail.models import CosineHead, ImageClassifier, LinearHead, create_backbone
+from longtail.settings import from_keywords, to_config
 
 PRIOR = ClassPrior([20, 8, 4])
 SETTINGS = {"gml": {"queue_size": 24}}
 FOUND = method_names()
 # tau_norm trains nothing: see test_retrained.py
 CASES = [(name, False) for name in FOUND if name != "tau_norm"] + [
-    (name, True) for name, found in FOUND.items() if getattr(found, "wants_teacher", False)
+    (name, True) for name, found in FOUND.items() if getattr(found, "teacher_method", {})
 ]
 
 
@@ -81,6 +82,16 @@ def test_bf16_autocast(name: str, taught: bool) -> None:
 def test_every_method_has_a_line_for_the_list() -> None:
     for name, found in method_names().items():
         assert (found.__doc__ or "").split("\n")[0], name
+
+
+def test_a_loss_has_the_head_that_it_is_meant_for() -> None:
+    backbone = create_backbone("smallnet")
+    assert create_method("ldam", {}, PRIOR, backbone).model.head_name == "cosine"
+    assert create_method("ce", {}, PRIOR, backbone).model.head_name == "linear"
+    assert to_config(from_keywords("digits-lt", "ldam")).method["head"] == "cosine"
+    for wrong in ({"head": "linear"}, {"loss": {"scale": 20.0}}):
+        with pytest.raises(ValueError, match="LDAM must have a cosine head of its scale"):
+            create_method("ldam", wrong, PRIOR, backbone)
 
 
 def test_a_class_by_its_import_path() -> None:

@@ -59,6 +59,17 @@ def test_the_queue_holds_raw_features_of_the_key_view() -> None:
         torch.testing.assert_close(stored.features, method._teacher[0].backbone(views[2]))
 
 
+def test_the_teacher_sees_what_is_asked_of_it_and_no_more() -> None:
+    seen: list[int] = []
+    for alpha, images in ((0.0, 6), (1.0, 12)):
+        method = GML(PRIOR, create_backbone("smallnet"), teacher=teacher(), alpha=alpha)
+        method._teacher[0].backbone.register_forward_pre_hook(
+            lambda module, args: seen.append(len(args[0]))
+        )
+        method(*batch())
+        assert seen.pop() == images
+
+
 def test_the_teacher_never_changes_and_is_no_part_of_the_state() -> None:
     taught = teacher().train()
     before = {name: value.clone() for name, value in taught.state_dict().items()}

@@ -80,6 +80,11 @@ def test_backbone_by_import_path() -> None:
     assert isinstance(create_backbone("longtail.models.resnet20"), CifarResNet)
 
 
+def test_a_backbone_by_import_path_has_no_weights_that_it_cannot_load() -> None:
+    with pytest.raises(ValueError, match="has no pretrained weights"):
+        create_backbone("longtail.models.resnet32", pretrained=True)
+
+
 def test_timm_backbone_by_name() -> None:
     pytest.importorskip("timm")
     backbone = create_backbone("resnet10t")
@@ -92,6 +97,20 @@ def test_cosine_head_knows_only_the_direction() -> None:
     features = torch.randn(4, 5)
     torch.testing.assert_close(head(features), head(7 * features))
     torch.testing.assert_close(head(head.weight.detach()).diagonal(), torch.full((3,), 30.0))
+
+
+def test_cosines_are_never_below_float32() -> None:
+    head, features = create_head("cosine", 64, 100), torch.randn(8, 64).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(features)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, head(features.float()))
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": 0}, {"width": 0}])
+def test_projections_that_cannot_be(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be 1 or more, got 0"):
+        Projection(4, **{"hidden": None, "width": 2, **wrong})
 
 
 def test_projection_lies_on_the_sphere() -> None:

@@ -44,7 +44,7 @@ def test_networks_by_name() -> None:
     assert "small_unet" in dense_backbone_names()
     assert "small_unet" not in backbone_names()
     assert isinstance(create_dense_backbone("longtail.models.small_unet"), SmallUNet)
-    with pytest.raises(ValueError, match="must make a DenseBackbone"):
+    with pytest.raises(ValueError, match=r"must make a longtail\.models\.DenseBackbone"):
         create_dense_backbone("longtail.models.smallnet")
     with pytest.raises(ValueError, match="has no pretrained weights"):
         create_dense_backbone("small_unet", pretrained=True)

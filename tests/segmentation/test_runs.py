@@ -19,6 +19,7 @@ from longtail.training import Run, loop
 from longtail.training.segmentation import PixelConfig, PixelRun, train_pixels
 
 MakeScenes = Callable[..., Path]
+BCL = {"name": "bcl"}
 
 
 def tiny_unet() -> SmallUNet:
@@ -103,6 +104,8 @@ def test_with_a_teacher(make_scenes: MakeScenes, tmp_path: Path) -> None:
     config = settings(make_scenes(), epochs=1, teacher="train", teacher_stage={"epochs": 1})
     run = train_pixels(config, tmp_path / "run")
     assert Run(run.folder / "teacher").config["method"] == {"name": "logit_adjust"}
+    bcl = settings(make_scenes("c"), epochs=1, teacher="train", teacher_stage={"method": BCL})
+    assert train_pixels(bcl, tmp_path / "bcl").finished  # its head is its own method's
     with pytest.raises(ValueError, match="'ce' has no use for a teacher"):
         train_pixels(settings(make_scenes("b"), "ce", teacher="train"), tmp_path / "ce")
 
@@ -204,6 +207,7 @@ def test_settings_that_cannot_be(make_scenes: MakeScenes, tmp_path: Path) -> Non
         ({"prior_power": -1}, "prior_power must be 0 or more"),
         ({"batch_size": 100}, "batch_size must not exceed the 12 training images"),
         ({"views": "cutout"}, "views of pairs must be one of"),
+        ({"teacher_stage": {"epochs": 1}}, "'ce' has no use for a teacher"),
     ):
         with pytest.raises(ValueError, match=message):
             api.train(root, **{"method": "ce", **wrong}, task="segmentation", out=tmp_path / "x")

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from longtail.augment import RandomCrop, RandomFlip
+from longtail.augment import RandomFlip, RandomResizedCrop, named_view
 from longtail.data import CentreCrop, DataConfig, Dataset, RandomCrops, Split
 from longtail.training import Config
 from longtail.training.input import training_input
@@ -26,22 +26,27 @@ def reading(views: list[str], size: int = 224):
 def test_large_images_are_cropped_once_a_view_where_they_are_read(views):
     transform, rest = reading(views)
     assert isinstance(transform, RandomCrops)
-    assert (transform.size, transform.views) == (224, 3)
+    assert (transform.size, transform.scales) == (224, ((0.08, 1.0),) * 3)
     assert len(rest) == 3
-    assert not any(isinstance(op, RandomCrop) for view in rest for op in view.operations)
+    assert not any(isinstance(op, RandomResizedCrop) for view in rest for op in view.operations)
 
 
 def test_images_are_mirrored_by_the_views_that_do_it_and_no_other():
-    transform, rest = reading(["weak"])
-    assert transform.flip == 0
+    _, rest = reading(["weak"])
     assert all(isinstance(view.operations[0], RandomFlip) for view in rest)
-    transform, rest = reading(["shift"])
-    assert transform.flip == 0
+    _, rest = reading(["shift"])
     assert not any(isinstance(op, RandomFlip) for view in rest for op in view.operations)
 
 
-def test_views_without_a_crop_see_the_middle():
-    transform, rest = reading(["none"])
+@pytest.mark.parametrize("view", ["none", "shift"])
+def test_views_without_a_resized_crop_see_the_middle(view):
+    transform, rest = reading([view])
     assert isinstance(transform, CentreCrop)
     assert transform.size == 224
-    assert len(rest) == 3
+    assert rest == [named_view(view, 224)] * 3
+
+
+def test_each_view_is_cropped_as_it_says():
+    transform, rest = reading(["rand", "sim", "none"])
+    assert transform.scales == ((0.08, 1.0), (0.2, 1.0), None)
+    assert [len(view.operations) for view in rest] == [3, 2, 0]

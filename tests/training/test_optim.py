@@ -43,6 +43,8 @@ def test_temperature_has_no_weight_decay() -> None:
     [
         ({"epochs": -1}, "epochs must be 0 or more, got -1"),
         ({"batch_size": 1}, "batch_size must be 2 or more, got 1"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"nesterov": True, "momentum": 0.0}, "momentum must be above 0 where nesterov is set"),
         ({"lr": -0.1}, "lr must be 0 or more, got -0.1"),
         ({"lr": float("nan")}, "lr must be 0 or more, got nan"),
         ({"milestones": [160]}, r"milestones must lie between 0 and 1, got \[160\]"),

@@ -1,9 +1,11 @@
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from longtail import ClassPrior
+from longtail.files import write_json
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.training import Predictions, Run, judge
 
@@ -49,6 +51,25 @@ def test_judged_under_another_mix() -> None:
     uniform = judge(given, "uniform")
     assert uniform["nll"] == pytest.approx(torch.tensor(3.0).log().item(), abs=1e-5)
     assert judge(given, "source") == judge(given)
+
+
+def test_a_mix_from_a_file_goes_by_the_names_of_its_classes(tmp_path: Path) -> None:
+    logits = torch.tensor([[0.0, 0.1], [0.0, 0.1]])
+    prior, labels = ClassPrior([1, 1]), torch.tensor([1, 1])
+    predictions = Predictions(
+        logits, labels, torch.arange(2), ("a", "b"), ("ant", "wren"), prior, "source", "birds"
+    )
+    (tmp_path / "mix.csv").write_text("wren,0.9\nant,0.1\n")
+    assert judge(predictions, str(tmp_path / "mix.csv"))["accuracy"] == 1.0
+
+
+def test_undefined_figures_are_null_in_the_file_and_nan_in_python(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, {})
+    with pytest.raises(ValueError, match="its training has not ended"):
+        _ = run.metrics
+    write_json(tmp_path / "metrics.json", {"few": math.nan, "accuracy": 0.5, "split": "test"})
+    assert "NaN" not in (tmp_path / "metrics.json").read_text()
+    assert math.isnan(run.metrics.pop("few"))
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import torch
 
 import longtail
 from longtail import ClassPrior
+from longtail.settings import from_keywords, to_config
 from longtail.training import Run
-from longtail.training.stages import expressed_after_sampling
+from longtail.training.stages import Earlier, expressed_after_sampling
 
 QUICK = {"epochs": 1, "batch_size": 64, "device": "cpu"}
 
@@ -51,12 +52,15 @@ def test_stages_that_cannot_be(tmp_path: Path) -> None:
     for method, wrong, message in (
         (
             "tau_norm",
-            {"epochs": 0, "first_stage": {}},
-            "first_stage.epochs must be 1 or more, got 0",
+            {"epochs": 0, "first_stage": {"epochs": 0}},
+            "first_stage: epochs must be 1 or more, got 0",
         ),
-        ("ce", {"first": "runs/x"}, "method 'ce' has no first stage: leave --first out"),
-        ("crt", {"first_stage": {"epocs": 1}}, "first_stage must hold settings of a run"),
-        ("gml", {"teacher_stage": {"epocs": 1}}, r"teacher_stage must hold .* got \['epocs'\]"),
+        ("ce", {"first": "runs/x"}, "method 'ce' has no first stage: leave --first and"),
+        ("ce", {"first_stage": {"epochs": 1}}, "method 'ce' has no first stage: leave --first and"),
+        ("crt", {"first_stage": {"epocs": 1}}, "first_stage: .*'epocs' is not accepted"),
+        ("gml", {"teacher_stage": {"epocs": 1}}, "teacher_stage: .*'epocs' is not accepted"),
+        ("crt", {"first_stage": {"epochs": "two"}}, "first_stage: epochs must be a whole number"),
+        ("crt", {"first_stage": {"data": "digits-lt"}}, r"first_stage must hold .*\['data'\]"),
         (
             "crt",
             {"first_stage": {"backbone": "smallnet_wide"}},
@@ -71,6 +75,26 @@ def test_stages_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             longtail.train("digits-lt", method, out=tmp_path / "x", **{**QUICK, **wrong})
         assert not (tmp_path / "x").exists()
+
+
+def test_settings_of_a_stage_change_those_of_the_recipe() -> None:
+    def stage(method: str, name: str, changes: dict) -> dict:
+        return getattr(to_config(from_keywords("cifar100-lt", method, **{name: changes})), name)
+
+    longer = {"epochs": 100}
+    assert stage("gml", "teacher_stage", longer) == {"backbone": "resnet56", "epochs": 100}
+    assert stage("crt", "first_stage", longer) == {"epochs": 100, "schedule": "step"}
+    first = stage("supcon", "first_stage", {"lr": 0.2})
+    assert (first["lr"], first["views"], first["method"]["hidden"]) == (0.2, "sim", 512)
+    other = stage("supcon", "first_stage", {"method": "ce"})  # its settings are those of another
+    assert (other["views"], other["method"]) == ("sim", {"name": "ce"})
+
+
+def test_a_stage_has_the_views_and_the_mix_that_it_can_use() -> None:
+    config = to_config(from_keywords("digits-lt", "gml", views=["shift", "weak", "weak"]))
+    assert Earlier.of(config).config.views == ["shift"]
+    config = to_config(from_keywords("digits-lt", "supcon", mix="mixup"))
+    assert Earlier.of(config).config.mix == "none"
 
 
 def test_mixing_needs_a_view_for_the_classifier_alone(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
         [[[[0, 0], [1, 2]]]]
     """
     batch, channels, height, width = images.shape
-    canvas = F.pad(images, [padding] * 4)
+    canvas = F.pad(images, [padding] * 4).contiguous()
     rows, columns = canvas.shape[2:]
     plane = torch.arange(batch * channels, device=images.device).view(batch, channels, 1)
     row = plane * rows + top.view(-1, 1, 1) + torch.arange(height, device=images.device)

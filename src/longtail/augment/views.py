@@ -62,14 +62,15 @@ class View:
         """
         return make_views(images, [self], generator)[0]
 
-    def without_crop(self) -> "View":
-        """What is left to do for images that were cropped where they were read.
+    def apart(self) -> tuple[RandomResizedCrop | None, "View"]:
+        """The resized crop that the view begins with, if it does, and the rest.
 
-        Large images are cropped (once for each view) by the processes that decode them, to one
+        Large images are cropped, once for each view, by the processes that decode them, to one
         size; the rest of the view is drawn on the device.
         """
-        crops = (RandomCrop, RandomResizedCrop)
-        return View(tuple(op for op in self.operations if not isinstance(op, crops)))
+        if self.operations and isinstance(self.operations[0], RandomResizedCrop):
+            return self.operations[0], View(self.operations[1:])
+        return None, self
 
 
 def named_view(name: str, size: int) -> View:
@@ -109,7 +110,7 @@ def named_view(name: str, size: int) -> View:
     if name not in operations:
         near = get_close_matches(name, operations, n=1)
         hint = f"; the nearest is {near[0]!r}" if near else ""
-        raise ValueError(f"name of named_view must be one of {list(VIEWS)}, got {name!r}{hint}")
+        raise ValueError(f"views must be one of {list(VIEWS)}, got {name!r}{hint}")
     return View(operations[name])
 
 

@@ -6,7 +6,7 @@ from longtail.data.config import DataConfig
 from longtail.data.crops import CentreCrop, RandomCrops
 from longtail.data.dataset import Dataset, Split
 from longtail.data.digits import digits_lt
-from longtail.data.folder import folder
+from longtail.data.folder import files_below, folder, is_image
 from longtail.data.images import (
     UnreadableImagesError,
     check_images,
@@ -15,7 +15,13 @@ from longtail.data.images import (
 )
 from longtail.data.listfile import imagenet_lt, inaturalist18, places_lt
 from longtail.data.load import BUILT_IN, load
-from longtail.data.loaders import Batch, InMemoryLoader, Loader, WorkerLoader
+from longtail.data.loaders import (
+    Batch,
+    InMemoryLoader,
+    Loader,
+    WorkerLoader,
+    available_cpus,
+)
 from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
 from longtail.data.samplers import Sampler, draw
 from longtail.data.shard_writer import write_shards
@@ -36,15 +42,18 @@ __all__ = [
     "Split",
     "UnreadableImagesError",
     "WorkerLoader",
+    "available_cpus",
     "check_images",
     "check_source",
     "cifar10_lt",
     "cifar100_lt",
     "digits_lt",
     "draw",
+    "files_below",
     "folder",
     "imagenet_lt",
     "inaturalist18",
+    "is_image",
     "load",
     "long_tailed_counts",
     "long_tailed_subset",

@@ -9,6 +9,7 @@ from torch import Tensor
 from longtail.data.images import RESAMPLE, open_image, read_image, to_rgb, to_tensor, upright_size
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+Range = tuple[float, float]  # least and largest
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,29 @@ class CentreCrop:
 
 @dataclass(frozen=True)
 class RandomCrops:
-    """Random parts of an image, mirrored half of the time, for training.
+    """Random parts of an image, for training.
 
-    Each view is drawn as by torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`, with
-    torch's global generator, which the loader seeds for every image. Departs from torchvision in:
-    a file is decoded once for all views, JPEG no larger than the smallest crop needs, and a crop's
-    border need not fall between two pixels.
+    Each view is drawn as by torchvision's `RandomResizedCrop`, with torch's global generator, which
+    the loader seeds for every image. Departs from torchvision in: a file is decoded once for all
+    views, JPEG no larger than the smallest crop needs, and a crop's border need not fall between
+    two pixels.
 
     Args:
         size: side of the result in pixels.
-        views: crops of each image.
-        scale: least and largest share of the area.
+        scales: for each view the least and largest share of the area; None is the middle, as
+            `CentreCrop` has it.
         ratio: least and largest width over height.
-        flip: probability of a mirrored view.
     """
 
     size: int
-    views: int = 1
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
+    scales: tuple[Range | None, ...] = ((0.08, 1.0),)
+    ratio: Range = (3 / 4, 4 / 3)
 
     def __call__(self, path: str) -> Tensor:
         """Reads a file, (3, size, size) uint8, or (views, 3, size, size) for two views or more."""
         with open_image(path) as image:
             width, height = upright_size(image)
-            boxes = [self._box(width, height) for _ in range(self.views)]
+            boxes = [self._box(width, height, scale) for scale in self.scales]
             side = min(min(right - left, low - top) for left, top, right, low in boxes)
             rgb = to_rgb(image, side / self.size)
         # The decoded image may be 2, 4 or 8 times smaller than the boxes were drawn for.
@@ -63,13 +61,15 @@ class RandomCrops:
         views = []
         for left, top, right, low in boxes:
             part = (left * across, top * down, right * across, low * down)
-            view = to_tensor(rgb.resize((self.size, self.size), RESAMPLE, part))
-            views.append(view.flip(-1) if torch.rand(()) < self.flip else view)
-        return views[0] if self.views == 1 else torch.stack(views)
+            views.append(to_tensor(rgb.resize((self.size, self.size), RESAMPLE, part)))
+        return views[0] if len(views) == 1 else torch.stack(views)
 
-    def _box(self, width: int, height: int) -> Box:
+    def _box(self, width: int, height: int, scale: Range | None) -> Box:
+        if scale is None:
+            side = min(width, height) / CentreCrop.margin
+            return _middle(width, height, side, side)
         for _ in range(10):
-            area = width * height * _uniform(*self.scale)
+            area = width * height * _uniform(*scale)
             shape = math.exp(_uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
             wide, tall = math.sqrt(area * shape), math.sqrt(area / shape)
             if wide <= width and tall <= height:
@@ -77,9 +77,12 @@ class RandomCrops:
                 return left, top, left + wide, top + tall
         # Ten misses: the largest centred part whose shape is allowed.
         shape = min(max(width / height, self.ratio[0]), self.ratio[1])
-        wide, tall = min(width, height * shape), min(height, width / shape)
-        left, top = (width - wide) / 2, (height - tall) / 2
-        return left, top, left + wide, top + tall
+        return _middle(width, height, min(width, height * shape), min(height, width / shape))
+
+
+def _middle(width: float, height: float, wide: float, tall: float) -> Box:
+    left, top = (width - wide) / 2, (height - tall) / 2
+    return left, top, left + wide, top + tall
 
 
 def _uniform(low: float, high: float) -> float:

@@ -20,7 +20,7 @@ SUFFIXES = frozenset(JPEG + OTHER + PORTABLE)
 def folder(config: DataConfig) -> Records:
     """A folder with a sub-folder of images for each class, or train/ val/ test/ with such in them.
 
-    A class folder may have folders of its own. Hidden files are passed over. Other files that are
+    A class folder may have folders of its own. What is hidden is passed over. Other files that are
     not taken are counted in a warning. `index` is an image's place in the sorted list of all.
 
     Raises:
@@ -87,14 +87,23 @@ def _classes(top: Path, left_out: Counter[str]) -> dict[str, list[str]]:
 
 
 def _images(folder: Path, left_out: Counter[str]) -> Iterator[str]:
-    """Image files at any depth."""
-    for place, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in SUFFIXES and not name.startswith("."):
-                yield os.path.join(place, name)
-            elif not name.startswith("."):
-                left_out[suffix] += 1
+    for path in files_below(folder):
+        if is_image(path):
+            yield path
+        else:
+            left_out[os.path.splitext(path)[1].lower()] += 1
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Files at any depth but the hidden ones and those in hidden folders."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(place, name) for name in names if not name.startswith("."))
+
+
+def is_image(path: str) -> bool:
+    """Whether the name is that of an image file."""
+    return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
 def _is_folder(entry: Path) -> bool:

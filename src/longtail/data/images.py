@@ -81,7 +81,10 @@ def open_image(path: str) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height after the rotation that the file asks for; reads the header alone."""
+    """Width and height after the rotation that the file asks for.
+
+    The header tells, but for a PNG file: there, the rotation may stand behind the pixels.
+    """
     width, height = image.size
     return (height, width) if _orientation(image) >= 5 else (width, height)
 

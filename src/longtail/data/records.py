@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset, Split
 from longtail.data.images import check_images, file_of, natural_size, read_images
-from longtail.data.strata import hold_out
+from longtail.data.strata import empty_part, hold_out
 
 SMALL = 64  # largest side in pixels of images that are held in memory
 LARGE = 224  # side when the images are larger and no size was asked for
@@ -176,7 +176,10 @@ def make_parts(records: Records, config: DataConfig) -> Records:
     for part, fraction, least in wanted:
         rows = np.flatnonzero(parts == "train")
         labels = torch.from_numpy(records.labels[rows])
-        parts[rows[hold_out(labels, fraction, config.seed, least).numpy()]] = part
+        aside = hold_out(labels, fraction, config.seed, least)
+        if not (least or aside.any()):
+            raise ValueError(empty_part("val_fraction", config.val_fraction, labels))
+        parts[rows[aside.numpy()]] = part
         without = np.setdiff1d(records.labels, records.labels[parts == part])
         if part == "test" and len(without):
             names = [records.class_names[c] for c in without]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longtail.data.config import DataConfig
+from longtail.data.images import file_of
 from longtail.data.load import read_source
 from longtail.data.records import PARTS, Records, find_problems, make_parts, report_problems
 from longtail.data.shards import INDEX
@@ -45,6 +46,8 @@ def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list
         raise ValueError(
             f"{config.source} is held in memory; only image files can be put in shards"
         )
+    if any(file_of(path) != path for path in source.paths[:1]):
+        raise ValueError(f"{config.source} holds shards already; only loose files can be put in")
     if (folder / INDEX).exists():
         raise ValueError(f"{folder} holds shards already; name another folder")
     report_problems(source.name, find_problems(source))

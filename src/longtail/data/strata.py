@@ -48,14 +48,17 @@ def hold_out(labels: Tensor, fraction: float, seed: int, least: int = 0) -> Tens
     return ranks < wanted[labels]
 
 
+def empty_part(name: str, fraction: float, labels: Tensor) -> str:
+    """What to say where a fraction of every class is less than an image."""
+    largest = torch.bincount(labels).max().item()
+    return f"{name} {fraction:g} leaves its part empty: the largest class has {largest} images"
+
+
 def cut_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
     """Parts a training split in what stays and a validation part; None when `fraction` is 0."""
     if fraction == 0:
         return train, None
     aside = hold_out(train.labels, fraction, seed)
     if not aside.any():
-        raise ValueError(
-            f"val_fraction {fraction} leaves the validation part empty: "
-            f"the largest class has {torch.bincount(train.labels).max().item()} images"
-        )
+        raise ValueError(empty_part("val_fraction", fraction, train.labels))
     return train.take((~aside).nonzero().flatten()), train.take(aside.nonzero().flatten())

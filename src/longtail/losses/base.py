@@ -23,11 +23,13 @@ class ClassificationLoss(nn.Module, ABC):
         name: the method's name on the command line.
         expresses: prior that the raw logits express after training: "source", "uniform" or
             (num_classes,) probabilities.
+        head: the classifier that it is meant for, `linear` or `cosine`.
         log_prior: (num_classes,), buffer, natural logarithm of the prior.
     """
 
     name: ClassVar[str]
     expresses: str | list[float]
+    head: ClassVar[str] = "linear"
     log_prior: Tensor
 
     def __init__(self, prior: ClassPrior) -> None:

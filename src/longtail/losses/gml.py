@@ -83,7 +83,9 @@ def gml_loss(
         )
 
     logits = full_precision(logits) * logit_scale
-    loss = gamma * logit_adjusted_loss(logits, target, log_prior)
+    loss = logits.new_zeros(())
+    if gamma:
+        loss = gamma * logit_adjusted_loss(logits, target, log_prior)
     if beta:
         log_temperature = log_temperature.reshape(())
         every, others, slope = scores_with_and_without(

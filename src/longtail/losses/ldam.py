@@ -78,6 +78,7 @@ class LDAM(ClassificationLoss):
 
     name: ClassVar[str] = "ldam"
     expresses = "uniform"
+    head: ClassVar[str] = "cosine"
     margin: Tensor
     weights: Tensor
 
@@ -95,7 +96,7 @@ class LDAM(ClassificationLoss):
             raise ValueError(f"deferred of LDAM must lie in [0, 1], got {deferred}")
         self.register_buffer("margin", _margins(prior.counts, max_margin, scale))
         self.register_buffer("weights", effective_number_weight(prior.counts, beta=beta))
-        self.deferred = deferred
+        self.scale, self.deferred = scale, deferred
         self.weighting = deferred == 0
 
     def set_progress(self, fraction: float) -> None:

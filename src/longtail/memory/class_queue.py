@@ -69,7 +69,7 @@ class ClassQueue(nn.Module):
                 raise ValueError(f"{name} of ClassQueue must be >= 1, got {value}")
         if size < prior.num_classes * base:
             raise ValueError(
-                f"size of ClassQueue must be >= num_classes * base = "
+                f"size of ClassQueue (queue_size) must be >= num_classes * base (queue_base) = "
                 f"{prior.num_classes} * {base}, got {size}"
             )
         counts = prior.counts.double()

@@ -1,7 +1,8 @@
 """What a method is: which views it needs, what it trains, its loss, and what follows a step."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,8 @@ class Method(nn.Module, ABC):
         expresses: the prior that the logits of `model` express after training: `source`,
             `uniform` or (C,) probabilities.
         mixes: whether `forward` takes `pairs`: whether a view serves the classifier alone.
-        wants_teacher: whether its recipe trains a teacher first, as a stage of the run.
+        teacher_method: name and settings of the method that trains its teacher, as a stage of the
+            run before; empty where it has no use for one.
         first_method: the method of the run's first stage, whose model is handed to the constructor
             as `first`; empty where there is one stage only.
         model: what is kept after training.
@@ -39,7 +41,7 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     num_views: ClassVar[int] = 1
     mixes: ClassVar[bool] = True
-    wants_teacher: ClassVar[bool] = False
+    teacher_method: ClassVar[Mapping[str, Any]] = {}
     first_method: ClassVar[str] = ""
     expresses: str | list[float]
     model: ImageClassifier
@@ -66,6 +68,20 @@ class Method(nn.Module, ABC):
     def no_weight_decay(self) -> list[nn.Parameter]:
         """Parameters that weight decay leaves alone."""
         return []
+
+
+def check_scale(loss: ClassificationLoss, head: nn.Module) -> None:
+    """Refuses a loss with margins in the units of one head for another.
+
+    Raises:
+        ValueError: when the loss says the scale of its cosine head, and this is none of that scale.
+    """
+    own, wanted = getattr(head, "scale", None), getattr(loss, "scale", None)
+    if wanted not in (None, own):
+        found = "a linear head" if own is None else f"a cosine head of scale {own:g}"
+        raise ValueError(
+            f"{type(loss).__name__} must have a cosine head of its scale, {wanted:g}, got {found}"
+        )
 
 
 def classifier_loss(

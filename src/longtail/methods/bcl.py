@@ -46,8 +46,8 @@ class BCL(Method):
         features = backbone.num_features
         self.head = CosineHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)
-        self.project = Projection(features, hidden or features, width)
-        self.project_prototype = Projection(features, hidden or features, width)
+        self.project = Projection(features, hidden, width)
+        self.project_prototype = Projection(features, hidden, width)
         self.classify = LogitAdjusted(prior)
         self.contrast = BalancedContrastive(temperature=temperature)
         self.classifier_weight, self.contrast_weight = classifier_weight, contrast_weight

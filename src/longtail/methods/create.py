@@ -90,7 +90,7 @@ def create_method(
     if issubclass(found, ClassificationLoss):
         loss = found(prior, **settings.get("loss", {}))
         rest = {key: value for key, value in settings.items() if key != "loss"}
-        return PlainClassifier(prior, backbone, loss=loss, **rest)
+        return PlainClassifier(prior, backbone, loss=loss, **{"head": loss.head, **rest})
     if found.first_method:
         if earlier is None:
             raise ValueError(f"method {name!r} needs the model of its first stage")
@@ -103,7 +103,7 @@ def create_method(
         make_second: Any = found
         second: Method = make_second(prior, earlier, **settings)
         return second
-    if found.wants_teacher:
+    if found.teacher_method:
         settings = {**settings, "teacher": earlier}
     make: Any = found
     method: Method = make(prior, backbone, **settings)

@@ -1,6 +1,7 @@
 """GML: Gaussian mixture likelihood, with a teacher or with a momentum encoder."""
 
 import copy
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,8 @@ class GML(Method):
 
     name = "gml"
     num_views = 3
-    wants_teacher = True
+    # The classifier's part of the loss alone: what the paper trains its teachers with.
+    teacher_method: ClassVar = {"name": "logit_adjust", "head": "cosine"}
     expresses = "uniform"
 
     def __init__(
@@ -70,7 +72,7 @@ class GML(Method):
         head = CosineHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, head)
         self.head = head
-        self.project_query = Projection(features, hidden or features, width)
+        self.project_query = Projection(features, hidden, width)
         self.momentum = momentum
         # A tuple hides the frozen teacher from state_dict, the optimiser and the gradient reducer.
         self._teacher = () if teacher is None else (_fast_copy(teacher),)
@@ -79,7 +81,7 @@ class GML(Method):
             self.project_key = copy.deepcopy(self.project_query).requires_grad_(False)
         else:
             features = teacher.backbone.num_features
-            self.project_key = Projection(features, hidden or features, width)
+            self.project_key = Projection(features, hidden, width)
         self.queue = ClassQueue(prior, size=queue_size, width=features, base=queue_base)
         self._full = False
         self.criterion = GMLLoss(
@@ -87,7 +89,7 @@ class GML(Method):
             temperature=temperature,
             alpha=alpha if self._teacher else 0.0,
             beta=beta,
-            gamma=gamma,
+            gamma=0.0,  # the classifier's part is apart: its view may be mixed
             logit_scale=head.scale,
         )
         self.classify, self.gamma = LogitAdjusted(prior), gamma
@@ -105,7 +107,9 @@ class GML(Method):
         self.queue.enqueue(key_features, target, index)
         stored = self.stored_keys()
         cosine = gather_with_grad(self.head.cosine(classifier_features))
-        loss = self.criterion(
+        logits = self.head.scale * cosine
+        loss = self.gamma * classifier_loss(self.classify, logits, target, pairs)
+        loss = loss + self.criterion(
             query=gather_with_grad(self.project_query(query_features)),
             key=self.project_key(stored.features),
             key_labels=stored.labels,
@@ -115,20 +119,18 @@ class GML(Method):
             key_index=stored.index,
             teacher_logits=None if teacher_cosine is None else gather_with_grad(teacher_cosine),
         )
-        if pairs is not None:  # the classifier's part again, for what the view is made of
-            logits = self.head.scale * cosine
-            mixed = classifier_loss(self.classify, logits, target, pairs)
-            loss = loss + self.gamma * (mixed - self.classify(logits, target))
         return {"loss": loss, "temperature": self.criterion.log_temperature.detach().exp()}
 
     @torch.no_grad()
     def encode_keys(
         self, classifier_view: Tensor, key_view: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Raw features of the keys (B, D), and the teacher's cosines (B, C) where there is one."""
+        """Raw features of the keys (B, D), and the teacher's cosines (B, C) if distilled."""
         if not self._teacher:
             return self.key_encoder(key_view), None
         (teacher,) = self._teacher
+        if not self.criterion.alpha:
+            return teacher.backbone(key_view), None
         features = teacher.backbone(torch.cat([classifier_view, key_view]))
         classifier_features, key_features = features.chunk(2)
         assert isinstance(teacher.head, CosineHead)

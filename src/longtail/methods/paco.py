@@ -57,7 +57,7 @@ class PaCo(Method):
         features = backbone.num_features
         self.head = LinearHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)
-        self.project = Projection(features, hidden or features, width)
+        self.project = Projection(features, hidden, width)
         self.key_encoder = copy.deepcopy(backbone).requires_grad_(False)
         self.project_key = copy.deepcopy(self.project).requires_grad_(False)
         self.queue = FifoQueue(size=queue_size, width=width)

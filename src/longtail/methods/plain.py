@@ -4,7 +4,7 @@ from torch import Tensor
 
 from longtail.losses import ClassificationLoss
 from longtail.memory import gather_with_grad
-from longtail.methods.base import Method, Pairs, classifier_loss
+from longtail.methods.base import Method, Pairs, check_scale, classifier_loss
 from longtail.models import Backbone, ImageClassifier, create_head
 from longtail.prior import ClassPrior
 
@@ -31,6 +31,7 @@ class PlainClassifier(Method):
         self.model = ImageClassifier(
             backbone, create_head(head, backbone.num_features, prior.num_classes)
         )
+        check_scale(loss, self.model.head)
         self.loss = loss
         self.expresses = loss.expresses
 

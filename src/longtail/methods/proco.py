@@ -47,7 +47,7 @@ class ProCo(Method):
         features = backbone.num_features
         self.head = CosineHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)
-        self.project = Projection(features, hidden or features, width)
+        self.project = Projection(features, hidden, width)
         self.classify = LogitAdjusted(prior)
         self.contrast = ProCoLoss(prior, width=width, temperature=temperature)
         self.contrast_weight = contrast_weight

@@ -42,7 +42,7 @@ class SupConFeatures(Method):
         features = backbone.num_features
         self.head = CosineHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)
-        self.project = Projection(features, hidden or features, width)
+        self.project = Projection(features, hidden, width)
         self.probe = LogitAdjusted(prior)
         self.contrast = SupervisedContrastive(temperature=temperature)
 

@@ -19,7 +19,7 @@ def pixel_confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tens
         num_classes: C.
 
     Returns: (C, C) int64.
-    Raises: ValueError: when the shapes differ.
+    Raises: ValueError: when the shapes differ, or a target is neither a class nor 255.
     Example:
         >>> pixel_confusion(torch.tensor([[0, 1]]), torch.tensor([[1, 255]]), 2).tolist()
         [[0, 0], [1, 0]]
@@ -29,8 +29,14 @@ def pixel_confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tens
             f"predicted and target of pixel_confusion must have one shape, "
             f"got {tuple(predicted.shape)} and {tuple(target.shape)}"
         )
-    # Ignored pixels fall into rows behind the classes: nothing is selected, so nothing waits.
-    rows = target.long().clamp(max=num_classes).flatten()
+    target = target.long()
+    wrong = target[((target < 0) | (target >= num_classes)) & (target != IGNORED)]
+    if len(wrong):
+        raise ValueError(
+            f"target of pixel_confusion must lie in [0, {num_classes}) or be {IGNORED}, "
+            f"got {sorted(set(wrong.tolist()))[:5]}"
+        )
+    rows = target.clamp(max=num_classes).flatten()  # ignored pixels in a row behind the classes
     counts = torch.bincount(
         rows * num_classes + predicted.flatten(), minlength=(num_classes + 1) * num_classes
     )

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -47,20 +48,37 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
         if "pretrained" not in inspect.signature(own[name]).parameters:
             raise ValueError(f"backbone {name!r} has no pretrained weights; --pretrained false")
         return own[name](pretrained=True)
-    if "." in name:
-        module, _, attribute = name.rpartition(".")
-        try:
-            make = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError):
-            make = None  # timm names a set of weights behind a dot: resnet50.a1_in1k
-        if make is not None:
-            backbone = make()
-            if not isinstance(backbone, Backbone):
-                raise ValueError(
-                    f"backbone {name!r} must make a longtail.models.Backbone, got {type(backbone)}"
-                )
-            return backbone
-    return TimmBackbone(name, pretrained)
+    imported: Backbone | None = make_imported(name, Backbone, pretrained)
+    return imported or TimmBackbone(name, pretrained)
+
+
+def make_imported(name: str, kind: type, pretrained: bool) -> Any:
+    """What a function or class behind an import path makes; None where there is none.
+
+    Args:
+        name: `package.module.Name`; timm, too, names a set of weights behind a dot.
+        kind: what it must make.
+        pretrained: handed to it where it takes that.
+
+    Raises:
+        ValueError: when it makes something else, or has no pretrained weights.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        make = getattr(importlib.import_module(module), attribute) if module else None
+    except (ImportError, AttributeError):
+        make = None
+    if make is None:
+        return None
+    takes = "pretrained" in inspect.signature(make).parameters
+    if pretrained and not takes:
+        raise ValueError(f"backbone {name!r} has no pretrained weights; --pretrained false")
+    made = make(pretrained=True) if pretrained else make()
+    if not isinstance(made, kind):
+        raise ValueError(
+            f"backbone {name!r} must make a longtail.models.{kind.__name__}, got {type(made)}"
+        )
+    return made
 
 
 def create_head(name: str, num_features: int, num_classes: int) -> nn.Module:

@@ -4,6 +4,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 
+from longtail.models.create import make_imported
 from longtail.models.dense import DenseBackbone
 from longtail.models.dense_timm import TimmDense
 
@@ -41,17 +42,5 @@ def create_dense_backbone(
         if pretrained:
             raise ValueError(f"backbone {name!r} has no pretrained weights; --pretrained false")
         return own[name]()
-    module, _, attribute = name.rpartition(".")
-    if module:
-        try:
-            make = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError):
-            make = None  # timm names a set of weights behind a dot: resnet50.a1_in1k
-        if make is not None:
-            backbone = make()
-            if not isinstance(backbone, DenseBackbone):
-                raise ValueError(
-                    f"backbone {name!r} must make a DenseBackbone, got {type(backbone)}"
-                )
-            return backbone
-    return TimmDense(name, decoder, pretrained)
+    imported: DenseBackbone | None = make_imported(name, DenseBackbone, pretrained)
+    return imported or TimmDense(name, decoder, pretrained)

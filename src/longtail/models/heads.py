@@ -32,8 +32,13 @@ class CosineHead(nn.Module):
         self.scale = scale
 
     def cosine(self, features: Tensor) -> Tensor:
-        """Cosines (B, C), in [-1, 1], of features (B, D)."""
-        return F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+        """Cosines (B, C), in [-1, 1], of features (B, D); never below float32.
+
+        At a scale of 30, bfloat16 would leave logits in steps of an eighth.
+        """
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, C) of features (B, D)."""
@@ -45,11 +50,18 @@ class Projection(nn.Sequential):
 
     Args:
         num_features: width of the input, D.
-        hidden: width between the layers.
+        hidden: width between the layers; that of the input when not given.
         width: width of the embedding, E.
+
+    Raises:
+        ValueError: for a width below 1.
     """
 
-    def __init__(self, num_features: int, hidden: int, width: int) -> None:
+    def __init__(self, num_features: int, hidden: int | None, width: int) -> None:
+        hidden = num_features if hidden is None else hidden
+        for name, value in {"hidden": hidden, "width": width}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}")
         super().__init__(
             nn.Linear(num_features, hidden),
             nn.BatchNorm1d(hidden),

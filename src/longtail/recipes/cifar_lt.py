@@ -63,7 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ce": LDAM,
     "focal": LDAM,
     "class_balanced": LDAM,
-    "ldam": {**LDAM, "method": {"head": "cosine"}},
+    "ldam": LDAM,
     # The baseline of GML's paper: its classifier alone, in its views.
     "logit_adjust": {**COMMON, "views": "auto", "method": {"head": "cosine"}},
     "lade": {**LADE, "method": {"loss": {"alpha": 0.1, "remine_lambda": 0.01}}},

@@ -149,7 +149,7 @@ def estimate_prior(
     confusion = None
     if source is not None and (resamples or strength != 0 or method != "em"):
         features = fitted.posteriors(source[0], p_expressed, reference).to(posteriors)
-        confusion = Confusion(features, source[1], features)
+        confusion = Confusion(features, source[1].to(features.device), features)
     generator = generator or torch.Generator().manual_seed(0)
     on_target = resample_weights(len(target), resamples, posteriors, generator)
     on_source = None

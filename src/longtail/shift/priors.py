@@ -107,8 +107,11 @@ def read_prior(path: str | Path, class_names: Sequence[str] | None = None) -> li
     Raises: ValueError: names the file and the line.
     """
     rows = _json_rows(Path(path)) if Path(path).suffix == ".json" else _text_rows(Path(path))
-    if class_names is None or any(name is None for _, name, _ in rows):
+    named = [name is not None for _, name, _ in rows]
+    if class_names is None or (rows and not any(named)):
         return [value for _, _, value in rows]
+    if not all(named):
+        raise ValueError(f"{rows[named.index(False)][0]}: a name must stand in every line or none")
     place = {name: c for c, name in enumerate(class_names)}
     found: dict[int, float] = {}
     for where, name, value in rows:

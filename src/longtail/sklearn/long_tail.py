@@ -166,7 +166,9 @@ class LongTailClassifier(PriorClassifier):
         self.class_counts_ = self.class_counts_ + np.bincount(
             target, weights=weight, minlength=len(self.classes_)
         )
-        self.prior_ = ClassPrior(np.maximum(self.class_counts_, 1))
+        seen = self.class_counts_[self.class_counts_ > 0]
+        unseen = min(1, seen.min(initial=1))  # as rare as the rarest, until it comes
+        self.prior_ = ClassPrior(np.where(self.class_counts_ > 0, self.class_counts_, unseen))
         loss = self._loss()
         if len(target):
             self._pass(x, torch.from_numpy(target), torch.from_numpy(weight), loss)
@@ -226,6 +228,8 @@ class LongTailClassifier(PriorClassifier):
     def _keep(self, head: Head, expresses: str | list[float], steps: int) -> None:
         self._head = head
         self.n_iter_ = max(steps, 1)
+        for name in ("coef_", "intercept_"):  # of an earlier fit
+            self.__dict__.pop(name, None)
         if isinstance(head, Linear):
             self.coef_, self.intercept_ = head.weight.numpy(), head.bias.numpy()
         words = {"source": self.prior_, "uniform": ClassPrior(np.ones(len(self.classes_)))}

@@ -181,7 +181,7 @@ class PriorAdjustedClassifier(PriorClassifier):
         counts = np.bincount(target, weights=weight, minlength=len(self.classes_))
         final = final_estimator(self.estimator_)
         source: ClassPrior | None = getattr(final, "prior_", None)
-        held_out = isinstance(self.estimator, FrozenEstimator) and self.expressed_prior is not None
+        held_out = isinstance(self.estimator, FrozenEstimator)  # so y is not what it learned from
         if source is None and counts.all() and not held_out:
             source = ClassPrior(counts)
         name = "expressed_prior of PriorAdjustedClassifier"
@@ -190,6 +190,11 @@ class PriorAdjustedClassifier(PriorClassifier):
             given = read_target_prior(self.expressed_prior, self.classes_, source or uniform, name)
             self.prior_ = source or ClassPrior(given)
             self.expressed_prior_ = given.numpy()
+        elif source is None and held_out:
+            raise ValueError(
+                f"{name} must be given for a frozen estimator that has neither prior_ nor "
+                "expressed_prior_, such as the class counts that it was trained on, got None"
+            )
         elif source is None:
             missing = self.classes_[counts == 0]
             raise ValueError(

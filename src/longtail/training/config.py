@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from longtail.data import DataConfig, Sampler
+from longtail.data import DataConfig
 from longtail.models import Tuning
 from longtail.training.loggers import Logger
 
@@ -79,7 +79,7 @@ class Config:
     schedule: Literal["step", "cosine", "constant"] = "step"
     warmup: float = 0.025
     milestones: list[float] = field(default_factory=lambda: [0.8, 0.9])
-    sampling: Sampler = "shuffle"
+    sampling: Literal["shuffle", "class_balanced", "square_root"] = "shuffle"
     teacher: str = "none"
     teacher_stage: dict[str, Any] = field(default_factory=dict)
     first: str = "train"
@@ -95,11 +95,19 @@ class Config:
     def __post_init__(self) -> None:
         """Checks the values that no type can check."""
         self.views = [self.views] if isinstance(self.views, str) else self.views
-        for name in ("epochs", "batch_size", "checkpoint_every", "devices", "nodes", "lora_rank"):
-            least = {"epochs": 0, "batch_size": 2}.get(name, 1)
+        for name in (
+            "epochs",
+            "batch_size",
+            "checkpoint_every",
+            "devices",
+            "nodes",
+            "lora_rank",
+            "seed",
+        ):
+            least = {"epochs": 0, "seed": 0, "batch_size": 2}.get(name, 1)
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        known = {setting.name for setting in fields(self)}
+        known = {setting.name for setting in fields(self)} - {"data"}  # it sees the run's
         for name in ("teacher_stage", "first_stage"):
             unknown = sorted(set(getattr(self, name)) - known)
             if unknown:
@@ -111,6 +119,8 @@ class Config:
         for name in ("lr", "backbone_lr", "weight_decay", "momentum"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("momentum must be above 0 where nesterov is set, got 0")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be a share of the training, got {self.warmup}")
         if any(not 0 < m < 1 for m in self.milestones):

@@ -22,9 +22,9 @@ def judge(predictions: Predictions, target_prior: str | None = None) -> dict[str
     """
     logits = predictions.logits
     if target_prior is not None:
-        num_classes = len(predictions.class_names)
+        names = predictions.class_names
         expressed, target = (
-            resolve_prior(value, predictions.prior, num_classes)
+            resolve_prior(value, predictions.prior, len(names), names)
             for value in (predictions.expressed, target_prior)
         )
         logits = adjust(logits, expressed, target)

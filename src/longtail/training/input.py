@@ -28,7 +28,8 @@ def training_input(
     """The loader of this process's training images, and what makes each view of its batches.
 
     Images in memory are cropped with the rest of a view, on the device. Large ones are cropped by
-    the processes that decode them, once a view; only the rest is left to do.
+    the processes that decode them, once a view as it says (the middle where it has no resized
+    crop); only the rest is left to do.
     """
     views = [named_view(name, dataset.image_size) for name in config.views]
     views = views * num_views if len(views) == 1 else views
@@ -43,12 +44,13 @@ def training_input(
     }
     if split.images is not None:
         return InMemoryLoader(split, size, **shared), views
-    rest = [view.without_crop() for view in views]
-    crop: CentreCrop | RandomCrops = CentreCrop(dataset.image_size)
-    if rest != views:  # the rest of a view mirrors the images, where it is meant to
-        crop = RandomCrops(dataset.image_size, num_views, flip=0.0)
-    loader = WorkerLoader(split, size, transform=crop, workers=config.data.workers, **shared)
-    return loader, rest
+    crops, rest = zip(*(view.apart() for view in views), strict=True)
+    transform: CentreCrop | RandomCrops = CentreCrop(dataset.image_size)
+    if any(crops):
+        scales = tuple(crop and crop.scale for crop in crops)
+        transform = RandomCrops(dataset.image_size, scales)
+    loader = WorkerLoader(split, size, transform=transform, workers=config.data.workers, **shared)
+    return loader, list(rest)
 
 
 def evaluation_loader(

@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from longtail.data import CentreCrop, Split
+from longtail.data import CentreCrop, Split, check_images, files_below, is_image
 from longtail.files import whole_file
 from longtail.shift import PriorEstimate, adjust, estimate_prior, resolve_prior
 from longtail.training.input import evaluation_loader
 from longtail.training.loop import predict_logits
 from longtail.training.run import Run
-
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Classified:
 
 
 def predict_files(
-    run: Run, files: Sequence[str | Path], target_prior: str | None = None
+    run: Run, files: str | Path | Sequence[str | Path], target_prior: str | None = None
 ) -> Classified:
     """Classifies image files with a run's model.
 
@@ -76,6 +74,7 @@ def predict_files(
     """
     card = run.model_card()
     paths = tuple(map(str, find_images(files)))
+    check_images(paths)
     split = Split(torch.zeros(len(paths), dtype=torch.int64), torch.arange(len(paths)), None, paths)
     crop = CentreCrop(card["image_size"], card["margin"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -97,19 +96,20 @@ def predict_files(
     return Classified(paths, adjust(logits, expressed, target), names)
 
 
-def find_images(files: Sequence[str | Path]) -> list[Path]:
+def find_images(files: str | Path | Sequence[str | Path]) -> list[Path]:
     """Image files among files and folders, those of a folder in order of their paths.
 
     Raises:
         ValueError: when one does not exist, or there is no image at all.
     """
+    files = [files] if isinstance(files, str | Path) else files
     found: list[Path] = []
     missing = [str(file) for file in files if not Path(file).exists()]
     if missing:
         raise ValueError(f"no such file or folder: {', '.join(missing)}")
     for file in map(Path, files):
         if file.is_dir():
-            found += sorted(p for p in file.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found += sorted(Path(path) for path in files_below(file) if is_image(path))
         else:
             found.append(file)
     if not found:

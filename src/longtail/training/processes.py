@@ -102,7 +102,7 @@ def launch(config: Config) -> "Fabric":
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         fabric = Fabric(
-            accelerator=config.device,
+            accelerator=_device(config.device),
             devices=config.devices,
             num_nodes=config.nodes,
             strategy=strategy,
@@ -112,6 +112,11 @@ def launch(config: Config) -> "Fabric":
         raise ValueError(f"device {config.device!r} cannot be had here: {error}") from error
     fabric.launch()
     return fabric
+
+
+def _device(name: str) -> str:
+    """What `auto` stands for: Apple's devices, which Fabric would take, have no float64."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def _end_with_parent() -> None:

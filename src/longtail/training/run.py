@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from longtail.files import whole_file, write_text
+from longtail.files import whole_file, write_json, write_text
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.prior import ClassPrior
 from longtail.training.checkpoint import Checkpoints
@@ -126,7 +127,7 @@ class Run:
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any]) -> "Run":
         """Makes the folder, with its settings and the state of everything around it."""
-        write_text(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        write_json(folder / "environment.json", environment())
         write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         return cls(folder)
 
@@ -155,10 +156,22 @@ class Run:
         return (self.folder / "metrics.json").is_file()
 
     @property
+    def stages(self) -> "list[Run]":
+        """The stage before, where it was trained as a part of this run."""
+        folders = [self.folder / name for name in ("teacher", "first")]
+        return [Run(folder) for folder in folders if (folder / "config.yaml").is_file()]
+
+    @property
     def metrics(self) -> dict[str, Any]:
-        """The figures of the test set at the end of the training."""
-        text = (self.folder / "metrics.json").read_text(encoding="utf-8")
-        return cast(dict[str, Any], json.loads(text))
+        """The figures of the test set at the end of the training; NaN for one that is undefined.
+
+        Raises:
+            ValueError: when the training has not ended.
+        """
+        if not self.finished:
+            raise ValueError(f"{self.folder} has no metrics.json: its training has not ended")
+        stored = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return {name: math.nan if value is None else value for name, value in stored.items()}
 
     @property
     def history(self) -> list[dict[str, float]]:

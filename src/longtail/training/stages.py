@@ -1,19 +1,17 @@
 """The stage before: a run's teacher, or what a two-stage method trains first."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from longtail.data import Dataset
 from longtail.methods import Method, create_method, find_method
 from longtail.models import ImageClassifier, create_backbone, tune_backbone
 from longtail.prior import ClassPrior
 from longtail.training.config import Config
 from longtail.training.run import Run
-
-# The classifier's part of GML's loss alone: what the paper trains its teachers with.
-TEACHER_METHOD = {"name": "logit_adjust", "head": "cosine"}
 
 
 @dataclass(frozen=True)
@@ -33,49 +31,73 @@ class Earlier:
                 or one with another backbone than the run's, which is to keep it.
         """
         name = config.method["name"]
-        found = find_method(name)
+        found = find_method(name, getattr(config, "task", "classification"))
         own = found if issubclass(found, Method) else Method
-        if config.teacher != "none" and not own.wants_teacher:
-            raise ValueError(f"method {name!r} has no use for a teacher: --teacher none")
-        if config.first != "train" and not own.first_method:
-            raise ValueError(f"method {name!r} has no first stage: leave --first out")
-        alone: dict[str, Any] = {"teacher": "none", "teacher_stage": {}, "first_stage": {}}
+        if (config.teacher != "none" or config.teacher_stage) and not own.teacher_method:
+            raise ValueError(
+                f"method {name!r} has no use for a teacher: --teacher none, and no --teacher_stage"
+            )
+        if (config.first != "train" or config.first_stage) and not own.first_method:
+            raise ValueError(
+                f"method {name!r} has no first stage: leave --first and --first_stage out"
+            )
         if own.first_method:
-            changes = {"method": {"name": own.first_method}, "sampling": "shuffle"}
-            changes |= config.first_stage
-            own_backbone = changes.get("backbone", config.backbone)
-            if own_backbone != config.backbone:
+            changes = {"method": {"name": own.first_method}, "sampling": "shuffle", "mix": "none"}
+            stage = cls("first", config.first, _changed(config, "first_stage", changes))
+            if stage.config.backbone != config.backbone:
                 raise ValueError(
                     f"first_stage.backbone must be the run's, {config.backbone!r}, "
-                    f"got {own_backbone!r}"
+                    f"got {stage.config.backbone!r}"
                 )
-            return cls("first", config.first, replace(config, **{**alone, **changes}))
+            return stage
         if config.teacher == "none":
             return None
-        changes = {"method": TEACHER_METHOD, **config.teacher_stage}
-        return cls("teacher", config.teacher, replace(config, **{**alone, **changes}))
+        # One view, as the classifier sees it.
+        changes = {"method": dict(own.teacher_method), "views": config.views[:1]}
+        return cls("teacher", config.teacher, _changed(config, "teacher_stage", changes))
 
-    def untrained(self, dataset: Dataset) -> ImageClassifier:
-        """The network that the stage trains."""
-        # Without LoRA: a run's model is saved with its backbone as an ordinary one.
-        return make_method(replace(self.config, tune="all"), dataset.prior).model
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Names the stage in errors that its settings cause."""
+        with _naming(f"{self.name}_stage"):
+            yield
 
-    def model_of_run(self, dataset: Dataset) -> ImageClassifier:
-        """The model of the run that the settings name.
+    def check_run(self, run: Run, class_names: tuple[str, ...]) -> None:
+        """Refuses the run that the settings name where it cannot be this stage.
+
+        Args:
+            run: in the folder that is given.
+            class_names: of the data.
 
         Raises:
             ValueError: when it was trained on other classes, or has another backbone, which a
                 two-stage method would keep.
         """
-        run = Run(self.given)
-        run.check_classes(dataset.class_names, self.name)
+        run.check_classes(class_names, self.name)
         card = run.model_card()
         if self.name == "first" and card["backbone"] != self.config.backbone:
             raise ValueError(
                 f"backbone must be that of the first stage {run.folder}, {card['backbone']!r}, "
                 f"got {self.config.backbone!r}"
             )
-        return run.model()
+
+
+def _changed(config: Config, stage: str, changes: Mapping[str, Any]) -> Config:
+    """The settings of the stage before: the run's, but for what it is and what was asked for."""
+    alone: dict[str, Any] = {"teacher": "none", "teacher_stage": {}, "first_stage": {}}
+    with _naming(stage):
+        changed = replace(config, **{**alone, **changes, **getattr(config, stage)})
+        if not changed.epochs:
+            raise ValueError("epochs must be 1 or more, got 0")
+    return changed
+
+
+@contextmanager
+def _naming(stage: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{stage}: {error}") from error
 
 
 def make_method(

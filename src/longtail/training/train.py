@@ -5,14 +5,14 @@ import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from longtail.augment import named_view
 from longtail.data import Dataset, load
-from longtail.files import write_text
+from longtail.files import write_json, write_text
 from longtail.methods import Method, find_method
 from longtail.models import (
     ImageClassifier,
@@ -26,6 +26,8 @@ from longtail.training.loop import fit, predict_logits
 from longtail.training.processes import launch, on_first, rows_of_all, settle_processes
 from longtail.training.run import Predictions, Run
 from longtail.training.stages import Earlier, expressed_after_sampling, make_method
+
+Settings = TypeVar("Settings", bound=Config)
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
@@ -52,13 +54,14 @@ def train_run(
     # Everything is made once before the first file is written: what cannot be is named here.
     before: ImageClassifier | None = None
     if earlier and earlier.given == "train":
-        stage = settle(earlier.config, dataset)
-        if not stage.epochs:
-            option = f"{earlier.name}_stage.epochs"
-            raise ValueError(f"{option} must be 1 or more, got 0, which are the run's own epochs")
-        before = earlier.untrained(dataset)
+        with earlier.naming():
+            stage = settle(earlier.config, dataset)
+            # Without LoRA: a run's model is saved with its backbone as an ordinary one.
+            before = make_method(replace(stage, tune="all"), dataset.prior).model
     elif earlier:
-        before = earlier.model_of_run(dataset)
+        finished = Run(earlier.given)
+        earlier.check_run(finished, dataset.class_names)
+        before = finished.model()
     method = make_method(config, dataset.prior, before)
     trains = any(p.requires_grad for p in method.parameters())
     if trains != bool(config.epochs):
@@ -87,14 +90,12 @@ def settle(config: Config, dataset: Dataset) -> Config:
     """Replaces every `auto` by what it stands for, and checks what needs the data.
 
     Raises:
-        ValueError: when method, views, batch size or teacher do not fit.
+        ValueError: when method, views, batch size or logger do not fit.
     """
-    backbone, precision = config.backbone, config.precision
+    backbone = config.backbone
     if backbone == "auto":
         small = "smallnet" if dataset.image_size <= 16 else "resnet32"
         backbone = small if dataset.image_size <= 64 else "resnet50"
-    if precision == "auto":
-        precision = "bf16-mixed" if has_bf16(config.device) else "32-true"
     found = find_method(config.method["name"])
     num_views = found.num_views if issubclass(found, Method) else 1
     if config.mix != "none" and issubclass(found, Method) and not found.mixes:
@@ -107,22 +108,33 @@ def settle(config: Config, dataset: Dataset) -> Config:
             f"views must be one name, or {num_views} for method {config.method['name']!r}, "
             f"got {config.views}"
         )
-    if config.batch_size > len(dataset.train):
-        raise ValueError(
-            f"batch_size must not exceed the {len(dataset.train)} training images, "
-            f"got {config.batch_size}"
-        )
     for name in config.views:
         named_view(name, dataset.image_size)
-    check_logger(config.logger)
     fewest = min(len(split) for split in dataset.parts.values())
-    return replace(settle_processes(config, fewest), backbone=backbone, precision=precision)
+    config = settle_common(config, len(dataset.train))
+    return replace(settle_processes(config, fewest), backbone=backbone)
+
+
+def settle_common(config: Settings, images: int) -> Settings:
+    """What every run settles: the precision, a batch no larger than the training set, the logger.
+
+    Raises:
+        ValueError: when one of them does not fit.
+    """
+    if config.batch_size > images:
+        raise ValueError(
+            f"batch_size must not exceed the {images} training images, got {config.batch_size}"
+        )
+    check_logger(config.logger)
+    if config.precision != "auto":
+        return config
+    return replace(config, precision="bf16-mixed" if has_bf16(config.device) else "32-true")
 
 
 def has_bf16(device: str) -> bool:
     """Whether the hardware computes in bfloat16."""
     if device != "cpu" and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
@@ -201,6 +213,6 @@ def _finish(fabric: "Fabric", run: Run, config: Config, dataset: Dataset, method
             predictions.write(run.folder / "predictions.parquet")
             figures = {**judge(predictions), "split": part, "selection": "last epoch"}
         # The figures are written last: they say that the training has ended.
-        write_text(run.folder / "metrics.json", json.dumps(figures, indent=1) + "\n")
+        write_json(run.folder / "metrics.json", figures)
 
     on_first(fabric, write)

@@ -1,11 +1,10 @@
 """What a folder layout comes to: files of images and masks, and what the masks mean."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtail.data.folder import SUFFIXES
+from longtail.data.folder import files_below, is_image
 from longtail.data.segmentation.masks import ColourCoding, IndexCoding
 
 Pair = tuple[str, str]  # files of an image and of its mask
@@ -43,10 +42,5 @@ def find_pairs(images: Path, masks: Path, rename: Callable[[Path], Path] = as_pn
         masks: folder of the masks.
         rename: from an image's path below `images` to its mask's below `masks`.
     """
-    files = sorted(
-        Path(place) / name
-        for place, _, names in os.walk(images, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
-    )
+    files = sorted(Path(path) for path in files_below(images) if is_image(path))
     return [(str(file), str(masks / rename(file.relative_to(images)))) for file in files]

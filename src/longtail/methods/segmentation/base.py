@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from longtail.losses import ClassificationLoss
-from longtail.methods.base import Method
+from longtail.methods.base import Method, check_scale
 from longtail.methods.segmentation.pixels import pixel_loss
 from longtail.models import DenseBackbone, Segmenter, create_dense_head
 from longtail.prior import ClassPrior
@@ -44,6 +44,7 @@ class PixelClassifier(PixelMethod):
         self.model = Segmenter(
             backbone, create_dense_head(head, backbone.num_features, prior.num_classes)
         )
+        check_scale(loss, self.model.head)
         self.loss = loss
         self.expresses = loss.expresses
 

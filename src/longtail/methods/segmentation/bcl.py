@@ -53,7 +53,7 @@ class PixelBCL(PixelMethod):
         features = backbone.num_features
         self.head = DenseCosineHead(features, prior.num_classes)
         self.model = Segmenter(backbone, self.head)
-        self.project = Projection(features, hidden or features, width)
+        self.project = Projection(features, hidden, width)
         self.classifier_loss = LogitAdjusted(prior)
         self.samples, self.temperature = samples, temperature
         self.classifier_weight, self.contrast_weight = classifier_weight, contrast_weight

@@ -36,7 +36,7 @@ def create_pixel_method(
     if issubclass(found, ClassificationLoss):
         rest = {key: value for key, value in settings.items() if key != "loss"}
         loss = found(prior, **settings.get("loss", {}))
-        return PixelClassifier(prior, backbone, loss=loss, **rest)
+        return PixelClassifier(prior, backbone, loss=loss, **{"head": loss.head, **rest})
     if not issubclass(found, PixelMethod):
         raise ValueError(f"method {name!r} must be a PixelMethod for segmentation, got {found!r}")
     make: Any = found

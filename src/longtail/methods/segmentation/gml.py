@@ -1,7 +1,7 @@
 """GML of pixels: logit-adjusted classifier of all, mutual information of sampled ones."""
 
 import copy
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class PixelGML(PixelMethod):
     """
 
     name = "gml"
-    wants_teacher = True
+    teacher_method: ClassVar = {"name": "logit_adjust"}  # the classifier's part of the loss alone
     expresses = "uniform"
 
     def __init__(
@@ -98,7 +98,7 @@ class PixelGML(PixelMethod):
         features, num_classes = backbone.num_features, prior.num_classes
         self.head = create_dense_head(head, features, num_classes)
         self.model = Segmenter(backbone, self.head)
-        self.project_query = Projection(features, hidden or features, width)
+        self.project_query = Projection(features, hidden, width)
         # A tuple hides the frozen teacher from state_dict, the optimiser and the gradient reducer.
         self._teacher = () if teacher is None else (teacher.requires_grad_(False).eval(),)
         if teacher is None:
@@ -106,7 +106,7 @@ class PixelGML(PixelMethod):
             self.project_key = copy.deepcopy(self.project_query).requires_grad_(False)
         else:
             features = teacher.backbone.num_features
-            self.project_key = Projection(features, hidden or features, width)
+            self.project_key = Projection(features, hidden, width)
         self.queue = ClassQueue(image_prior, size=queue_size, width=features, base=queue_base)
         self.classifier_loss = LogitAdjusted(prior)
         self.contrast = GMLLoss(

@@ -38,7 +38,7 @@ class Segmented:
 
 def segment_files(
     run: PixelRun,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     out: Path,
     target_prior: str | None = None,
     *,
@@ -94,10 +94,10 @@ def segment_files(
     return Segmented(tuple(masks), tuple(overlays))
 
 
-def _places(files: Sequence[str | Path], out: Path) -> dict[Path, Path]:
+def _places(files: str | Path | Sequence[str | Path], out: Path) -> dict[Path, Path]:
     """Where the results of each image go, without suffix."""
     places: dict[Path, Path] = {}
-    for given in map(Path, files):
+    for given in [Path(files)] if isinstance(files, str | Path) else map(Path, files):
         for image in find_images([given]):
             inside = image.relative_to(given) if given.is_dir() else Path(image.name)
             places[image] = out / inside.with_suffix("")

@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from longtail.models import Segmenter, create_dense_backbone, create_dense_head
-from longtail.prior import ClassPrior
 from longtail.training.run import Run
 
 
@@ -49,11 +48,6 @@ class PixelRun(Run):
     def holds(run: Run) -> bool:
         """Whether a run is one of segmentation."""
         return run.config.get("task") == "segmentation"
-
-    @property
-    def prior(self) -> ClassPrior:
-        """Pixels of each class in the training set."""
-        return ClassPrior(self.model_card()["class_counts"])
 
     def confusion(self) -> Tensor:
         """(C, C), true against predicted class of the part that was judged at the end.

@@ -1,19 +1,16 @@
 """One segmentation run: data, teacher, fit, confusion matrix, figures."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
 from longtail.augment import named_paired_view
 from longtail.data.segmentation import PixelDataset, load_pixels
-from longtail.files import write_text
-from longtail.methods import find_method
+from longtail.files import write_json
 from longtail.methods.segmentation import PixelMethod, create_pixel_method
 from longtail.metrics import segmentation_metrics
-from longtail.models import Segmenter, create_dense_backbone, create_dense_head
+from longtail.models import Segmenter, create_dense_backbone
 from longtail.shift import resolve_prior
 from longtail.training.loop import fit
 from longtail.training.processes import launch
@@ -22,9 +19,8 @@ from longtail.training.segmentation.evaluate import save_samples
 from longtail.training.segmentation.input import AS_THEY_ARE, evaluation_pairs, training_pairs
 from longtail.training.segmentation.predict import confusion_of, target_of
 from longtail.training.segmentation.run import PixelRun
-from longtail.training.train import has_bf16, open_run
-
-TEACHER_METHOD = {"name": "logit_adjust"}  # the classifier's part of GML's loss alone
+from longtail.training.stages import Earlier
+from longtail.training.train import open_run, settle_common
 
 
 def train_pixels(
@@ -43,16 +39,19 @@ def train_pixels(
     """
     dataset = dataset or load_pixels(config.data)
     config = settle(config, dataset)
-    stage = settle(_stage(config), dataset) if config.teacher == "train" else None
+    earlier = Earlier.of(config)
+    stage = None
     # Everything is made once before the first file is written: what cannot be is named here.
-    torch.manual_seed(config.seed)
-    backbone = create_dense_backbone(
-        config.backbone, decoder=config.decoder, pretrained=config.pretrained
-    )
-    teacher = _untrained(stage, dataset) if stage else _given_teacher(config, dataset)
-    settings = {key: value for key, value in config.method.items() if key != "name"}
-    priors = dataset.priors_as_drawn(config.sampling)
-    method = create_pixel_method(config.method["name"], settings, *priors, backbone, teacher)
+    teacher: Segmenter | None = None
+    if earlier and earlier.given == "train":
+        with earlier.naming():
+            stage = settle(cast(PixelConfig, earlier.config), dataset)
+            teacher = make_method(stage, dataset).model
+    elif earlier:
+        finished = PixelRun(earlier.given)
+        earlier.check_run(finished, dataset.class_names)
+        teacher = finished.model()
+    method = make_method(config, dataset, teacher)
     fabric = launch(config)
     run = PixelRun(open_run(folder, config, resume).folder)
     if run.finished:
@@ -60,8 +59,8 @@ def train_pixels(
     if stage and teacher:
         trained = train_pixels(stage, folder / "teacher", resume=True, dataset=dataset)
         teacher.load_state_dict(trained.model().state_dict())
-    if teacher:
-        teacher.to(fabric.device)  # no part of the method's state, which moves by itself
+    if teacher:  # made again with the weights, on the device
+        method = make_method(config, dataset, teacher.to(fabric.device))
     loader = training_pairs(dataset, config, fabric.device)
     fit(fabric, method, loader, AS_THEY_ARE, config, run)
     _finish(run, config, dataset, method, fabric.device)
@@ -72,49 +71,30 @@ def settle(config: PixelConfig, dataset: PixelDataset) -> PixelConfig:
     """Replaces every `auto` by what it stands for, and checks what needs the data.
 
     Raises:
-        ValueError: when batch size, crop, views or teacher do not fit.
+        ValueError: when batch size, crop, views or logger do not fit, or nothing can be judged.
     """
-    found = find_method(config.method["name"], "segmentation")
-    if config.teacher != "none" and not getattr(found, "wants_teacher", False):
-        raise ValueError(
-            f"method {config.method['name']!r} has no use for a teacher: --teacher none"
-        )
     if dataset.train.images is None and config.crop is None:
         raise ValueError(
             "crop must be given where images are read from files: those of "
             f"{dataset.name} differ in size or are too many for memory"
         )
-    if config.batch_size > len(dataset.train):
-        raise ValueError(
-            f"batch_size must not exceed the {len(dataset.train)} training images, "
-            f"got {config.batch_size}"
-        )
+    if dataset.judged is None:
+        raise ValueError(f"data of {dataset.name} must have a val or a test part to be judged on")
     named_paired_view(config.views[0], None)
-    if config.precision == "auto":
-        config = replace(config, precision="bf16-mixed" if has_bf16(config.device) else "32-true")
-    return config
+    return settle_common(config, len(dataset.train))
 
 
-def _given_teacher(config: PixelConfig, dataset: PixelDataset) -> Segmenter | None:
-    """The model of the run that the settings name as teacher, if they name one."""
-    if config.teacher in ("none", "train"):
-        return None
-    run = PixelRun(config.teacher)
-    run.check_classes(dataset.class_names, "teacher")
-    return run.model()
-
-
-def _stage(config: PixelConfig) -> PixelConfig:
-    """The settings of the teacher's training: the run's, but for those that say otherwise."""
-    changes: dict[str, Any] = {"method": TEACHER_METHOD, **config.teacher_stage}
-    return replace(config, teacher="none", teacher_stage={}, **changes)
-
-
-def _untrained(stage: PixelConfig, dataset: PixelDataset) -> Segmenter:
-    """The network that the teacher's stage trains."""
-    backbone = create_dense_backbone(stage.backbone, decoder=stage.decoder)
-    head = stage.method.get("head", "linear")
-    return Segmenter(backbone, create_dense_head(head, backbone.num_features, dataset.num_classes))
+def make_method(
+    config: PixelConfig, dataset: PixelDataset, teacher: Segmenter | None = None
+) -> PixelMethod:
+    """Makes backbone and method of a run; the same settings always give the same weights."""
+    torch.manual_seed(config.seed)
+    backbone = create_dense_backbone(
+        config.backbone, decoder=config.decoder, pretrained=config.pretrained
+    )
+    settings = {key: value for key, value in config.method.items() if key != "name"}
+    priors = dataset.priors_as_drawn(config.sampling)
+    return create_pixel_method(config.method["name"], settings, *priors, backbone, teacher)
 
 
 def _finish(
@@ -143,26 +123,21 @@ def _finish(
             "expresses": expresses,
         },
     )
-    figures: dict[str, Any] = {}
     part = dataset.judged
-    if part is not None:
-        pairs = evaluation_pairs(dataset, dataset.parts[part], device, config.data.workers)
-        expressed = resolve_prior(expresses, dataset.prior, dataset.num_classes)
-        target = target_of(config.prior_power, None, dataset.prior, dataset.class_names)
-        (matrix,) = confusion_of(
-            method.model,
-            pairs,
-            expressed,
-            [target],
-            window=config.window,
-            flip=config.flip_test,
-        )
-        save_samples(run, method.model, dataset, dataset.parts[part], expressed, target)
-        stored = {"split": part, "class_names": dataset.class_names, "matrix": matrix.tolist()}
-        write_text(run.folder / "confusion.json", json.dumps(stored) + "\n")
-        figures = {
-            **segmentation_metrics(matrix, dataset.prior),
-            "split": part,
-            "selection": "last epoch",
-        }
-    write_text(run.folder / "metrics.json", json.dumps(figures, indent=1) + "\n")
+    assert part  # `settle` has seen to it
+    expressed = resolve_prior(expresses, dataset.prior, dataset.num_classes)
+    target = target_of(config.prior_power, None, dataset.prior, dataset.class_names)
+    (matrix,) = confusion_of(
+        method.model,
+        evaluation_pairs(dataset, dataset.parts[part], device, config.data.workers),
+        expressed,
+        [target],
+        window=config.window,
+        flip=config.flip_test,
+    )
+    save_samples(run, method.model, dataset, dataset.parts[part], expressed, target)
+    stored = {"split": part, "class_names": dataset.class_names, "matrix": matrix.tolist()}
+    write_json(run.folder / "confusion.json", stored)
+    figures = segmentation_metrics(matrix, dataset.prior)
+    about = {"split": part, "selection": "last epoch"}
+    write_json(run.folder / "metrics.json", {**figures, **about})
