@@ -15,8 +15,10 @@ from torch import Tensor
 
 # Torchvision's default, which the published recipes use; Pillow smooths when it shrinks.
 RESAMPLE = Image.Resampling.BILINEAR
-CHUNK = 64  # files a thread reads at a time
+CHUNK = 32  # files that a thread looks at in one go
 NAMED = 1000  # unreadable files that a message names
+
+Failure = tuple[str, str]  # path and reason
 
 _MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")  # a file in a tar file: where, and how long
 _ORIENTATION = 0x0112  # EXIF tag
@@ -39,18 +41,21 @@ class UnreadableImagesError(ValueError):
         total: images that were looked at.
 
     Attributes:
-        failures: as given.
+        failures: as given, sorted.
     """
 
-    def __init__(self, failures: Sequence[tuple[str, str]], total: int) -> None:
+    what = "images cannot be read"
+    remedy = "Replace them"
+
+    def __init__(self, failures: Sequence[Failure], total: int) -> None:
         self.failures = sorted(set(failures))
         lines = [f"  {path}: {reason}" for path, reason in self.failures[:NAMED]]
         if len(self.failures) > NAMED:
             lines.append(f"  and {len(self.failures) - NAMED:,} more")
         super().__init__(
-            f"{len(self.failures):,} of {total:,} images cannot be read:\n"
+            f"{len(self.failures):,} of {total:,} {self.what}:\n"
             + "\n".join(lines)
-            + "\nReplace them, or take them out of the data set, and start again."
+            + f"\n{self.remedy}, or take them out of the data set, and start again."
         )
 
 
@@ -209,21 +214,29 @@ def reason_of(error: Exception, path: str) -> str:
     return str(error) or type(error).__name__
 
 
-def _for_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
-    """Calls `work` with the place of every path in threads; Pillow decodes without the GIL."""
+def in_threads(count: int, work: Callable[[int], Failure | None]) -> list[Failure]:
+    """Calls `work` with 0 to `count` - 1 in threads; Pillow decodes without the GIL.
 
-    def chunk(begin: int) -> list[tuple[str, str]]:
-        failures = []
-        for place in range(begin, min(begin + CHUNK, len(paths))):
-            try:
-                work(place)
-            except Exception as error:  # broken files make Pillow raise nearly anything
-                failures.append((paths[place], reason_of(error, paths[place])))
-        return failures
+    Returns: the failures that it returned.
+    """
+
+    def chunk(begin: int) -> list[Failure]:
+        found = map(work, range(begin, min(begin + CHUNK, count)))
+        return [failure for failure in found if failure]
 
     with ThreadPoolExecutor() as pool:
-        found = [f for part in pool.map(chunk, range(0, len(paths), CHUNK)) for f in part]
-    if found:
+        return [f for part in pool.map(chunk, range(0, count, CHUNK)) for f in part]
+
+
+def _for_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
+    def tried(place: int) -> Failure | None:
+        try:
+            work(place)
+        except Exception as error:  # broken files make Pillow raise nearly anything
+            return paths[place], reason_of(error, paths[place])
+        return None
+
+    if found := in_threads(len(paths), tried):
         raise UnreadableImagesError(found, len(paths))
 
 

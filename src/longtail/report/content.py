@@ -36,18 +36,9 @@ RECALL = Column("recall", "recall")
 def content(runs: Sequence[RunData]) -> dict[str, Any]:
     """The values of the template."""
     judged = any(run.scores for run in runs)
-    environments = [
-        {key: value for key, value in run.environment.items() if key != "command"} for run in runs
-    ]
     return {
-        "title": " · ".join(run.name for run in runs),
+        **common_content(runs, (*KEY_COLUMNS, *MORE_COLUMNS)),
         "lede": _lede(runs),
-        "runs": [
-            {"series": series, "name": run.name, "about": about_run(run), "swatch": swatch(series)}
-            for series, run in enumerate(runs)
-        ],
-        "columns": (*KEY_COLUMNS, *MORE_COLUMNS),
-        "figures": figure_rows((*KEY_COLUMNS, *MORE_COLUMNS), runs),
         "groups": _groups(runs),
         "counts": _counts(runs),
         "recall": recall_picture(runs) if judged else None,
@@ -56,8 +47,24 @@ def content(runs: Sequence[RunData]) -> dict[str, Any]:
         "shades": shade_legend(),
         "block": _block(runs),
         "calibration": calibration_pictures(runs) if judged else None,
-        "history": history_pictures(runs),
         "classes": _classes(runs) if judged else None,
+    }
+
+
+def common_content(runs: Sequence[RunData], columns: Sequence[Column]) -> dict[str, Any]:
+    """What the pages of all tasks have: runs, figures, curves of the training, settings."""
+    environments = [
+        {key: value for key, value in run.environment.items() if key != "command"} for run in runs
+    ]
+    return {
+        "title": " · ".join(run.name for run in runs),
+        "runs": [
+            {"series": series, "name": run.name, "about": _about(run), "swatch": swatch(series)}
+            for series, run in enumerate(runs)
+        ],
+        "columns": columns,
+        "figures": _figure_rows(columns, runs),
+        "history": history_pictures(runs),
         "settings": side_by_side([run.config for run in runs]),
         "environment": side_by_side(environments),
         "commands": [command_line(run.environment.get("command")) for run in runs],
@@ -85,7 +92,7 @@ def _lede(runs: Sequence[RunData]) -> str:
     return " ".join(sentences)
 
 
-def about_run(run: RunData) -> str:
+def _about(run: RunData) -> str:
     """The run in a few words, as far as its settings tell."""
     epochs, seed = _setting(run, "epochs"), _setting(run, "seed")
     words = [
@@ -112,7 +119,7 @@ def _setting(run: RunData, *keys: str) -> str | None:
     return None if value is None or isinstance(value, Mapping) else str(value)
 
 
-def figure_rows(columns: Sequence[Column], runs: Sequence[RunData]) -> list[list[dict[str, Any]]]:
+def _figure_rows(columns: Sequence[Column], runs: Sequence[RunData]) -> list[list[dict[str, Any]]]:
     """A row a run, a cell a figure: its text, whether it is the best, how far from the first."""
     found = []
     for column in columns:

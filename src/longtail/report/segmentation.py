@@ -15,8 +15,7 @@ from longtail.data.segmentation import class_colours
 from longtail.metrics import class_iou, pixel_groups
 from longtail.prior import ClassPrior
 from longtail.report import svg
-from longtail.report.content import about_run, command_line, figure_rows, side_by_side, swatch
-from longtail.report.curve_pictures import history_pictures
+from longtail.report.content import common_content
 from longtail.report.page import MOST_RUNS, with_unique_names, write_page
 from longtail.report.run import RunData, load_run
 from longtail.report.svg import Scale
@@ -101,35 +100,21 @@ def write_pixel_report(runs: Sequence[PixelRunData], path: str | Path) -> Path:
 def _content(runs: Sequence[PixelRunData]) -> dict[str, Any]:
     """The values of the template."""
     first = runs[0]
-    environments = [
-        {key: value for key, value in run.run.environment.items() if key != "command"}
-        for run in runs
-    ]
     groups = {
         name: ", ".join(first.class_names[c] for c in members.tolist())
         for name, members in pixel_groups(first.prior).items()
     }
     return {
-        "title": " · ".join(run.run.name for run in runs),
+        **common_content([run.run for run in runs], PIXEL_COLUMNS),
         "lede": f"{len(first.class_names)} classes, {first.prior.counts.sum():,} training pixels; "
         f"{first.class_names[int(first.prior.counts.argmax())]} has {first.prior.imbalance:,.0f} "
         f"times as many as {first.class_names[int(first.prior.counts.argmin())]}. "
         f"Figures of the {first.split} part, from one confusion matrix of all its pixels.",
-        "runs": [
-            {"name": run.run.name, "about": about_run(run.run), "swatch": swatch(series)}
-            for series, run in enumerate(runs)
-        ],
-        "columns": PIXEL_COLUMNS,
-        "figures": figure_rows(PIXEL_COLUMNS, [run.run for run in runs]),
         "groups": groups,
         "iou": iou_picture(runs),
         "classes": _classes(runs),
         "samples": _samples(runs),
         "colours": _colours(first.class_names),
-        "history": history_pictures([run.run for run in runs]),
-        "settings": side_by_side([run.run.config for run in runs]),
-        "environment": side_by_side(environments),
-        "commands": [command_line(run.run.environment.get("command")) for run in runs],
     }
 
 

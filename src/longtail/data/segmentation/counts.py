@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,36 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from longtail.data.images import reason_of, upright_size
+from longtail.data.images import (
+    Failure,
+    UnreadableImagesError,
+    in_threads,
+    reason_of,
+    upright_size,
+)
 from longtail.data.segmentation.layout import Layout, Pair
 from longtail.data.segmentation.masks import IGNORED, ColourCoding, IndexCoding
 from longtail.files import whole_file
 
-NAMED = 1000  # bad pairs that a message names
-CHUNK = 32  # pairs that a thread looks at in one go
 
+class BadPairsError(UnreadableImagesError):
+    """Images and masks that cannot be used, all that were found."""
 
-class BadPairsError(ValueError):
-    """Images and masks that cannot be used, all that were found.
-
-    Args:
-        failures: path and reason of each.
-        total: pairs that were looked at.
-
-    Attributes:
-        failures: as given, sorted.
-    """
-
-    def __init__(self, failures: Sequence[tuple[str, str]], total: int) -> None:
-        self.failures = sorted(set(failures))
-        lines = [f"  {path}: {reason}" for path, reason in self.failures[:NAMED]]
-        if len(self.failures) > NAMED:
-            lines.append(f"  and {len(self.failures) - NAMED:,} more")
-        super().__init__(
-            f"{len(self.failures):,} of {total:,} images with masks cannot be used:\n"
-            + "\n".join(lines)
-            + "\nMend them, or take them out of the data set, and start again."
-        )
+    what = "images with masks cannot be used"
+    remedy = "Mend them"
 
 
 class _BadFileError(ValueError):
@@ -109,24 +95,20 @@ def count_pairs(layout: Layout) -> PairCounts:
 
 
 def for_each_pair(pairs: Sequence[Pair], work: Callable[[int], None]) -> None:
-    """Calls `work` with the place of every pair, in threads; Pillow decodes without the GIL.
+    """Calls `work` with the place of every pair, in threads.
 
     Raises:
         BadPairsError: names every file of which `work` said by `about` what is wrong with it.
     """
 
-    def chunk(begin: int) -> list[tuple[str, str]]:
-        failures = []
-        for place in range(begin, min(begin + CHUNK, len(pairs))):
-            try:
-                work(place)
-            except _BadFileError as error:
-                failures.append((error.path, error.reason))
-        return failures
+    def tried(place: int) -> Failure | None:
+        try:
+            work(place)
+        except _BadFileError as error:
+            return error.path, error.reason
+        return None
 
-    with ThreadPoolExecutor() as pool:
-        found = [f for part in pool.map(chunk, range(0, len(pairs), CHUNK)) for f in part]
-    if found:
+    if found := in_threads(len(pairs), tried):
         raise BadPairsError(found, len(pairs))
 
 
