@@ -11,7 +11,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,14 @@ def whole_run(folder: Path, world: int) -> dict[str, Any]:
     return result_of(train_run(settings, folder / f"run-{world}"))
 
 
+def staged_run(folder: Path, world: int, name: str) -> dict[str, Any]:
+    """A run with a stage before, which is trained in its folder: GML's teacher, or cRT's first."""
+    stage = {"teacher": {"teacher": "train"}, "first": {}}[name]
+    method = {"teacher": {"name": "gml", **QUEUE}, "first": {"name": "crt"}}[name]
+    settings = config(world, epochs=1, batch_size=60, views="none", **stage)
+    return result_of(train_run(replace(settings, method=method), folder / f"{name}-{world}"))
+
+
 def resumed_run(folder: Path, world: int) -> dict[str, Any]:
     """The same, stopped by SIGTERM of one process of two, then by that of one of three."""
     settings = config(world, epochs=2, batch_size=60, views="none", sampling="class_balanced")
@@ -197,6 +205,7 @@ def result_of(run: Run) -> dict[str, Any]:
 def process(folder: Path, rank: int, world: int) -> None:
     found: dict[str, Any] = {name: steps_of(name, rank, world) for name in METHODS}
     found["run"] = whole_run(folder, world)
+    found |= {name: staged_run(folder, world, name) for name in ("teacher", "first")}
     if world > 1:
         found["resumed"] = resumed_run(folder, world)
         found["faults"] = faults(folder, rank, world)

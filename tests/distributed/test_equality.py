@@ -91,17 +91,21 @@ def test_a_row_of_gml_did_not_count(found: Any) -> None:
     assert (torch.cat(alone["targets"]) == 4).any()
 
 
-def test_a_run_gives_the_same_model_and_predictions(found: Any) -> None:
-    alone = found[1, 0]["run"]
+@pytest.mark.parametrize("name", ["run", "teacher", "first"])
+def test_a_run_gives_the_same_model_and_predictions(found: Any, name: str) -> None:
+    alone = found[1, 0][name]
+    assert (name in alone["files"]) == (name != "run")  # the folder of its stage before
     assert len(alone["index"]) == len(alone["index"].unique()) == 400
     for place in RANKS:
-        ours = found[place]["run"]
+        ours = found[place][name]
         assert torch.equal(ours["index"], alone["index"])
         assert torch.equal(ours["labels"], alone["labels"])
         assert ours["files"] == alone["files"]
         torch.testing.assert_close(ours["logits"], alone["logits"])
         torch.testing.assert_close(ours["loss"], alone["loss"])
-        torch.testing.assert_close(ours["state"], alone["state"], **CLOSE)
+        for key, value in alone["state"].items():
+            if not key.startswith("project_key.1.running_var"):  # see above
+                torch.testing.assert_close(ours["state"][key], value, **CLOSE, msg=key)
 
 
 def test_a_run_stopped_twice_goes_on_with_another_number_of_processes(found: Any) -> None:
