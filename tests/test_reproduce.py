@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import longtail
-from longtail import reproduce as module
 from longtail.recipes import cifar_lt
-from longtail.reproduce import Cell, reproduce, row_names, scaled, table
+from longtail.reproduce import Cell, matrix, reproduce, row_names, table
+from longtail.reproduce.cells import scaled
 from longtail.settings import from_arguments, to_config
 
 SOURCE = "cifar100-lt"
@@ -22,7 +22,7 @@ def cell(row: str, scale: float = 0.1, runs: Path = Path("runs")) -> Cell:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Puts a quick run of digits into the place of each run; returns the rows trained."""
     rows: list[str] = []
-    monkeypatch.setattr(module, "_check", lambda cell, root: None)  # its settings are others
+    monkeypatch.setattr(Cell, "check", lambda cell, root: None)  # its settings are others
 
     def train(chosen: Cell, *rest: object) -> int:
         rows.append(chosen.row)
@@ -31,7 +31,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         longtail.train("digits-lt", "ce", out=chosen.folder, epochs=1, device="cpu")
         return 0
 
-    monkeypatch.setattr(module, "_train", train)
+    monkeypatch.setattr(matrix, "_train", train)
     return rows
 
 

@@ -1,0 +1,118 @@
+"""The result file of the matrix, and its table beside the published figures."""
+
+import json
+import math
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from longtail.files import write_json, write_text
+from longtail.recipes import cifar_lt
+from longtail.reproduce.cells import Cell, row_names
+from longtail.training import Run, judge
+
+FIGURES = ("accuracy", "many", "medium", "few", "ece")
+
+
+def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[dict[str, Any]]:
+    """Puts the rows of these cells into the result file, in place of older ones of the same.
+
+    Returns: the rows.
+    """
+    rows = [_row(cell, root) for cell in cells if cell.done]
+    own = [_place(row) for row in rows]
+    before = json.loads(out.read_text(encoding="utf-8"))["runs"] if out.is_file() else []
+    every = [*(row for row in before if _place(row) not in own), *rows]
+    order = row_names(cells[0].source)
+    every.sort(
+        key=lambda r: (r["data"], -r["imbalance"], -r["epochs_scale"], order.index(r["method"]))
+    )
+    if every:
+        write_json(out, {"runs": every})
+        write_text(out.with_suffix(".md"), table(every))
+    return rows
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a row of the result file is about."""
+    return tuple(row[name] for name in ("data", "method", "imbalance", "epochs_scale", "seed"))
+
+
+def _row(cell: Cell, root: str | None) -> dict[str, Any]:
+    """A row of the result file."""
+    run = Run(cell.folder)
+    figures = run.metrics if cell.trains else judge(run.predictions(), "uniform")
+    around = json.loads((run.folder / "environment.json").read_text())
+    trained = [run, *run.stages]
+    if cell.of and cell.trains:
+        trained.append(Run(cell.of.folder))
+    history = [record for one in trained for record in one.history]
+    own = cell if cell.trains or not cell.of else cell.of
+    command = shlex.join(["longtail", *own.command(root)])
+    if not cell.trains:
+        command += f" && longtail evaluate {own.folder} --target-prior uniform"
+    return {
+        "data": cell.source,
+        "method": cell.row,
+        "imbalance": cell.imbalance,
+        "epochs": cell.epochs,
+        "epochs_scale": cell.scale,
+        "seed": cell.seed,
+        **_percent(figures),
+        **{stage.folder.name: _percent(stage.metrics) for stage in run.stages},
+        "views": run.config["views"],
+        "selection": "last epoch",
+        "minutes": round(sum(record["seconds"] for record in history) / 60, 2),
+        "device": around["gpu"] or f"{around['processor']}, {around['threads']} threads",
+        "precision": run.config["precision"],
+        "packages": around["packages"],
+        "command": command,
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The figures beside the published ones, in Markdown: mean and deviation over seeds."""
+    tables: dict[tuple[str, int, float], dict[str, list[Mapping[str, Any]]]] = {}
+    for row in rows:
+        place = (row["data"], row["imbalance"], row["epochs_scale"])
+        tables.setdefault(place, {}).setdefault(row["method"], []).append(row)
+    return "\n\n".join(_table_of(*place, groups) for place, groups in tables.items()) + "\n"
+
+
+def _table_of(
+    data: str, imbalance: int, scale: float, groups: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    """The table of one training set and one length of training, a line a method."""
+    due = 400 if scale == 2 else 200
+    lines = [
+        f"| {data}, imbalance {imbalance}, percent | epochs | seeds | published, {due} epochs "
+        "| all | many | medium | few | ECE | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, group in groups.items():
+        published = cifar_lt.PUBLISHED[data].get(method, {}).get((imbalance, due), "n/a")
+        cells = [_spread([row[name] for row in group]) for name in FIGURES]
+        minutes = statistics.mean(row["minutes"] for row in group)
+        about = f"{method} | {group[0]['epochs']} | {len(group)} | {published}"
+        lines.append(f"| {about} | {' | '.join(cells)} | {minutes:.1f} |")
+    if scale < 1:
+        lines += [
+            "",
+            f"Every schedule is scaled by {scale:g}: a check of order and speed at a short budget, "
+            "not a comparison with the published figures.",
+        ]
+    return "\n".join(lines)
+
+
+def _percent(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(100 * metrics[name], 2) for name in FIGURES}
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    if len(known) < len(values):
+        return "n/a"  # a group without a class: NaN, in a result file null
+    mean = f"{statistics.mean(known):.1f}"
+    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
