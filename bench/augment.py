@@ -78,7 +78,7 @@ def measure_pipelines(images: Tensor, rounds: int, device: torch.device) -> dict
             Image.fromarray,
             transforms.RandomCrop(32, padding=4),
             transforms.RandomHorizontalFlip(),
-            transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10),
+            transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10, fill=[128] * 3),
             transforms.PILToTensor(),
             cut_one,
         ]
@@ -87,7 +87,7 @@ def measure_pipelines(images: Tensor, rounds: int, device: torch.device) -> dict
         [
             v2.RandomCrop(32, padding=4),
             v2.RandomHorizontalFlip(),
-            v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
+            v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, fill=128),
             cut_one,
         ]
     )

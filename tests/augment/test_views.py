@@ -67,7 +67,7 @@ def test_measures_follow_the_size():
     assert named_view("auto", 32).operations == (
         RandomCrop(4),
         RandomFlip(),
-        AutoAugment(),
+        AutoAugment(fill=128),
         Cutout(16),
     )
     assert named_view("cutout", 8).operations == (RandomCrop(1), RandomFlip(), Cutout(4))
@@ -77,7 +77,7 @@ def test_measures_follow_the_size():
 def test_a_resized_crop_is_taken_apart_from_the_rest():
     crop, rest = named_view("auto", 224).apart()
     assert crop == RandomResizedCrop()
-    assert rest.operations == (RandomFlip(), AutoAugment(), Cutout(112))
+    assert rest.operations == (RandomFlip(), AutoAugment(fill=128), Cutout(112))
     for view in (named_view("auto", 32), named_view("none", 224), named_view("shift", 224)):
         assert view.apart() == (None, view)
 

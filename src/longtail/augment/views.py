@@ -26,10 +26,11 @@ VIEWS = {
     "weak": "random crop, flip",
     "jitter": "weak, then brightness, contrast and saturation jitter 0.4",
     "cutout": "weak, then Cutout",
-    "auto": "weak, then AutoAugment (CIFAR-10 policy) and Cutout",
+    "auto": "weak, then AutoAugment (CIFAR-10 policy, filled with grey) and Cutout",
     "rand": "weak, then jitter 0.4 and RandAugment (2 operations at 10 of 30)",
     "rand_stack": "rand with greyscale 0.2, and on large images blur 0.5, before RandAugment",
     "sim": "resized crop, flip, then SimAugment (jitter, hue, greyscale)",
+    "moco": "sim with crops of a fifth of the area or more, and blur 0.5",
     "shift": "small shifts, rotations and scales, no flip: for digits and letters",
 }
 
@@ -94,17 +95,24 @@ def named_view(name: str, size: int) -> View:
     crop: Operation = RandomResizedCrop() if large else RandomCrop(size // 8)
     weak = (crop, RandomFlip())
     hole = Cutout(max(1, size // 2))
-    blur = (RandomBlur(size // 10 // 2 * 2 + 1),) if large else ()
+    kernel = size // 10 // 2 * 2 + 1
+    blur = (RandomBlur(kernel),) if large else ()
     jitter, rand = ColorJitter(0.4, 0.4, 0.4, 0.0), RandAugment(num_ops=2, magnitude=10)
     operations: dict[str, tuple[Operation, ...]] = {
         "none": (),
         "weak": weak,
         "jitter": (*weak, jitter),
         "cutout": (*weak, hole),
-        "auto": (*weak, AutoAugment(), hole),
+        "auto": (*weak, AutoAugment(fill=128), hole),  # as all published code has it
         "rand": (*weak, jitter, rand),
         "rand_stack": (*weak, jitter, RandomGreyscale(0.2), *blur, rand),
-        "sim": (RandomResizedCrop(scale=(0.2, 1.0)), RandomFlip(), SimAugment()),
+        "sim": (RandomResizedCrop(), RandomFlip(), SimAugment()),
+        "moco": (
+            RandomResizedCrop(scale=(0.2, 1.0)),
+            RandomFlip(),
+            SimAugment(),
+            RandomBlur(max(9, kernel)),
+        ),
         "shift": (RandomCrop(size // 8), RandomAffine(10, scale=(0.9, 1.1))),
     }
     if name not in operations:

@@ -7,7 +7,7 @@ from longtail.losses import LogitAdjusted
 from longtail.losses import ProCo as ProCoLoss
 from longtail.memory import gather_keys, gather_with_grad
 from longtail.methods.base import Method, Pairs, classifier_loss
-from longtail.models import Backbone, CosineHead, ImageClassifier, Projection
+from longtail.models import Backbone, ImageClassifier, Projection, create_head
 from longtail.prior import ClassPrior
 
 
@@ -15,7 +15,7 @@ class ProCo(Method):
     """ProCo: contrast with a von Mises-Fisher distribution of each class, in place of a queue.
 
     Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual Recognition, TPAMI 2024,
-    arXiv 2403.06726. The first view trains a logit-adjusted cosine classifier, the other two the
+    arXiv 2403.06726. The first view trains a logit-adjusted classifier, the other two the
     estimates of the distributions and the contrast with them.
     Departs from the authors' code in: what `longtail.losses.ProCo` says.
 
@@ -26,6 +26,7 @@ class ProCo(Method):
         hidden: width inside the projection; that of its input when not given.
         temperature: above 0, divides.
         contrast_weight: alpha, of the contrast beside the classifier.
+        head: `cosine` (scale 30), or `linear` as in the authors' runs on CIFAR.
     """
 
     name = "proco"
@@ -42,10 +43,11 @@ class ProCo(Method):
         hidden: int | None = None,
         temperature: float = 0.1,
         contrast_weight: float = 1.0,
+        head: str = "cosine",
     ) -> None:
         super().__init__()
         features = backbone.num_features
-        self.head = CosineHead(features, prior.num_classes)
+        self.head = create_head(head, features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)
         self.project = Projection(features, hidden, width)
         self.classify = LogitAdjusted(prior)

@@ -45,8 +45,7 @@ class DenseCosineHead(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
-        nn.init.kaiming_normal_(self.weight)
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, num_features)))
         self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:

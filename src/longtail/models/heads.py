@@ -27,8 +27,8 @@ class CosineHead(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
-        nn.init.kaiming_normal_(self.weight)
+        # Of unit norm, as in the published code: a longer weight turns more slowly.
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, num_features)))
         self.scale = scale
 
     def cosine(self, features: Tensor) -> Tensor:

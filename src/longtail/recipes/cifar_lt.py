@@ -37,7 +37,7 @@ LADE: dict[str, Any] = {
     "lr": 0.2,
     "milestones": [0.6, 0.6, 0.8, 0.8],
 }
-# Zhu et al., CVPR 2022; Du et al., TPAMI 2024, train ProCo in the same way.
+# Zhu et al., CVPR 2022.
 BCL: dict[str, Any] = {
     **COMMON,
     "views": ["auto", "sim", "sim"],
@@ -80,12 +80,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
         },
     },
     "bcl": overlay(BCL, {"method": {"classifier_weight": 2.0, "contrast_weight": 0.6}}),
+    # Cui et al., ICCV 2021, who train for 400 epochs; step size and width as in their code.
     "paco": {
         **COMMON,
-        "views": ["auto", "sim"],
-        "method": {"queue_size": 1024, "alpha": 0.05, "temperature": 0.05, "width": 32},
+        "lr": 0.02,
+        "views": ["auto", "moco"],
+        "method": {"queue_size": 1024, "alpha": 0.05, "temperature": 0.05, "width": 64},
     },
-    "proco": overlay(BCL, {"method": {"contrast_weight": 1.0}}),
+    # Du et al., TPAMI 2024, as in their code for CIFAR.
+    "proco": {
+        **overlay(BCL, {"method": {"contrast_weight": 1.0, "head": "linear"}}),
+        "lr": 0.3,
+        "weight_decay": 2e-4,
+    },
     "gml": {**GML, "teacher": "train", "teacher_stage": {"backbone": "resnet56"}},
 }
 # Further rows of the matrix: a method in other settings than its recipe's.
