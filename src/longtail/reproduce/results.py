@@ -68,6 +68,7 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
         "device": around["gpu"] or f"{around['processor']}, {around['threads']} threads",
         "precision": run.config["precision"],
         "packages": around["packages"],
+        "commit": (around["git"] or {}).get("commit"),
         "command": command,
     }
 
