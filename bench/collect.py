@@ -37,7 +37,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "data": config["data"]["source"],
         "imbalance": round(run.prior.imbalance, 1),
         "train_images": int(run.prior.counts.sum()),
-        "epochs": config["epochs"],
+        **{name: config[name] for name in ("views", "epochs", "batch_size", "lr")},
         "seed": config["seed"],
         "precision": config["precision"],
         **{name: round(100 * metrics[name], 2) for name in FIGURES},
@@ -46,6 +46,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "images_per_second": round(speed, 1),
         "threads": around["threads"],
         "packages": around["packages"],
+        "commit": (around["git"] or {}).get("commit"),
     }
 
 
