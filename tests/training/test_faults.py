@@ -5,7 +5,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,20 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
     check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Puts in Python's own handler: there is none where a shell ran the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_saves_and_a_second_one_ends_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(parts: dict[str, Any]) -> None:
-        signal.raise_signal(signal.SIGINT)  # os.kill: two could come as one, by way of any thread
+        signal.raise_signal(signal.SIGINT)  # os.kill: two may come as one
 
     with monkeypatch.context() as patch:
         at_step(patch, 1, interrupt)
