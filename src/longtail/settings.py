@@ -15,10 +15,10 @@ from longtail.methods import PlainClassifier, find_method
 from longtail.methods.segmentation import PixelClassifier
 from longtail.recipes import find_recipe, overlay
 from longtail.training import Config
+from longtail.training.config import STAGES
 from longtail.training.segmentation import PixelConfig
 
 CONFIGS = {"classification": Config, "segmentation": PixelConfig}
-STAGES = ("teacher_stage", "first_stage")
 GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "first", "loss"}
 KINDS = {
     "int": "a whole number",

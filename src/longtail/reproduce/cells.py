@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from longtail.recipes import cifar_lt, find_recipe, overlay
-from longtail.settings import STAGES, from_arguments, to_config
+from longtail.settings import from_arguments, to_config
 from longtail.training import Run
+from longtail.training.config import STAGES
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from longtail.data import DataConfig
 from longtail.models import Tuning
 from longtail.training.loggers import Logger
 
+STAGES = ("teacher_stage", "first_stage")  # settings of a stage before the run
+
 
 @dataclass
 class Config:
@@ -108,7 +110,7 @@ class Config:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
         known = {setting.name for setting in fields(self)} - {"data"}  # it sees the run's
-        for name in ("teacher_stage", "first_stage"):
+        for name in STAGES:
             unknown = sorted(set(getattr(self, name)) - known)
             if unknown:
                 raise ValueError(f"{name} must hold settings of a run, got {unknown}")
