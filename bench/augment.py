@@ -91,7 +91,7 @@ def measure_pipelines(images: Tensor, rounds: int, device: torch.device) -> dict
             cut_one,
         ]
     )
-    batch, generator = images.to(device), torch.Generator(device).manual_seed(0)
+    batch, generator = images.to(device), torch.Generator().manual_seed(0)
     view = named_view("auto", 32)
     seconds = interleaved(
         {
@@ -131,7 +131,7 @@ def cut_one(image: Tensor) -> Tensor:
 
 def measure_views(images: Tensor, rounds: int, device: torch.device) -> dict[str, int]:
     """Images per second of every named view."""
-    batch, generator = images.to(device), torch.Generator(device).manual_seed(0)
+    batch, generator = images.to(device), torch.Generator().manual_seed(0)
     views = {name: named_view(name, 32) for name in augment.VIEWS}
     seconds = interleaved(
         {

@@ -72,7 +72,7 @@ def measure(
     names = find_recipe("imagenet_lt", method).settings["views"]
     names = [names] if isinstance(names, str) else names
     crops, rest = zip(*(named_view(name, SIZE).apart() for name in names), strict=True)
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     split = Split(torch.zeros(FILES, dtype=torch.int64), torch.arange(FILES), None, paths)
     loader = WorkerLoader(
         split,

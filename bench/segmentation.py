@@ -92,7 +92,7 @@ def make_step(name: str, case: str, precision: str) -> tuple[Callable[[], None],
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
     model, optimizer = fabric.setup(method, make_optimizer(method, config))
     model.train()
-    generator = torch.Generator(fabric.device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     blocks = torch.rand(images, 1, 12, 16).argsort(-1) % CLASSES  # of a scene's parts
     target = torch.nn.functional.interpolate(blocks.float(), size=(height, width))[:, 0].long()
     batch = Batch(

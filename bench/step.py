@@ -102,7 +102,7 @@ def make(name: str, precision: str) -> Case:
     optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)
     model.train()
-    generator = torch.Generator(fabric.device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     views = [named_view(view, 32) for view in config.views]
     views = views * method.num_views if len(views) == 1 else views
     batch_size = config.batch_size

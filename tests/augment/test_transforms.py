@@ -62,11 +62,11 @@ def test_cutout_centres_everywhere():
 
 
 def test_resized_crop_draws_boxes_as_torchvision_does():
-    images = torch.zeros(4000, 3, 32, 24, dtype=torch.uint8)
-    ours = torch.stack(RandomResizedCrop((0.2, 1.0)).draw(images, draw())).double()
+    image = torch.zeros(3, 32, 24, dtype=torch.uint8)
+    ours = RandomResizedCrop((0.2, 1.0)).draw(4000, 32, 24, draw()).double()
     torch.manual_seed(0)
     theirs = v2.RandomResizedCrop(32, scale=(0.2, 1.0))
-    rows = [theirs.make_params([images[0]]) for _ in range(4000)]
+    rows = [theirs.make_params([image]) for _ in range(4000)]
     expected = torch.tensor([[row[k] for k in ("top", "left", "height", "width")] for row in rows])
     expected = expected.T.double()
     # Four standard errors of a difference of two means.
@@ -79,11 +79,11 @@ def test_resized_crop_draws_boxes_as_torchvision_does():
 
 @pytest.mark.parametrize("size", [(4, 33), (33, 4)])
 def test_resized_crop_of_a_strip_falls_back_to_its_middle(size):
-    images = torch.zeros(3, 3, *size, dtype=torch.uint8)
-    ours = torch.stack(RandomResizedCrop((1.0, 1.0)).draw(images, draw()), dim=1)
-    theirs = v2.RandomResizedCrop(8, scale=(1.0, 1.0)).make_params([images[0]])
+    ours = RandomResizedCrop((1.0, 1.0)).draw(3, *size, draw())
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    theirs = v2.RandomResizedCrop(8, scale=(1.0, 1.0)).make_params([image])
     expected = [theirs[k] for k in ("top", "left", "height", "width")]
-    assert ours.tolist() == [expected] * 3
+    assert ours.T.tolist() == [expected] * 3
 
 
 def test_affine_draws_an_angle_and_a_scale_for_every_image():

@@ -79,6 +79,23 @@ def test_bf16_autocast(name: str, taught: bool) -> None:
     assert torch.isfinite(loss)
 
 
+@pytest.mark.parametrize(("name", "taught"), CASES)
+def test_a_step_reads_nothing_back_from_the_device(name: str, taught: bool) -> None:
+    """Tensors of the meta device have no values: whoever asks for one gets an error."""
+    method = make(name, taught)
+    for epoch in range(10):  # GML waits while its queue fills, in the first epoch
+        three_steps(method, 3 * epoch, 3 * epoch + 3)
+    method = method.to("meta")
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    views = torch.zeros(method.num_views, 6, 3, 8, 8, dtype=torch.uint8, device="meta")
+    target, index = torch.zeros(2, 6, dtype=torch.int64, device="meta")
+    loss = method(views, target, index)["loss"]
+    assert loss.is_meta
+    loss.backward()
+    optimizer.step()
+    method.after_step()
+
+
 def test_every_method_has_a_line_for_the_list() -> None:
     for name, found in method_names().items():
         assert (found.__doc__ or "").split("\n")[0], name

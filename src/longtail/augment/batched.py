@@ -12,13 +12,16 @@ ParameterisedOperation = Callable[[Tensor, Tensor], Tensor]
 class Operation(Protocol):
     """A random operation on a batch: it draws a parameter for every image and keeps the shape.
 
+    What is drawn, is drawn on the CPU and sent to the images (`beside`): the same seed gives the
+    same views on every device, and nothing on the way waits for one.
+
     Anything that can be called like this, and hashed, can stand in a `View`. Operations should
     compare equal when they do the same (frozen dataclasses do): `make_views` runs equal ones in
     one pass.
     """
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changes uint8 images (B, 3, H, W); `generator` lies on their device."""
+        """Changes uint8 images (B, 3, H, W), on any device; `generator` lies on the CPU."""
         ...
 
 
@@ -26,19 +29,28 @@ def check_images(images: Tensor, generator: torch.Generator) -> None:
     """Refuses what no operation can work on.
 
     Raises:
-        ValueError: when the images are not uint8 (B, 3, H, W), or the generator is on another
-            device.
+        ValueError: when the images are not uint8 (B, 3, H, W), or the generator is not on the CPU.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
             f"images of a view must be uint8 (batch, 3, height, width), "
             f"got {images.dtype} {tuple(images.shape)}"
         )
-    if generator.device.type != images.device.type:
+    if generator.device.type != "cpu":
         raise ValueError(
-            f"generator of a view must be on the images' device ({images.device}), "
+            f"generator of a view must be on the CPU, wherever the images are, "
             f"got one on {generator.device}"
         )
+
+
+def beside(images: Tensor, drawn: Tensor) -> Tensor:
+    """Sends what was drawn on the CPU to the images' device, and does not wait for it."""
+    return drawn.to(images.device, non_blocking=True)
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Draws from [low, high), on the CPU."""
+    return low + (high - low) * torch.rand(shape, generator=generator)
 
 
 def per_image(name: str, value: Tensor, images: Tensor) -> Tensor:
@@ -58,10 +70,10 @@ def to_bytes(values: Tensor) -> Tensor:
 
 
 def choose(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    """The changed image where `chosen` (B,) is true, else the old one."""
+    """The changed image where `chosen` (B,), on any device, is true, else the old one."""
     # Whole images are copied by index: `torch.where` on bytes is 5 times slower on the CPU.
-    rows = torch.arange(len(images), device=images.device)
-    return torch.cat([images, changed]).index_select(0, rows + len(images) * chosen)
+    rows = torch.arange(len(images), device=chosen.device) + len(images) * chosen
+    return torch.cat([images, changed]).index_select(0, beside(images, rows))
 
 
 def apply_chosen(
@@ -76,20 +88,22 @@ def apply_chosen(
 
     Args:
         images: (B, 3, H, W) uint8.
-        choice: (stages, B) int64, which of `operations` comes next.
-        parameters: (stages, B, P), handed to the operation as (part, P).
+        choice: (stages, B) int64, which of `operations` comes next; on the CPU, as the host must
+            know how many images each operation gets.
+        parameters: (stages, B, P), handed to the operation as (part, P); on the CPU.
         operations: called as `operation(images, parameters)`; None leaves the images alone.
 
     Returns: (B, 3, H, W) uint8.
     """
     order = choice.argsort(dim=1, stable=True)
     place = order.argsort(dim=1)
-    known = torch.arange(len(operations), device=choice.device)
-    # The one wait for the device: the host must know how many images each operation gets.
+    known = torch.arange(len(operations))
     sizes: list[list[int]] = (choice.unsqueeze(2) == known).sum(dim=1).tolist()
+    parameters = parameters.gather(1, order.unsqueeze(2).expand_as(parameters))
+    order, place, parameters = (beside(images, part) for part in (order, place, parameters))
     for stage, counts in enumerate(sizes):
         parts = images.index_select(0, order[stage]).split_with_sizes(counts)
-        values = parameters[stage].index_select(0, order[stage]).split_with_sizes(counts)
+        values = parameters[stage].split_with_sizes(counts)
         done = [
             operation(part, value) if operation is not None and len(part) else part
             for operation, part, value in zip(operations, parts, values, strict=True)

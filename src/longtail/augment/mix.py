@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from longtail.augment.batched import beside
+
 
 class Mixed(NamedTuple):
     """A mixed batch.
@@ -61,7 +63,7 @@ class Mixup:
     def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> Mixed:
         """Mixes images (B, ...), bytes or floats, and their targets (B,)."""
         partner = _partners(images, target, generator)
-        weight = _beta(self.alpha, self.shared, images, generator)
+        weight = beside(images, _beta(self.alpha, self.shared, len(images), generator))
         share = weight.view(-1, *[1] * (images.ndim - 1))
         mixed = torch.lerp(images[partner].float(), images.float(), share)
         if not images.is_floating_point():
@@ -94,8 +96,10 @@ class CutMix:
     def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> Mixed:
         """Mixes images (B, ..., H, W), bytes or floats, and their targets (B,)."""
         partner = _partners(images, target, generator)
-        side = (1 - _beta(self.alpha, self.shared, images, generator)).sqrt()
-        rows, columns = (self._inside(side, size, images, generator) for size in images.shape[-2:])
+        side = (1 - _beta(self.alpha, self.shared, len(images), generator)).sqrt()
+        rows, columns = (
+            beside(images, self._inside(side, size, generator)) for size in images.shape[-2:]
+        )
         box = rows.unsqueeze(2) & columns.unsqueeze(1)  # (B, H, W)
         weight = 1 - box.float().mean(dim=(1, 2))
         cut = box.view(len(images), *[1] * (images.ndim - 3), *box.shape[1:]).to(images.dtype)
@@ -103,14 +107,12 @@ class CutMix:
         mixed = images * (1 - cut) + images[partner] * cut
         return Mixed(mixed, target, target[partner], weight)
 
-    def _inside(
-        self, side: Tensor, size: int, images: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def _inside(self, side: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Which rows (or columns) lie in the box, (B, size)."""
         shape = (1,) if self.shared else side.shape
-        centre = torch.randint(size, shape, generator=generator, device=images.device)
+        centre = torch.randint(size, shape, generator=generator)
         half = (side * size).long() // 2
-        offset = torch.arange(size, device=images.device) - centre.unsqueeze(1)
+        offset = torch.arange(size) - centre.unsqueeze(1)
         return (offset >= -half.unsqueeze(1)) & (offset < half.unsqueeze(1))
 
 
@@ -120,15 +122,15 @@ def _partners(images: Tensor, target: Tensor, generator: torch.Generator) -> Ten
             f"target must hold one class for each image, "
             f"got {tuple(target.shape)} for images {tuple(images.shape)}"
         )
-    return torch.randperm(len(images), generator=generator, device=images.device)
+    return beside(images, torch.randperm(len(images), generator=generator))
 
 
-def _beta(alpha: float, shared: bool, images: Tensor, generator: torch.Generator) -> Tensor:
+def _beta(alpha: float, shared: bool, batch: int, generator: torch.Generator) -> Tensor:
     """Draws from Beta(alpha, alpha), (B,) float32."""
-    concentration = torch.full((1 if shared else len(images), 2), alpha, device=images.device)
+    concentration = torch.full((1 if shared else batch, 2), alpha)
     # What torch.distributions.Beta is made of; that one takes no generator.
     drawn = torch._sample_dirichlet(concentration, generator)[:, 0]
-    return drawn.expand(len(images)) if shared else drawn
+    return drawn.expand(batch) if shared else drawn
 
 
 def _check_alpha(owner: str, alpha: float) -> None:

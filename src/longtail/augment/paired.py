@@ -5,14 +5,14 @@ A pair is four planes of bytes: red, green, blue and class (255 where ignored).
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longtail.augment.batched import to_bytes
+from longtail.augment.batched import beside, to_bytes
 from longtail.augment.transforms import ColorJitter
+from longtail.names import nearest
 
 IGNORED = 255
 PAIRED_VIEWS = {
@@ -133,7 +133,7 @@ class PairedView:
 
         Args:
             pairs: (B, 4, H, W) uint8.
-            generator: on the pairs' device; the same state gives the same view, bit for bit.
+            generator: on the CPU; the same state gives the same view, bit for bit.
 
         Returns: (B, 4, *size) uint8.
         Raises: ValueError: when `pairs` is no such tensor.
@@ -141,7 +141,7 @@ class PairedView:
         check_pairs(pairs)
         batch, _, height, width = pairs.shape
         size = self.size or (height, width)
-        draws = torch.rand(4, batch, generator=generator, device=pairs.device)
+        draws = beside(pairs, torch.rand(4, batch, generator=generator))
         low, high = map(math.log, self.scale)
         scale = (low + draws[0] * (high - low)).exp()
         # A window larger than the pair begins at its edge, or ends there, or lies in between.
@@ -174,7 +174,6 @@ def named_paired_view(name: str, size: tuple[int, int] | None) -> PairedView:
         "strong": PairedView(size, (0.5, 2.0), jitter=ColorJitter(0.3, 0.3, 0.3, 0.0)),
     }
     if name not in views:
-        near = get_close_matches(name, views, n=1)
-        hint = f"; the nearest is {near[0]!r}" if near else ""
+        hint = nearest(name, views)
         raise ValueError(f"views of pairs must be one of {list(views)}, got {name!r}{hint}")
     return views[name]

@@ -77,16 +77,15 @@ class AutoAugment:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W)."""
-        return _apply_rows(images, self.draw(images, generator), cifar10_rows(), 10, self.fill)
+        return _apply_rows(images, self.draw(len(images), generator), cifar10_rows(), 10, self.fill)
 
-    def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The row of `cifar10_rows` for each stage and image, (2, B) int64."""
-        shape, device = (2, len(images)), images.device
-        policy = torch.randint(len(CIFAR10_POLICY), shape[1:], generator=generator, device=device)
-        positive = torch.randint(2, shape, generator=generator, device=device)
-        stage = torch.arange(2, device=device).unsqueeze(1)
-        probability = _probabilities(device)[policy, stage]
-        chosen = torch.rand(shape, generator=generator, device=device) < probability
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """The row of `cifar10_rows` for each stage and image, (2, B) int64, on the CPU."""
+        policy = torch.randint(len(CIFAR10_POLICY), (batch,), generator=generator)
+        positive = torch.randint(2, (2, batch), generator=generator)
+        stage = torch.arange(2).unsqueeze(1)
+        probability = _probabilities()[policy, stage]
+        chosen = torch.rand((2, batch), generator=generator) < probability
         return torch.where(chosen, 1 + (policy * 2 + stage) * 2 + positive, 0)
 
 
@@ -119,9 +118,7 @@ class RandAugment:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W)."""
         rows = tuple((name, self.magnitude, sign) for name, sign in product(RAND_AUGMENT, (-1, 1)))
-        row = torch.randint(
-            len(rows), (self.num_ops, len(images)), generator=generator, device=images.device
-        )
+        row = torch.randint(len(rows), (self.num_ops, len(images)), generator=generator)
         return _apply_rows(images, row, rows, 31, self.fill)
 
 
@@ -174,9 +171,9 @@ def cifar10_rows() -> tuple[Row, ...]:
 
 
 @lru_cache
-def _probabilities(device: torch.device) -> Tensor:
+def _probabilities() -> Tensor:
     """(sub-policy, stage)."""
-    return torch.tensor([[p for _, p, _ in policy] for policy in CIFAR10_POLICY], device=device)
+    return torch.tensor([[p for _, p, _ in policy] for policy in CIFAR10_POLICY])
 
 
 def magnitude(name: str, level: int, bins: int, height: int, width: int) -> float:
@@ -213,9 +210,7 @@ def _matrix(name: str, strength: float, height: int, width: int) -> Tensor:
 
 
 @lru_cache
-def _table(
-    rows: tuple[Row, ...], bins: int, height: int, width: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _table(rows: tuple[Row, ...], bins: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """For each row its place in OPERATIONS, and the numbers that the operation takes (rows, 6)."""
     choice, parameters = [], torch.zeros(len(rows), 6, dtype=torch.float64)
     for row, (name, level, sign) in enumerate(rows):
@@ -229,7 +224,7 @@ def _table(
             parameters[row, 0] = 255 * strength
         else:
             parameters[row, 0] = 1 + sign * strength
-    return torch.tensor(choice, device=device), parameters.to(device)
+    return torch.tensor(choice), parameters
 
 
 def _operations(fill: int) -> Sequence[ParameterisedOperation | None]:
@@ -254,7 +249,7 @@ def _affine(images: Tensor, values: Tensor, fill: int) -> Tensor:
 
 
 def _apply_rows(images: Tensor, row: Tensor, rows: tuple[Row, ...], bins: int, fill: int) -> Tensor:
-    choice, parameters = _table(rows, bins, *images.shape[2:], images.device)
+    choice, parameters = _table(rows, bins, *images.shape[2:])
     return apply_chosen(images, choice[row], parameters[row], _operations(fill))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longtail.augment import colour
-from longtail.augment.batched import apply_chosen, choose
+from longtail.augment.batched import apply_chosen, beside, choose, uniform
 from longtail.augment.filters import gaussian_blur
 from longtail.augment.geometry import affine, affine_matrix, crop, cutout, flip, resized_crop
 
@@ -30,12 +30,8 @@ class RandomCrop:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crops uint8 images (B, 3, H, W)."""
-        top, left = torch.randint(
-            2 * self.padding + 1,
-            (2, len(images)),
-            generator=generator,
-            device=images.device,
-        )
+        shift = torch.randint(2 * self.padding + 1, (2, len(images)), generator=generator)
+        top, left = beside(images, shift)
         return crop(images, top, left, self.padding)
 
 
@@ -64,13 +60,14 @@ class RandomResizedCrop:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crops and enlarges uint8 images (B, 3, H, W)."""
-        return resized_crop(images, *self.draw(images, generator))
-
-    def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Boxes for the images: top, left, height, width, each (B,) int64."""
         batch, _, rows, columns = images.shape
+        boxes = self.draw(batch, rows, columns, generator)
+        return resized_crop(images, *beside(images, boxes).unbind())
+
+    def draw(self, batch: int, rows: int, columns: int, generator: torch.Generator) -> Tensor:
+        """Boxes for images of a size: top, left, height and width, (4, B) int64, on the CPU."""
         # Ten tries for every image, of which the first that fits counts, as in torchvision's loop.
-        area, ratio = _uniform((2, 10, batch), 0, 1, images, generator)
+        area, ratio = uniform((2, 10, batch), 0, 1, generator)
         area = rows * columns * (self.scale[0] + area * (self.scale[1] - self.scale[0]))
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         ratio = (low + ratio * (high - low)).exp()
@@ -82,12 +79,12 @@ class RandomResizedCrop:
         none_fits = ~fits.any(dim=0)
         width = width.gather(0, first)[0].masked_fill(none_fits, whole_width)
         height = height.gather(0, first)[0].masked_fill(none_fits, whole_height)
-        place = _uniform((2, batch), 0, 1, images, generator)
+        place = uniform((2, batch), 0, 1, generator)
         top, left = (
-            torch.where(none_fits, (room / 2).floor(), (share * (room + 1)).floor()).long()
+            torch.where(none_fits, (room / 2).floor(), (share * (room + 1)).floor())
             for share, room in zip(place, (rows - height, columns - width), strict=True)
         )
-        return top, left, height.long(), width.long()
+        return torch.stack([top, left, height, width]).long()
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class RandomFlip:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Flips uint8 images (B, 3, H, W)."""
-        return flip(images, _uniform((len(images),), 0, 1, images, generator) < self.p)
+        return flip(images, uniform((len(images),), 0, 1, generator) < self.p)
 
 
 @dataclass(frozen=True)
@@ -128,9 +125,9 @@ class RandomAffine:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Transforms uint8 images (B, 3, H, W)."""
-        angle = _uniform((len(images),), -self.degrees, self.degrees, images, generator)
-        scale = _uniform((len(images),), *self.scale, images, generator)
-        return affine(images, affine_matrix(angle, scale=scale))
+        angle = uniform((len(images),), -self.degrees, self.degrees, generator)
+        scale = uniform((len(images),), *self.scale, generator)
+        return affine(images, beside(images, affine_matrix(angle, scale=scale)))
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ class Cutout:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Cuts uint8 images (B, 3, H, W)."""
         row, column = (
-            torch.randint(size, (len(images),), generator=generator, device=images.device)
+            beside(images, torch.randint(size, (len(images),), generator=generator))
             for size in images.shape[2:]
         )
         return cutout(images, row, column, self.length)
@@ -194,13 +191,12 @@ class ColorJitter:
         batch = len(images)
         amounts = (self.brightness, self.contrast, self.saturation)
         drawn = [
-            _uniform((batch,), max(0.0, 1 - amount), 1 + amount, images, generator)
-            for amount in amounts
+            uniform((batch,), max(0.0, 1 - amount), 1 + amount, generator) for amount in amounts
         ]
-        drawn.append(_uniform((batch,), -self.hue, self.hue, images, generator))
-        order = _uniform((4, batch), 0, 1, images, generator).argsort(dim=0)
+        drawn.append(uniform((batch,), -self.hue, self.hue, generator))
+        order = uniform((4, batch), 0, 1, generator).argsort(dim=0)
         factor = torch.stack(drawn).gather(0, order).unsqueeze(2)
-        left_out = _uniform((batch,), 0, 1, images, generator) >= self.p
+        left_out = uniform((batch,), 0, 1, generator) >= self.p
         functions = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
         operations = [
             (lambda part, value, change=change: change(part, value[:, 0])) if amount else None
@@ -220,7 +216,7 @@ class RandomGreyscale:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W)."""
-        chosen = _uniform((len(images),), 0, 1, images, generator) < self.p
+        chosen = uniform((len(images),), 0, 1, generator) < self.p
         return choose(chosen, colour.greyscale(images), images)
 
 
@@ -247,15 +243,9 @@ class RandomBlur:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W)."""
-        chosen = _uniform((len(images),), 0, 1, images, generator) < self.p
-        sigma = _uniform((len(images),), *self.sigma, images, generator)
+        chosen = uniform((len(images),), 0, 1, generator) < self.p
+        sigma = beside(images, uniform((len(images),), *self.sigma, generator))
         return choose(chosen, gaussian_blur(images, sigma, self.kernel_size), images)
-
-
-def _uniform(
-    shape: tuple[int, ...], low: float, high: float, images: Tensor, generator: torch.Generator
-) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, device=images.device)
 
 
 def _check_probability(owner: str, p: float) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from longtail.augment.transforms import (
     RandomGreyscale,
     RandomResizedCrop,
 )
+from longtail.names import nearest
 
 LARGE = 96  # side from which on images are cropped by resizing
 VIEWS = {
@@ -56,10 +56,10 @@ class View:
 
         Args:
             images: (B, 3, H, W) uint8.
-            generator: on the images' device; the same state gives the same view, bit for bit.
+            generator: on the CPU; the same state gives the same view, bit for bit.
 
         Returns: (B, 3, H, W) uint8.
-        Raises: ValueError: when the images are no such batch, or the generator is elsewhere.
+        Raises: ValueError: when the images are no such batch, or the generator is not on the CPU.
         """
         return make_views(images, [self], generator)[0]
 
@@ -116,8 +116,7 @@ def named_view(name: str, size: int) -> View:
         "shift": (RandomCrop(size // 8), RandomAffine(10, scale=(0.9, 1.1))),
     }
     if name not in operations:
-        near = get_close_matches(name, operations, n=1)
-        hint = f"; the nearest is {near[0]!r}" if near else ""
+        hint = nearest(name, operations)
         raise ValueError(f"views must be one of {list(VIEWS)}, got {name!r}{hint}")
     return View(operations[name])
 
@@ -132,11 +131,11 @@ def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator
     Args:
         images: (B, 3, H, W) uint8.
         views: V of them.
-        generator: on the images' device; the same state gives the same views, bit for bit.
+        generator: on the CPU; the same state gives the same views, bit for bit.
 
     Returns: (V, B, 3, H, W) uint8; a copy, also where nothing is done.
-    Raises: ValueError: when there is no view, the images are no such batch, or the generator is on
-        another device.
+    Raises: ValueError: when there is no view, the images are no such batch, or the generator is not
+        on the CPU.
     Example:
         >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
         >>> generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.losses.contrast import check_temperature, check_views
-from longtail.losses.precision import full_precision, no_autocast
+from longtail.precision import full_precision, no_autocast
 
 
 def balanced_contrastive_loss(

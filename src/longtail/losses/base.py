@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from longtail.losses.precision import full_precision
+from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 
 

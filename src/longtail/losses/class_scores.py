@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longtail.losses.class_scores_plain import plain_scores
-from longtail.losses.precision import full_precision, no_autocast
+from longtail.precision import full_precision, no_autocast
 
 HAS_TRITON = find_spec("triton") is not None
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.losses.precision import no_autocast
+from longtail.precision import no_autocast
 
 
 def _excluded_places(

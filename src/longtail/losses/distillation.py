@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from longtail.losses.precision import full_precision
+from longtail.precision import full_precision
 
 
 def distillation_loss(

@@ -10,7 +10,7 @@ from longtail.losses.base import check_shapes
 from longtail.losses.class_scores import attach_temperature, check_keys, scores_with_and_without
 from longtail.losses.distillation import distillation_loss
 from longtail.losses.logit_adjusted import logit_adjusted_loss
-from longtail.losses.precision import full_precision
+from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 
 DISTILLATION_TEMPERATURE = 4.0

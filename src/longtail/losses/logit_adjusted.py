@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtail.losses.base import ClassificationLoss, check_shapes
-from longtail.losses.precision import full_precision
+from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.losses.contrast import check_temperature, contrast_nats
-from longtail.losses.precision import full_precision, no_autocast
+from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
 
 # Of the published code, kept so that its figures are met to the last digits.

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from longtail.losses.contrast import check_temperature
 from longtail.losses.log_bessel import log_bessel
-from longtail.losses.precision import full_precision, no_autocast
+from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
 
 # A class seen once, or always alike, has a mean of norm 1 and an infinite concentration.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.losses.contrast import check_temperature, check_views, contrast_nats
-from longtail.losses.precision import full_precision, no_autocast
+from longtail.precision import full_precision, no_autocast
 
 
 def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature: float) -> Tensor:

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import longtail.losses
@@ -11,6 +10,7 @@ from longtail.losses import ClassificationLoss
 from longtail.methods.base import Method
 from longtail.methods.plain import PlainClassifier
 from longtail.models import Backbone, ImageClassifier
+from longtail.names import nearest
 from longtail.prior import ClassPrior
 
 PACKAGES = {"classification": "longtail.methods", "segmentation": "longtail.methods.segmentation"}
@@ -60,8 +60,7 @@ def find_method(name: str, task: str = "classification") -> type[Method] | type[
         if inspect.isclass(found) and issubclass(found, Method | ClassificationLoss):
             return found
         raise ValueError(f"method {name!r} must be a Method or a ClassificationLoss, got {found!r}")
-    near = get_close_matches(name, known, n=1)
-    hint = f"; the nearest is {near[0]!r}" if near else ""
+    hint = nearest(name, known)
     raise ValueError(f"method must be one of {sorted(known)}, got {name!r}{hint}")
 
 

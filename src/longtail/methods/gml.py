@@ -1,6 +1,7 @@
 """GML: Gaussian mixture likelihood, with a teacher or with a momentum encoder."""
 
 import copy
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -93,6 +94,13 @@ class GML(Method):
             logit_scale=head.scale,
         )
         self.classify, self.gamma = LogitAdjusted(prior), gamma
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GML":
+        """Takes the hidden teacher along to another device or type."""
+        for teacher in self._teacher:
+            teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(
         self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None

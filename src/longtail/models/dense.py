@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtail.models.backbone import Backbone
+from longtail.precision import full_precision
 
 
 class DenseBackbone(Backbone):
@@ -117,5 +118,4 @@ class Segmenter(nn.Module):
 
 def upsample(logits: Tensor, size: torch.Size) -> Tensor:
     """Brings logits (B, C, h, w) to the size of the images, bilinearly, in float32 or better."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.interpolate(logits, size=size, mode="bilinear")
+    return F.interpolate(full_precision(logits), size=size, mode="bilinear")

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtail.models.backbone import Backbone
+from longtail.precision import full_precision, no_autocast
 
 
 class LinearHead(nn.Linear):
@@ -36,8 +37,8 @@ class CosineHead(nn.Module):
 
         At a scale of 30, bfloat16 would leave logits in steps of an eighth.
         """
-        features = features.to(torch.promote_types(features.dtype, torch.float32))
-        with torch.autocast(features.device.type, enabled=False):
+        features = full_precision(features)
+        with no_autocast(features):
             return F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
 
     def forward(self, features: Tensor) -> Tensor:

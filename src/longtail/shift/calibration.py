@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.precision import full_precision
 from longtail.shift.likelihood import LabelLikelihood, centred
 from longtail.shift.posterior import Logits, as_labels, as_logits, posteriors, working_type
 from longtail.shift.priors import Prior, probabilities
@@ -45,7 +46,7 @@ class Calibration:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Corrected logits (samples, num_classes), in the type that came."""
-        wide = centred(logits.to(torch.promote_types(logits.dtype, torch.float32)), self.scale)
+        wide = centred(full_precision(logits), self.scale)
         return (wide * self.scale.to(wide) + self.bias.to(wide)).to(logits.dtype)
 
     def posteriors(

@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method, method_names
+from longtail.names import nearest
 from longtail.prior import ClassPrior
 from longtail.sklearn.contrast import ContrastNetwork, train_contrast
 from longtail.sklearn.mixture import Mixture
@@ -55,8 +55,7 @@ def _loss_class(method: Any) -> type[ClassificationLoss]:
         if issubclass(found, ClassificationLoss):
             return found
     known = sorted([*losses, *NETWORKS])
-    near = get_close_matches(str(method), known, n=1)
-    hint = f"; the nearest is {near[0]!r}" if near else ""
+    hint = nearest(str(method), known)
     raise ValueError(
         f"method of LongTailClassifier must be one of {known} or the import path of a "
         f"ClassificationLoss, got {method!r}{hint}"

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor
 
+from longtail.names import nearest
 from longtail.prior import ClassPrior
 from longtail.shift import adjust
 from longtail.shift.priors import Prior, probabilities
@@ -126,8 +126,7 @@ def read_target_prior(value: Any, classes: Array, source: ClassPrior, name: str)
     if isinstance(value, str):
         words = {"uniform": ClassPrior(np.ones(len(classes))), "source": source}
         if value not in words:
-            near = get_close_matches(value, words, n=1)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
+            hint = nearest(value, words)
             raise ValueError(f"{name} must be one of {sorted(words)}, got {value!r}{hint}")
         return words[value].probabilities
     if hasattr(value, "to_dict"):

@@ -61,7 +61,7 @@ def fit(
     model, wrapped = fabric.setup(method, optimizer)
     at = restore(fabric, method, optimizer, config, run)
     method.train()
-    generator = torch.Generator(fabric.device)
+    generator = torch.Generator()
     mix = None if config.mix == "none" else MIXES[config.mix](config.mix_alpha)
     steps = len(loader)
     title, shown = run.folder.as_posix(), fabric.is_global_zero
@@ -162,7 +162,7 @@ def train_step(
         optimizer: likewise.
         batch: images, targets and indices, on the device.
         views: of every image, as many as the method needs.
-        generator: of the views, on the device.
+        generator: of the views, on the CPU.
         mix: of the first view, if it is mixed.
 
     Returns: what the method's `forward` returned.

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longtail.losses import ClassificationLoss, CrossEntropy, LogitAdjusted
-from longtail.losses.precision import full_precision
 from longtail.models import upsample
+from longtail.precision import full_precision
 
 IGNORED = 255
 

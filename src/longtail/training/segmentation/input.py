@@ -34,7 +34,7 @@ class PairedLoader(Loader):
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from the `first`; the same number gives the same batches."""
-        generator = torch.Generator(self.pairs.device)
+        generator = torch.Generator()
         for step, batch in enumerate(self.pairs.epoch(number, first), first):
             generator.manual_seed(mix_seed(self.pairs.seed, number, step, self.pairs.rank))
             seen = self.view(batch.images, generator)

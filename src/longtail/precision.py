@@ -1,4 +1,6 @@
-"""Losses compute in float32 or better, whatever the inputs and the autocast around them."""
+"""What computes in float32 or better, whatever the inputs and the autocast around them."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def no_autocast(tensor: Tensor) -> torch.autocast:
+def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Context in which matrix products on the tensor's device keep the type of their inputs.
 
     Example:
@@ -23,4 +25,7 @@ def no_autocast(tensor: Tensor) -> torch.autocast:
         ...     (x @ x).dtype
         torch.float32
     """
-    return torch.autocast(tensor.device.type, enabled=False)
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
