@@ -4,7 +4,6 @@ python bench/collect.py runs/a runs/b --out results/some.json
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ def main() -> None:
 
 def row_of(run: Run) -> dict[str, Any]:
     config, metrics = run.config, run.metrics
-    around = json.loads((run.folder / "environment.json").read_text())
     speed = statistics.median(record["images_per_second"] for record in run.history)
     return {
         "stage": run.folder.name,
@@ -39,14 +37,14 @@ def row_of(run: Run) -> dict[str, Any]:
         "train_images": int(run.prior.counts.sum()),
         **{name: config[name] for name in ("views", "epochs", "batch_size", "lr")},
         "seed": config["seed"],
-        "precision": config["precision"],
+        "precision": run.over_starts(lambda start: start["precision"]),
         **{name: round(100 * metrics[name], 2) for name in FIGURES},
         "selection": metrics["selection"],
         "minutes": round(sum(record["seconds"] for record in run.history) / 60, 2),
         "images_per_second": round(speed, 1),
-        "threads": around["threads"],
-        "packages": around["packages"],
-        "commit": (around["git"] or {}).get("commit"),
+        "threads": run.over_starts(lambda start: start["threads"]),
+        "packages": run.starts[-1]["packages"],
+        "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
     }
 
 

@@ -22,7 +22,8 @@ from lightning_fabric import Fabric
 from longtail.augment import named_view
 from longtail.data import Batch, DataConfig
 from longtail.files import write_json
-from longtail.methods import create_method, find_method, method_names
+from longtail.memory import ClassQueue
+from longtail.methods import Method, create_method, find_method, method_names
 from longtail.models import CosineHead, ImageClassifier, LinearHead, create_backbone
 from longtail.prior import ClassPrior
 from longtail.recipes import find_recipe
@@ -99,9 +100,11 @@ def make(name: str, precision: str) -> Case:
     fixed = (earlier.backbone if earlier else student).for_inference()
     method = create_method(name, method_settings, prior, student, earlier)
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
+    fixed.to(fabric.device)
     optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)
     model.train()
+    fill_queue(method, prior)
     generator = torch.Generator().manual_seed(0)
     views = [named_view(view, 32) for view in config.views]
     views = views * method.num_views if len(views) == 1 else views
@@ -126,6 +129,15 @@ def make(name: str, precision: str) -> Case:
                 student(images[: trained * batch_size]).float().sum().backward()
 
     return Case(config, fabric.device, step, limit)
+
+
+def fill_queue(method: Method, prior: ClassPrior) -> None:
+    """Fills a class-wise queue, as it is after the first epochs."""
+    queue = getattr(method, "queue", None)
+    if isinstance(queue, ClassQueue):
+        labels = torch.arange(CLASSES).repeat_interleave(prior.counts).to(queue.labels.device)
+        keys = torch.randn(len(labels), queue.features.shape[1], device=labels.device)
+        queue.enqueue(keys, labels, torch.arange(len(labels), device=labels.device))
 
 
 def measure(name: str, precision: str, rounds: int, clock: str) -> dict[str, object]:
@@ -160,9 +172,11 @@ def profile(name: str, precision: str, rounds: int) -> dict[str, object]:
     with torch.profiler.profile() as watch:
         for _ in range(rounds):
             case.step()
-    events = watch.key_averages()
+    events, on_gpu = watch.key_averages(), case.device.type == "cuda"
     times = {
-        event.key: event.self_device_time_total or event.self_cpu_time_total for event in events
+        event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        for event in events
+        if not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA
     }
     total = sum(times.values())
     largest = sorted(times, key=times.__getitem__, reverse=True)[:15]

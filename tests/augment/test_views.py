@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from longtail.augment import (
     VIEWS,
@@ -32,6 +33,16 @@ class Add:
     def __call__(self, images, generator):
         self.calls.append(len(images))
         return images + self.number
+
+
+class NoCopyOfPythonNumbers(TorchDispatchMode):
+    """Refuses a list as an index and the like: it is copied to the device, which waits for it."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.lift_fresh.default:
+            assert not result.is_meta
+        return result
 
 
 def draw(seed=0):
@@ -151,7 +162,8 @@ def test_nothing_waits_for_the_device(name, size):
     """Tensors of the meta device have no values: whoever asks for one gets an error."""
     images = torch.zeros(6, 3, *size, dtype=torch.uint8, device="meta")
     views = [named_view(name, min(size)), named_view("weak", min(size))]
-    seen = make_views(images, views, draw())
+    with NoCopyOfPythonNumbers():
+        seen = make_views(images, views, draw())
     assert seen.is_meta
     assert seen.shape == (2, 6, 3, *size)
 

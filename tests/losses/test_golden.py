@@ -65,6 +65,20 @@ def test_golden_vectors_are_all_there() -> None:
     assert len(GOLDEN) == 30
 
 
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_an_autocast_around_it_changes_nothing(path: Path) -> None:
+    loss = path.stem.rsplit("_", 1)[0]
+    case, inside = load(path, torch.float32), load(path, torch.float32)
+    expected = run(case, loss)
+    expected.backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = run(inside, loss)
+    value.backward()
+    assert torch.equal(value, expected)
+    for name in [name for name in case if f"grad_{name}" in case]:
+        assert torch.equal(inside[name].grad, case[name].grad), name
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_agrees_with_the_published_code(path: Path, dtype: torch.dtype) -> None:

@@ -28,7 +28,7 @@ def test_the_loss_is_that_of_its_parts() -> None:
     loss = method(views, target, index)["loss"]
     model = method.model
     assert isinstance(model.head, CosineHead)
-    taught = method._teacher[0]
+    taught = method.teacher.network
     assert isinstance(taught.head, CosineHead)
     # The batch fits the queue: its keys are all there, sorted by class, as they came.
     expected = gml_loss(
@@ -56,14 +56,14 @@ def test_the_queue_holds_raw_features_of_the_key_view() -> None:
     assert stored.labels.tolist() == target.tolist()
     assert stored.index.tolist() == index.tolist()
     with torch.no_grad():
-        torch.testing.assert_close(stored.features, method._teacher[0].backbone(views[2]))
+        torch.testing.assert_close(stored.features, method.teacher.network.backbone(views[2]))
 
 
 def test_the_teacher_sees_what_is_asked_of_it_and_no_more() -> None:
     seen: list[int] = []
     for alpha, images in ((0.0, 6), (1.0, 12)):
         method = GML(PRIOR, create_backbone("smallnet"), teacher=teacher(), alpha=alpha)
-        method._teacher[0].backbone.register_forward_pre_hook(
+        method.teacher.network.backbone.register_forward_pre_hook(
             lambda module, args: seen.append(len(args[0]))
         )
         method(*batch())

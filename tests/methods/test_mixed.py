@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from longtail import ClassPrior
 from longtail.losses import CrossEntropy, LogitAdjusted
@@ -28,6 +29,16 @@ def test_it_is_the_mean_of_the_two_losses_by_share() -> None:
         for labels in (TARGET, OTHER)
     )
     torch.testing.assert_close(mixed, (weight * first + (1 - weight) * second).mean())
+
+
+def test_shares_are_not_rounded_to_the_precision_of_the_network() -> None:
+    class Seen(torch.nn.Module):
+        def forward(self, pairs: Pairs) -> torch.Tensor:
+            return pairs.weight
+
+    fabric = Fabric(accelerator="cpu", precision="bf16-mixed")
+    weight = torch.tensor([0.99871])
+    assert torch.equal(fabric.setup(Seen())(Pairs(OTHER[:1], weight)), weight)
 
 
 def test_without_pairs_it_is_the_loss() -> None:

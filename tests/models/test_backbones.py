@@ -99,12 +99,24 @@ def test_cosine_head_knows_only_the_direction() -> None:
     torch.testing.assert_close(head(head.weight.detach()).diagonal(), torch.full((3,), 30.0))
 
 
-def test_cosines_are_never_below_float32() -> None:
-    head, features = create_head("cosine", 64, 100), torch.randn(8, 64).bfloat16()
+def test_cosine_head_starts_at_unit_norm() -> None:
+    norms = CosineHead(64, 100).weight.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(100))
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_logits_are_never_below_float32(name: str) -> None:
+    head, features = create_head(name, 64, 100), torch.randn(8, 64).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(features)
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, head(features.float()))
+    assert torch.equal(logits, head(features.float()))
+
+
+def test_projections_keep_unit_norm_in_bfloat16() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        embeddings = Projection(64, None, 32)(torch.randn(8, 64))
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8))
 
 
 @pytest.mark.parametrize("wrong", [{"hidden": 0}, {"width": 0}])

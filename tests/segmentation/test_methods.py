@@ -220,6 +220,10 @@ def test_with_a_teacher(head: str) -> None:
     assert method.model.head_name == head
     gradients(method, *batch())
     assert not teacher.training
+    assert all(
+        p.dtype == torch.float64
+        for p in copy.deepcopy(method).double().teacher.network.parameters()
+    )
     assert {7, 8, 9} <= set(method.queue.index.tolist())  # it sees every image
     alone = create_pixel_method(
         "gml", {**settings, "alpha": 0.0}, PRIOR, IMAGE_PRIOR, backbone(), teacher

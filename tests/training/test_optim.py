@@ -1,6 +1,8 @@
+import copy
 import math
 
 import pytest
+import torch
 
 from longtail import ClassPrior
 from longtail.data import DataConfig
@@ -36,6 +38,23 @@ def test_temperature_has_no_weight_decay() -> None:
     assert temperature is method.criterion.log_temperature
     trained = {id(p) for g in optimizer.param_groups for p in g["params"]}
     assert trained == {id(p) for p in method.parameters() if p.requires_grad}
+
+
+def test_gradients_that_come_late_are_as_in_torchs_own_steps() -> None:
+    method = create_method("ce", {}, ClassPrior([2, 1]), create_backbone("smallnet"))
+    other = copy.deepcopy(method)
+    ours = make_optimizer(method, config(lr=0.1))
+    theirs = torch.optim.SGD(
+        other.parameters(), lr=0.1, momentum=0.9, weight_decay=config().weight_decay, fused=False
+    )
+    for step in range(3):
+        for one, optimizer in ((method, ours), (other, theirs)):
+            optimizer.zero_grad()
+            for place, p in enumerate(one.parameters()):
+                p.grad = torch.full_like(p, place + step) if place % 2 or step else None
+            optimizer.step()
+    for p, expected in zip(method.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, expected)
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,11 @@ def _grow(
         return flat.view_as(stack)
     for first in dict.fromkeys(rest[0] for rest in operations if rest):
         members = [view for view, rest in enumerate(operations) if rest and rest[0] == first]
-        part = first(stack[members].flatten(0, 1), generator).view(-1, *stack.shape[1:])
-        stack[members] = _grow(part, [operations[view][1:] for view in members], generator)
+        # One view after the other: a list as an index is copied to the device, which waits for it.
+        part = first(torch.cat([stack[view] for view in members]), generator)
+        grown = _grow(
+            part.view(-1, *stack.shape[1:]), [operations[view][1:] for view in members], generator
+        )
+        for view, seen in zip(members, grown, strict=True):
+            stack[view] = seen
     return stack

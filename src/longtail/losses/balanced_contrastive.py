@@ -97,9 +97,10 @@ class _Contrast(torch.autograd.Function):
         offset = -torch.cat([log_count[labels], log_count])
         with no_autocast(anchor):
             scores = torch.addmm(offset, anchor, member.T)
-        among = scores[:, :rows]
-        own = scores.gather(1, prototype)
-        mean = (torch.linalg.vecdot(among, same) + own.squeeze(1)) / others + log_count[labels]
+            among = scores[:, :rows]
+            own = scores.gather(1, prototype)
+            positives = torch.linalg.vecdot(among, same) + own.squeeze(1)
+        mean = positives / others + log_count[labels]
 
         among.addcmul_(same, lift)
         scores.diagonal().fill_(-torch.inf)

@@ -201,11 +201,10 @@ def fused_scores(
     query, key = query.contiguous(), key.contiguous()
     order, offsets = _sorted_by_class(segment, num_classes)
     results = [query.new_empty(num_classes, len(query)) for _ in range(5)]
-    indexed = query_index is not None and key_index is not None
+    indexed, *index = _indices(query_index, key_index, order)
     with torch.cuda.device_of(query):
         _forward[num_classes, triton.cdiv(len(query), BLOCK_B)](
-            query, key, order, offsets,
-            query_index if indexed else order, key_index if indexed else order,
+            query, key, order, offsets, *index,
             *results, *query.shape, indexed, BLOCK_B, BLOCK_K, _block_d(query),
         )  # fmt: skip
     every, kept, slope, log_sum_every, log_sum_kept = results
@@ -235,10 +234,9 @@ def _fused_gradients(
     query, key = query.contiguous(), key.contiguous()
     num_classes, (batch, width) = len(grad_every), query.shape
     order, offsets = _sorted_by_class(segment, num_classes)
-    indexed = query_index is not None and key_index is not None
+    indexed, *index = _indices(query_index, key_index, order)
     inputs = (
-        query, key, order, segment.contiguous(), offsets,
-        query_index if indexed else order, key_index if indexed else order,
+        query, key, order, segment.contiguous(), offsets, *index,
         grad_every.contiguous(), grad_kept.contiguous(), log_sum_every, log_sum_kept,
     )  # fmt: skip
     block_d = _block_d(query)
@@ -260,6 +258,15 @@ def _fused_gradients(
 @_fused_gradients.register_fake
 def _(grad_every: Tensor, grad_kept: Tensor, *args: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(args[0]), torch.empty_like(args[1])
+
+
+def _indices(
+    query_index: Tensor | None, key_index: Tensor | None, instead: Tensor
+) -> tuple[bool, Tensor, Tensor]:
+    """Whether images are named, and their numbers as the kernels read them."""
+    if query_index is None or key_index is None:
+        return False, instead, instead
+    return True, query_index.contiguous(), key_index.contiguous()
 
 
 def _block_d(query: Tensor) -> int:

@@ -116,7 +116,8 @@ def _score_loss(scores: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
     # A row that does not count gets finite scores: the gradient of -inf there would be NaN.
     scores = torch.where(counts, scores + log_prior.to(scores), 0.0)
     nats = cross_entropy(scores, target, reduction="none")
-    return counts.squeeze(1).to(nats) @ nats / counts.sum().clamp(min=1)
+    # No product of matrices, which an autocast would take in bfloat16.
+    return (counts.squeeze(1) * nats).sum() / counts.sum().clamp(min=1)
 
 
 class GML(nn.Module):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,18 @@ from longtail.memory import gather_with_grad
 from longtail.models import ImageClassifier
 
 
-class Pairs(NamedTuple):
-    """What the first view of a batch is mixed with, by Mixup or CutMix."""
+class Pairs:
+    """What the first view of a batch is mixed with, by Mixup or CutMix.
 
-    other: Tensor  # (B,), class of the second image of each pair
-    weight: Tensor  # (B,), share of the first one, in [0, 1]
+    No tuple, in which Fabric would round the weights to the precision of the network.
+
+    Args:
+        other: (B,), class of the second image of each pair.
+        weight: (B,), share of the first one, in [0, 1].
+    """
+
+    def __init__(self, other: Tensor, weight: Tensor) -> None:
+        self.other, self.weight = other, weight
 
 
 class Method(nn.Module, ABC):
@@ -98,7 +105,7 @@ def classifier_loss(
     if pairs is None:
         loss: Tensor = criterion(logits, target)
         return loss
-    other, weight = map(gather_with_grad, pairs)
+    other, weight = gather_with_grad(pairs.other), gather_with_grad(pairs.weight)
     weights = torch.cat([weight, 1 - weight])
     both: Tensor = criterion(torch.cat([logits, logits]), torch.cat([target, other]), weights)
     return both

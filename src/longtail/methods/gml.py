@@ -1,7 +1,6 @@
 """GML: Gaussian mixture likelihood, with a teacher or with a momentum encoder."""
 
 import copy
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -11,7 +10,7 @@ from longtail.losses import GML as GMLLoss
 from longtail.losses import LogitAdjusted
 from longtail.memory import ClassQueue, Keys, gather_keys, gather_with_grad
 from longtail.methods.base import Method, Pairs, classifier_loss
-from longtail.models import Backbone, CosineHead, ImageClassifier, Projection, update_ema
+from longtail.models import Backbone, CosineHead, Frozen, ImageClassifier, Projection, update_ema
 from longtail.prior import ClassPrior
 
 
@@ -75,8 +74,7 @@ class GML(Method):
         self.head = head
         self.project_query = Projection(features, hidden, width)
         self.momentum = momentum
-        # A tuple hides the frozen teacher from state_dict, the optimiser and the gradient reducer.
-        self._teacher = () if teacher is None else (_fast_copy(teacher),)
+        self.teacher = None if teacher is None else Frozen(_fast_copy(teacher))
         if teacher is None:
             self.key_encoder = copy.deepcopy(backbone).requires_grad_(False)
             self.project_key = copy.deepcopy(self.project_query).requires_grad_(False)
@@ -88,19 +86,12 @@ class GML(Method):
         self.criterion = GMLLoss(
             prior,
             temperature=temperature,
-            alpha=alpha if self._teacher else 0.0,
+            alpha=alpha if self.teacher else 0.0,
             beta=beta,
             gamma=0.0,  # the classifier's part is apart: its view may be mixed
             logit_scale=head.scale,
         )
         self.classify, self.gamma = LogitAdjusted(prior), gamma
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GML":
-        """Takes the hidden teacher along to another device or type."""
-        for teacher in self._teacher:
-            teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
 
     def forward(
         self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
@@ -134,9 +125,9 @@ class GML(Method):
         self, classifier_view: Tensor, key_view: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Raw features of the keys (B, D), and the teacher's cosines (B, C) if distilled."""
-        if not self._teacher:
+        if self.teacher is None:
             return self.key_encoder(key_view), None
-        (teacher,) = self._teacher
+        teacher = self.teacher.network
         if not self.criterion.alpha:
             return teacher.backbone(key_view), None
         features = teacher.backbone(torch.cat([classifier_view, key_view]))
@@ -155,7 +146,7 @@ class GML(Method):
 
     def after_step(self) -> None:
         """Moves the momentum encoder, where there is no teacher."""
-        if not self._teacher:
+        if self.teacher is None:
             update_ema(self.key_encoder, self.model.backbone, self.momentum)
             update_ema(self.project_key, self.project_query, self.momentum)
 
@@ -179,5 +170,4 @@ def _check_teacher(teacher: ImageClassifier | None, num_classes: int) -> None:
 
 
 def _fast_copy(teacher: ImageClassifier) -> ImageClassifier:
-    head = copy.deepcopy(teacher.head).requires_grad_(False)
-    return ImageClassifier(teacher.backbone.for_inference(), head)
+    return ImageClassifier(teacher.backbone.for_inference(), copy.deepcopy(teacher.head))

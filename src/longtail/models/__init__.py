@@ -23,6 +23,7 @@ from longtail.models.dense import (
 from longtail.models.dense_timm import TimmDense
 from longtail.models.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from longtail.models.ema import update_ema
+from longtail.models.frozen import Frozen
 from longtail.models.heads import CosineHead, ImageClassifier, LinearHead, Projection
 from longtail.models.small import SmallNet, smallnet, smallnet_wide
 from longtail.models.small_unet import SmallUNet, small_unet
@@ -37,6 +38,7 @@ __all__ = [
     "DenseCosineHead",
     "DenseLinearHead",
     "EfficientNetLite",
+    "Frozen",
     "ImageClassifier",
     "LinearHead",
     "Projection",

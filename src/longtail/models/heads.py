@@ -16,6 +16,11 @@ class LinearHead(nn.Linear):
         nn.init.kaiming_normal_(self.weight)
         nn.init.zeros_(self.bias)
 
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of features (B, D); never below float32, as those of `CosineHead`."""
+        with no_autocast(features):
+            return super().forward(full_precision(features))
+
 
 class CosineHead(nn.Module):
     """Cosine classifier: logits = scale * cos(features, weight of the class).
@@ -71,10 +76,10 @@ class Projection(nn.Sequential):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Unit-norm embeddings (B, E) of features (B, D)."""
+        """Unit-norm embeddings (B, E), never below float32, of features (B, D)."""
         for layer in self:
             features = layer(features)
-        return F.normalize(features, dim=-1)
+        return F.normalize(full_precision(features), dim=-1)
 
 
 class ImageClassifier(nn.Module):

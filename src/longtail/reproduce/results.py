@@ -44,7 +44,6 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
     """A row of the result file."""
     run = Run(cell.folder)
     figures = run.metrics if cell.trains else judge(run.predictions(), "uniform")
-    around = json.loads((run.folder / "environment.json").read_text())
     trained = [run, *run.stages]
     if cell.of and cell.trains:
         trained.append(Run(cell.of.folder))
@@ -65,10 +64,12 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
         "views": run.config["views"],
         "selection": "last epoch",
         "minutes": round(sum(record["seconds"] for record in history) / 60, 2),
-        "device": around["gpu"] or f"{around['processor']}, {around['threads']} threads",
-        "precision": run.config["precision"],
-        "packages": around["packages"],
-        "commit": (around["git"] or {}).get("commit"),
+        "device": run.over_starts(
+            lambda start: start["gpu"] or f"{start['processor']}, {start['threads']} threads"
+        ),
+        "precision": run.over_starts(lambda start: start["precision"]),
+        "packages": run.starts[-1]["packages"],
+        "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
         "command": command,
     }
 

@@ -123,6 +123,7 @@ def restore(
         )
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])
+    fabric.strategy.precision.load_state_dict(state.get("precision", {}))
     at = Place(**{name: state[name] for name in asdict(Place()) if name in state})
     at.sums = {name: value.to(fabric.device) for name, value in at.sums.items()}
     return at
@@ -140,6 +141,7 @@ def save(
 
     def write() -> None:
         state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
+        state["precision"] = fabric.strategy.precision.state_dict()  # the scale of 16-mixed
         run.checkpoints.save({"name": config.method["name"], **asdict(at), **state})
 
     on_first(fabric, write)

@@ -20,7 +20,7 @@ def make_optimizer(method: Method, config: Config) -> SGD:
         {"params": [p for p in trained if id(p) in bare], "weight_decay": 0.0},
         {"params": [p for p in trained if p in slow], "lr_factor": config.backbone_lr},
     ]
-    return SGD(
+    optimizer = SGD(
         [group for group in groups if group["params"]],
         lr=config.lr,
         momentum=config.momentum,
@@ -28,6 +28,11 @@ def make_optimizer(method: Method, config: Config) -> SGD:
         weight_decay=config.weight_decay,
         fused=all(p.device.type in ("cpu", "cuda") for p in trained),
     )
+    if config.momentum:
+        # Torch makes them in the first step; fused, it needs all gradients then, and finite ones.
+        for p in trained:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer
 
 
 def learning_rate(config: Config, epoch: float) -> float:

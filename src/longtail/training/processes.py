@@ -84,6 +84,7 @@ def launch(config: Config) -> "Fabric":
         raise ValueError("this run takes one process: start it without torchrun")
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     strategy: Any = "auto"
     if config.devices * config.nodes > 1:
@@ -108,7 +109,7 @@ def launch(config: Config) -> "Fabric":
             strategy=strategy,
             precision=config.precision,  # type: ignore[arg-type]
         )
-    except (RuntimeError, ImportError) as error:
+    except (RuntimeError, ImportError, MisconfigurationException) as error:
         raise ValueError(f"device {config.device!r} cannot be had here: {error}") from error
     fabric.launch()
     return fabric

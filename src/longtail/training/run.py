@@ -6,7 +6,7 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -137,6 +137,27 @@ class Run:
         text = (self.folder / "config.yaml").read_text(encoding="utf-8")
         return cast(dict[str, Any], yaml.safe_load(text))
 
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """What was around the run when it began, and each time it went on elsewhere."""
+        first = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+        later = first.pop("resumed", [])
+        return [{**first, **_computing(self.config)}, *later]
+
+    def go_on(self, config: Mapping[str, Any]) -> None:
+        """Notes that the run goes on, where device, precision, versions or commit are others."""
+        first, *later = self.starts
+        last, now = [first, *later][-1], {**environment(), **_computing(config)}
+        if any(last[name] != now[name] for name in now.keys() - {"command"}):
+            write_json(self.folder / "environment.json", {**first, "resumed": [*later, now]})
+
+    def over_starts(self, pick: Callable[[dict[str, Any]], object]) -> str | None:
+        """Something that may have changed while the run was trained, as `this, then that`."""
+        picked = [pick(start) for start in self.starts]
+        if picked == [None]:
+            return None
+        return ", then ".join(dict.fromkeys(map(str, picked)))
+
     def differences(self, settings: Mapping[str, Any]) -> list[str]:
         """What settings would train otherwise than the run was, in words.
 
@@ -250,6 +271,11 @@ def _lasting(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {name: inner for name, inner in value.items() if name not in ("root", "workers")}
+
+
+def _computing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the settings says how it is computed."""
+    return {name: config.get(name) for name in ("precision", "devices", "nodes")}
 
 
 def environment() -> dict[str, Any]:

@@ -156,6 +156,8 @@ def open_run(folder: Path, config: Config, resume: bool) -> Run:
     other = run.differences(settings)
     if other:
         raise ValueError(f"{folder} cannot go on with other settings: {'; '.join(other)}")
+    if not run.finished:
+        run.go_on(settings)
     return run
 
 

@@ -18,6 +18,7 @@ from longtail.methods.segmentation.pixels import (
 )
 from longtail.models import (
     DenseBackbone,
+    Frozen,
     Projection,
     Segmenter,
     create_dense_head,
@@ -99,8 +100,7 @@ class PixelGML(PixelMethod):
         self.head = create_dense_head(head, features, num_classes)
         self.model = Segmenter(backbone, self.head)
         self.project_query = Projection(features, hidden, width)
-        # A tuple hides the frozen teacher from state_dict, the optimiser and the gradient reducer.
-        self._teacher = () if teacher is None else (teacher.requires_grad_(False).eval(),)
+        self.teacher = None if teacher is None else Frozen(teacher)
         if teacher is None:
             self.key_encoder = copy.deepcopy(backbone).requires_grad_(False)
             self.project_key = copy.deepcopy(self.project_query).requires_grad_(False)
@@ -112,7 +112,7 @@ class PixelGML(PixelMethod):
         self.contrast = GMLLoss(
             image_prior,
             temperature=temperature,
-            alpha=alpha if self._teacher else 0.0,
+            alpha=alpha if self.teacher else 0.0,
             beta=beta,
             gamma=0.0,  # the classifier's part is that of all pixels
             logit_scale=1.0,  # the head's own is in its logits
@@ -137,8 +137,8 @@ class PixelGML(PixelMethod):
     def enqueue(self, images: Tensor, target: Tensor, index: Tensor) -> Tensor | None:
         """Puts keys of the batch into the queue; returns the teacher's logits, if there is one."""
         logits = None
-        if self._teacher:
-            (teacher,) = self._teacher
+        if self.teacher:
+            teacher = self.teacher.network
             features = teacher.backbone(images)
             logits = teacher.head(features)
         else:
@@ -182,14 +182,14 @@ class PixelGML(PixelMethod):
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of all but the momentum copy, which stays in evaluation mode."""
         super().train(mode)
-        if not self._teacher:
+        if self.teacher is None:
             self.key_encoder.eval()
         return self
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Moves the momentum copy, where there is no teacher."""
-        if not self._teacher:
+        if self.teacher is None:
             update_ema(self.key_encoder, self.model.backbone, self.momentum)
             update_ema(self.project_key, self.project_query, self.momentum)
             statistics = zip(self.key_encoder.buffers(), self.model.backbone.buffers(), strict=True)
