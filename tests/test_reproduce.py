@@ -47,17 +47,27 @@ def test_commands_parse_to_scaled_settings(source: str, row: str) -> None:
     assert (config.data.source, config.data.imbalance, config.seed) == (source, 50, 3)
     assert config.data.root == "somewhere"
     assert chosen.epochs == 20
-    for name in ("views", "batch_size", "lr", "weight_decay", "milestones", "backbone", "teacher"):
-        if name in chosen.settings:
-            expected = chosen.settings[name]
+    due = {name: value for name, value in chosen.settings.items() if name != "method"}
+    due = {"views": "weak", **due}
+    due["views"] = [due["views"]] if isinstance(due["views"], str) else list(due["views"])
+    if chosen.of:
+        due["first"] = str(chosen.of.folder)
+    for name, value in due.items():
+        if name not in ("first_stage", "teacher_stage"):
             found = getattr(config, name)
-            assert found == (
-                [expected] if name == "views" and isinstance(expected, str) else expected
-            )
+            assert (found.as_posix() if isinstance(found, Path) else found) == value, name
     for name, value in chosen.settings.get("method", {}).items():
         assert config.method[name] == value or value.items() <= config.method[name].items()
     stage = {**config.first_stage, **config.teacher_stage}
     assert stage.get("epochs", 20) == 20
+    assert config.epochs == {"crt": 2, "lws": 2, "supcon": 2, "tau_norm": 0}.get(row, 20)
+
+
+def test_proco_decays_later_in_400_epochs() -> None:
+    for scale, milestones in ((1.0, [0.8, 0.9]), (2.0, [0.9, 0.95])):
+        config = to_config(from_arguments(cell("proco", scale).command(None)[1:]))
+        assert config.epochs == 200 * scale
+        assert config.milestones == milestones
 
 
 def test_a_recipe_trains_as_its_paper_says() -> None:

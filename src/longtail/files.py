@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read with an error that names them."""
 
 import json
 import math
@@ -62,6 +62,45 @@ def to_json(value: Any) -> str:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
     write_text(path, to_json(value) + "\n")
+
+
+def read_values(path: str | Path) -> dict[str, Any]:
+    """Reads names and values from a JSON file, or from a YAML file, by its ending.
+
+    Raises:
+        ValueError: when the file cannot be understood, or holds something else.
+    """
+    import yaml  # not every user of this module needs it
+
+    path = Path(path)
+    text = path.read_text(encoding="utf-8")
+    try:
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold names and values, got {type(values).__name__}")
+    return values
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """Reads names and values from every line of a file of JSON lines; none where it is missing.
+
+    Raises:
+        ValueError: when a line cannot be understood, or holds something else.
+    """
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}, is no JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, line {number}, must hold names and values, got {line[:40]}")
+        records.append(record)
+    return records
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,6 @@
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,40 @@ def test_undefined_figures_are_null_in_the_file_and_nan_in_python(tmp_path: Path
     write_json(tmp_path / "metrics.json", {"few": math.nan, "accuracy": 0.5, "split": "test"})
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
     assert math.isnan(run.metrics.pop("few"))
+
+
+def test_a_run_notes_where_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"epochs": 3, "precision": "bf16-mixed", "devices": 1, "nodes": 1}
+    run = Run.create(tmp_path, settings)
+    run.go_on(settings)
+    assert len(run.starts) == 1  # nothing has changed
+    run.go_on({**settings, "precision": "32-true"})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    for _ in range(2):
+        run.go_on({**settings, "precision": "32-true"})
+    assert len(run.starts) == 3
+    assert run.over_starts(lambda start: start["precision"]) == "bf16-mixed, then 32-true"
+    assert str(run.over_starts(lambda start: start["threads"])).endswith(", then 77")
+    assert run.over_starts(lambda start: None) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "read"),
+    [
+        ("config.yaml", "a: [", lambda run: run.config),
+        ("config.yaml", "- a", lambda run: run.config),
+        ("metrics.jsonl", '{"epoch": 0}\n{"ep', lambda run: run.history),
+        ("model.safetensors", "cut", lambda run: run.model_card()),
+        ("environment.json", "{", lambda run: run.starts),
+    ],
+)
+def test_a_broken_file_is_named(
+    tmp_path: Path, file: str, content: str, read: Callable[[Run], object]
+) -> None:
+    run = Run.create(tmp_path, {"epochs": 3})
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / file))):
+        read(run)
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """CIFAR-10-LT and CIFAR-100-LT: each paper's settings, for `--data.imbalance` 10, 50 and 100.
 
 All that has a time is a share of the training, so that `--epochs 400` is the long variant of a
-paper and any smaller number a short one. Where a paper says nothing of CIFAR, or never published
-its settings, those of its nearest kin are taken, and the comment says so.
+paper and any smaller number a short one (of a method in two stages `--first_stage` sets the first
+one's; `longtail reproduce --epochs-scale` scales all of them, and knows LONG). Where a paper says
+nothing of CIFAR, or never published its settings, those of its nearest kin are taken, and the
+comment says so.
 """
 
 from collections.abc import Mapping
@@ -80,7 +82,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         },
     },
     "bcl": overlay(BCL, {"method": {"classifier_weight": 2.0, "contrast_weight": 0.6}}),
-    # Cui et al., ICCV 2021, who train for 400 epochs; step size and width as in their code.
+    # Cui et al., ICCV 2021, who train for 400 epochs; step size and width as in the older of their
+    # two scripts, alpha as in the paper.
     "paco": {
         **COMMON,
         "lr": 0.02,
@@ -101,6 +104,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lade_common": ("lade", {**SETTINGS["lade"], **COMMON}),
     "gml_momentum": ("gml", {**GML, "teacher": "none"}),
 }
+# What else the authors change where they train for 400 epochs.
+LONG: dict[str, dict[str, Any]] = {"proco": {"milestones": [0.9, 0.95]}}
 # Rows that stand on the runs of another one: judged for the uniform class mix, or retrained.
 PC_SOFTMAX = {"pc_softmax": "ce", "pc_softmax_branched": "ce_branched"}
 FIRST_STAGE = {"crt": "ce", "lws": "ce", "tau_norm": "ce"}

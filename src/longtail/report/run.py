@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from torch import Tensor
 
+from longtail.files import read_records, read_values
 from longtail.metrics import SampleScores, metrics_from_scores, score_samples
 from longtail.prior import ClassPrior
 
@@ -81,51 +81,25 @@ def load_run(path: str | Path) -> RunData:
     folder = Path(path)
     if not any((folder / name).is_file() for name in PARTS):
         raise ValueError(f"{folder} is no run folder: it has none of {', '.join(PARTS)}")
+    config, around = folder / "config.yaml", folder / "environment.json"
     file = folder / "predictions.parquet"
     return RunData(
         name=folder.resolve().name,
-        config=_read_settings(folder / "config.yaml"),
-        environment=_read_settings(folder / "environment.json"),
-        history=_read_history(folder / "metrics.jsonl"),
+        config=read_values(config) if config.is_file() else {},
+        environment=read_values(around) if around.is_file() else {},
+        history=read_records(folder / "metrics.jsonl"),
         saved_metrics=_read_metrics(folder / "metrics.json"),
         **(_read_predictions(file) if file.is_file() else {}),
     )
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8")
-    try:
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold names and values, got {type(values).__name__}")
-    return values
-
-
 def _read_metrics(path: Path) -> dict[str, float]:
-    values = _read_settings(path)
+    values = read_values(path) if path.is_file() else {}
     return {
         name: math.nan if value is None else float(value)
         for name, value in values.items()
         if value is None or isinstance(value, int | float)
     }
-
-
-def _read_history(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}, is no JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}, must hold names and values, got {line[:40]}")
-        records.append(record)
-    return records
 
 
 def _read_predictions(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The page of segmentation runs: IoU against pixel share, truth and prediction side by side."""
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from longtail.data.segmentation import class_colours
+from longtail.files import read_values
 from longtail.metrics import class_iou, pixel_groups
 from longtail.prior import ClassPrior
 from longtail.report import svg
@@ -65,7 +65,7 @@ def load_pixel_run(folder: Path) -> PixelRunData:
         class_names=tuple(card["class_names"]),
         prior=run.prior,
         confusion=confusion,
-        split=json.loads((folder / "confusion.json").read_text(encoding="utf-8"))["split"],
+        split=read_values(folder / "confusion.json")["split"],
         samples=tuple(
             {
                 part: image.with_name(image.name.replace("image", part)).read_bytes()

@@ -48,6 +48,8 @@ class Cell:
         """The settings of its run, all epochs scaled alike."""
         method, changes = cifar_lt.VARIANTS.get(self.row, (self.row, {}))
         settings: dict[str, Any] = overlay(find_recipe(self.source, method).settings, changes)
+        if self.scale == 2:
+            settings = overlay(settings, cifar_lt.LONG.get(self.row, {}))
         settings["epochs"] = scaled(settings["epochs"], self.scale)
         for stage in STAGES:
             if "epochs" in settings.get(stage, {}):

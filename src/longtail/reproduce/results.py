@@ -1,6 +1,5 @@
 """The result file of the matrix, and its table beside the published figures."""
 
-import json
 import math
 import shlex
 import statistics
@@ -8,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longtail.files import write_json, write_text
+from longtail.files import read_values, write_json, write_text
 from longtail.recipes import cifar_lt
 from longtail.reproduce.cells import Cell, row_names
 from longtail.training import Run, judge
@@ -23,11 +22,14 @@ def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[di
     """
     rows = [_row(cell, root) for cell in cells if cell.done]
     own = [_place(row) for row in rows]
-    before = json.loads(out.read_text(encoding="utf-8"))["runs"] if out.is_file() else []
+    before = read_values(out)["runs"] if out.is_file() else []
     every = [*(row for row in before if _place(row) not in own), *rows]
-    order = row_names(cells[0].source)
-    every.sort(
-        key=lambda r: (r["data"], -r["imbalance"], -r["epochs_scale"], order.index(r["method"]))
+    place = {name: number for number, name in enumerate(row_names(cells[0].source))}
+    every.sort(  # a row of a method that is no more comes last
+        key=lambda r: (
+            *(r["data"], -r["imbalance"], -r["epochs_scale"]),
+            place.get(r["method"], len(place)),
+        )
     )
     if every:
         write_json(out, {"runs": every})

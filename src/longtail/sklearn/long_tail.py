@@ -194,14 +194,13 @@ class LongTailClassifier(PriorClassifier):
 
     def _train(self, x: Features, target: Tensor, weight: Tensor, start: Linear | None) -> None:
         settings = dict(self.method_params or {})
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         if self.method == "bcl":
-            network = train_contrast(x, target, weight, self.prior_, seed, **settings)
+            network = train_contrast(x, target, weight, self.prior_, self._seed(), **settings)
             self._keep(network, "uniform", network.epochs)
             return
         mixture = offset = None
         if self.method == "gml":
-            mixture = Mixture(x, target, self.prior_, seed, **settings)
+            mixture = Mixture(x, target, self.prior_, self._seed(), **settings)
             offset = mixture.scores_without_own(x)
         loss = LogitAdjusted(self.prior_) if mixture else self._loss()
         head, steps = fit_linear(
@@ -224,6 +223,9 @@ class LongTailClassifier(PriorClassifier):
                 stacklevel=3,
             )
         self._keep(MixtureHead(mixture, head) if mixture else head, loss.expresses, steps)
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _keep(self, head: Head, expresses: str | list[float], steps: int) -> None:
         self._head = head

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from longtail.files import whole_file, write_json, write_text
+from longtail.files import read_records, read_values, whole_file, write_json, write_text
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.prior import ClassPrior
 from longtail.training.checkpoint import Checkpoints
@@ -134,13 +134,12 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved settings."""
-        text = (self.folder / "config.yaml").read_text(encoding="utf-8")
-        return cast(dict[str, Any], yaml.safe_load(text))
+        return read_values(self.folder / "config.yaml")
 
     @property
     def starts(self) -> list[dict[str, Any]]:
         """What was around the run when it began, and each time it went on elsewhere."""
-        first = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+        first = read_values(self.folder / "environment.json")
         later = first.pop("resumed", [])
         return [{**first, **_computing(self.config)}, *later]
 
@@ -153,10 +152,8 @@ class Run:
 
     def over_starts(self, pick: Callable[[dict[str, Any]], object]) -> str | None:
         """Something that may have changed while the run was trained, as `this, then that`."""
-        picked = [pick(start) for start in self.starts]
-        if picked == [None]:
-            return None
-        return ", then ".join(dict.fromkeys(map(str, picked)))
+        picked = dict.fromkeys(pick(start) for start in self.starts)
+        return None if set(picked) == {None} else ", then ".join(map(str, picked))
 
     def differences(self, settings: Mapping[str, Any]) -> list[str]:
         """What settings would train otherwise than the run was, in words.
@@ -191,15 +188,13 @@ class Run:
         """
         if not self.finished:
             raise ValueError(f"{self.folder} has no metrics.json: its training has not ended")
-        stored = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        stored = read_values(self.folder / "metrics.json")
         return {name: math.nan if value is None else value for name, value in stored.items()}
 
     @property
     def history(self) -> list[dict[str, float]]:
         """One record an epoch."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        return read_records(self.folder / "metrics.jsonl")
 
     def log_epoch(self, record: Mapping[str, float]) -> None:
         """Adds the record of an epoch; one that a killed run left for it, or after it, goes."""
@@ -226,14 +221,21 @@ class Run:
                 raise OSError(str(error)) from error
 
     def model_card(self) -> dict[str, Any]:
-        """What `save_model` was told: names of backbone, head and classes, counts, image size."""
+        """What `save_model` was told: names of backbone, head and classes, counts, image size.
+
+        Raises:
+            ValueError: when the training has not ended, or the file is broken.
+        """
         from safetensors import safe_open
 
         path = self.folder / "model.safetensors"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no model.safetensors: its training has not ended")
-        with safe_open(path, framework="pt") as handle:
-            return cast(dict[str, Any], json.loads(handle.metadata()["longtail"]))
+        try:
+            with safe_open(path, framework="pt") as handle:
+                return cast(dict[str, Any], json.loads(handle.metadata()["longtail"]))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no whole model file: {error}") from error
 
     @property
     def prior(self) -> ClassPrior:
@@ -248,7 +250,10 @@ class Run:
         """
         own = tuple(self.model_card()["class_names"])
         if own != names:
-            raise ValueError(f"{role} {self.folder} was trained on other classes: {own[:5]} ...")
+            raise ValueError(
+                f"{role} {self.folder} must know the data's classes, {names[:5]} ..., "
+                f"it was trained on {own[:5]} ..."
+            )
 
     def model(self) -> ImageClassifier:
         """The trained model, in evaluation mode on the CPU.

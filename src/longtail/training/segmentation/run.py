@@ -1,12 +1,12 @@
 """A segmentation run's folder, as it is read again."""
 
-import json
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from longtail.files import read_values
 from longtail.models import Segmenter, create_dense_backbone, create_dense_head
 from longtail.training.run import Run
 
@@ -58,5 +58,5 @@ class PixelRun(Run):
         path = self.folder / "confusion.json"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no confusion.json: its training has not ended")
-        stored = cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
+        stored = read_values(path)
         return torch.tensor(stored["matrix"])
