@@ -4,6 +4,7 @@ python bench/collect.py runs/a runs/b --out results/some.json
 """
 
 import argparse
+import shlex
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 from longtail.files import write_json
 from longtail.training import Run
 
+SETTINGS = (
+    *("backbone", "views", "epochs", "batch_size", "lr", "weight_decay"),
+    *("schedule", "warmup", "milestones"),
+)
 FIGURES = ("accuracy", "many", "medium", "few", "macro_f1", "ece")
 
 
@@ -35,13 +40,15 @@ def row_of(run: Run) -> dict[str, Any]:
         "data": config["data"]["source"],
         "imbalance": round(run.prior.imbalance, 1),
         "train_images": int(run.prior.counts.sum()),
-        **{name: config[name] for name in ("views", "epochs", "batch_size", "lr")},
+        "head": config["method"].get("head"),
+        **{name: config[name] for name in SETTINGS},
         "seed": config["seed"],
         "precision": run.over_starts(lambda start: start["precision"]),
         **{name: round(100 * metrics[name], 2) for name in FIGURES},
         "selection": metrics["selection"],
         "minutes": round(sum(record["seconds"] for record in run.history) / 60, 2),
         "images_per_second": round(speed, 1),
+        "command": shlex.join(run.starts[0]["command"]),
         "threads": run.over_starts(lambda start: start["threads"]),
         "packages": run.starts[-1]["packages"],
         "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),

@@ -15,8 +15,8 @@ FEW = 20
 class ClassPrior:
     """Training counts of each class and what follows from them.
 
-    Nothing else in the package counts labels: losses, queues, samplers, adjustment, metrics and
-    reports all take this value.
+    The training mix is counted once: losses, queues, adjustment, metrics and reports all take this
+    value.
 
     Args:
         counts: (num_classes,), samples of each class, every one above zero. Pixel counts and other

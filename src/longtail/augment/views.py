@@ -67,7 +67,7 @@ class View:
         """The resized crop that the view begins with, if it does, and the rest.
 
         Large images are cropped, once for each view, by the processes that decode them, to one
-        size; the rest of the view is drawn on the device.
+        size; the rest of the view is made on the device.
         """
         if self.operations and isinstance(self.operations[0], RandomResizedCrop):
             return self.operations[0], View(self.operations[1:])

@@ -130,9 +130,10 @@ PUBLISHED: dict[str, dict[str, Published]] = {
 }
 
 
-# Images a second of one core of a server processor with bf16, from results/step.json; GML's is of
+# Images a second of one core of a server processor, whose other core is busy, with bf16, from
+# results/step.json (a test holds the two together); GML's is of
 # teacher and student one after the other. Those that are not listed are as fast as `ce`.
-SPEED = {"ce": 490, "bcl": 165, "proco": 160, "paco": 375, "supcon": 260, "gml": 110}
+SPEED = {"ce": 455, "bcl": 150, "proco": 130, "paco": 315, "supcon": 195, "gml": 90}
 IMAGES = {"cifar100-lt": 10_847, "cifar10-lt": 12_406}
 
 

@@ -104,8 +104,8 @@ def _table_of(
     if scale < 1:
         lines += [
             "",
-            f"Every schedule is scaled by {scale:g}: a check of order and speed at a short budget, "
-            "not a comparison with the published figures.",
+            f"Every schedule is scaled by {scale:g}: a check that all of it runs at a short "
+            "budget, not a comparison with the published figures, nor of one method with another.",
         ]
     return "\n".join(lines)
 
