@@ -233,6 +233,7 @@ def test_python_does_the_same(tmp_path: Path) -> None:
         ),
         (["train", "digits-lt", "--views", "sideways"], "got 'sideways'"),
         (["train", "digits-lt", "--batch_size", "5000"], "must not exceed the 411 training images"),
+        (["train", "digits-lt", "--batch-size", "5000"], "must not exceed the 411 training images"),
         (["train", "digits-lt", "--teacher", "train", "--method", "ce"], "no use for a teacher"),
         (["train", "digits-lt", "--teacher", "no/run"], "no/run is no run folder"),
         (["train", "digits-lt", "--backbone", "resnet33"], "resnet33"),

@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0 done, 1 failed, 2 a wrong command or input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _show_warning
+    if words[:1] in (["train"], ["embed"], ["data"]):
+        words = [_with_underscores(word) for word in words]
     try:
         if words[:1] == ["train"]:  # its options depend on data and method: its own parser
             return _train(words[1:])
@@ -40,6 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not stop.args:  # a training says itself where it stopped
             _say("stopped; --resume goes on from the last checkpoint")
         return 130
+
+
+def _with_underscores(word: str) -> str:
+    """An option as settings are spelt: `--batch-size=8` means `--batch_size=8`."""
+    name, equals, value = word.partition("=")
+    return (
+        name.replace("-", "_").replace("__", "--", 1) + equals + value if word[:2] == "--" else word
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -279,7 +289,7 @@ def _list(parsed: argparse.Namespace) -> int:
         for name, entry in entries.items():
             text = entry if isinstance(entry, str) else (entry.__doc__ or "").split("\n\n")[0]
             print(f"  {name:<{width}} {' '.join(text.split())}")
-    print("recipes (settings of a paper, taken by themselves for their data and method)")
+    print("recipes (of papers or of our trials, taken by themselves for their data and method)")
     for recipe in RECIPES:
         print(f"  {recipe.command}\n    cost: {recipe.cost}; expected: {recipe.expected}")
     return 0

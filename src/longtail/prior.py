@@ -88,7 +88,8 @@ class ClassPrior:
                 f"labels of ClassPrior must be a non-empty vector, got shape {tuple(values.shape)}"
             )
         if values.is_floating_point() and not bool((values == values.round()).all()):
-            raise ValueError("labels of ClassPrior must be whole class indices, got fractions")
+            fraction = values[values != values.round()][0].item()
+            raise ValueError(f"labels of ClassPrior must be whole class indices, got {fraction:g}")
         values = values.long()
         limit = num_classes if num_classes is not None else int(values.max()) + 1
         wrong = values[(values < 0) | (values >= limit)]

@@ -69,7 +69,8 @@ def as_labels(value: ArrayLike | Tensor, name: str, samples: int, num_classes: i
     if labels.shape != (samples,):
         raise ValueError(f"{name} must have shape ({samples},), got {tuple(labels.shape)}")
     if labels.is_floating_point() and not bool((labels == labels.round()).all()):
-        raise ValueError(f"{name} must be whole class indices, got fractions")
+        fraction = labels[labels != labels.round()][0].item()
+        raise ValueError(f"{name} must be whole class indices, got {fraction:g}")
     labels = labels.long()
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):

@@ -39,7 +39,8 @@ class Config:
         momentum: of stochastic gradient descent.
         nesterov: Nesterov's form of the momentum.
         weight_decay: on all weights but a learned temperature.
-        schedule: `step` multiplies the rate by 0.1 at every milestone; `cosine` falls to 0.
+        schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` falls to 0,
+            `constant` stays.
         warmup: share of the training in which the rate rises linearly.
         milestones: shares of the training after which `step` acts.
         sampling: `shuffle` sees every image once an epoch; `class_balanced` draws every class

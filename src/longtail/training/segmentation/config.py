@@ -42,7 +42,8 @@ class PixelConfig(Config):
         momentum: of stochastic gradient descent.
         nesterov: Nesterov's form of the momentum.
         weight_decay: on all weights but a learned temperature.
-        schedule: `step` multiplies the rate by 0.1 at every milestone; `cosine` falls to 0.
+        schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` falls to 0,
+            `constant` stays.
         warmup: share of the training with linear warm-up.
         milestones: shares of the training after which `step` acts.
         sampling: `shuffle` sees every image once an epoch; `class_balanced` and `square_root`
