@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 import longtail
-from longtail.api import start
+from longtail.api import new_folder, start
 from longtail.cli import main
 from longtail.data import DataConfig, load
 from longtail.settings import from_keywords, to_config
@@ -351,5 +351,40 @@ def test_predict_under_the_mix_of_the_images_themselves(
     out = tmp_path / "out.csv"
     words = ["predict", str(digits), str(folder), "--target-prior", "estimate", "--out", str(out)]
     assert main(words) == 0
-    assert len(out.read_text().splitlines()) == 21
-    assert "training" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "training" in said
+    assert "20 images classified" in said
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert len(rows) == 20
+    # The file holds the probabilities under the mix that was estimated, not those of the model.
+    classified = longtail.predict(digits, str(folder), "estimate")
+    assert classified.estimate is not None
+    plain = longtail.predict(digits, str(folder))
+    adjusted = longtail.shift.adjust(plain.logits, [0.1] * 10, classified.estimate.prior)
+    top = adjusted.double().softmax(1).amax(1)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(top.tolist(), abs=1e-5)
+    assert not torch.allclose(top, plain.logits.double().softmax(1).amax(1), atol=1e-3)
+
+
+def test_a_run_without_a_name_gets_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = to_config(from_keywords("birds 2/", "longtail.losses.Focal", seed=3))
+    folders = []
+    for _ in range(2):
+        folders.append(new_folder(config))
+        folders[-1].mkdir(parents=True)
+    first = Path("runs/birds-2-Focal-seed3")
+    assert folders == [first, first.with_name(f"{first.name}-2")]
+
+
+def test_the_exit_status_after_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*rest: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("longtail.api.evaluate", stopped)
+    assert main(["evaluate", "runs/any"]) == 130
+    assert "--resume goes on" in capsys.readouterr().err

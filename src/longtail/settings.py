@@ -153,7 +153,7 @@ def data_arguments(command: str, arguments: Sequence[str]) -> tuple[DataConfig, 
     parser.add_argument("source", metavar="DATA", help="As for `longtail train`.")
     if command == "shard":
         parser.add_argument("--out", type=Path, required=True, help="Folder for the shards.")
-        parser.add_argument("--megabytes", type=int, default=256, help="Size of a shard.")
+        parser.add_argument("--megabytes", type=int, default=256, help="Least size of a shard.")
     parser.add_class_arguments(DataConfig, "data", skip={"source"})
     parsed = _parse(parser.parse_args, arguments).as_dict()
     return DataConfig(source=parsed.pop("source"), **parsed.pop("data")), parsed
