@@ -12,9 +12,9 @@ from torch import Tensor
 
 from longtail.augment.batched import beside, to_bytes
 from longtail.augment.transforms import ColorJitter
+from longtail.masks import IGNORED
 from longtail.names import nearest
 
-IGNORED = 255
 PAIRED_VIEWS = {
     "none": "pairs as they are",
     "weak": "random crop at scale 0.75 to 1.5, flip",

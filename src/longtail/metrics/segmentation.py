@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from longtail.masks import IGNORED
 from longtail.prior import ClassPrior
-
-IGNORED = 255
 
 
 def pixel_confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:

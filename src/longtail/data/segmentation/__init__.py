@@ -6,13 +6,13 @@ from longtail.data.segmentation.counts import BadPairsError
 from longtail.data.segmentation.dataset import PixelDataset, PixelSplit
 from longtail.data.segmentation.load import PIXEL_SOURCES, load_pixels
 from longtail.data.segmentation.masks import (
-    IGNORED,
     ColourCoding,
     IndexCoding,
     read_class_names,
     read_palette,
 )
 from longtail.data.segmentation.pairs import PairReader, RandomPairCrops, scaled_size
+from longtail.masks import IGNORED
 
 __all__ = [
     "IGNORED",

@@ -20,8 +20,9 @@ from longtail.data.images import (
     upright_size,
 )
 from longtail.data.segmentation.layout import Layout, Pair
-from longtail.data.segmentation.masks import IGNORED, ColourCoding, IndexCoding
+from longtail.data.segmentation.masks import ColourCoding, IndexCoding
 from longtail.files import whole_file
+from longtail.masks import IGNORED
 
 
 class BadPairsError(UnreadableImagesError):

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-IGNORED = 255  # value of a pixel that counts for nothing, in every mask of this package
+from longtail.masks import IGNORED
+
 MOST_CLASSES = 255
 NO_CLASS = -1
 IGNORED_NAMES = {"ignore", "ignored", "void", "unlabelled", "unlabeled"}

@@ -11,7 +11,8 @@ from torch import Tensor
 from longtail.data.images import RESAMPLE, to_rgb, to_tensor
 from longtail.data.segmentation.counts import about, for_each_pair
 from longtail.data.segmentation.layout import Pair
-from longtail.data.segmentation.masks import IGNORED, ColourCoding, IndexCoding
+from longtail.data.segmentation.masks import ColourCoding, IndexCoding
+from longtail.masks import IGNORED
 
 Size = tuple[int, int]  # width, height
 

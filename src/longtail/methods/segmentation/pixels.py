@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longtail.losses import ClassificationLoss, CrossEntropy, LogitAdjusted
+from longtail.masks import IGNORED
 from longtail.models import upsample
 from longtail.precision import full_precision
-
-IGNORED = 255
 
 
 def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tensor:
