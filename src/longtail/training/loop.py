@@ -57,7 +57,7 @@ def fit(
         SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.
     """
     share_batch_norm(method, fabric)
-    optimizer = make_optimizer(method, config)
+    optimizer = make_optimizer(method.to(fabric.device), config)
     model, wrapped = fabric.setup(method, optimizer)
     at = restore(fabric, method, optimizer, config, run)
     method.train()
