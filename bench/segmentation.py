@@ -90,7 +90,7 @@ def make_step(name: str, case: str, precision: str) -> tuple[Callable[[], None],
     method = create_pixel_method(name, {}, prior, presence, backbone)
     config = PixelConfig(data=PixelDataConfig("camvid"), method={"name": name})
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
-    model, optimizer = fabric.setup(method, make_optimizer(method.to(fabric.device), config))
+    model, optimizer = fabric.setup(method, make_optimizer(method, config))
     model.train()
     generator = torch.Generator().manual_seed(0)
     blocks = torch.rand(images, 1, 12, 16).argsort(-1) % CLASSES  # of a scene's parts

@@ -101,7 +101,7 @@ def make(name: str, precision: str) -> Case:
     method = create_method(name, method_settings, prior, student, earlier)
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
     fixed.to(fabric.device)
-    optimizer = make_optimizer(method.to(fabric.device), config)
+    optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)
     model.train()
     fill_queue(method, prior)

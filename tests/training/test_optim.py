@@ -9,7 +9,7 @@ from longtail.data import DataConfig
 from longtail.methods import create_method
 from longtail.models import create_backbone
 from longtail.training import Config
-from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate
+from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate, start_momentum
 
 
 def config(**settings: object) -> Config:
@@ -44,6 +44,7 @@ def test_gradients_that_come_late_are_as_in_torchs_own_steps() -> None:
     method = create_method("ce", {}, ClassPrior([2, 1]), create_backbone("smallnet"))
     other = copy.deepcopy(method)
     ours = make_optimizer(method, config(lr=0.1))
+    start_momentum(ours)
     theirs = torch.optim.SGD(
         other.parameters(), lr=0.1, momentum=0.9, weight_decay=config().weight_decay, fused=False
     )

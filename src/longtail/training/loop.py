@@ -15,7 +15,7 @@ from longtail.methods import Method, Pairs
 from longtail.training.config import Config
 from longtail.training.faults import Watch
 from longtail.training.loggers import epoch_logger
-from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate
+from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate, start_momentum
 from longtail.training.processes import mean_of, on_first, share_batch_norm
 from longtail.training.progress import Progress
 from longtail.training.run import Run
@@ -57,8 +57,9 @@ def fit(
         SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.
     """
     share_batch_norm(method, fabric)
-    optimizer = make_optimizer(method.to(fabric.device), config)
+    optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)
+    start_momentum(optimizer)
     at = restore(fabric, method, optimizer, config, run)
     method.train()
     generator = torch.Generator()

@@ -20,7 +20,7 @@ def make_optimizer(method: Method, config: Config) -> SGD:
         {"params": [p for p in trained if id(p) in bare], "weight_decay": 0.0},
         {"params": [p for p in trained if p in slow], "lr_factor": config.backbone_lr},
     ]
-    optimizer = SGD(
+    return SGD(
         [group for group in groups if group["params"]],
         lr=config.lr,
         momentum=config.momentum,
@@ -28,11 +28,16 @@ def make_optimizer(method: Method, config: Config) -> SGD:
         weight_decay=config.weight_decay,
         fused=all(p.device.type in ("cpu", "cuda") for p in trained),
     )
-    if config.momentum:
-        # Torch makes them in the first step; fused, it needs all gradients then, and finite ones.
-        for p in trained:
+
+
+def start_momentum(optimizer: SGD) -> None:
+    """Makes the momentum of every weight, zero, beside it and in its type.
+
+    Torch does so in the first step; fused, it then needs all gradients, and finite ones.
+    """
+    for group in optimizer.param_groups:
+        for p in group["params"] if group["momentum"] else []:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
-    return optimizer
 
 
 def learning_rate(config: Config, epoch: float) -> float:
