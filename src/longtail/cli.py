@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _with_underscores(word: str) -> str:
     """An option as settings are spelt: `--batch-size=8` means `--batch_size=8`."""
-    name, equals, value = word.partition("=")
-    return (
-        name.replace("-", "_").replace("__", "--", 1) + equals + value if word[:2] == "--" else word
-    )
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def _parser() -> argparse.ArgumentParser:

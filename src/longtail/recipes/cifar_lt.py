@@ -131,8 +131,8 @@ PUBLISHED: dict[str, dict[str, Published]] = {
 
 
 # Images a second of one core of a server processor, whose other core is busy, with bf16, from
-# results/step.json (a test holds the two together); GML's is of
-# teacher and student one after the other. Those that are not listed are as fast as `ce`.
+# results/step.json (a test holds the two together); GML's is of teacher and student one after the
+# other. Those that are not listed are as fast as `ce`.
 SPEED = {"ce": 455, "bcl": 150, "proco": 130, "paco": 315, "supcon": 195, "gml": 90}
 IMAGES = {"cifar100-lt": 10_847, "cifar10-lt": 12_406}
 
