@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 import longtail
+from longtail import api
 from longtail.api import new_folder, start
 from longtail.cli import main
 from longtail.data import DataConfig, load
@@ -145,6 +146,33 @@ def test_predict_names_every_broken_file(
     assert "no such file or folder" in capsys.readouterr().err
 
 
+def test_report_of_one_run_of_none_and_of_too_many(digits: Path, tmp_path: Path) -> None:
+    page = api.report(str(digits), tmp_path / "one.html")
+    assert "<title>gml" in page.read_text()
+    for runs in ([], [digits] * 7):
+        with pytest.raises(ValueError, match=f"runs of a report must be 1 to 6, got {len(runs)}"):
+            api.report(runs)
+
+
+def test_what_a_prediction_is_asked_for_is_checked_before_the_first_image(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture, which would be the next error")
+    for settings, message in (
+        ({"target_prior": "unifrm"}, "unifrm"),
+        ({"out": tmp_path}, "out of predict must be a file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            api.predict(digits, tmp_path, **settings)
+
+
+def test_settings_of_a_source_from_python() -> None:
+    with pytest.raises(ValueError, match="sorce"):
+        api.embed({"sorce": "digits-lt"}, "efficientnet_lite0")
+    with pytest.raises(ValueError, match=r"check must be one of .* got poetry"):
+        api.embed({"source": "digits-lt", "check": "poetry"}, "efficientnet_lite0")
+
+
 def test_report_of_two_runs(digits: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert main(["report", str(digits), str(digits / "teacher"), "--out", str(page)]) == 0
@@ -239,6 +267,10 @@ def test_python_does_the_same(tmp_path: Path) -> None:
         (["train", "digits-lt", "--backbone", "resnet33"], "resnet33"),
         (["train", "digits-lt", "--resume"], "resume needs the run folder"),
         (["train", "--config", "no.yaml"], "config no.yaml cannot be read"),
+        (["train", "digits-lt", "--nesterov", "--lr", "0.1"], "--nesterov must have a value"),
+        (["train", "digits-lt", "--out"], "--out must have a value"),
+        (["train", "digits-lt", "--precision", "bf16-true"], "precision must keep the weights"),
+        (["train", "digits-lt", "--seed", str(2**63)], "seed must be below 2^63"),
         (["evaluate", "no/run"], "no/run is no run folder"),
         (["predict", "no/run", "x.png", "--top", "0", "--out", "x"], "top of predict must be 1"),
         (["data", "look"], "knows the commands check and shard, got 'look'"),

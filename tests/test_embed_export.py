@@ -109,6 +109,15 @@ def test_export_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_export_leaves_the_weights_of_the_run(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "model.safetensors").read_bytes()
+    assert main(["export", str(run), "--to", "safetensors"]) == 2
+    assert "out must be a file for safetensors" in capsys.readouterr().err
+    assert (run / "model.safetensors").read_bytes() == before
+
+
 def test_weights_as_they_are_in_the_run(run: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

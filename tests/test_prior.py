@@ -33,6 +33,32 @@ def test_counts_of_any_numbers(kind: type) -> None:
     assert ClassPrior(torch.tensor([3, 1], dtype=torch.bfloat16)).counts.tolist() == [3, 1]
 
 
+def test_counts_reversed_swapped_and_too_large_for_whole_numbers() -> None:
+    assert ClassPrior(np.sort([5, 500, 50])[::-1]).counts.tolist() == [500, 50, 5]
+    assert ClassPrior(np.array([3, 1], ">i8")).counts.tolist() == [3, 1]
+    assert ClassPrior.from_labels(np.array([0, 0, 1])[::-1]).counts.tolist() == [2, 1]
+    assert ClassPrior([1e19, 1.0]).counts.tolist() == [1e19, 1.0]
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_counts_that_go_on_leave_the_prior_alone(kind: type) -> None:
+    counts = kind([50, 5])
+    prior = ClassPrior(counts)
+    before = hash(prior)
+    counts += 100
+    assert prior.counts.tolist() == [50, 5]
+    assert hash(prior) == before
+
+
+def test_words_are_no_counts() -> None:
+    with pytest.raises(ValueError, match=r"labels of ClassPrior must be numbers, got .*'cat'"):
+        ClassPrior.from_labels(["cat", "dog"])
+    with pytest.raises(
+        ValueError, match="counts of ClassPrior must be finite, got nan for class 1"
+    ):
+        ClassPrior([1.0, math.nan])
+
+
 def test_groups_at_their_borders() -> None:
     groups = ClassPrior([101, 100, 20, 19]).groups()
     assert {k: v.tolist() for k, v in groups.items()} == {"many": [0], "medium": [1, 2], "few": [3]}

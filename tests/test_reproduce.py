@@ -1,6 +1,7 @@
 """The matrix: commands that parse to the settings, runs that are not run twice, figures, table."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,64 @@ def test_a_run_with_other_settings_is_not_taken(tmp_path: Path) -> None:
         reproduce(SOURCE, methods=["pc_softmax"], seeds=1, runs=tmp_path, out=tmp_path / "r.json")
 
 
+@pytest.mark.parametrize(
+    ("visible", "count", "jobs", "expected"),
+    [
+        (None, 0, 2, [None, None]),
+        (None, 2, 3, ["0", "1", "0"]),
+        ("5,3", 2, 2, ["5", "3"]),
+        ("GPU-a", 1, 2, ["GPU-a", "GPU-a"]),
+        ("0,1,-1,2", 2, 2, ["0", "1"]),  # what follows an index that is none is not there
+        ("", 0, 1, [""]),  # none are to be seen, which stays so
+    ],
+)
+def test_gpus_are_given_out_in_turn(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    count: int,
+    jobs: int,
+    expected: list[str | None],
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(Cell, "command", lambda cell, root: [])
+    seen: list[str | None] = []
+
+    class Process:
+        """Notes what a run would see, and holds on until all of them have begun."""
+
+        def __init__(self, words: list[str], env: dict[str, str]) -> None:
+            seen.append(env.get("CUDA_VISIBLE_DEVICES"))
+
+        def __enter__(self) -> "Process":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def wait(self) -> int:
+            begun.wait()
+            return 0
+
+    begun = threading.Barrier(jobs, timeout=60)
+    monkeypatch.setattr(matrix.subprocess, "Popen", Process)
+    cells = [cell(row, runs=tmp_path) for row in ("ce", "focal", "ldam")[:jobs]]
+    assert matrix._train_all(cells, None, jobs, lambda: None) == ""
+    assert sorted(map(str, seen)) == sorted(map(str, expected))
+
+
+def test_a_result_file_of_something_else_is_told_before_the_training(
+    tmp_path: Path, trained: list[str]
+) -> None:
+    (tmp_path / "r.json").write_text('{"a": 1}')
+    with pytest.raises(ValueError, match=r"out of reproduce must hold runs, .*r\.json has \['a'\]"):
+        reproduce(SOURCE, methods=["ce"], seeds=1, runs=tmp_path, out=tmp_path / "r.json")
+    assert trained == []
+
+
 def test_table_has_mean_deviation_and_published_figure() -> None:
     base = {"data": SOURCE, "imbalance": 100, "method": "gml", "epochs": 200, "epochs_scale": 1.0}
     base |= {"many": 70.0, "medium": 50.0, "few": 30.0, "ece": 5.0, "minutes": 2.0}
@@ -162,6 +221,7 @@ def test_epochs_are_whole_and_at_least_one() -> None:
     [
         ({"methods": ["gmll"]}, r"methods of cifar100-lt must be of .* got \['gmll'\]"),
         ({"seeds": 0}, "seeds must be 1 or more, got 0"),
+        ({"out": "table.md"}, r"out of reproduce must be a \.json file, got table\.md"),
         ({"jobs": 0}, "jobs must be 1 or more, got 0"),
         ({"epochs_scale": 0.0}, r"epochs_scale must be above 0, got 0.0"),
         ({"source": "mnist"}, "source must be one of .* got 'mnist'"),

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from longtail.data import DataConfig
-from longtail.settings import from_keywords, to_config
+from longtail.settings import from_keywords, read_data, to_config
 from longtail.training import (
     Classified,
     Config,
@@ -19,6 +18,7 @@ from longtail.training import (
     predict_files,
     train_run,
 )
+from longtail.training.embed import Precision
 from longtail.training.segmentation import (
     PixelConfig,
     PixelRun,
@@ -72,7 +72,7 @@ def start(config: Config, out: str | Path | None, resume: bool) -> Run:
 def open_run(run: str | Path | Run) -> Run:
     """A run from its folder: a `PixelRun` where it is one of segmentation."""
     run = run if isinstance(run, Run) else Run(run)
-    return PixelRun(run.folder) if PixelRun.holds(run) else run
+    return PixelRun(run.folder) if run.task == "segmentation" else run
 
 
 def new_folder(config: Config) -> Path:
@@ -105,7 +105,8 @@ def evaluate(
         flip: segmentation: average with the mirrored image.
 
     Returns: the figures of `longtail.metrics.classification_metrics`, as fractions; for a run of
-        segmentation those of `segmentation_metrics`, for which its model sees the images again.
+        segmentation those of `segmentation_metrics`, for which its model sees the images again
+        where anything is asked to be different.
     Raises:
         ValueError: when a setting of segmentation is given for another run.
     """
@@ -122,6 +123,12 @@ def _refuse(testing: Mapping[str, Any], run: Run) -> None:
     given = [name for name, value in testing.items() if value is not None]
     if given:
         raise ValueError(f"{', '.join(given)}: only for runs of segmentation, {run.folder} is none")
+
+
+def _check_file(out: str | Path | None, command: str) -> None:
+    """Refuses a folder before the work is done whose result would have no place."""
+    if out is not None and Path(out).is_dir():
+        raise ValueError(f"out of {command} must be a file, {out} is a folder")
 
 
 def protocol(run: str | Path | Run) -> list[dict[str, Any]]:
@@ -169,6 +176,7 @@ def predict(
             raise ValueError("out of predict must be a folder for a run of segmentation, got None")
         return segment_files(run, files, Path(out), target_prior, **testing)
     _refuse(testing, run)
+    _check_file(out, "predict")
     classified = predict_files(run, files, target_prior)
     if out is not None:
         classified.write(Path(out), top)
@@ -180,7 +188,7 @@ def embed(
     backbone: str,
     *,
     out: str | Path | None = None,
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    precision: Precision = "32-true",
 ) -> Embeddings:
     """Makes features of every image of a data set, for `longtail.sklearn` or any other head.
 
@@ -191,8 +199,8 @@ def embed(
             metadata.
         precision: of the network.
     """
-    config = DataConfig(**({"source": data} if isinstance(data, str) else data))
-    embeddings = embed_dataset(config, backbone, precision)
+    _check_file(out, "embed")
+    embeddings = embed_dataset(read_data(data), backbone, precision)
     if out is not None:
         embeddings.write(Path(out))
     return embeddings
@@ -208,25 +216,26 @@ def export(
     Args:
         run: run folder.
         to: `onnx`: images and a prior in, probabilities out; `safetensors`: the weights.
-        out: the file; `model.onnx` or `model.safetensors` in the run folder when not given.
+        out: the file; for onnx `model.onnx` in the run folder when not given.
     """
     from longtail.export import export_run
 
     return export_run(open_run(run), to, Path(out) if out else None)
 
 
-def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
+def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Path:
     """Writes one page that shows runs side by side.
 
     Args:
-        runs: run folders.
+        runs: run folders, or one.
         out: the page; `report.html` in the first run's folder when not given.
     """
     from longtail.report import load_pixel_run, load_run, write_pixel_report, write_report
 
-    path = Path(out) if out else Path(runs[0]) / "report.html"
-    if any(PixelRun.holds(Run(run)) for run in runs):
-        write_pixel_report([load_pixel_run(Path(run)) for run in runs], path)
+    folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    path = Path(out) if out else Path(*folders[:1]) / "report.html"
+    if any(Run(folder).task == "segmentation" for folder in folders):
+        write_pixel_report([load_pixel_run(folder) for folder in folders], path)
     else:
-        write_report([load_run(Path(run)) for run in runs], path)
+        write_report([load_run(folder) for folder in folders], path)
     return path

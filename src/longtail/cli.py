@@ -40,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as stop:
         if not stop.args:  # a training says itself where it stopped
-            _say("stopped; --resume goes on from the last checkpoint")
+            goes_on = {
+                "train": "; --resume goes on from the last checkpoint",
+                "reproduce": "; the same command goes on",
+            }
+            _say("stopped" + goes_on.get("".join(words[:1]), ""))
         return 130
 
 
@@ -90,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="a run's model as one file for other programs")
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--to", choices=("onnx", "safetensors"), default="onnx", help="format")
-    export.add_argument("--out", type=Path, help="file; model.onnx of the run if not given")
+    export.add_argument("--out", type=Path, help="file; for onnx the run's model.onnx if not given")
     export.set_defaults(command=_export)
 
     report = commands.add_parser("report", help="one page that shows runs side by side")
@@ -111,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--data.root", dest="root", metavar="DIR", help="folder of the data files")
     again.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="run folders")
     again.add_argument("--out", type=Path, help="JSON file; results/SOURCE.json if not given")
-    again.add_argument("--jobs", type=int, help="runs at a time; one a core, or 1 on a GPU")
+    again.add_argument("--jobs", type=int, help="runs at a time; one a GPU or, without any, a core")
     again.set_defaults(command=_reproduce)
 
     known = commands.add_parser("list", help="methods, backbones, views, data sets, recipes")
@@ -153,8 +157,12 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
     if parsed.protocol:
         without = ("target_prior", "split", "window", "flip")
-        if given := [name for name in without if getattr(parsed, name) is not None]:
-            raise ValueError(f"--protocol is without {given}: it is of whole images, for all mixes")
+        given = [name for name in without if getattr(parsed, name) is not None]
+        if given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(
+                f"--protocol must be alone, got {options}: it is of whole images, for all mixes"
+            )
         columns = protocol(parsed.run)
         print(to_json(columns)) if parsed.json else print_protocol(columns)
         return 0

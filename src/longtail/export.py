@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longtail.files import whole_file
 from longtail.models import ImageClassifier
 from longtail.shift import resolve_prior
 from longtail.training import Run
+from longtail.training.run import save_weights
 
 Format = Literal["onnx", "safetensors"]
-SUFFIX: dict[str, str] = {"onnx": ".onnx", "safetensors": ".safetensors"}
 # Of the logits, over the largest one, between torch and onnxruntime; float32 leaves about 1e-6.
 TOLERANCE = 1e-3
 
@@ -63,25 +61,29 @@ def export_run(run: Run, to: Format = "onnx", out: Path | None = None) -> Path:
     Args:
         run: a finished run.
         to: the format.
-        out: the file; `model.onnx` in the run folder when not given, which for safetensors holds
-            `model.safetensors` already.
+        out: the file; for onnx `model.onnx` in the run folder when not given.
 
     Returns: the file.
     Raises:
-        ValueError: when the format is unknown, or none for a run of segmentation; `onnx` is not
-            installed; or the run has not ended.
+        ValueError: when the format is unknown, or none for a run of segmentation; a file is not
+            named where it must be; `onnx` is not installed; or the run has not ended.
         FloatingPointError: when the file does not compute what the model computes; none is left.
     """
     if to not in get_args(Format):
         raise ValueError(f"to must be one of {get_args(Format)}, got {to!r}")
     card = describe(run)
-    if to == "onnx" and card.get("task") == "segmentation":
+    if to == "onnx" and run.task == "segmentation":
         raise ValueError(
             f"to must be 'safetensors' for {run.folder}, a run of segmentation, got {to!r}"
         )
-    path = out or run.folder / f"model{SUFFIX[to]}"
+    if to == "safetensors" and out is None:
+        raise ValueError(
+            f"out must be a file for safetensors, since {run.folder} has its model.safetensors, "
+            "got None"
+        )
+    path = out or run.folder / "model.onnx"
     if to == "safetensors":
-        _write_safetensors(run, card, path)
+        save_weights(path, run.model(), card)
     else:
         _write_onnx(run, card, path)
     return path
@@ -98,16 +100,6 @@ def describe(run: Run) -> dict[str, Any]:
         "metrics": figures,
         "longtail_version": version("longtail"),
     }
-
-
-def _write_safetensors(run: Run, card: dict[str, Any], path: Path) -> None:
-    state = {name: value.contiguous() for name, value in run.model().state_dict().items()}
-    with whole_file(path) as part:
-        save_file(state, part, metadata={"longtail": json.dumps(card)})
-        with safe_open(part, framework="pt") as written:
-            same = all(torch.equal(written.get_tensor(name), state[name]) for name in state)
-        if not same:
-            raise OSError(f"{path} was not written: it would not hold the weights of {run.folder}")
 
 
 def _write_onnx(run: Run, card: dict[str, Any], path: Path) -> None:

@@ -14,7 +14,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path; what was written there replaces `path` only once it is whole.
 
     The file is flushed to the disk and renamed, so a reader sees the old file or the new one, and
-    a kill or a full disk leaves the old one.
+    a kill or a full disk leaves the old one. A link stays one; what is no file, such as
+    `/dev/stdout`, is written to as it is.
 
     Raises:
         OSError: when the file cannot be written; it names `path` and the reason.
@@ -28,6 +29,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         'all of it'
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -45,6 +50,18 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_text(path: str | Path) -> str:
+    """Text of a UTF-8 file, with a byte order mark or without.
+
+    Raises:
+        ValueError: when it is no text in UTF-8; it names the file.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be a text in UTF-8: {error}") from error
 
 
 def to_json(value: Any) -> str:
@@ -73,7 +90,7 @@ def read_values(path: str | Path) -> dict[str, Any]:
     import yaml  # not every user of this module needs it
 
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     try:
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
@@ -90,7 +107,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         ValueError: when a line cannot be understood, or holds something else.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_text(path).splitlines() if path.is_file() else []
     records = []
     for number, line in enumerate(lines, 1):
         try:

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import Self
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.arrays import as_tensor
+
 MANY = 100
 FEW = 20
+LARGEST_WHOLE = 2.0**53  # above, a float no longer counts one by one
 
 
 class ClassPrior:
@@ -46,14 +48,18 @@ class ClassPrior:
     log_prior: Tensor
 
     def __init__(self, counts: ArrayLike | Tensor | Sequence[float]) -> None:
-        values = _as_tensor(counts)
+        # A copy: a caller who goes on counting must not change a prior that is in use.
+        values = as_tensor(counts, "counts of ClassPrior").cpu().clone()
         if values.ndim != 1 or len(values) == 0:
             raise ValueError(
                 f"counts of ClassPrior must be a non-empty vector (num_classes,), "
                 f"got shape {tuple(values.shape)}"
             )
         if not torch.isfinite(values.double()).all():
-            raise ValueError(f"counts of ClassPrior must be finite, got {values.tolist()}")
+            odd = int((~torch.isfinite(values.double())).nonzero()[0])
+            raise ValueError(
+                f"counts of ClassPrior must be finite, got {values[odd].item()} for class {odd}"
+            )
         empty = (values.double() <= 0).nonzero().flatten().tolist()
         if empty:
             got = [values[c].item() for c in empty[:5]]
@@ -62,7 +68,9 @@ class ClassPrior:
                 f"counts of ClassPrior must be above zero for every class, got {got} "
                 f"for class {empty[:5]}{more}"
             )
-        whole = not values.is_floating_point() or bool((values == values.round()).all())
+        whole = not values.is_floating_point() or bool(
+            ((values == values.round()) & (values < LARGEST_WHOLE)).all()
+        )
         self.counts = values.long() if whole else values.double()
         self.probabilities = self.counts.double() / self.counts.double().sum()
         self.log_prior = self.counts.double().log() - self.counts.double().sum().log()
@@ -82,7 +90,7 @@ class ClassPrior:
             >>> ClassPrior.from_labels([0, 0, 1]).counts.tolist()
             [2, 1]
         """
-        values = _as_tensor(labels)
+        values = as_tensor(labels, "labels of ClassPrior").cpu()
         if values.ndim != 1 or len(values) == 0:
             raise ValueError(
                 f"labels of ClassPrior must be a non-empty vector, got shape {tuple(values.shape)}"
@@ -129,9 +137,3 @@ class ClassPrior:
             f"ClassPrior(num_classes={self.num_classes}, total={self.counts.sum().item()}, "
             f"imbalance={self.imbalance:g})"
         )
-
-
-def _as_tensor(values: ArrayLike | Tensor | Sequence[float]) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
-    return torch.as_tensor(np.asarray(values))

@@ -3,19 +3,20 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from longtail.data import DataConfig
 from longtail.data.segmentation import PIXEL_SOURCES, PixelDataConfig
+from longtail.files import read_values
 from longtail.losses import ClassificationLoss
 from longtail.methods import PlainClassifier, find_method
 from longtail.methods.segmentation import PixelClassifier
 from longtail.recipes import find_recipe, overlay
 from longtail.training import Config
 from longtail.training.config import STAGES
+from longtail.training.embed import Precision
 from longtail.training.segmentation import PixelConfig
 
 CONFIGS = {"classification": Config, "segmentation": PixelConfig}
@@ -98,13 +99,21 @@ def from_keywords(
     Raises:
         ValueError: for a setting or a value that cannot be; the message names it.
     """
-    data = {"source": data} if isinstance(data, str) else dict(data)
-    method = {"name": method} if isinstance(method, str) else dict(method)
-    for name, inner, given in (("data", "source", data), ("method", "name", method)):
-        if inner not in given:
-            raise ValueError(f"{name} must have a {inner}, got {given}")
+    data = _with_name("data", "source", data)
+    method = _with_name("method", "name", method)
     parser = make_parser(data["source"], method["name"], task or _task_of(data["source"]))
     return _parse(parser.parse_object, {"data": data, "method": method, **settings})
+
+
+def read_data(data: str | Mapping[str, Any]) -> DataConfig:
+    """The settings of a source from Python.
+
+    Raises:
+        ValueError: for a setting or a value that cannot be; the message names it.
+    """
+    settings = _with_name("data", "source", data)
+    given = {"source": settings.pop("source"), "data": settings}
+    return _source(_parse(_data_parser("longtail data").parse_object, given).as_dict())
 
 
 def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
@@ -113,14 +122,8 @@ def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: for an option or a value that cannot be; the message names it.
     """
-    parser = ArgumentParser(
-        prog="longtail embed",
-        description="Features of every image of a data set, as a Parquet file.",
-        usage="longtail embed DATA --backbone NAME --out FILE [options]",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("source", metavar="DATA", help="As for `longtail train`.")
+    parser = _data_parser("longtail embed", "--backbone NAME --out FILE ")
+    parser.description = "Features of every image of a data set, as a Parquet file."
     parser.add_argument(
         "--backbone",
         required=True,
@@ -128,12 +131,10 @@ def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     )
     parser.add_argument("--out", required=True, help="Parquet file to write.")
     parser.add_argument(
-        "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="Of the network."
+        "--precision", choices=get_args(Precision), default="32-true", help="Of the network."
     )
-    parser.add_class_arguments(DataConfig, "data", skip={"source"})
     parsed = _parse(parser.parse_args, arguments).as_dict()
-    source = parsed.pop("source")
-    return {**parsed, "data": {"source": source, **parsed["data"]}}
+    return {"data": {"source": parsed.pop("source"), **parsed.pop("data")}, **parsed}
 
 
 def data_arguments(command: str, arguments: Sequence[str]) -> tuple[DataConfig, dict[str, Any]]:
@@ -144,19 +145,42 @@ def data_arguments(command: str, arguments: Sequence[str]) -> tuple[DataConfig, 
     Raises:
         ValueError: for an option or a value that cannot be; the message names it.
     """
+    parser = _data_parser(f"longtail data {command}")
+    if command == "shard":
+        parser.add_argument("--out", type=Path, required=True, help="Folder for the shards.")
+        parser.add_argument("--megabytes", type=int, default=256, help="Least size of a shard.")
+    parsed = _parse(parser.parse_args, arguments).as_dict()
+    return _source(parsed), parsed
+
+
+def _data_parser(command: str, needed: str = "") -> ArgumentParser:
+    """A parser of a source and its settings, for a command that takes no more of a training."""
     parser = ArgumentParser(
-        prog=f"longtail data {command}",
-        usage=f"longtail data {command} DATA [options]",
+        prog=command,
+        usage=f"{command} DATA {needed}[options]",
         exit_on_error=False,
         allow_abbrev=False,
     )
     parser.add_argument("source", metavar="DATA", help="As for `longtail train`.")
-    if command == "shard":
-        parser.add_argument("--out", type=Path, required=True, help="Folder for the shards.")
-        parser.add_argument("--megabytes", type=int, default=256, help="Least size of a shard.")
     parser.add_class_arguments(DataConfig, "data", skip={"source"})
-    parsed = _parse(parser.parse_args, arguments).as_dict()
-    return DataConfig(source=parsed.pop("source"), **parsed.pop("data")), parsed
+    return parser
+
+
+def _source(parsed: dict[str, Any]) -> DataConfig:
+    """The settings of a source, taken out of what was parsed."""
+    return DataConfig(source=parsed.pop("source"), **parsed.pop("data"))
+
+
+def _with_name(what: str, name: str, given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, a name alone standing for its own.
+
+    Raises:
+        ValueError: when there is no name in them.
+    """
+    settings = {name: given} if isinstance(given, str) else dict(given)
+    if name not in settings:
+        raise ValueError(f"{what} must have a {name}, got {settings}")
+    return settings
 
 
 def to_config(parsed: Namespace) -> Config:
@@ -240,12 +264,14 @@ def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
         else:
             name, equals, value = word.partition("=")
             if not equals:
-                value = next(rest, "")
+                value = next(rest, "--")
+                if value.startswith("--"):
+                    raise ValueError(f"{word} must have a value, as in {word} VALUE; got none")
         name = "--method.name" if name == "--method" else name
         given[name] = value
         words.append(f"{name}={value}")
         if name == "--config":
-            config = _read_yaml(value)
+            config = _read_config(value)
     source = given.get("--data.source") or config.get("data", {}).get("source")
     method = given.get("--method.name") or config.get("method", {}).get("name") or "gml"
     task = given.get("--task") or config.get("task") or _task_of(source or "")
@@ -259,13 +285,11 @@ def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
     return words, source, method, task
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_config(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        content = read_values(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"config {path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"config {path} must hold settings (name: value), got {content!r}")
     for name, inner in (("data", "source"), ("method", "name")):
         value = content.get(name, {})
         if not isinstance(value, dict):

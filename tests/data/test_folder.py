@@ -1,4 +1,5 @@
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -101,6 +102,24 @@ def test_nested_folders_hidden_and_other_files(make_folder, save_image):
         data = load(DataConfig(str(top)))
     assert all(name in str(caught[0].message) for name in (".db (1)", ".heic (1)", ".png (1)"))
     assert len(data.train) + len(data.test) == 5
+
+
+def test_links_that_lead_in_a_circle_are_followed_once(make_folder):
+    top = make_folder({"a": 5, "b": 5})
+    (top / "a" / "loop").symlink_to(top / "a")
+    (top / "b" / "more").symlink_to(make_folder({"c": 3}, name="elsewhere") / "c")
+    data = load(DataConfig(str(top)))
+    paths = [path for split in data.parts.values() for path in split.paths]
+    assert len(paths) == 13
+    assert len({Path(path).resolve() for path in paths}) == 13
+
+
+def test_names_that_are_no_text(make_folder):
+    top = make_folder({"a": 5, "b": 5})
+    for path in sorted((top / "a").iterdir())[:1]:
+        path.rename(os.fsdecode(os.fsencode(top / "a") + b"/\xff.png"))
+    with pytest.raises(ValueError, match=r"names are no UTF-8 \(1\): b'.*a/\\xff\.png'"):
+        load(DataConfig(str(top)))
 
 
 def test_folders_beside_the_parts_are_named(make_folder):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from longtail.data import UnreadableImagesError, check_images, read_image, read_images
-from longtail.data.images import natural_size, resize_images, to_rgb
+from longtail.data.images import natural_size, resize_images, to_rgb, upright_size
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
@@ -93,8 +93,9 @@ def test_cmyk(tmp_path):
         assert np.abs(rgb(tmp_path / f"a.{suffix}").astype(int) - [0, 255, 255]).max() <= 2
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path, orientation):
+def test_exif_orientation(tmp_path, orientation, suffix):
     upright = np.zeros((4, 6, 3), np.uint8)
     upright[0, 0], upright[0, -1], upright[-1, 0] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     # How a camera that is held so stores the picture: the inverse of the turn asked for.
@@ -110,8 +111,11 @@ def test_exif_orientation(tmp_path, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(rgb(tmp_path / "a.png"), upright)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    np.testing.assert_array_equal(rgb(path), upright)
+    with Image.open(path) as image:
+        assert suffix == "png" or upright_size(image) == (6, 4)
 
 
 def test_a_broken_exif_block_spoils_nothing(tmp_path):

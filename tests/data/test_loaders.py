@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +87,13 @@ def test_evaluation_over_processes_sees_each_image_once(world_size, count):
     assert sorted(seen) == list(range(100, 100 + count))
 
 
+@pytest.mark.parametrize(("count", "world_size"), [(4, 3), (49, 8), (3, 3), (100, 7)])
+def test_every_process_has_an_image_where_there_are_enough(count, world_size):
+    for rank in range(world_size):
+        options = {"sampler": "sequential", "rank": rank, "world_size": world_size}
+        assert len(indices(InMemoryLoader(split_of(count), 64, **options))) >= 1
+
+
 @pytest.mark.parametrize("sampler", ["shuffle", "class_balanced"])
 def test_training_over_processes_sees_the_same_global_batches(sampler):
     options = {"sampler": sampler, "seed": 1, "drop_last": True}
@@ -135,6 +145,17 @@ def test_workers_give_the_batches_of_memory(files):
             assert torch.equal(ours.images, expected.images)
             assert torch.equal(ours.target, expected.target)
             assert torch.equal(ours.index, expected.index)
+
+
+def test_a_signal_to_the_group_leaves_the_workers_to_the_training(files):
+    loader = WorkerLoader(files, 2, sampler="shuffle", transform=CentreCrop(2), workers=1)
+    epoch = loader.epoch(0)
+    seen = [next(epoch).index.tolist()]
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, number)
+    seen += [batch.index.tolist() for batch in epoch]
+    assert seen == indices(loader, 0)
 
 
 def test_an_epoch_left_early_disturbs_nothing(files):

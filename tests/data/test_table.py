@@ -136,3 +136,29 @@ def test_null_labels_of_parquet(images):
     pq.write_table(pa.table(table), images / "t.parquet")
     with pytest.raises(ValueError, match=r"rows without a label \(1\): row 1"):
         load(DataConfig(str(images / "t.parquet")))
+
+
+def test_columns_that_cannot_be_read_as_text(images):
+    path = write(images, "images/0.png,a,b", header="path,label,label")
+    with pytest.raises(ValueError, match=r"birds\.csv must have one column 'label', got several"):
+        load(DataConfig(path))
+    table = {"path": ["images/0.png"], "label": pa.array([{"bytes": b"x"}])}
+    pq.write_table(pa.table(table), images / "t.parquet")
+    with pytest.raises(ValueError, match=r"'label' of .*t\.parquet must hold text or number"):
+        load(DataConfig(str(images / "t.parquet")))
+
+
+def test_labels_that_differ_in_blanks_alone(images):
+    lines = [row(n, label) for n, label in enumerate(["cat", "cat ", "dog", " dog", "eel"])]
+    with pytest.raises(ValueError, match=r"in blanks alone \(2\): ' dog', 'cat '"):
+        load(DataConfig(write(images, *lines)))
+
+
+def test_a_link_to_nowhere_and_a_folder_are_no_files(images):
+    (images / "images" / "10.png").unlink()
+    (images / "images" / "10.png").symlink_to(images / "nowhere.png")
+    (images / "images" / "11.png").unlink()
+    (images / "images" / "11.png").mkdir()
+    source = write(images, *(row(n, "ab"[n % 2]) for n in range(12)))
+    with pytest.raises(ValueError, match=r"files that do not exist \(2\): .*10\.png.*11\.png"):
+        load(DataConfig(source, check="exists"))

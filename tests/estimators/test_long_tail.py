@@ -272,3 +272,34 @@ def test_wrong_inputs(data: Any) -> None:
     ):
         with pytest.raises(ValueError, match=f"target_prior of LongTailClassifier .*{message}"):
             model.predict(data.test, target_prior=prior)
+
+
+def test_a_constant_feature_without_a_penalty(data: Any) -> None:
+    x = np.c_[data.x, np.zeros(len(data.x))]
+    model = LongTailClassifier("ce", C=np.inf).fit(x, data.y)
+    without = LongTailClassifier("ce", C=np.inf).fit(data.x, data.y)
+    test = np.c_[data.test, np.zeros(len(data.test))]
+    assert_allclose(model.predict_proba(test), without.predict_proba(data.test), atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 19])
+def test_networks_of_any_number_of_steps(steps: int, data: Any) -> None:
+    settings = {"epochs": steps, "batch_size": len(data.x), "width": 4}
+    model = LongTailClassifier("bcl", method_params=settings, random_state=0)
+    assert np.isfinite(model.fit(data.x, data.y).predict_proba(data.test)).all()
+
+
+def test_networks_without_a_step(data: Any) -> None:
+    with pytest.raises(ValueError, match="epochs of bcl must be 1 or more, got 0"):
+        LongTailClassifier("bcl", method_params={"epochs": 0}).fit(data.x, data.y)
+
+
+def test_a_first_part_that_is_refused_was_none(data: Any) -> None:
+    model, names = LongTailClassifier("ce"), np.array(NAMES)
+    broken = np.where(np.arange(data.x.size).reshape(data.x.shape) == 3, np.nan, data.x)
+    for x, y in ((broken, data.y), (data.x, np.full(len(data.y), "eel"))):
+        with pytest.raises(ValueError, match=r"NaN|'eel'"):
+            model.partial_fit(x, y, classes=names)
+    model.partial_fit(data.x, data.y, classes=names)
+    fresh = LongTailClassifier("ce", random_state=0).partial_fit(data.x, data.y, classes=names)
+    assert model.class_counts_.tolist() == fresh.class_counts_.tolist()

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import BernoulliNB, GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -46,12 +49,37 @@ SOURCE, UNIFORM = np.array([160, 60, 20, 6]) / 246, np.full(4, 0.25)
         (make_pipeline(StandardScaler(), LongTailClassifier("ce")), SOURCE),
         (GridSearchCV(make_pipeline(LongTailClassifier()), {}, cv=2), UNIFORM),
         (LinearSVC(), SOURCE),
+        (GaussianNB(), SOURCE),
+        (GaussianNB(priors=UNIFORM), UNIFORM),
+        (LinearDiscriminantAnalysis(priors=UNIFORM), UNIFORM),
+        (BernoulliNB(fit_prior=False), UNIFORM),
+        (CalibratedClassifierCV(LogisticRegression(class_weight="balanced"), cv=2), SOURCE),
+        (BaggingClassifier(LogisticRegression(), 2), SOURCE),
     ],
 )
 def test_expressed_prior_is_found(estimator: Any, expressed: Any, data: Any) -> None:
     model = PriorAdjustedClassifier(estimator).fit(data.x, data.y)
     assert_allclose(model.expressed_prior_, expressed)
     assert_array_equal(model.predict(data.test), model.estimator_.predict(data.test))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "weight"),
+    [
+        (BaggingClassifier(LogisticRegression(class_weight="balanced"), 2), None),
+        (VotingClassifier([("nb", GaussianNB(priors=UNIFORM))], voting="soft"), None),
+        (BaggingClassifier(LongTailClassifier(), 2), None),
+        (RandomForestClassifier(3, class_weight="balanced"), 0.1),
+    ],
+)
+def test_expressed_prior_is_asked_for_where_it_cannot_be_told(
+    estimator: Any, weight: float | None, data: Any
+) -> None:
+    given = None if weight is None else np.where(data.y == "ant", weight, 1.0)
+    with pytest.raises(ValueError, match=r"expressed_prior .* must be given where"):
+        PriorAdjustedClassifier(estimator).fit(data.x, data.y, given)
+    model = PriorAdjustedClassifier(estimator, expressed_prior="uniform")
+    assert_allclose(model.fit(data.x, data.y, given).expressed_prior_, UNIFORM)
 
 
 def test_frozen_model_with_held_out_samples(data: Any) -> None:
@@ -123,3 +151,15 @@ def test_estimate_needs_a_fit_for_it(data: Any) -> None:
     near = PriorAdjustedClassifier(KNeighborsClassifier())
     with pytest.raises(ValueError, match=r"sample_weight .* got KNeighborsClassifier"):
         near.fit(data.x, data.y, np.ones(len(data.y)))
+
+
+def test_weights_below_zero_and_single_samples(data: Any) -> None:
+    model = PriorAdjustedClassifier(LogisticRegression())
+    with pytest.raises(ValueError, match=r"sample_weight of PriorAdj.* must be >= 0, got -1"):
+        model.fit(data.x, data.y, np.full(len(data.y), -1.0))
+    with pytest.raises(ValueError, match="none with a weight, got None and 1 such classes"):
+        model.fit(data.x, data.y, np.where(data.y == "dog", 0.0, 1.0))
+    few = [int(np.flatnonzero(data.y == name)[0]) for name in np.unique(data.y)]
+    estimating = PriorAdjustedClassifier(LogisticRegression(), "estimate")
+    with pytest.raises(ValueError, match=r"2 samples or more of a class .* got 1 of each"):
+        estimating.fit(data.x[few], data.y[few])

@@ -119,10 +119,13 @@ def test_a_class_by_its_import_path() -> None:
     ("name", "message"),
     [
         ("gmll", "got 'gmll'; the nearest is 'gml'"),
-        ("nosuch.module.Loss", "'nosuch.module.Loss' cannot be imported"),
+        ("nosuch.module.Loss", "an import path, got 'nosuch.module.Loss'"),
+        ("longtail.losses.Nothing", "'longtail.losses.Nothing' cannot be imported: .* 'Nothing'"),
+        ("longtail.methods.base.Method", "must be a class that can be made, it is abstract"),
+        ("longtail.methods.segmentation.PixelGML", "one for classification, it is for segment"),
         ("longtail.ClassPrior", "must be a Method or a ClassificationLoss"),
     ],
 )
-def test_unknown_names(name: str, message: str) -> None:
+def test_names_that_are_no_method(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_method(name)

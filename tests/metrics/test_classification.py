@@ -173,6 +173,18 @@ def test_bad_input_is_named(logits, labels, message):
         )
 
 
+def test_arrays_are_as_good_as_tensors():
+    logits, labels = made_up(samples=20)
+    prior = ClassPrior(COUNTS)
+    ours = classification_metrics(logits.numpy()[::-1], labels.numpy()[::-1], prior)
+    assert ours == pytest.approx(classification_metrics(logits, labels, prior), nan_ok=True)
+
+
+def test_labels_between_classes_are_named():
+    with pytest.raises(ValueError, match=r"labels must be whole class indices, got 0\.9"):
+        score_samples(torch.eye(2), torch.tensor([0.9, 1.0]))
+
+
 def test_prior_of_another_data_set_is_named():
     with pytest.raises(ValueError, match="prior must have the 6 classes of the logits, got 2"):
         classification_metrics(*made_up(), ClassPrior([2, 1]))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -74,6 +76,17 @@ def test_unknown_names() -> None:
         create_head("oblique", 4, 2)
     with pytest.raises(ValueError, match="no pretrained weights"):
         create_backbone("resnet32", pretrained=True)
+
+
+def test_what_an_import_path_must_lead_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_broken_nets.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"'my_broken_nets\.Net' cannot be imported: .*not_inst"):
+        create_backbone("my_broken_nets.Net")
+    with pytest.raises(ValueError, match=r"must be a function or a class, got 3\.14"):
+        create_backbone("math.pi")
+    with pytest.raises(ValueError, match=r"must make a longtail\.models\.Backbone, got .*Identity"):
+        create_backbone("torch.nn.Identity")
 
 
 def test_backbone_by_import_path() -> None:

@@ -79,16 +79,16 @@ def test_saved_figures_serve_where_there_are_no_predictions(folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["config.yaml", "environment.json", "metrics.jsonl", "metrics.json", "predictions.parquet"],
+    ["environment.json", "metrics.jsonl", "metrics.json", "predictions.parquet"],
 )
-def test_any_file_may_be_missing(folder, name):
+def test_any_other_file_may_be_missing(folder, name):
     (folder / name).unlink()
     page = write_report([load_run(folder)], folder / "report.html")
     assert "n/a" in page.read_text(encoding="utf-8") or name == "metrics.json"
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is no run folder: it has none of config\.yaml"):
+    with pytest.raises(ValueError, match=r"is no run folder: it has no config\.yaml"):
         load_run(tmp_path)
 
 
@@ -125,4 +125,8 @@ def test_predictions_that_do_not_fit_are_named(folder):
         load_run(folder)
     pq.write_table(pa.table({"logits": [[1.0]], "label": [0]}), path)
     with pytest.raises(ValueError, match="no metadata of longtail"):
+        load_run(folder)
+    write_predictions(path, np.zeros((1, 3)), [0])
+    pq.write_table(pq.read_table(path).drop_columns("logits"), path)
+    with pytest.raises(ValueError, match=r"predictions\.parquet cannot be judged: .*logits"):
         load_run(folder)

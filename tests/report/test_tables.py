@@ -1,9 +1,13 @@
 import math
 
 import pytest
+import torch
 
+from longtail import ClassPrior
 from longtail.report import print_table
+from longtail.report.shift_tables import print_estimate
 from longtail.report.tables import Column
+from longtail.shift import estimate_prior
 
 ACCURACY, ECE = Column("accuracy", "all"), Column("ece", "ECE", percent=False, higher=False)
 
@@ -14,6 +18,15 @@ def test_table_prints_percent_and_na(capsys):
     header, _, row = capsys.readouterr().out.splitlines()
     assert header.split() == ["run", "all", "many", "medium", "few", "macro-F1", "ECE"]
     assert row.split() == ["runs/[red]x[/red]", "52.3", "100.0", "n/a", "n/a", "10.0", "0.148"]
+
+
+def test_class_names_are_no_markup(capsys):
+    prior = ClassPrior([2, 1])
+    estimate = estimate_prior(None, None, torch.eye(2)[[0, 1] * 20], prior, calibration="none")
+    print_estimate(estimate, prior, ["cat [tabby]", "[/dog]"])
+    out = capsys.readouterr().out
+    assert "cat [tabby]" in out
+    assert "[/dog]" in out
 
 
 def test_long_names_leave_the_figures_whole(capsys, monkeypatch):

@@ -65,7 +65,7 @@ def test_names() -> None:
     assert {"gml", "bcl"} <= set(NAMES)
     with pytest.raises(ValueError, match="nearest is 'gml'"):
         make("gmll")
-    with pytest.raises(ValueError, match="must be a PixelMethod for segmentation"):
+    with pytest.raises(ValueError, match="must be one for segmentation, it is for classification"):
         make("longtail.methods.GML")
 
 

@@ -75,6 +75,11 @@ def test_thirds_of_the_classes(classes: int, sizes: tuple[int, ...]) -> None:
     assert torch.cat(list(groups.values())).tolist() == list(range(classes))[::-1]
 
 
+def test_a_prediction_that_is_no_class() -> None:
+    with pytest.raises(ValueError, match=r"predicted of pixel_confusion must .* got 0 to 2"):
+        pixel_confusion(torch.tensor([2, 0]), torch.tensor([0, 0]), 2)
+
+
 def test_wrong_shapes() -> None:
     with pytest.raises(ValueError, match=r"must have one shape, got \(2,\) and \(3,\)"):
         pixel_confusion(torch.zeros(2).long(), torch.zeros(3).long(), C)

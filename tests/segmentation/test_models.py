@@ -6,6 +6,7 @@ from longtail.models import (
     Segmenter,
     SmallUNet,
     backbone_names,
+    create_backbone,
     create_dense_backbone,
     create_dense_head,
     dense_backbone_names,
@@ -46,6 +47,8 @@ def test_networks_by_name() -> None:
     assert isinstance(create_dense_backbone("longtail.models.small_unet"), SmallUNet)
     with pytest.raises(ValueError, match=r"must make a longtail\.models\.DenseBackbone"):
         create_dense_backbone("longtail.models.smallnet")
+    with pytest.raises(ValueError, match=r"a longtail\.models\.Backbone, got .*SmallUNet"):
+        create_backbone("longtail.models.small_unet")
     with pytest.raises(ValueError, match="has no pretrained weights"):
         create_dense_backbone("small_unet", pretrained=True)
     with pytest.raises(ValueError, match=r"head must be one of \['cosine', 'linear'\]"):

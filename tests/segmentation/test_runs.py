@@ -226,6 +226,19 @@ def test_images_that_cannot_be_read_are_named_once_the_rest_is_written(
     with pytest.raises(UnreadableImagesError, match=r"1 of 4 images.*(?s:.*)001\.png"):
         api.predict(run, [root / "images" / "test"], out=tmp_path / "out")
     assert (tmp_path / "out" / "003.png").is_file()
+    for names, message in (
+        (("001.png",), "would be written over an image to predict"),
+        (("a.png", "a-overlay.png"), "would both be written to"),
+    ):
+        folder = tmp_path / "given"
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            Image.new("RGB", (48, 32), "red").save(folder / name)
+        out = folder if len(names) == 1 else tmp_path / "other"
+        with pytest.raises(ValueError, match=message):
+            api.predict(run, folder, out=out)
+        (folder / names[0]).unlink()
+        assert sorted(path.name for path in folder.iterdir()) == sorted(names[1:])
     same = [root / "images" / part / "000.png" for part in ("train", "test")]
     with pytest.raises(ValueError, match="would both be written to"):
         api.predict(run, same, out=tmp_path / "out")

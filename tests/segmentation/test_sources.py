@@ -133,6 +133,12 @@ def test_ade20k(tmp_path: Path) -> None:
     (tmp_path / "objectInfo150.txt").write_text("\n".join(rows), encoding="utf-8")
     data = load_pixels(PixelDataConfig("ade20k", root=str(tmp_path)))
     assert data.class_names[0] == "name 1"
+    (tmp_path / "objectInfo150.txt").write_text("Idx\tTitle\n1\twall\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"objectInfo150\.txt must have a column Name, got \['Idx"):
+        load_pixels(PixelDataConfig("ade20k", root=str(tmp_path)))
+    (tmp_path / "objectInfo150.txt").unlink()
+    data = load_pixels(PixelDataConfig("ade20k", root=str(tmp_path)))
+    assert data.class_names[0] == "class 1"
     assert data.prior.counts.tolist() == [1] * 150
     assert data.judged == "val"
 

@@ -181,6 +181,33 @@ def test_no_shift_test_holds_its_level_and_the_interval_its_promise() -> None:
     assert 0.89 <= float(held.mean()) / runs <= 0.995
 
 
+@pytest.mark.parametrize(("share", "widest"), [(0.0, 0.1), (0.02, 0.15)])
+def test_the_interval_of_a_class_that_is_hardly_there(share: float, widest: float) -> None:
+    p = tail(4)
+    q = torch.cat([p[:3] / p[:3].sum() * (1 - share), torch.tensor([share])])
+    held, width, runs = 0, 0.0, 40
+    for seed in range(runs):
+        target = gaussians(q, 60, p, seed=2 * seed + 1)[0]
+        found = estimate_prior(*gaussians(p, 200, p, seed=2 * seed), target, p)
+        low, high = found.interval[3].tolist()
+        held += low <= share <= high
+        width += (high - low) / runs
+    assert held >= 0.9 * runs
+    assert width < widest
+
+
+def test_no_interval_is_undefined_where_the_source_lacks_the_class() -> None:
+    source, target = torch.eye(3)[[0, 1] * 5], torch.eye(3)[[2] * 5]
+    labels = torch.tensor([0, 1] * 5)
+    for method in METHODS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = estimate_prior(
+                30 * source, labels, 30 * target, [1 / 3] * 3, method, strength=0.0
+            )
+        assert torch.isfinite(found.interval).all(), method
+
+
 def test_source_prior_is_the_hypothesis() -> None:
     p = tail(4)
     uniform = torch.full_like(p, 0.25)
@@ -429,6 +456,21 @@ def test_calibration_of_perfect_predictions_is_finite() -> None:
     fitted = fit_calibration(20 * torch.eye(3)[labels], labels, [0.2, 0.3, 0.5])
     assert torch.isfinite(fitted.scale).all()
     assert torch.isfinite(fitted.bias).all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_calibration_of_huge_logits_is_finite(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 7, 40)
+    logits = 1e3 * (2 * np.eye(7)[labels] + draw.normal(size=(40, 7)))
+    fitted = fit_calibration(logits, labels, [1 / 7] * 7, kind="vs")
+    assert torch.isfinite(fitted.scale).all()
+    assert torch.isfinite(fitted.bias).all()
+
+
+def test_one_class_has_no_mix_to_estimate() -> None:
+    with pytest.raises(ValueError, match="must have 2 classes or more, got 1"):
+        estimate_prior(np.zeros((4, 1)), [0] * 4, np.zeros((4, 1)), [1.0])
 
 
 def test_calibration_keeps_the_type_and_none_changes_nothing() -> None:

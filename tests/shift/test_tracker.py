@@ -40,6 +40,21 @@ def test_agrees_with_em_on_all_samples() -> None:
     torch.testing.assert_close(tracker.prior, found, atol=0.03, rtol=0.0)
 
 
+def test_a_class_comes_back_however_long_it_stayed_away() -> None:
+    tracker = PriorTracker([0.5, 0.5], half_life=10, strength=0.0)
+    sure = 30 * torch.eye(2)
+    for _ in range(100):
+        tracker.update(sure[[0] * 10])
+    assert tracker.prior[1] < 1e-6
+    for _ in range(3):
+        tracker.update(1e3 * sure[[1] * 100])
+    assert tracker.prior[1] > 0.99
+    tracker = PriorTracker([0.5, 0.5], strength=0.0)
+    tracker.update(1e3 * sure[:1])
+    tracker.update(1e3 * sure[1:])
+    assert 0.4 < tracker.prior[0] < 0.6
+
+
 def test_effective_samples() -> None:
     tracker = PriorTracker(P, half_life=500)
     assert tracker.effective_samples == 0

@@ -49,6 +49,9 @@ def test_a_broken_one_is_named_and_the_one_before_taken(tmp_path: Path, damage: 
     with pytest.warns(UserWarning, match=f"{path.name} is broken"):
         state = checkpoints.load_last()
     assert state == {"epoch": 1, "step": 0}
+    again = checkpoints.save({"epoch": 2, "step": 0, "other": True})
+    checkpoints.save({"epoch": 3, "step": 0})
+    assert checkpoints.files()[0] == again  # both of the last two are whole
 
 
 @pytest.mark.filterwarnings("ignore:checkpoint")

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from longtail import files
 from longtail.cli import main
-from longtail.data import DataConfig, InMemoryLoader, load
+from longtail.data import DataConfig, InMemoryLoader, UnreadableImagesError, load
 from longtail.training import Config, Run, loop, train_run
 
 STEPS = 6  # of an epoch: 411 images, 64 in a batch
@@ -83,6 +84,73 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
     assert f"stopped by SIGTERM after {epochs} epochs and {steps} steps, which is saved" in message
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+
+
+def test_sigterm_twice_saves_as_well(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(parts: dict[str, Any]) -> None:
+        signal.raise_signal(signal.SIGTERM)  # to the group,
+        signal.raise_signal(signal.SIGTERM)  # and from the parent
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 8, twice)
+        with pytest.raises(SystemExit):
+            train_run(settings(), tmp_path / "run")
+    check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step, steps = loop.train_step, 0
+
+    def spoiled(fabric: Any, model: Any, *rest: Any) -> dict[str, Any]:
+        nonlocal steps
+        parts = train_step(fabric, model, *rest)
+        steps += 1
+        if steps == 2 * STEPS:
+            with torch.no_grad():
+                next(model.parameters()).view(-1)[0] = torch.nan
+        return parts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", spoiled)
+        with pytest.raises(FloatingPointError, match="weights are no numbers in epoch") as error:
+            train_run(settings(), tmp_path / "run")
+    (path,) = Run(tmp_path / "run").checkpoints.files()
+    assert f"the last checkpoint is {path}" in str(error.value)
+    check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+
+
+def test_an_image_that_cannot_be_read_any_more_costs_no_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = torch.randint(0, 256, (24, 80, 80, 3), generator=torch.Generator().manual_seed(0))
+    for number, picture in enumerate(pixels.byte().numpy()):
+        folder = tmp_path / "data" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    data = DataConfig(str(tmp_path / "data"), image_size=72, workers=0)
+    config = Config(
+        data,
+        {"name": "ce"},
+        backbone="smallnet",
+        views="shift",
+        epochs=4,
+        batch_size=5,  # of 20: none is left out
+        checkpoint_every=10,
+        precision="32-true",
+        device="cpu",
+    )
+    broken = Path(load(data).train.paths[0])
+    at_step(monkeypatch, 7, lambda parts: broken.write_bytes(b""))  # the second epoch's last
+    with pytest.raises(UnreadableImagesError, match=re.escape(broken.name)):
+        train_run(config, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    state = run.checkpoints.load_last()
+    assert state is not None
+    assert state["epoch"] == len(run.history) == 3
 
 
 @pytest.fixture

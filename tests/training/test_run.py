@@ -1,8 +1,10 @@
+import json
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -42,6 +44,38 @@ def test_predictions_of_another_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"p\.parquet is no whole predictions file"):
         Predictions.read(path)
+
+
+def test_predictions_without_their_columns_or_of_other_classes(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    predictions().write(path)
+    table = pq.read_table(path)
+    for column in ("logits", "label", "path"):
+        pq.write_table(table.drop_columns(column), path)
+        with pytest.raises(ValueError, match=rf"no whole predictions file: .*{column}"):
+            Predictions.read(path)
+    about = json.loads(table.schema.metadata[b"longtail"])
+    for changed, message in (
+        ({**about, "class_names": ["a", "b"]}, "it names 2 classes, its logits have 3"),
+        ({k: v for k, v in about.items() if k != "split"}, "its metadata has no split"),
+    ):
+        pq.write_table(table.replace_schema_metadata({"longtail": json.dumps(changed)}), path)
+        with pytest.raises(ValueError, match=message):
+            Predictions.read(path)
+
+
+def test_another_spelling_of_a_path_is_no_other_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pics").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = {"data": {"source": "pics", "check": None}, "teacher": "pics", "lr": 0.1}
+    run = Run.create(tmp_path / "run", before)
+    for path in ("pics/", str(tmp_path / "pics")):
+        same = {"data": {"source": path, "check": "exists"}, "teacher": path, "lr": 0.1}
+        assert run.differences(same) == []
+    other = {"data": {"source": "run", "check": None}, "teacher": "none", "lr": 0.1}
+    assert len(run.differences(other)) == 2
 
 
 def test_judged_under_another_mix() -> None:

@@ -25,7 +25,7 @@ class Operation(Protocol):
         ...
 
 
-def check_images(images: Tensor, generator: torch.Generator) -> None:
+def check_batch(images: Tensor, generator: torch.Generator) -> None:
     """Refuses what no operation can work on.
 
     Raises:

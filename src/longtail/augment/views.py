@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longtail.augment.batched import Operation, check_images
+from longtail.augment.batched import Operation, check_batch
 from longtail.augment.policies import AutoAugment, RandAugment, SimAugment
 from longtail.augment.transforms import (
     ColorJitter,
@@ -144,7 +144,7 @@ def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator
     """
     if not views:
         raise ValueError("views of make_views must hold at least one view, got none")
-    check_images(images, generator)
+    check_batch(images, generator)
     stack = torch.stack([images] * len(views))
     return _grow(stack, [view.operations for view in views], generator)
 

@@ -95,8 +95,17 @@ def _images(folder: Path, left_out: Counter[str]) -> Iterator[str]:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Files at any depth but the hidden ones and those in hidden folders."""
+    """Files at any depth but the hidden ones and those in hidden folders.
+
+    A folder that links lead to more than once is entered once.
+    """
+    entered = set()
     for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(place, name) for name in names if not name.startswith("."))
 

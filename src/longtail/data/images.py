@@ -241,6 +241,8 @@ def _for_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # Pillow turns those by itself
+        return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a broken EXIF block spoils no pixel

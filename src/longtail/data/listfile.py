@@ -10,6 +10,7 @@ import numpy as np
 
 from longtail.data.config import DataConfig
 from longtail.data.records import Records, counted, report_problems
+from longtail.files import read_text
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
 def _read_list(file: Path) -> tuple[list[str], list[int], list[str]]:
     """Paths and labels of a list, and what is wrong with the lines that have none."""
     paths, labels, odd = [], [], []
-    for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for line, text in enumerate(read_text(file).splitlines(), 1):
         path, _, label = text.rstrip().rpartition(" ")
         if path and label.isdecimal():
             paths.append(path)
@@ -149,10 +150,15 @@ def _class_names(file: Path, num_classes: int) -> tuple[str, ...]:
     """Names in class order; where two are alike, their ids tell them apart."""
     if not file.is_file():
         return tuple(map(str, range(num_classes)))
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     if file.suffix == ".json":
-        records = sorted(json.loads(text), key=lambda record: int(record["id"]))
-        pairs = [(str(record["id"]), str(record["name"])) for record in records]
+        try:
+            records = sorted(json.loads(text), key=lambda record: int(record["id"]))
+            pairs = [(str(record["id"]), str(record["name"])) for record in records]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} must be a JSON list of records with id and name: {error!r}"
+            ) from error
     else:
         split = [line.split(maxsplit=1) for line in text.splitlines()]
         pairs = [(words[0], words[-1]) for words in split if words]

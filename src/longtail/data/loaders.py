@@ -1,10 +1,11 @@
 """Batches of an epoch, from a tensor in memory or from files by worker processes."""
 
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +33,16 @@ class Batch:
     images: Tensor
     target: Tensor
     index: Tensor
+
+
+class Batches(Protocol):
+    """What a training loop knows of its loader."""
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `first`; the same number gives the same batches."""
 
 
 @dataclass(eq=False)
@@ -106,10 +117,19 @@ class Loader(ABC):
         end = images - images % size if self.drop_last else images
         for batch in range(first * size, end, size):
             stop = min(batch + size, end)
-            share = -(-(stop - batch) // self.world_size)
-            begin = batch + self.rank * share
-            if begin < stop:
-                yield range(begin, min(begin + share, stop))
+            # Rounded up: where there are fewer images than processes, the first ones have them.
+            before, after = (
+                batch - (batch - stop) * rank // self.world_size
+                for rank in (self.rank, self.rank + 1)
+            )
+            if before < after:
+                yield range(before, after)
+
+
+def _leave_signals(worker: int) -> None:
+    """Lets a worker outlive a signal to the group: the training ends it once it has saved."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(eq=False)
@@ -179,6 +199,7 @@ class WorkerLoader(Loader):
             persistent_workers=workers > 0,
             pin_memory=torch.device(self.device).type == "cuda",
             generator=torch.Generator(),  # else it would draw from the global one
+            worker_init_fn=_leave_signals,
         )
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:

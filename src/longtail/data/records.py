@@ -1,5 +1,6 @@
 """A data set of image files: its rows, the checks before any is opened, and what it becomes."""
 
+import contextlib
 import os
 import warnings
 from collections import defaultdict
@@ -137,6 +138,9 @@ def find_problems(records: Records) -> list[str]:
             for rows in twins
         ]
         problems.append(counted(what, named))
+    odd = [repr(os.fsencode(path)) for path in records.paths if not _is_unicode(path)]
+    if odd:
+        problems.append(counted("files whose names are no UTF-8", odd))
     missing = find_missing(records.paths)
     if missing:
         named = [f"{records.paths[row]} ({records.origin(row)})" for row in missing]
@@ -144,18 +148,25 @@ def find_problems(records: Records) -> list[str]:
     return problems + _unlearnable(records)
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def find_missing(paths: Sequence[str]) -> list[int]:
-    """Places of the paths that name nothing on disk; lists each folder once, opens no file."""
+    """Places of the paths that name no file on disk; lists each folder once, opens no file."""
     folders: dict[str, list[int]] = defaultdict(list)
     files = [file_of(path) for path in paths]
     for place, file in enumerate(files):
         folders[os.path.dirname(file)].append(place)
     missing: list[int] = []
     for folder, places in folders.items():
-        try:
-            there = set(os.listdir(folder))
-        except OSError:
-            there = set()
+        there: set[str] = set()
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            there = {entry.name for entry in entries if entry.is_file()}
         missing += [place for place in places if os.path.basename(files[place]) not in there]
     return sorted(missing)
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from longtail.data.strata import rank_within_class
 
 Sampler = Literal["sequential", "shuffle", "class_balanced", "square_root"]
+# Of a class's count, in proportion to which it is drawn.
+POWERS = {"class_balanced": 0.0, "square_root": 0.5}
 
 
 def draw(labels: Tensor, sampler: Sampler, generator: torch.Generator) -> Tensor:
@@ -35,10 +37,8 @@ def draw(labels: Tensor, sampler: Sampler, generator: torch.Generator) -> Tensor
         return torch.arange(len(labels))
     if sampler == "shuffle":
         return torch.randperm(len(labels), generator=generator)
-    if sampler == "class_balanced":
-        return _by_class(labels, 0.0, generator)
-    if sampler == "square_root":
-        return _by_class(labels, 0.5, generator)
+    if sampler in POWERS:
+        return _by_class(labels, POWERS[sampler], generator)
     raise ValueError(
         f"sampler must be sequential, shuffle, class_balanced or square_root, got {sampler!r}"
     )

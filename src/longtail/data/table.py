@@ -41,6 +41,10 @@ def table(config: DataConfig) -> Records:
     odd = [f"'{p}' ({origin(row)})" for row, p in enumerate(parts) if p and p not in PARTS]
     if odd:
         problems.append(counted("rows with a split other than train, val and test", odd))
+    labels = set(columns["label"])
+    blanks = [repr(label) for label in sorted(labels) if label.strip() != label]
+    if len({label.strip() for label in labels}) < len(labels):
+        problems.append(counted("labels that differ from others in blanks alone", blanks))
     if "train" not in parts:
         problems.append("no row has the split train" if rows else "it has no row")
     report_problems(str(source), problems)
@@ -72,10 +76,21 @@ def _columns(source: Path, config: DataConfig) -> dict[str, list[str]]:
             f"{source} has no {' and no '.join(absent)}; "
             f"its columns are {', '.join(data.column_names)}"
         )
-    return {
-        name: [text or "" for text in data[column].cast("string").to_pylist()]
-        for name, column in wanted.items()
-    }
+    return {name: _texts(source, data, column) for name, column in wanted.items()}
+
+
+def _texts(source: Path, data: Any, column: str) -> list[str]:
+    """A column of a pyarrow table as text."""
+    import pyarrow as pa
+
+    if data.column_names.count(column) > 1:
+        raise ValueError(f"{source} must have one column {column!r}, got several of that name")
+    try:
+        return [text or "" for text in data[column].cast("string").to_pylist()]
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"column {column!r} of {source} must hold text or numbers, got {data[column].type}"
+        ) from error
 
 
 def _read(source: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Class scores by torch's own operations: the reference, and the path of every device but CUDA.
+"""Class scores by torch's own operations: the reference, and the path wherever Triton has none.
 
 Matrices are (keys, batch) and (classes, batch): a class's keys are then rows, and torch's scatter
 by rows is a vectorised, deterministic segment reduction on the CPU. `segment` (keys,) says a key's

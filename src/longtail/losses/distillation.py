@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from longtail.losses.contrast import check_temperature
 from longtail.precision import full_precision
 
 
@@ -31,8 +32,7 @@ def distillation_loss(
         >>> distillation_loss(logits, logits + 1.0, temperature=4.0)
         tensor(0.)
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature of distillation_loss must be > 0, got {temperature}")
+    check_temperature("distillation_loss", temperature)
     if logits.ndim != 2 or logits.shape != teacher_logits.shape:
         raise ValueError(
             f"logits and teacher_logits of distillation_loss must both be (batch, num_classes), "
@@ -62,8 +62,7 @@ class Distillation(nn.Module):
 
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature of Distillation must be > 0, got {temperature}")
+        check_temperature("Distillation", temperature)
         self.temperature = temperature
 
     def forward(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:

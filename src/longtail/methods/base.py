@@ -34,6 +34,7 @@ class Method(nn.Module, ABC):
 
     Attributes:
         name: the name on the command line.
+        task: `classification` of images, or `segmentation`.
         num_views: views of every image that a step needs.
         expresses: the prior that the logits of `model` express after training: `source`,
             `uniform` or (C,) probabilities.
@@ -46,6 +47,7 @@ class Method(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    task: ClassVar[str] = "classification"
     num_views: ClassVar[int] = 1
     mixes: ClassVar[bool] = True
     teacher_method: ClassVar[Mapping[str, Any]] = {}
@@ -61,7 +63,8 @@ class Method(nn.Module, ABC):
             views: (V, B, 3, H, W) uint8, V = `num_views` views of the batch.
             target: (B,) class index.
             index: (B,) place of each image in its source.
-            pairs: where the first view is mixed; methods with `mixes` alone take it.
+
+        Methods with `mixes` take `pairs` too: what the first view is mixed with, or None.
 
         Returns: "loss", the scalar to minimise, and whatever scalars are worth logging.
         """

@@ -10,7 +10,7 @@ from longtail.losses import ClassificationLoss
 from longtail.methods.base import Method
 from longtail.methods.plain import PlainClassifier
 from longtail.models import Backbone, ImageClassifier
-from longtail.names import nearest
+from longtail.names import imported, nearest
 from longtail.prior import ClassPrior
 
 PACKAGES = {"classification": "longtail.methods", "segmentation": "longtail.methods.segmentation"}
@@ -46,22 +46,22 @@ def find_method(name: str, task: str = "classification") -> type[Method] | type[
         task: as for `method_names`.
 
     Raises:
-        ValueError: when there is none; it names the nearest.
+        ValueError: when there is none, naming the nearest, or it is none for the task.
     """
     known = method_names(task)
     if name in known:
         return known[name]
-    module, _, attribute = name.rpartition(".")
-    if module:
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"method {name!r} cannot be imported: {error}") from error
-        if inspect.isclass(found) and issubclass(found, Method | ClassificationLoss):
-            return found
+    found = imported(name, "method")
+    if found is None:
+        rule = f"one of {sorted(known)}, or an import path"
+        raise ValueError(f"method must be {rule}, got {name!r}{nearest(name, known)}")
+    if not inspect.isclass(found) or not issubclass(found, Method | ClassificationLoss):
         raise ValueError(f"method {name!r} must be a Method or a ClassificationLoss, got {found!r}")
-    hint = nearest(name, known)
-    raise ValueError(f"method must be one of {sorted(known)}, got {name!r}{hint}")
+    if inspect.isabstract(found):
+        raise ValueError(f"method {name!r} must be a class that can be made, it is abstract")
+    if issubclass(found, Method) and found.task != task:
+        raise ValueError(f"method {name!r} must be one for {task}, it is for {found.task}")
+    return found
 
 
 def create_method(
@@ -87,9 +87,7 @@ def create_method(
     """
     found = find_method(name)
     if issubclass(found, ClassificationLoss):
-        loss = found(prior, **settings.get("loss", {}))
-        rest = {key: value for key, value in settings.items() if key != "loss"}
-        return PlainClassifier(prior, backbone, loss=loss, **{"head": loss.head, **rest})
+        return PlainClassifier(prior, backbone, **with_loss(found, prior, settings))
     if found.first_method:
         if earlier is None:
             raise ValueError(f"method {name!r} needs the model of its first stage")
@@ -107,3 +105,17 @@ def create_method(
     make: Any = found
     method: Method = make(prior, backbone, **settings)
     return method
+
+
+def with_loss(
+    loss: type[ClassificationLoss], prior: ClassPrior, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of a plain classifier with the loss made, its own head unless another is asked for.
+
+    Args:
+        loss: its class.
+        prior: of the training set.
+        settings: of the classifier; those of the loss lie under `loss`.
+    """
+    made = loss(prior, **settings.get("loss", {}))
+    return {"head": made.head, **settings, "loss": made}

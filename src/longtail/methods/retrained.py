@@ -31,7 +31,8 @@ class Retrained(Method):
         # Beside the first stage, whose weights may be multiplied here, before a run moves anything.
         device = next(first.parameters()).device
         self.head = LinearHead(first.backbone.num_features, prior.num_classes).to(device)
-        self.model = ImageClassifier(first.backbone.requires_grad_(False), self.head)
+        first.backbone.frozen = True
+        self.model = ImageClassifier(first.backbone.eval().requires_grad_(False), self.head)
         self.loss = CrossEntropy(prior)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -47,12 +48,6 @@ class Retrained(Method):
             features = self.model.backbone(views[0])
         logits, target = gather_with_grad(self.logits(features)), gather_with_grad(target)
         return {"loss": classifier_loss(self.loss, logits, target, pairs)}
-
-    def train(self, mode: bool = True) -> "Retrained":
-        """Training mode for all but the backbone."""
-        super().train(mode)
-        self.model.backbone.eval()
-        return self
 
 
 class CRT(Retrained):

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
+
+from longtail.arrays import as_tensor
 
 CHUNK_ELEMENTS = 2**18  # 2 MiB of float64 at a time, which stays in the cache
 
@@ -30,7 +33,7 @@ class SampleScores:
 
 
 @torch.no_grad()
-def score_samples(logits: Tensor, labels: Tensor) -> SampleScores:
+def score_samples(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> SampleScores:
     """Judges each sample's logits against its label, in chunks and in float64.
 
     Args:
@@ -47,7 +50,8 @@ def score_samples(logits: Tensor, labels: Tensor) -> SampleScores:
         >>> scores.predicted.tolist(), scores.confidence.tolist()
         ([0, 0], [0.5, 1.0])
     """
-    labels = _checked_labels(logits, labels)
+    logits = as_tensor(logits, "logits")
+    labels = _checked_labels(logits, as_tensor(labels, "labels"))
     num_classes = logits.shape[1]
     rows = max(1, CHUNK_ELEMENTS // num_classes)
     parts = [
@@ -86,6 +90,9 @@ def _checked_labels(logits: Tensor, labels: Tensor) -> Tensor:
             "logits and labels must be (N, C) and (N,) with N and C above zero, "
             f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        fraction = labels[labels != labels.round()][0].item()
+        raise ValueError(f"labels must be whole class indices, got {fraction:g}")
     labels = labels.to(logits.device, torch.int64)
     wrong = ((labels < 0) | (labels >= logits.shape[1])).nonzero().flatten()
     if len(wrong):

@@ -18,7 +18,8 @@ def pixel_confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tens
         num_classes: C.
 
     Returns: (C, C) int64.
-    Raises: ValueError: when the shapes differ, or a target is neither a class nor 255.
+    Raises: ValueError: when the shapes differ, a prediction is no class, or a target is neither a
+        class nor 255.
     Example:
         >>> pixel_confusion(torch.tensor([[0, 1]]), torch.tensor([[1, 255]]), 2).tolist()
         [[0, 0], [1, 0]]
@@ -27,6 +28,12 @@ def pixel_confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tens
         raise ValueError(
             f"predicted and target of pixel_confusion must have one shape, "
             f"got {tuple(predicted.shape)} and {tuple(target.shape)}"
+        )
+    low, high = predicted.aminmax() if predicted.numel() else (0, 0)
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"predicted of pixel_confusion must lie in [0, {num_classes}), "
+            f"got {int(low)} to {int(high)}"
         )
     target = target.long()
     wrong = target[((target < 0) | (target >= num_classes)) & (target != IGNORED)]

@@ -10,8 +10,13 @@ from longtail.models.cifar_resnet import (
     resnet56,
     resnet110,
 )
-from longtail.models.create import backbone_names, create_backbone, create_head
-from longtail.models.create_dense import create_dense_backbone, dense_backbone_names
+from longtail.models.create import (
+    backbone_names,
+    create_backbone,
+    create_dense_backbone,
+    create_head,
+    dense_backbone_names,
+)
 from longtail.models.dense import (
     DenseBackbone,
     DenseCosineHead,

@@ -23,7 +23,7 @@ class Backbone(nn.Module, ABC):
         std: standard deviation of each channel, in the same units.
 
     Attributes:
-        frozen: whether it stays in evaluation mode; see `tune_backbone`.
+        frozen: whether it stays in evaluation mode, whatever `train` says.
     """
 
     scale: Tensor

@@ -4,8 +4,8 @@ Ours rather than segmentation_models_pytorch, although that package is well kept
 logits, where the methods need the features of pixels before a classifier of their own (linear or
 cosine) and let a momentum encoder copy just that part; its networks start at encoders for
 ImageNet, with nothing that two processor cores train in minutes; and it leaves the normalisation
-to the caller, where a model here takes pictures as they are. What remains, two decoders on timm's
-feature maps, is one file (`dense_timm.py`).
+to the caller, where a model here takes pictures as they are. What remains are two decoders on
+timm's feature maps (`dense_timm.py`, `decoders.py`).
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a recipe is, and how the one of a data set and a method is found."""
+"""What a recipe is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -200,10 +200,7 @@ def _classes(runs: Sequence[RunData]) -> dict[str, Any]:
             "group": group_of[index],
             "count": f"{prior.counts[index]:,g}",
             "tests": f"{tests[index]:,}",
-            "recalls": [
-                {"text": RECALL.text(value), "best": best, "share": _share(value)}
-                for value, best in zip(values, RECALL.best(values), strict=True)
-            ],
+            "recalls": level_cells(RECALL, values),
         }
 
     order = by_count(prior)
@@ -218,6 +215,14 @@ def _classes(runs: Sequence[RunData]) -> dict[str, Any]:
         (f"The {ends} that are found most", [row(c) for c in reversed(ranked[-ends:])]),
     ]
     return {"parts": parts, "left_out": len(order) - 2 * ends}
+
+
+def level_cells(column: Column, values: Sequence[float | None]) -> list[dict[str, Any]]:
+    """A cell a run: the figure's text, whether it is the best, and the length of its bar."""
+    return [
+        {"text": column.text(value), "best": best, "share": _share(value)}
+        for value, best in zip(values, column.best(values), strict=True)
+    ]
 
 
 def _share(value: float | None) -> str:

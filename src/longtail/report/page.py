@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,6 +14,7 @@ from longtail.report import svg
 from longtail.report.content import content
 from longtail.report.run import RunData
 
+AnyRun = TypeVar("AnyRun", bound=RunData)
 MOST_RUNS = len(svg.MARKERS)
 
 
@@ -31,10 +32,7 @@ def write_report(runs: Sequence[RunData], path: str | Path) -> Path:
     Raises:
         ValueError: when there is no run, there are too many, or their classes differ.
     """
-    if not 1 <= len(runs) <= MOST_RUNS:
-        raise ValueError(f"runs of a report must be 1 to {MOST_RUNS}, got {len(runs)}")
-    _check_classes(runs)
-    return write_page("page.html", content(with_unique_names(runs)), path)
+    return write_page("page.html", content(shown_together(runs)), path)
 
 
 def write_page(template: str, values: Mapping[str, Any], path: str | Path) -> Path:
@@ -52,6 +50,24 @@ def write_page(template: str, values: Mapping[str, Any], path: str | Path) -> Pa
     return Path(path)
 
 
+def shown_together(runs: Sequence[AnyRun]) -> list[AnyRun]:
+    """The runs of one page, those of the same name numbered: folders may be called alike.
+
+    Raises:
+        ValueError: when there is no run, there are too many, or their classes differ.
+    """
+    if not 1 <= len(runs) <= MOST_RUNS:
+        raise ValueError(f"runs of a report must be 1 to {MOST_RUNS}, got {len(runs)}")
+    _check_classes(runs)
+    seen: Counter[str] = Counter()
+    unique = []
+    for run in runs:
+        seen[run.name] += 1
+        again = seen[run.name]
+        unique.append(replace(run, name=f"{run.name} ({again})") if again > 1 else run)
+    return unique
+
+
 def _check_classes(runs: Sequence[RunData]) -> None:
     known = [run for run in runs if run.prior]
     for run in known[1:]:
@@ -65,14 +81,3 @@ def _check_classes(runs: Sequence[RunData]) -> None:
 def _classes(run: RunData) -> str:
     shown = ", ".join(run.class_names[:3])
     return f"{len(run.class_names)} of {run.name!r} ({shown}, ...)"
-
-
-def with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
-    """Runs of the same name are numbered: folders of other places may be called alike."""
-    seen: Counter[str] = Counter()
-    unique = []
-    for run in runs:
-        seen[run.name] += 1
-        again = seen[run.name]
-        unique.append(replace(run, name=f"{run.name} ({again})") if again > 1 else run)
-    return unique

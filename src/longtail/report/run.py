@@ -1,22 +1,20 @@
 """What a report needs of a run, and how it is read from a run folder."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from longtail.files import read_records, read_values
+from longtail.files import read_values
 from longtail.metrics import SampleScores, metrics_from_scores, score_samples
 from longtail.prior import ClassPrior
+from longtail.training import Predictions, Run
 
 BATCH_ELEMENTS = 2**24  # logits in memory at a time: 64 MiB of float32
-PARTS = ("config.yaml", "metrics.jsonl", "metrics.json", "predictions.parquet")
 
 
 @dataclass(frozen=True)
@@ -72,33 +70,25 @@ def load_run(path: str | Path) -> RunData:
     """Reads a run folder; a run that has not ended, or lost files, shows what there is.
 
     Args:
-        path: folder with `config.yaml`, `environment.json`, `metrics.jsonl`, `metrics.json` and
-            `predictions.parquet`, none of which must be there alone.
+        path: run folder; of its files only `config.yaml` must be there.
 
     Raises:
         ValueError: when the folder holds no run, or a file of it is broken; it names the file.
     """
-    folder = Path(path)
-    if not any((folder / name).is_file() for name in PARTS):
-        raise ValueError(f"{folder} is no run folder: it has none of {', '.join(PARTS)}")
-    config, around = folder / "config.yaml", folder / "environment.json"
-    file = folder / "predictions.parquet"
-    return RunData(
-        name=folder.resolve().name,
-        config=read_values(config) if config.is_file() else {},
-        environment=read_values(around) if around.is_file() else {},
-        history=read_records(folder / "metrics.jsonl"),
-        saved_metrics=_read_metrics(folder / "metrics.json"),
-        **(_read_predictions(file) if file.is_file() else {}),
-    )
+    run = Run(path)
+    file = run.folder / "predictions.parquet"
+    return RunData(**common_parts(run), **(_read_predictions(file) if file.is_file() else {}))
 
 
-def _read_metrics(path: Path) -> dict[str, float]:
-    values = read_values(path) if path.is_file() else {}
+def common_parts(run: Run) -> dict[str, Any]:
+    """What runs of all tasks have: name, settings, history, environment and saved figures."""
+    environment = run.folder / "environment.json"
     return {
-        name: math.nan if value is None else float(value)
-        for name, value in values.items()
-        if value is None or isinstance(value, int | float)
+        "name": run.folder.resolve().name,
+        "config": run.config,
+        "environment": read_values(environment) if environment.is_file() else {},
+        "history": run.history,
+        "saved_metrics": run.metrics if run.finished else {},
     }
 
 
@@ -109,7 +99,7 @@ def _read_predictions(path: Path) -> dict[str, Any]:
 
     try:
         file = pq.ParquetFile(path)
-        about = _read_about(file.schema_arrow)
+        about = Predictions.about(file.schema_arrow)
         num_classes = len(about["class_names"])
         rows = max(1, BATCH_ELEMENTS // num_classes)
         parts = [
@@ -123,23 +113,8 @@ def _read_predictions(path: Path) -> dict[str, Any]:
             "expressed": about["expressed"],
             "split": about["split"],
         }
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} cannot be judged: {error}") from error
-
-
-def _read_about(schema: Any) -> dict[str, Any]:
-    """What the file says of its logits; the schema is that of pyarrow."""
-    metadata = schema.metadata or {}
-    if b"longtail" not in metadata:
-        raise ValueError("it has no metadata of longtail, so it is no predictions file")
-    about = json.loads(metadata[b"longtail"])
-    missing = {"class_names", "class_counts", "expressed", "split"} - about.keys()
-    if missing:
-        raise ValueError(f"its metadata has no {', '.join(sorted(missing))}")
-    width = getattr(schema.field("logits").type, "list_size", None)
-    if width != len(about["class_names"]):
-        raise ValueError(f"it names {len(about['class_names'])} classes, its logits have {width}")
-    return cast(dict[str, Any], about)
 
 
 def _to_tensors(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ from markupsafe import Markup
 from torch import Tensor
 
 from longtail.data.segmentation import class_colours
-from longtail.files import read_values
 from longtail.metrics import class_iou, pixel_groups
 from longtail.prior import ClassPrior
 from longtail.report import svg
-from longtail.report.content import common_content
-from longtail.report.page import MOST_RUNS, with_unique_names, write_page
-from longtail.report.run import RunData, load_run
+from longtail.report.class_pictures import by_count
+from longtail.report.content import common_content, level_cells
+from longtail.report.page import shown_together, write_page
+from longtail.report.run import RunData, common_parts
 from longtail.report.svg import Scale
 from longtail.report.tables import PIXEL_COLUMNS, Column
 from longtail.training.segmentation import PixelRun
@@ -27,24 +27,17 @@ NAMED_MARKS = 24  # up to so many classes are named in the picture
 IOU = Column("iou", "IoU")
 
 
-@dataclass(frozen=True)
-class PixelRunData:
-    """A segmentation run, as the page shows it.
+@dataclass(frozen=True, kw_only=True)
+class PixelRunData(RunData):
+    """A segmentation run, as the page shows it; its `prior` counts pixels.
 
     Args:
-        run: settings, history, environment and saved figures.
-        class_names: name of each class.
-        prior: pixels of each class in the training set.
         confusion: (C, C), true against predicted.
-        split: that was judged.
         samples: of each sample its image, truth and prediction, as the bytes of PNG files.
     """
 
-    run: RunData
-    class_names: tuple[str, ...]
     prior: ClassPrior
     confusion: Tensor
-    split: str
     samples: tuple[dict[str, bytes], ...]
 
 
@@ -55,17 +48,16 @@ def load_pixel_run(folder: Path) -> PixelRunData:
         ValueError: when it is none, or has not ended.
     """
     run = PixelRun(folder)
-    if not PixelRun.holds(run):
+    if run.task != "segmentation":
         raise ValueError(f"{folder} is no run of segmentation; a page shows runs of one task")
     confusion = run.confusion()
-    card = run.model_card()
     images = sorted((folder / "samples").glob("*-image.png"))
     return PixelRunData(
-        run=load_run(folder),
-        class_names=tuple(card["class_names"]),
+        **common_parts(run),
+        class_names=tuple(run.model_card()["class_names"]),
         prior=run.prior,
         confusion=confusion,
-        split=read_values(folder / "confusion.json")["split"],
+        split=run.metrics["split"],
         samples=tuple(
             {
                 part: image.with_name(image.name.replace("image", part)).read_bytes()
@@ -87,14 +79,7 @@ def write_pixel_report(runs: Sequence[PixelRunData], path: str | Path) -> Path:
     Raises:
         ValueError: when there is no run, there are too many, or their classes differ.
     """
-    if not 1 <= len(runs) <= MOST_RUNS:
-        raise ValueError(f"runs of a report must be 1 to {MOST_RUNS}, got {len(runs)}")
-    if len({run.class_names for run in runs}) > 1:
-        names = [f"{run.run.name} ({len(run.class_names)})" for run in runs]
-        raise ValueError(f"runs of one report must have the same classes, got {', '.join(names)}")
-    named = with_unique_names([run.run for run in runs])
-    runs = [replace(run, run=name) for run, name in zip(runs, named, strict=True)]
-    return write_page("segmentation.html", _content(runs), path)
+    return write_page("segmentation.html", _content(shown_together(runs)), path)
 
 
 def _content(runs: Sequence[PixelRunData]) -> dict[str, Any]:
@@ -105,7 +90,7 @@ def _content(runs: Sequence[PixelRunData]) -> dict[str, Any]:
         for name, members in pixel_groups(first.prior).items()
     }
     return {
-        **common_content([run.run for run in runs], PIXEL_COLUMNS),
+        **common_content(runs, PIXEL_COLUMNS),
         "lede": f"{len(first.class_names)} classes, {first.prior.counts.sum():,} training pixels; "
         f"{first.class_names[int(first.prior.counts.argmax())]} has {first.prior.imbalance:,.0f} "
         f"times as many as {first.class_names[int(first.prior.counts.argmin())]}. "
@@ -127,7 +112,7 @@ def iou_picture(runs: Sequence[PixelRunData]) -> Markup:
     titles = "share of the training pixels in percent (log scale)", "IoU (%)"
     parts: list[str] = [svg.axes(x, y, titles=titles, percent_y=True)]
     values = [class_iou(run.confusion) for run in runs]
-    for place, c in enumerate(prior.counts.argsort(descending=True, stable=True).tolist()):
+    for place, c in enumerate(by_count(prior).tolist()):
         name = names[c]
         known = [float(iou[c]) for iou in values if not torch.isnan(iou[c])]
         at = x(float(share[c]))
@@ -135,7 +120,7 @@ def iou_picture(runs: Sequence[PixelRunData]) -> Markup:
             parts.append(svg.path(svg.line([(at, y(min(known))), (at, y(max(known)))]), "reach"))
         for series, (run, iou) in enumerate(zip(runs, values, strict=True)):
             if not torch.isnan(iou[c]):
-                title = f"{name}: {share[c]:.2g} % of the pixels, {run.run.name} {100 * iou[c]:.1f}"
+                title = f"{name}: {share[c]:.2g} % of the pixels, {run.name} {100 * iou[c]:.1f}"
                 mark = svg.marker(series, at, y(float(iou[c])))
                 parts.append(svg.path(mark, f"mark r{series}", title))
         if known and len(names) <= NAMED_MARKS:
@@ -154,21 +139,14 @@ def _classes(runs: Sequence[PixelRunData]) -> list[dict[str, Any]]:
     group_of = {c: name for name, group in pixel_groups(prior).items() for c in group.tolist()}
     values = [class_iou(run.confusion) for run in runs]
     rows = []
-    for c in prior.counts.argsort(descending=True, stable=True).tolist():
+    for c in by_count(prior).tolist():
         ious = [float(iou[c]) for iou in values]
         rows.append(
             {
                 "name": runs[0].class_names[c],
                 "group": group_of[c],
                 "share": f"{100 * prior.probabilities[c]:.2f}",
-                "cells": [
-                    {
-                        "text": IOU.text(iou),
-                        "best": best,
-                        "share": f"{iou:.2f}" if iou == iou else 0,
-                    }
-                    for iou, best in zip(ious, IOU.best(ious), strict=True)
-                ],
+                "cells": level_cells(IOU, ious),
             }
         )
     return rows
@@ -181,7 +159,7 @@ def _samples(runs: Sequence[PixelRunData]) -> list[dict[str, Any]]:
             "image": _source(sample["image"]),
             "truth": _source(sample["truth"]),
             "predictions": [
-                (run.run.name, _source(run.samples[number]["prediction"]))
+                (run.name, _source(run.samples[number]["prediction"]))
                 for run in runs
                 if number < len(run.samples) and run.samples[number]["truth"] == sample["truth"]
             ],

@@ -60,6 +60,7 @@ def print_estimate(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
@@ -69,7 +70,7 @@ def print_estimate(
     for c in sorted(shares.argsort(descending=True)[:most].tolist()):
         low, high = estimate.interval[c].tolist()
         table.add_row(
-            class_names[c],
+            Text(class_names[c]),
             *(f"{100 * share:.1f}" for share in (prior.probabilities[c], shares[c])),
             f"{100 * low:.1f} to {100 * high:.1f}",
             f"{100 * estimate.prior[c]:.1f}",

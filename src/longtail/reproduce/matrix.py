@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from longtail.data import available_cpus
 from longtail.reproduce.cells import Cell, row_names
-from longtail.reproduce.results import write_results
+from longtail.reproduce.results import earlier_rows, write_results
+
+Slots = Queue[dict[str, str]]  # environments that runs at the same time take turns in
 
 
 def reproduce(
@@ -70,13 +73,14 @@ def reproduce(
         for imbalance in dict.fromkeys(imbalances)
         for row in chosen
     ]
+    out = Path(out or f"results/{source}.json")
+    earlier_rows(out)  # what it cannot be is said before anything is trained
     trained = _trained(cells)
     for cell in trained:
         cell.check(root)
     todo = [cell for cell in trained if not cell.done]
     jobs = jobs or _default_jobs(len(todo))
     print(f"{len(trained) - len(todo)} of {len(trained)} runs are done, {jobs} at a time")
-    out = Path(out or f"results/{source}.json")
     failed = _train_all(todo, root, jobs, lambda: write_results(cells, out, root))
     rows = write_results(cells, out, root)
     if failed:
@@ -96,12 +100,13 @@ def _train_all(todo: Sequence[Cell], root: str | None, jobs: int, then: Callable
     failed = []
     active: dict[Future[int], Cell] = {}
     running: set[subprocess.Popen[bytes]] = set()
+    slots = _slots(jobs)
     with ThreadPoolExecutor(jobs) as pool, _sigterm_as_exit():
         try:
             while waiting or active:
                 while waiting and len(active) < jobs:
                     cell = waiting.popleft()
-                    active[pool.submit(_train, cell, root, jobs, running)] = cell
+                    active[pool.submit(_train, cell, root, slots, running)] = cell
                 for future in wait(active, return_when=FIRST_COMPLETED).done:
                     cell = active.pop(future)
                     if future.result():
@@ -117,16 +122,40 @@ def _train_all(todo: Sequence[Cell], root: str | None, jobs: int, then: Callable
     return ", ".join(failed)
 
 
-def _train(cell: Cell, root: str | None, jobs: int, running: set[subprocess.Popen[bytes]]) -> int:
+def _train(
+    cell: Cell, root: str | None, slots: Slots, running: set[subprocess.Popen[bytes]]
+) -> int:
     """Trains a cell in a process of its own; returns its exit status."""
-    threads = max(1, available_cpus() // jobs)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     words = [sys.executable, "-m", "longtail.cli", *cell.command(root)]
-    with subprocess.Popen(words, env=environment) as process:
-        running.add(process)
-        status = process.wait()
-    running.discard(process)
+    slot = slots.get()
+    try:
+        with subprocess.Popen(words, env={**os.environ, **slot}) as process:
+            running.add(process)
+            status = process.wait()
+        running.discard(process)
+    finally:
+        slots.put(slot)
     return status
+
+
+def _slots(jobs: int) -> Slots:
+    """The share of the machine that each of so many runs has, as its environment says it."""
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, available_cpus() // jobs)))
+    gpus = _gpus()
+    slots: Slots = Queue()
+    for number in range(jobs):
+        gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        slots.put({"OMP_NUM_THREADS": threads, **gpu})
+    return slots
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    numbers = [str(number) for number in range(torch.cuda.device_count())]
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return [name for name, _ in zip(names if names[0] else numbers, numbers, strict=False)]
 
 
 @contextmanager
@@ -147,6 +176,4 @@ def _sigterm_as_exit() -> Iterator[None]:
 
 
 def _default_jobs(runs: int) -> int:
-    import torch
-
-    return 1 if torch.cuda.is_available() else max(1, min(available_cpus(), runs))
+    return max(1, min(len(_gpus()) or available_cpus(), runs))

@@ -22,8 +22,7 @@ def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[di
     """
     rows = [_row(cell, root) for cell in cells if cell.done]
     own = [_place(row) for row in rows]
-    before = read_values(out)["runs"] if out.is_file() else []
-    every = [*(row for row in before if _place(row) not in own), *rows]
+    every = [*(row for row in earlier_rows(out) if _place(row) not in own), *rows]
     place = {name: number for number, name in enumerate(row_names(cells[0].source))}
     every.sort(  # a row of a method that is no more comes last
         key=lambda r: (
@@ -35,6 +34,20 @@ def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[di
         write_json(out, {"runs": every})
         write_text(out.with_suffix(".md"), table(every))
     return rows
+
+
+def earlier_rows(out: Path) -> list[dict[str, Any]]:
+    """Rows of a result file; none where there is no file yet.
+
+    Raises:
+        ValueError: when the name is not one of a JSON file, or the file holds something else.
+    """
+    if out.suffix != ".json":
+        raise ValueError(f"out of reproduce must be a .json file, got {out}")
+    values = read_values(out) if out.is_file() else {"runs": []}
+    if not isinstance(values.get("runs"), list):
+        raise ValueError(f"out of reproduce must hold runs, {out} has {sorted(values)}")
+    return list(values["runs"])
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:

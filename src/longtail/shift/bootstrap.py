@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from longtail.shift.em import FLOOR
 from longtail.shift.likelihood import LabelLikelihood, centred, solve_gram
 from longtail.shift.moments import Confusion, collect, scatter
 from longtail.shift.posterior import row_blocks
@@ -45,6 +46,7 @@ def em_moves(
     reference: Tensor,
     prior: Tensor,
     strength: float,
+    towards: Tensor,
     weights: Tensor,
     logits: Tensor,
     scale: Tensor,
@@ -52,15 +54,17 @@ def em_moves(
 ) -> Tensor:
     """Changes of the EM estimate under each resample, by one Newton step of its likelihood.
 
-    With r the posteriors under the estimate q, divided by q / reference to stay finite where q is
-    0, the step solves (r^T r + strength * diag(reference)) x = r^T weights + (the change of r^T 1
-    that comes from the calibration's moves), and q moves by reference * x.
+    With u = q / reference for the estimate q, and r the posteriors under q, divided by u to stay
+    finite where q is 0, the step solves (r^T r + strength * diag(towards / u^2)) x = r^T weights +
+    (the change of r^T 1 that comes from the calibration's moves), and q moves by reference * x. So
+    the pull alone holds a class that the samples do not speak of where it is, near 0.
 
     Args:
         posteriors: (samples, num_classes), of the target under `reference`; overwritten.
         reference: (num_classes,).
         prior: (num_classes,), the estimate.
         strength: as in `em_prior`.
+        towards: (num_classes,), as there.
         weights: (samples, draws), as `resample_weights` makes them.
         logits: (samples, num_classes), of the target.
         scale: () or (num_classes,), of the calibration.
@@ -76,7 +80,8 @@ def em_moves(
         right += rows.sum(dim=0)[:, None] * bias - rows.T @ (rows @ (ratio[:, None] * bias))
         right += _scale_drift(rows, ratio, logits, scale.to(posteriors), log_scale)
     # A class that is ruled out has an empty column: any number above 0 on the diagonal will do.
-    diagonal = torch.where(p > 0, max(strength, 1e-9) * p, torch.ones_like(p))
+    pull = max(strength, 1e-9) * towards.to(posteriors) / ratio.clamp(min=FLOOR).square()
+    diagonal = torch.where(p > 0, pull, torch.ones_like(p))
     return p[:, None] * solve_gram(rows, diagonal, right)
 
 
@@ -188,7 +193,7 @@ class ShiftTest:
         return max(unit / max(excess, unit / most) - 1, 0.1 * len(difference))
 
 
-def intervals(prior: Tensor, moves: Tensor, samples: int) -> Tensor:
+def intervals(prior: Tensor, moves: Tensor, samples: int, pull: Tensor) -> Tensor:
     """95% interval of each class's probability.
 
     Wilson's score interval, widened: all q with (prior - q)^2 <= z^2 (q (1 - q) / samples + e),
@@ -200,6 +205,8 @@ def intervals(prior: Tensor, moves: Tensor, samples: int) -> Tensor:
         prior: (num_classes,).
         moves: (num_classes, draws), changes of the estimate under each resample.
         samples: number of target samples.
+        pull: (num_classes,), what the samples have no part in of each probability; a lower end
+            that is no higher is 0.
     Returns: (num_classes, 2), float64.
     """
     q = prior.double().cpu()
@@ -209,4 +216,5 @@ def intervals(prior: Tensor, moves: Tensor, samples: int) -> Tensor:
     middle = 2 * q + width
     root = (middle**2 - 4 * (1 + width) * (q**2 - Z**2 * extra)).clamp(min=0).sqrt()
     ends = torch.stack([middle - root, middle + root], dim=1) / (2 * (1 + width))
+    ends[:, 0] = torch.where(ends[:, 0] > pull, ends[:, 0], 0.0)
     return ends.clamp(0, 1)

@@ -155,9 +155,11 @@ def _newton(
             break
         length = 1.0
         near, reached = at(values + step)
-        while reached > loss - 1e-4 * length * gain and length > 1e-4:
+        while not reached <= loss - 1e-4 * length * gain and length > 1e-4:  # NaN is no gain
             length /= 2
             near, reached = at(values + length * step)
+        if not reached <= loss:  # as good as it gets at this precision
+            break
         values, loss = values + length * step, reached
     scale = values[num_classes:].exp()
     return (scale if per_class else scale[0]), values[:num_classes]

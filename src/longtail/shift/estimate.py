@@ -139,6 +139,8 @@ def estimate_prior(
         name = "training_prior of estimate_prior"
         training = probabilities(training_prior, name, len(p_expressed))
     target = as_logits(target_logits, "target_logits of estimate_prior", len(p_expressed))
+    if len(p_expressed) < 2:
+        raise ValueError("expressed of estimate_prior must have 2 classes or more, got 1")
     source = _source(source_logits, source_labels, p_expressed, method)
     if (strength or 0) < 0 or resamples < 0:
         raise ValueError(
@@ -184,7 +186,8 @@ def estimate_prior(
     if interval and resamples:
         if method != "em":
             _warn_of_few(source, reference)
-        bounds = intervals(solver.centre, solver.moves(on_source, on_target), len(target))
+        moves = solver.moves(on_source, on_target)
+        bounds = intervals(solver.centre, moves, len(target), solver.pull)
     shifted = not standing.p_value >= level  # also where nothing was tested
     return PriorEstimate(
         prior=found if shifted else reference,

@@ -123,7 +123,8 @@ class Confusion:
         share = (prior / counts)[self.labels][:, None]
         if shown == 0:
             scaled = weights * share * self._within**0.5
-            scaled -= share / share.sum() * scaled.sum(dim=0)
+            total = share.sum().clamp(min=torch.finfo(share.dtype).tiny)  # 0: of no such class
+            scaled -= share / total * scaled.sum(dim=0)
             return collect(self.features, scaled, *self._shape)
         # The mean of n samples that is taken from the same n is nearer to them by (n - 1) / n.
         inflate = (counts / (counts - 1).clamp(min=0.5) * spread.sum() / shown).sqrt()

@@ -1,12 +1,13 @@
 """Large logit matrices: checked on the way in, turned into posteriors block by block."""
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from longtail.arrays import as_tensor
 
 Logits = Tensor | NDArray[np.floating]
 
@@ -33,13 +34,7 @@ def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:
 
     Raises: ValueError: when the shape is wrong, it is empty, or an entry is not finite.
     """
-    if isinstance(value, Tensor):
-        logits = value.detach()
-    else:
-        with warnings.catch_warnings():
-            # An array read from a Parquet file may be read-only; it is only read here.
-            warnings.filterwarnings("ignore", message=".*not writable")
-            logits = torch.as_tensor(np.asarray(value))
+    logits = as_tensor(value, name)
     if not logits.is_floating_point():
         raise ValueError(f"{name} must be floating-point, got {logits.dtype}")
     if logits.ndim != 2 or logits.shape[1] != num_classes:
@@ -65,7 +60,7 @@ def as_labels(value: ArrayLike | Tensor, name: str, samples: int, num_classes: i
 
     Raises: ValueError: when the length is wrong or a label is no class index.
     """
-    labels = torch.as_tensor(np.asarray(value.cpu() if isinstance(value, Tensor) else value))
+    labels = as_tensor(value, name).cpu()
     if labels.shape != (samples,):
         raise ValueError(f"{name} must have shape ({samples},), got {tuple(labels.shape)}")
     if labels.is_floating_point() and not bool((labels == labels.round()).all()):

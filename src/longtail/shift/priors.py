@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longtail.arrays import as_tensor
+from longtail.files import read_text
 from longtail.prior import ClassPrior
 
 SUM_TOLERANCE = 1e-6
@@ -41,10 +43,8 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
         )
     if isinstance(value, ClassPrior):
         vector = value.probabilities.clone()
-    elif isinstance(value, Tensor):
-        vector = value.detach().to("cpu", torch.float64, copy=True)
     else:
-        vector = torch.tensor(np.asarray(value, dtype=np.float64))
+        vector = as_tensor(value, name).to("cpu", torch.float64, copy=True)
     if vector.ndim != 1 or len(vector) == 0:
         raise ValueError(
             f"{name} must be a non-empty vector (num_classes,), got shape {tuple(vector.shape)}"
@@ -131,7 +131,7 @@ Row = tuple[str, str | None, float]
 
 def _json_rows(path: Path) -> list[Row]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from error
     pairs = list(data.items()) if isinstance(data, dict) else [(None, v) for v in _as_list(data)]
@@ -148,24 +148,22 @@ def _as_list(data: object) -> list[object]:
 def _text_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
     first = True
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.reader(lines)
-        for cells in reader:
-            if not cells or not cells[0].strip() or cells[0].lstrip().startswith("#"):
+    reader = csv.reader(read_text(path).splitlines())
+    for cells in reader:
+        if not cells or not cells[0].strip() or cells[0].lstrip().startswith("#"):
+            continue
+        where = f"{path}:{reader.line_num}"
+        try:
+            value = float(cells[-1])
+        except ValueError:
+            if first and len(cells) <= 2:
+                first = False
                 continue
-            where = f"{path}:{reader.line_num}"
-            try:
-                value = float(cells[-1])
-            except ValueError:
-                if first and len(cells) <= 2:
-                    first = False
-                    continue
-                raise ValueError(
-                    f"{where}: expected `probability` or `name,probability`, "
-                    f"got {','.join(cells)!r}"
-                ) from None
-            if len(cells) > 2:
-                raise ValueError(f"{where}: expected one or two columns, got {len(cells)}")
-            first = False
-            rows.append((where, cells[0].strip() if len(cells) == 2 else None, value))
+            raise ValueError(
+                f"{where}: expected `probability` or `name,probability`, got {','.join(cells)!r}"
+            ) from None
+        if len(cells) > 2:
+            raise ValueError(f"{where}: expected one or two columns, got {len(cells)}")
+        first = False
+        rows.append((where, cells[0].strip() if len(cells) == 2 else None, value))
     return rows

@@ -74,6 +74,12 @@ class Likelihood:
         return em_prior(problem.posteriors, problem.reference, self.loose, problem.towards)
 
     @property
+    def pull(self) -> Tensor:
+        """The part of `centre`, (num_classes,), that the samples have no part in."""
+        problem = self.problem
+        return self.loose / (len(problem.posteriors) + self.loose) * problem.towards
+
+    @property
     def loose(self) -> float:
         """Strength of the pull behind the interval."""
         samples, num_classes = self.problem.posteriors.shape
@@ -89,6 +95,7 @@ class Likelihood:
             problem.reference,
             self.centre,
             self.loose,
+            problem.towards,
             on_target,
             problem.logits,
             problem.calibration.scale,
@@ -113,6 +120,7 @@ class Moments:
     Attributes:
         prior: (num_classes,), float64, the estimate.
         centre: (num_classes,), float64, the same before it is drawn towards another.
+        pull: (num_classes,), zeros: nothing draws `centre`.
         regularised: whether RLLS stood in for BBSE.
     """
 
@@ -137,6 +145,7 @@ class Moments:
             radius = rlls_radius(num_classes, len(confusion.labels))
             found, self.ridge = rlls_prior(matrix, mean, self.reference, radius)
         self.centre = found.double().cpu()
+        self.pull = torch.zeros_like(self.centre)
         pulled = self.samples * self.centre + problem.strength * problem.towards
         self.prior = pulled / pulled.sum()
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from longtail.shift.calibration import Calibration
-from longtail.shift.em import default_strength
+from longtail.shift.em import FLOOR, default_strength
 from longtail.shift.posterior import Logits, as_logits
 from longtail.shift.priors import Prior, probabilities
 
@@ -98,6 +98,7 @@ class PriorTracker:
         possible = self.source_prior > 0
         for _ in range(STEPS):
             ratio = torch.where(possible, self.prior / self.source_prior, 1.0).to(posteriors)
+            ratio.clamp_(min=FLOOR)  # a class that was not met may still come
             fresh = ratio * ((posteriors @ ratio).reciprocal() @ posteriors)
             self._counts = past + fresh.double().cpu()
             pulled = self._counts + strength * self.source_prior

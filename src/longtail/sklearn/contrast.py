@@ -108,6 +108,9 @@ def train_contrast(
 
     Returns: the network, in eval mode.
     """
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        if value < 1:
+            raise ValueError(f"{name} of bcl must be 1 or more, got {value}")
     mean = x.mean(0)
     scale = (x - mean).square().mean().sqrt()
     with torch.random.fork_rng(devices=[]):
@@ -119,8 +122,9 @@ def train_contrast(
             network.parameters(), lr=learning_rate, weight_decay=weight_decay
         )
         steps = epochs * -(-len(x) // batch_size)
+        rising = max(0.1, 2 / (steps + 1))  # one step or more
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1
+            optimizer, learning_rate, total_steps=steps + 1, pct_start=rising
         )
         for _ in range(epochs):
             for rows in torch.split(torch.randperm(len(x)), batch_size):

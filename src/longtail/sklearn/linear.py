@@ -118,7 +118,8 @@ def fit_linear(
     if by_class is not None:
         share = share * by_class / (share @ by_class)
     share = share.to(variance)
-    weight_scale = (share[:, None] * variance + strength).rsqrt()
+    curvature = share[:, None] * variance + strength
+    weight_scale = torch.where(curvature > 0, curvature, 1.0).rsqrt()  # 0: a constant feature
     bias_scale = share.rsqrt()
 
     even = bool((weight == weight[0]).all())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from longtail.losses import ClassificationLoss, LogitAdjusted
 from longtail.prior import ClassPrior
-from longtail.shift.priors import probabilities
+from longtail.shift import resolve_prior
 from longtail.sklearn.contrast import ContrastNetwork, train_contrast
 from longtail.sklearn.linear import Features, Linear, as_torch, fit_linear, torch_dtype
 from longtail.sklearn.methods import NETWORKS, check_method, create_loss
@@ -158,8 +158,13 @@ class LongTailClassifier(PriorClassifier):
         """
         self._check_settings()
         first = _check_partial_fit_first_call(self, classes)
-        x, labels, weight = self._read(X, y, sample_weight, reset=first)
-        target = encode(labels, self.classes_, "LongTailClassifier.partial_fit")
+        try:
+            x, labels, weight = self._read(X, y, sample_weight, reset=first)
+            target = encode(labels, self.classes_, "LongTailClassifier.partial_fit")
+        except Exception:
+            if first:  # nothing was learned: the next call is the first
+                del self.classes_
+            raise
         if first:
             self.class_counts_ = np.zeros(len(self.classes_))
             self._dtype, self._stream = x.dtype, None
@@ -234,9 +239,7 @@ class LongTailClassifier(PriorClassifier):
             self.__dict__.pop(name, None)
         if isinstance(head, Linear):
             self.coef_, self.intercept_ = head.weight.numpy(), head.bias.numpy()
-        words = {"source": self.prior_, "uniform": ClassPrior(np.ones(len(self.classes_)))}
-        prior = words[expresses] if isinstance(expresses, str) else expresses
-        self.expressed_prior_ = probabilities(prior, "expresses").numpy()
+        self.expressed_prior_ = resolve_prior(expresses, self.prior_, len(self.classes_)).numpy()
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self, "_head")

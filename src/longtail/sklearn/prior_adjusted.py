@@ -29,7 +29,7 @@ from longtail.sklearn.predictions import (
     plain_array,
     read_target_prior,
 )
-from longtail.sklearn.wrapped import class_weights, final_estimator, log_probabilities
+from longtail.sklearn.wrapped import expressed_mix, final_estimator, log_probabilities
 
 # Logits further below the largest of their sample count as so far: a forest's probability of 0 is
 # a coarse one, not a certain one, and must not decide an estimate alone.
@@ -51,9 +51,11 @@ class PriorAdjustedClassifier(PriorClassifier):
             `estimate`: the mix of the samples that are predicted together, estimated from them
             alone (`longtail.shift.estimate_prior`). None changes nothing.
         expressed_prior: the mix that the estimator's probabilities express, in the same forms but
-            `estimate`. None: `expressed_prior_` of a LongTailClassifier; else the mix of the `y`
-            that `fit` gets, times the estimator's `class_weight` (with `balanced` the uniform
-            one). Give it for a frozen estimator, or one that draws its samples by class.
+            `estimate`. None: `expressed_prior_` of a LongTailClassifier, the prior of a naive
+            Bayes or discriminant classifier; else the mix of the `y` that `fit` gets, times the
+            estimator's `class_weight` (with `balanced` the uniform one). Give it for a frozen
+            estimator, one that draws its samples by class, or one that holds others which weigh
+            their classes.
         cv: folds of the held-out predictions that `estimate` needs at the time of `fit`.
         random_state: of the folds.
 
@@ -107,7 +109,12 @@ class PriorAdjustedClassifier(PriorClassifier):
                     f"sample_weight of PriorAdjustedClassifier needs an estimator that takes it, "
                     f"got {type(self.estimator).__name__}"
                 )
-            fit_params["sample_weight"] = _check_sample_weight(sample_weight, labels[:, None])
+            weight = _check_sample_weight(sample_weight, labels[:, None])
+            if (weight < 0).any():
+                raise ValueError(
+                    f"sample_weight of PriorAdjustedClassifier must be >= 0, got {weight.min():g}"
+                )
+            fit_params["sample_weight"] = weight
         self.estimator_ = clone(self.estimator).fit(X, labels, **fit_params)
         self.classes_ = self.estimator_.classes_
         for name in ("n_features_in_", "feature_names_in_"):
@@ -198,14 +205,22 @@ class PriorAdjustedClassifier(PriorClassifier):
         elif source is None:
             missing = self.classes_[counts == 0]
             raise ValueError(
-                f"{name} must be given where y lacks a class of the estimator, got None and "
-                f"{len(missing)} such classes, first {missing.tolist()[0]!r}"
+                f"{name} must be given where a class of the estimator has no sample in y, or none "
+                f"with a weight, got None and {len(missing)} such classes, "
+                f"first {missing.tolist()[0]!r}"
             )
         else:
             self.prior_ = source
             share = source.probabilities.numpy()
-            mass = share * class_weights(final, self.classes_, share)
-            self.expressed_prior_ = getattr(final, "expressed_prior_", mass / mass.sum())
+            even = weight is None or bool((weight == weight[0]).all())
+            expressed = expressed_mix(final, self.classes_, share, even)
+            if expressed is None:
+                raise ValueError(
+                    f"{name} must be given where {type(final).__name__} holds classifiers with "
+                    "class weights or priors of their own, or balances samples that have weights, "
+                    "got None"
+                )
+            self.expressed_prior_ = expressed
 
     def _held_out(self, X: Any, labels: Array, fit_params: dict[str, Any]) -> tuple[Array, Array]:
         """Logits of samples that their model was not trained on, and their class indices.
@@ -216,6 +231,11 @@ class PriorAdjustedClassifier(PriorClassifier):
         if isinstance(self.estimator, FrozenEstimator):
             return _floored(self._logits(X)), target
         count = np.bincount(target)
+        if count.max() < 2:
+            raise ValueError(
+                "y of PriorAdjustedClassifier must have 2 samples or more of a class to estimate "
+                "from, got 1 of each"
+            )
         shared, alone = np.flatnonzero(count[target] > 1), np.flatnonzero(count[target] == 1)
         folds = StratifiedKFold(
             min(self.cv, int(count.max())), shuffle=True, random_state=self.random_state

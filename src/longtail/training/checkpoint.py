@@ -57,7 +57,7 @@ class Checkpoints:
             last = f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
             raise OSError(error.errno, f"{error.strerror}; {last}") from error
         for old in self.files()[:-KEEP]:
-            old.unlink()
+            old.unlink(missing_ok=True)
         return path
 
     def load_last(self) -> dict[str, Any] | None:
@@ -69,11 +69,15 @@ class Checkpoints:
             ValueError: when there are checkpoints and every one is broken.
         """
         files = self.files()
+        broken: list[Path] = []
         for path in reversed(files):
             if _checksum(path) == path.stem.rpartition("-")[2]:
+                for other in broken:  # none of the last two any more
+                    other.rename(other.with_suffix(".broken"))
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return state
             warnings.warn(f"checkpoint {path} is broken (its checksum is another)", stacklevel=2)
+            broken.append(path)
         if files:
             raise ValueError(f"no whole checkpoint in {self.folder}: all {len(files)} are broken")
         return None

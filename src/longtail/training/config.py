@@ -98,18 +98,17 @@ class Config:
     def __post_init__(self) -> None:
         """Checks the values that no type can check."""
         self.views = [self.views] if isinstance(self.views, str) else self.views
-        for name in (
-            "epochs",
-            "batch_size",
-            "checkpoint_every",
-            "devices",
-            "nodes",
-            "lora_rank",
-            "seed",
-        ):
-            least = {"epochs": 0, "seed": 0, "batch_size": 2}.get(name, 1)
+        ones = dict.fromkeys(("checkpoint_every", "devices", "nodes", "lora_rank"), 1)
+        for name, least in {"epochs": 0, "seed": 0, "batch_size": 2, **ones}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2^63, got {self.seed}")
+        if self.precision in ("bf16-true", "16-true"):
+            raise ValueError(
+                "precision must keep the weights in float32 (32-true, bf16-mixed, 16-mixed), "
+                f"got {self.precision}"
+            )
         known = {setting.name for setting in fields(self)} - {"data"}  # it sees the run's
         for name in STAGES:
             unknown = sorted(set(getattr(self, name)) - known)

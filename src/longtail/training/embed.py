@@ -16,6 +16,7 @@ from longtail.data import CentreCrop, DataConfig, Loader, load
 from longtail.files import whole_file
 from longtail.models import Backbone, create_backbone
 from longtail.training.input import evaluation_crop, evaluation_loader
+from longtail.training.processes import best_device
 from longtail.training.run import Run
 
 if TYPE_CHECKING:  # it takes seconds to import
@@ -129,7 +130,7 @@ def embed_dataset(
         config = replace(config, image_size=crop.size)
     dataset = load(config)
     crop = crop or evaluation_crop(dataset)
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+    fabric = Fabric(accelerator=best_device(), devices=1, precision=precision)
     encoder.to(fabric.device).eval()
     features = [
         _features(fabric, encoder, evaluation_loader(split, crop, fabric.device, config.workers))

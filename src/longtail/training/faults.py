@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from longtail.files import write_text
 from longtail.memory import gather_keys
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 NEVER = 2**62  # step of a bad loss that did not come
+REMEDY = "A smaller lr or --precision 32-true often helps"
 NAMED = 20  # images of a bad batch that the message names; the file has all
 
 
@@ -61,7 +62,9 @@ class Watch:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = number
-        signal.signal(number, self._before[number])
+        # A second Ctrl-C ends it at once; SIGTERM may come from the group and from the parent.
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])
 
     def see(self, loss: Tensor, index: Tensor, step: int) -> None:
         """Notes on the device whether the loss of a step is a number; nothing waits.
@@ -91,6 +94,24 @@ class Watch:
             self._stop(epoch)
         return bool(self.signal)
 
+    def check_weights(self, method: nn.Module, epoch: int) -> None:
+        """Keeps weights that are no numbers from becoming the last checkpoint.
+
+        Raises:
+            FloatingPointError: names them, and the last checkpoint.
+        """
+        names, weights = zip(*method.named_parameters(), strict=True)
+        fine = torch.stack([torch.isfinite(weight.detach()).all() for weight in weights])
+        if bad := [name for name, good in zip(names, fine.tolist(), strict=True) if not good]:
+            raise FloatingPointError(
+                f"weights are no numbers in epoch {epoch} though the loss was: "
+                f"{', '.join(bad[:NAMED])}; {self._last()}. {REMEDY}"
+            )
+
+    def _last(self) -> str:
+        files = self.run.checkpoints.files()
+        return f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
+
     def _stop(self, epoch: int) -> None:
         step = _joined(self.fabric, self._step, "min")
         (index,) = gather_keys(torch.where(self._step == step, self._index, -1))
@@ -98,13 +119,11 @@ class Watch:
         path = self.run.folder / "not_finite.json"
         text = json.dumps({"epoch": epoch, "step": int(step), "index": images}) + "\n"
         on_first(self.fabric, write_text, path, text)
-        files = self.run.checkpoints.files()
-        last = f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
         more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
         raise FloatingPointError(
             f"the loss is no number at step {int(step)} of epoch {epoch}, of the images with index "
-            f"{', '.join(map(str, images[:NAMED]))}{more} (all in {path}); {last}. "
-            "A smaller lr or --precision 32-true often helps"
+            f"{', '.join(map(str, images[:NAMED]))}{more} (all in {path}); "
+            f"{self._last()}. {REMEDY}"
         )
 
     def leave(self, where: str) -> None:

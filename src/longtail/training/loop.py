@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from longtail.augment import CutMix, Mixup, View, make_views
-from longtail.data import Batch, Loader
-from longtail.data.loaders import mix_seed
+from longtail.data import Batch, Loader, UnreadableImagesError
+from longtail.data.loaders import Batches, mix_seed
 from longtail.methods import Method, Pairs
 from longtail.training.config import Config
 from longtail.training.faults import Watch
@@ -41,7 +41,7 @@ class Place:
 def fit(
     fabric: "Fabric",
     method: Method,
-    loader: Loader,
+    loader: Batches,
     views: Sequence[View],
     config: Config,
     run: Run,
@@ -54,6 +54,7 @@ def fit(
     Raises:
         FloatingPointError: when the loss is no longer finite; see `Watch.look`.
         OSError: when the log or a checkpoint cannot be written.
+        UnreadableImagesError: at the end of an epoch, whose state a single process has saved.
         SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.
     """
     share_batch_norm(method, fabric)
@@ -75,21 +76,27 @@ def fit(
         while at.epoch < config.epochs and not leave:
             began = time.perf_counter() - at.seconds
             method.set_progress(at.epoch / config.epochs)
-            for batch in loader.epoch(at.epoch, at.step):
-                seed_step(generator, config.seed, at.epoch, at.step, fabric.global_rank)
-                rate = learning_rate(config, at.epoch + at.step / steps)
-                set_learning_rate(optimizer, rate)
-                parts = train_step(fabric, model, wrapped, batch, views, generator, mix)
-                for name, value in parts.items():
-                    at.sums[name] = at.sums.get(name, 0) + value.detach()
-                watch.see(parts["loss"], batch.index, at.step)
-                at.images += len(batch.target) * fabric.world_size
-                at.step += 1
-                if at.step % LOOK_EVERY == 0 or at.step == steps:
-                    leave = watch.look(at.epoch)
-                    progress.step(at.step, float(parts["loss"].detach()))
-                    if leave:
-                        break
+            broken: UnreadableImagesError | None = None
+            try:
+                for batch in loader.epoch(at.epoch, at.step):
+                    seed_step(generator, config.seed, at.epoch, at.step, fabric.global_rank)
+                    rate = learning_rate(config, at.epoch + at.step / steps)
+                    set_learning_rate(optimizer, rate)
+                    parts = train_step(fabric, model, wrapped, batch, views, generator, mix)
+                    for name, value in parts.items():
+                        at.sums[name] = at.sums.get(name, 0) + value.detach()
+                    watch.see(parts["loss"], batch.index, at.step)
+                    at.images += len(batch.target) * fabric.world_size
+                    at.step += 1
+                    if at.step % LOOK_EVERY == 0 or at.step == steps:
+                        leave = watch.look(at.epoch)
+                        progress.step(at.step, float(parts["loss"].detach()))
+                        if leave:
+                            break
+            except UnreadableImagesError as error:  # after the last batch: others stood in for them
+                if fabric.world_size > 1:
+                    raise
+                broken = error
             at.seconds = time.perf_counter() - began
             at.sums = mean_of(fabric, at.sums)
             if at.step == steps:
@@ -99,8 +106,12 @@ def fit(
                 on_first(fabric, log, {"epoch": at.epoch, **record})
                 progress.epoch(at.epoch, record)
                 at = Place(at.epoch + 1)
-            if at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs or leave:
+            whole = at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs
+            if whole or leave or broken:
+                watch.check_weights(method, at.epoch)
                 save(fabric, method, optimizer, config, run, at)
+            if broken:
+                raise broken
         if leave:
             watch.leave(f"after {at.epoch} epochs and {at.step} steps")
 
@@ -124,7 +135,8 @@ def restore(
         )
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])
-    fabric.strategy.precision.load_state_dict(state.get("precision", {}))
+    if scale := state.get("precision"):  # of 16-mixed, empty after any other
+        fabric.strategy.precision.load_state_dict(scale)
     at = Place(**{name: state[name] for name in asdict(Place()) if name in state})
     at.sums = {name: value.to(fabric.device) for name, value in at.sums.items()}
     return at

@@ -13,6 +13,7 @@ from longtail.files import whole_file
 from longtail.shift import PriorEstimate, adjust, estimate_prior, resolve_prior
 from longtail.training.input import evaluation_loader
 from longtail.training.loop import predict_logits
+from longtail.training.processes import best_device
 from longtail.training.run import Run
 
 
@@ -73,45 +74,50 @@ def predict_files(
             named), or there are no labelled predictions to estimate with.
     """
     card = run.model_card()
+    names = tuple(card["class_names"])
+    # What cannot be is said before the model sees the first image.
+    source = run.predictions() if target_prior == "estimate" else None
+    target = None
+    if target_prior is not None and source is None:
+        target = resolve_prior(target_prior, run.prior, len(names), names)
     paths = tuple(map(str, find_images(files)))
     check_images(paths)
     split = Split(torch.zeros(len(paths), dtype=torch.int64), torch.arange(len(paths)), None, paths)
     crop = CentreCrop(card["image_size"], card["margin"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(best_device())
     workers = 0 if len(paths) < 1000 else None
     loader = evaluation_loader(split, crop, device, workers)
     logits = predict_logits(run.model().to(device), loader)["logits"]
-    names = tuple(card["class_names"])
-    if target_prior is None:
-        return Classified(paths, logits, names)
     expressed = resolve_prior(card["expresses"], run.prior, len(names))
-    if target_prior == "estimate":
-        source = run.predictions()
+    if source is not None:
         estimate = estimate_prior(
             source.logits, source.labels, logits, expressed, training_prior=run.prior
         )
         logits = adjust(logits, expressed, estimate.prior)
         return Classified(paths, logits, names, estimate)
-    target = resolve_prior(target_prior, run.prior, len(names), names)
-    return Classified(paths, adjust(logits, expressed, target), names)
+    if target is not None:
+        logits = adjust(logits, expressed, target)
+    return Classified(paths, logits, names)
 
 
-def find_images(files: str | Path | Sequence[str | Path]) -> list[Path]:
+def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
     """Image files among files and folders, those of a folder in order of their paths.
 
+    Returns: each file, and its path below the folder that was given, or its name.
     Raises:
         ValueError: when one does not exist, or there is no image at all.
     """
     files = [files] if isinstance(files, str | Path) else files
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     missing = [str(file) for file in files if not Path(file).exists()]
     if missing:
         raise ValueError(f"no such file or folder: {', '.join(missing)}")
     for file in map(Path, files):
         if file.is_dir():
-            found += sorted(Path(path) for path in files_below(file) if is_image(path))
+            images = sorted(Path(path) for path in files_below(file) if is_image(path))
+            found |= {image: image.relative_to(file) for image in images}
         else:
-            found.append(file)
+            found[file] = Path(file.name)
     if not found:
         raise ValueError(f"no image file in {', '.join(map(str, files))}")
     return found

@@ -103,7 +103,7 @@ def launch(config: Config) -> "Fabric":
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         fabric = Fabric(
-            accelerator=_device(config.device),
+            accelerator=best_device() if config.device == "auto" else config.device,
             devices=config.devices,
             num_nodes=config.nodes,
             strategy=strategy,
@@ -115,9 +115,9 @@ def launch(config: Config) -> "Fabric":
     return fabric
 
 
-def _device(name: str) -> str:
-    """What `auto` stands for: Apple's devices, which Fabric would take, have no float64."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+def best_device() -> str:
+    """The device that is taken where nobody names one: Apple's, which have no float64, are not."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _end_with_parent() -> None:

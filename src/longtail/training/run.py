@@ -1,15 +1,17 @@
 """A run folder: what a training run leaves, and how it is read again."""
 
+import errno
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import yaml
@@ -24,6 +26,7 @@ from longtail.training.checkpoint import Checkpoints
 
 # Between a run and its resumption.
 MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger"}
+Model = TypeVar("Model", bound=nn.Module)
 PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "numpy")
 
 
@@ -89,23 +92,43 @@ class Predictions:
 
         try:
             table = pq.read_table(path)
-            about = json.loads(table.schema.metadata[b"longtail"])
+            about = cls.about(table.schema)
+            columns = {name: table[name].combine_chunks() for name in ("logits", "label", "index")}
+            values = columns["logits"].flatten().to_numpy(zero_copy_only=False)
+            return cls(
+                logits=torch.from_numpy(values.copy()).view(-1, len(about["class_names"])),
+                labels=torch.from_numpy(columns["label"].to_numpy().copy()),
+                index=torch.from_numpy(columns["index"].to_numpy().copy()),
+                paths=tuple(table["path"].to_pylist()),
+                class_names=tuple(about["class_names"]),
+                prior=ClassPrior(about["class_counts"]),
+                expressed=about["expressed"],
+                name=about["name"],
+                split=about["split"],
+            )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no whole predictions file: {error}") from error
-        columns = {name: table[name].combine_chunks() for name in ("logits", "label", "index")}
-        width = len(about["class_names"])
-        values = columns["logits"].flatten().to_numpy(zero_copy_only=False)
-        return cls(
-            logits=torch.from_numpy(values.copy()).view(-1, width),
-            labels=torch.from_numpy(columns["label"].to_numpy().copy()),
-            index=torch.from_numpy(columns["index"].to_numpy().copy()),
-            paths=tuple(table["path"].to_pylist()),
-            class_names=tuple(about["class_names"]),
-            prior=ClassPrior(about["class_counts"]),
-            expressed=about["expressed"],
-            name=about["name"],
-            split=about["split"],
-        )
+
+    @staticmethod
+    def about(schema: Any) -> dict[str, Any]:
+        """What the file says of its logits, from its pyarrow schema.
+
+        Raises:
+            ValueError: when that does not fit, or parts of it are missing.
+            KeyError: when there is no column of logits.
+        """
+        metadata = schema.metadata or {}
+        if b"longtail" not in metadata:
+            raise ValueError("it has no metadata of longtail, so it is no predictions file")
+        about = json.loads(metadata[b"longtail"])
+        missing = {"class_names", "class_counts", "expressed", "name", "split"} - about.keys()
+        if missing:
+            raise ValueError(f"its metadata has no {', '.join(sorted(missing))}")
+        width = getattr(schema.field("logits").type, "list_size", None)
+        if width != len(about["class_names"]):
+            known = len(about["class_names"])
+            raise ValueError(f"it names {known} classes, its logits have {width}")
+        return cast(dict[str, Any], about)
 
 
 class Run:
@@ -147,8 +170,13 @@ class Run:
         """Notes that the run goes on, where device, precision, versions or commit are others."""
         first, *later = self.starts
         last, now = [first, *later][-1], {**environment(), **_computing(config)}
-        if any(last[name] != now[name] for name in now.keys() - {"command"}):
+        if any(last.get(name) != now[name] for name in now.keys() - {"command"}):
             write_json(self.folder / "environment.json", {**first, "resumed": [*later, now]})
+
+    @property
+    def task(self) -> str:
+        """`classification` or `segmentation`."""
+        return str(self.config.get("task", "classification"))
 
     def over_starts(self, pick: Callable[[dict[str, Any]], object]) -> str | None:
         """Something that may have changed while the run was trained, as `this, then that`."""
@@ -213,12 +241,7 @@ class Run:
 
     def save_model(self, model: nn.Module, about: Mapping[str, Any]) -> None:
         """Writes `model.safetensors`, with what is needed to make the model again."""
-        state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-        with whole_file(self.folder / "model.safetensors") as part:
-            try:
-                save_file(state, part, metadata={"longtail": json.dumps(about)})
-            except SafetensorError as error:  # its form of a full disk
-                raise OSError(str(error)) from error
+        save_weights(self.folder / "model.safetensors", model, about)
 
     def model_card(self) -> dict[str, Any]:
         """What `save_model` was told: names of backbone, head and classes, counts, image size.
@@ -262,20 +285,46 @@ class Run:
             ValueError: when the training has not ended, or was one of segmentation.
         """
         about = self.model_card()
-        if about.get("task") == "segmentation":
+        if self.task == "segmentation":
             raise ValueError(f"{self.folder} is a run of segmentation, not of whole images")
         backbone = create_backbone(about["backbone"])
         head = create_head(about["head"], backbone.num_features, len(about["class_names"]))
-        model = ImageClassifier(backbone, head)
+        return self._filled(ImageClassifier(backbone, head))
+
+    def _filled(self, model: Model) -> Model:
+        """The model with the weights of the run, in evaluation mode."""
         model.load_state_dict(load_file(self.folder / "model.safetensors"))
         return model.eval()
 
 
+def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
+    """Writes weights as a safetensors file, whole or not at all, `about` in its metadata.
+
+    Raises:
+        OSError: when it cannot be written, or does not hold the weights.
+    """
+    state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    with whole_file(path) as part:
+        try:
+            save_file(state, part, metadata={"longtail": json.dumps(about)})
+        except SafetensorError as error:  # its form of a full disk
+            raise OSError(errno.EIO, str(error)) from error
+        written = load_file(part)
+        if not all(
+            torch.allclose(written[name], value, rtol=0.0, atol=0.0, equal_nan=True)
+            for name, value in state.items()
+        ):
+            raise OSError(errno.EIO, "what was read back are other weights")
+
+
 def _lasting(value: Any) -> Any:
-    """A setting without what may differ in it: where the data lie, and who reads them."""
-    if not isinstance(value, Mapping):
-        return value
-    return {name: inner for name, inner in value.items() if name not in ("root", "workers")}
+    """A setting without what may differ in it: where the data lie, who reads them, how paths go."""
+    if isinstance(value, Mapping):
+        left_out = ("root", "workers", "check")
+        return {name: _lasting(inner) for name, inner in value.items() if name not in left_out}
+    if isinstance(value, str) and os.path.exists(value):
+        return os.path.realpath(value)
+    return value
 
 
 def _computing(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from longtail.data.samplers import POWERS
 from longtail.methods import Method, create_method, find_method
 from longtail.models import ImageClassifier, create_backbone, tune_backbone
 from longtail.prior import ClassPrior
+from longtail.shift import resolve_prior
 from longtail.training.config import Config
 from longtail.training.run import Run
 
@@ -35,11 +37,13 @@ class Earlier:
         own = found if issubclass(found, Method) else Method
         if (config.teacher != "none" or config.teacher_stage) and not own.teacher_method:
             raise ValueError(
-                f"method {name!r} has no use for a teacher: --teacher none, and no --teacher_stage"
+                f"method {name!r} has no use for a teacher: --teacher none, and no "
+                f"--teacher_stage, got {config.teacher!r} and {config.teacher_stage}"
             )
         if (config.first != "train" or config.first_stage) and not own.first_method:
             raise ValueError(
-                f"method {name!r} has no first stage: leave --first and --first_stage out"
+                f"method {name!r} has no first stage: leave --first and --first_stage out, "
+                f"got {config.first!r} and {config.first_stage}"
             )
         if own.first_method:
             changes = {"method": {"name": own.first_method}, "sampling": "shuffle", "mix": "none"}
@@ -135,9 +139,7 @@ def expressed_after_sampling(
         return expresses
     if expresses == "source" and sampling == "class_balanced":
         return "uniform"
-    power = {"class_balanced": 0.0, "square_root": 0.5}[sampling]
-    own = {"source": prior.probabilities, "uniform": torch.ones_like(prior.probabilities)}
-    said = own[expresses] if isinstance(expresses, str) else torch.tensor(expresses)
-    mass = said.double() * prior.probabilities.double() ** (power - 1)
+    said = resolve_prior(expresses, prior, prior.num_classes)
+    mass = said * prior.probabilities ** (POWERS[sampling] - 1)
     shares: list[float] = (mass / mass.sum()).tolist()
     return shares

@@ -1,33 +1,33 @@
 """One training run: data, teacher, fit, predictions, figures."""
 
 import csv
-import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from longtail.augment import named_view
 from longtail.data import Dataset, load
-from longtail.files import write_json, write_text
+from longtail.files import whole_file, write_json
 from longtail.methods import Method, find_method
-from longtail.models import (
-    ImageClassifier,
-    merge_lora,
-)
+from longtail.models import ImageClassifier, merge_lora
 from longtail.training.config import Config
 from longtail.training.evaluate import judge
 from longtail.training.input import evaluation_crop, evaluation_loader, training_input
 from longtail.training.loggers import check_logger
 from longtail.training.loop import fit, predict_logits
-from longtail.training.processes import launch, on_first, rows_of_all, settle_processes
+from longtail.training.processes import (
+    AnyConfig,
+    launch,
+    on_first,
+    rows_of_all,
+    settle_processes,
+)
 from longtail.training.run import Predictions, Run
 from longtail.training.stages import Earlier, expressed_after_sampling, make_method
-
-Settings = TypeVar("Settings", bound=Config)
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
@@ -56,6 +56,7 @@ def train_run(
     if earlier and earlier.given == "train":
         with earlier.naming():
             stage = settle(earlier.config, dataset)
+            Earlier.of(stage)  # refuses what it has no use for
             # Without LoRA: a run's model is saved with its backbone as an ordinary one.
             before = make_method(replace(stage, tune="all"), dataset.prior).model
     elif earlier:
@@ -69,7 +70,7 @@ def train_run(
         raise ValueError(f"epochs {rule} got {config.epochs}, method {config.method['name']!r}")
     fabric = launch(config)
     folder = fabric.broadcast(folder)
-    run = on_first(fabric, lambda: open_run(folder, config, resume))
+    run = on_first(fabric, lambda: begin_run(folder, config, resume))
     if on_first(fabric, lambda: run.finished):
         return run
     if earlier and stage and before:
@@ -79,7 +80,7 @@ def train_run(
         method = make_method(config, dataset.prior, before.to(fabric.device))
     method.to(fabric.device)  # without epochs, nothing else moves it
     loader, views = training_input(dataset, config, method.num_views, fabric)
-    on_first(fabric, lambda: write_text(folder / "split.csv", _split_csv(dataset)))
+    on_first(fabric, lambda: _write_split(folder / "split.csv", dataset))
     if config.epochs:
         fit(fabric, method, loader, views, config, run)
     _finish(fabric, run, config, dataset, method)
@@ -115,7 +116,7 @@ def settle(config: Config, dataset: Dataset) -> Config:
     return replace(settle_processes(config, fewest), backbone=backbone)
 
 
-def settle_common(config: Settings, images: int) -> Settings:
+def settle_common(config: AnyConfig, images: int) -> AnyConfig:
     """What every run settles: the precision, a batch no larger than the training set, the logger.
 
     Raises:
@@ -138,7 +139,7 @@ def has_bf16(device: str) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
-def open_run(folder: Path, config: Config, resume: bool) -> Run:
+def begin_run(folder: Path, config: Config, resume: bool) -> Run:
     """Makes the run folder, or opens it to go on with the same settings.
 
     Raises:
@@ -161,12 +162,11 @@ def open_run(folder: Path, config: Config, resume: bool) -> Run:
     return run
 
 
-def _split_csv(dataset: Dataset) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "split"))
-    writer.writerows(dataset.split_table())
-    return text.getvalue()
+def _write_split(path: Path, dataset: Dataset) -> None:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(("path", "label", "split"))
+        writer.writerows(dataset.split_table())
 
 
 def _finish(fabric: "Fabric", run: Run, config: Config, dataset: Dataset, method: Method) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from longtail.data.segmentation.config import PixelDataConfig
 from longtail.data.segmentation.layout import Layout, find_pairs
 from longtail.data.segmentation.masks import IndexCoding
+from longtail.files import read_text
 
 NUM_CLASSES = 150
 PARTS = {"train": "training", "val": "validation"}
@@ -31,9 +32,11 @@ def _names(path: Path) -> tuple[str, ...]:
     """First name of each class in the list that comes with the data; numbers where it is absent."""
     if not path.is_file():
         return tuple(f"class {c + 1}" for c in range(NUM_CLASSES))
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t"))
-    names = [next(v for k, v in row.items() if k.strip() == "Name") for row in rows]
+    rows = csv.DictReader(read_text(path).splitlines(), delimiter="\t")
+    rows.fieldnames = columns = [name.strip() for name in rows.fieldnames or ()]
+    if "Name" not in columns:
+        raise ValueError(f"{path} must have a column Name, got {columns}")
+    names = [row["Name"] or "" for row in rows]
     if len(names) != NUM_CLASSES:
         raise ValueError(f"{path} must list {NUM_CLASSES} classes, got {len(names)}")
     return tuple(name.split(",")[0].strip() for name in names)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longtail.data.dataset import Split
-from longtail.data.samplers import Sampler
+from longtail.data.samplers import POWERS, Sampler
 from longtail.data.segmentation.masks import ColourCoding, IndexCoding
 from longtail.prior import ClassPrior
 
@@ -77,8 +77,7 @@ class PixelDataset:
         if sampler in ("sequential", "shuffle"):
             return self.prior, self.image_prior
         images = torch.bincount(self.train.labels).double()
-        power = {"class_balanced": 0.0, "square_root": 0.5}[sampler]
-        drawn = (images ** (power - 1))[self.train.labels]  # how often, up to a factor
+        drawn = (images ** (POWERS[sampler] - 1))[self.train.labels]  # how often, up to a factor
         pixels = self.train.pixels.double()
         return ClassPrior(drawn @ pixels), ClassPrior(drawn @ (pixels > 0).double())
 

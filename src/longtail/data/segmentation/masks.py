@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from longtail.files import read_text
 from longtail.masks import IGNORED
 
 MOST_CLASSES = 255
@@ -100,7 +101,7 @@ def read_palette(path: str | Path) -> tuple[ColourCoding, tuple[str, ...]]:
     Raises:
         ValueError: when the file is no palette, or two names share a colour; it names the lines.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     names: list[str] = []
     found: dict[int, tuple[str, int]] = {}
     problems = []
@@ -144,7 +145,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     Raises:
         ValueError: when a line is empty, a name comes twice, or there are none or too many.
     """
-    names = [line.strip() for line in Path(path).read_text(encoding="utf-8").rstrip().splitlines()]
+    names = [line.strip() for line in read_text(path).rstrip().splitlines()]
     check_names(path, names)
     return tuple(names)
 

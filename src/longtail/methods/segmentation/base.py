@@ -1,5 +1,7 @@
 """What a method for pixels is, and the plain one: any classification loss on every pixel."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from longtail.losses import ClassificationLoss
@@ -19,6 +21,7 @@ class PixelMethod(Method):
         model: what is kept after training.
     """
 
+    task: ClassVar[str] = "segmentation"
     model: Segmenter  # type: ignore[assignment]  # of pixels, not of images
 
 

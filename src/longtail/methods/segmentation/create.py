@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from longtail.losses import ClassificationLoss
-from longtail.methods.create import find_method
+from longtail.methods.create import find_method, with_loss
 from longtail.methods.segmentation.base import PixelClassifier, PixelMethod
 from longtail.models import DenseBackbone, Segmenter
 from longtail.prior import ClassPrior
@@ -34,13 +34,11 @@ def create_pixel_method(
     """
     found = find_method(name, "segmentation")
     if issubclass(found, ClassificationLoss):
-        rest = {key: value for key, value in settings.items() if key != "loss"}
-        loss = found(prior, **settings.get("loss", {}))
-        return PixelClassifier(prior, backbone, loss=loss, **{"head": loss.head, **rest})
-    if not issubclass(found, PixelMethod):
-        raise ValueError(f"method {name!r} must be a PixelMethod for segmentation, got {found!r}")
+        return PixelClassifier(prior, backbone, **with_loss(found, prior, settings))
+    if found.teacher_method:
+        settings = {**settings, "teacher": teacher}
+    if "image_prior" in inspect.signature(found).parameters:
+        settings = {**settings, "image_prior": image_prior}
     make: Any = found
-    offered = {"image_prior": image_prior, "teacher": teacher}
-    wanted = {k: v for k, v in offered.items() if k in inspect.signature(found).parameters}
-    method: PixelMethod = make(prior, backbone, **wanted, **settings)
+    method: PixelMethod = make(prior, backbone, **settings)
     return method

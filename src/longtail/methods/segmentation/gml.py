@@ -1,7 +1,7 @@
 """GML of pixels: logit-adjusted classifier of all, mutual information of sampled ones."""
 
 import copy
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ class PixelGML(PixelMethod):
         teacher: a trained segmenter; it is frozen, and no part of the state. It sees the whole
             batch, and its logits are distilled at the sampled pixels.
         head: `linear`, or `cosine` (scale 30) as in the paper.
-        queue_size: keys in the queue, K.
+        queue_size: keys in the queue, K; when not given 2048, or of many classes twice what
+            `queue_base` keys of each take.
         queue_base: least number of keys of a class.
         queries: sampled pixels of a class and image that are scored.
         keys: sampled pixels of a class and image that enter the queue.
@@ -81,7 +82,7 @@ class PixelGML(PixelMethod):
         image_prior: ClassPrior,
         teacher: Segmenter | None = None,
         head: str = "linear",
-        queue_size: int = 2048,
+        queue_size: int | None = None,
         queue_base: int = 16,
         queries: int = 4,
         keys: int = 8,
@@ -102,12 +103,14 @@ class PixelGML(PixelMethod):
         self.project_query = Projection(features, hidden, width)
         self.teacher = None if teacher is None else Frozen(teacher)
         if teacher is None:
-            self.key_encoder = copy.deepcopy(backbone).requires_grad_(False)
+            self.key_encoder = copy.deepcopy(backbone).eval().requires_grad_(False)
+            self.key_encoder.frozen = True
             self.project_key = copy.deepcopy(self.project_query).requires_grad_(False)
         else:
             features = teacher.backbone.num_features
             self.project_key = Projection(features, hidden, width)
-        self.queue = ClassQueue(image_prior, size=queue_size, width=features, base=queue_base)
+        size = max(2048, 2 * queue_base * num_classes) if queue_size is None else queue_size
+        self.queue = ClassQueue(image_prior, size=size, width=features, base=queue_base)
         self.classifier_loss = LogitAdjusted(prior)
         self.contrast = GMLLoss(
             image_prior,
@@ -178,13 +181,6 @@ class PixelGML(PixelMethod):
             teacher_logits=teacher_logits,
         )
         return loss
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets the mode of all but the momentum copy, which stays in evaluation mode."""
-        super().train(mode)
-        if self.teacher is None:
-            self.key_encoder.eval()
-        return self
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -19,6 +19,7 @@ from longtail.metrics import segmentation_metrics
 from longtail.models import Segmenter
 from longtail.prior import ClassPrior
 from longtail.shift import resolve_prior
+from longtail.training.processes import best_device
 from longtail.training.segmentation.input import evaluation_pairs
 from longtail.training.segmentation.predict import (
     classes_of,
@@ -38,7 +39,6 @@ def judge_pixels(
     split: str | None = None,
     window: Sequence[int] | None = None,
     flip: bool | None = None,
-    dataset: PixelDataset | None = None,
 ) -> dict[str, float]:
     """Figures of a run; its model sees the images again unless nothing is asked to be different.
 
@@ -48,7 +48,6 @@ def judge_pixels(
         split: `train`, `val` or `test`; the one that was judged at its end when not given.
         window: height and width of sliding windows; as in the run's settings when not given.
         flip: average with the mirrored image; as in the run's settings when not given.
-        dataset: that of the run, when it is loaded already.
 
     Returns: see `longtail.metrics.segmentation_metrics`.
     Raises:
@@ -57,13 +56,13 @@ def judge_pixels(
     if target_prior is None and split is None and window is None and flip is None:
         return segmentation_metrics(run.confusion(), run.prior)
     config = run.config
-    dataset = dataset or load_pixels(PixelDataConfig(**config["data"]))
+    dataset = load_pixels(PixelDataConfig(**config["data"]))
     if dataset.class_names != tuple(run.model_card()["class_names"]):
         raise ValueError(f"the data of {run.folder} have other classes now: {dataset.class_names}")
     part = split or dataset.judged
     if part not in dataset.parts:
         raise ValueError(f"split must be one of {sorted(dataset.parts)}, got {part!r}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(best_device())
     (matrix,) = confusion_of(
         run.model().to(device),
         evaluation_pairs(dataset, dataset.parts[part], device, config["data"]["workers"]),

@@ -14,7 +14,7 @@ EVALUATION_BATCH = 8
 AS_THEY_ARE = [View(())]  # of the loop: the pairs were seen by the loader already
 
 
-class PairedLoader(Loader):
+class PairedLoader:
     """Batches of another loader, seen by a paired view: images (1, B, 3, h, w), target (B, h, w).
 
     The images of a step and their classes must be drawn together, so it is done here and not by

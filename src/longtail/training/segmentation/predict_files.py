@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from longtail.data import UnreadableImagesError
 from longtail.data.images import RESAMPLE, reason_of, to_rgb, to_tensor
@@ -15,6 +14,7 @@ from longtail.files import write_text
 from longtail.models import upsample
 from longtail.shift import resolve_prior
 from longtail.training.predict import find_images
+from longtail.training.processes import best_device
 from longtail.training.segmentation.overlay import overlay
 from longtail.training.segmentation.predict import classes_of, dense_logits, target_of
 from longtail.training.segmentation.run import PixelRun
@@ -57,13 +57,13 @@ def segment_files(
         flip: average with the mirrored image; as in the run's settings when not given.
 
     Raises:
-        ValueError: when a file is missing, no image was found, or two would be written to one
-            place.
+        ValueError: when a file is missing, no image was found, or a result would be written over
+            another one or over an image.
         UnreadableImagesError: names all images that cannot be read, once the others are written.
     """
     card, config = run.model_card(), run.config
     names = tuple(card["class_names"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(best_device())
     model = run.model().to(device)
     expressed = resolve_prior(card["expresses"], run.prior, len(names))
     target = target_of(config["prior_power"], target_prior, run.prior, names)
@@ -72,22 +72,25 @@ def segment_files(
     places = _places(files, out)
     for file, place in places.items():
         try:
-            image = _read(file)
+            with Image.open(file) as picture:
+                image = to_rgb(picture)
         except Exception as error:  # broken files make Pillow raise nearly anything
             failures.append((str(file), reason_of(error, str(file))))
             continue
-        given = _bring_to(image, card["image_size"]).to(device)[None]
+        given = image.resize(scaled_size(image.size, card["image_size"]), RESAMPLE)
         logits = dense_logits(
             model,
-            given,
+            to_tensor(given).to(device)[None],
             window=config["window"] if window is None else window,
             flip=config["flip_test"] if flip is None else flip,
         )
-        mask = classes_of(upsample(logits, image.shape[1:]), expressed, target)[0].cpu()
-        masks.append(place.with_name(place.name + ".png"))
-        overlays.append(place.with_name(place.name + "-overlay.png"))
-        save_png(mask_picture(mask, len(names)), masks[-1])
-        save_png(overlay(image, mask, names), overlays[-1])
+        pixels = to_tensor(image)
+        mask = classes_of(upsample(logits, pixels.shape[1:]), expressed, target)[0].cpu()
+        mask_file, overlay_file = _results(place)
+        save_png(mask_picture(mask, len(names)), mask_file)
+        save_png(overlay(pixels, mask, names), overlay_file)
+        masks.append(mask_file)
+        overlays.append(overlay_file)
     write_text(out / "classes.txt", "\n".join(names) + "\n")
     if failures:
         raise UnreadableImagesError(failures, len(places))
@@ -95,28 +98,24 @@ def segment_files(
 
 
 def _places(files: str | Path | Sequence[str | Path], out: Path) -> dict[Path, Path]:
-    """Where the results of each image go, without suffix."""
-    places: dict[Path, Path] = {}
-    for given in [Path(files)] if isinstance(files, str | Path) else map(Path, files):
-        for image in find_images([given]):
-            inside = image.relative_to(given) if given.is_dir() else Path(image.name)
-            places[image] = out / inside.with_suffix("")
+    """Where the results of each image go, without suffix.
+
+    Raises:
+        ValueError: when a result would be written over another one, or over an image.
+    """
+    places = {file: out / inside.with_suffix("") for file, inside in find_images(files).items()}
+    images = {file.resolve() for file in places}
     taken: dict[Path, Path] = {}
     for image, place in places.items():
-        if place in taken:
-            raise ValueError(f"{taken[place]} and {image} would both be written to {place}.png")
-        taken[place] = image
+        for result in _results(place):
+            if result.resolve() in images:
+                raise ValueError(f"{result}, of {image}, would be written over an image to predict")
+            if result in taken:
+                raise ValueError(f"{taken[result]} and {image} would both be written to {result}")
+            taken[result] = image
     return places
 
 
-def _read(file: Path) -> Tensor:
-    with Image.open(file) as picture:
-        return to_tensor(to_rgb(picture))
-
-
-def _bring_to(image: Tensor, shorter: int | None) -> Tensor:
-    """The image at the size that the model was trained with."""
-    size = scaled_size((image.shape[2], image.shape[1]), shorter)
-    if size == (image.shape[2], image.shape[1]):
-        return image
-    return to_tensor(Image.fromarray(image.permute(1, 2, 0).numpy()).resize(size, RESAMPLE))
+def _results(place: Path) -> tuple[Path, Path]:
+    """The files of an image's mask and overlay."""
+    return place.with_name(place.name + ".png"), place.with_name(place.name + "-overlay.png")

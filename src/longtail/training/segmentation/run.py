@@ -3,7 +3,6 @@
 from typing import NoReturn
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from longtail.files import read_values
@@ -25,13 +24,11 @@ class PixelRun(Run):
             ValueError: when the training has not ended, or was one of whole images.
         """
         about = self.model_card()
-        if not self.holds(self):
+        if self.task != "segmentation":
             raise ValueError(f"{self.folder} is no run of segmentation")
         backbone = create_dense_backbone(about["backbone"], decoder=about["decoder"])
         head = create_dense_head(about["head"], backbone.num_features, len(about["class_names"]))
-        model = Segmenter(backbone, head)
-        model.load_state_dict(load_file(self.folder / "model.safetensors"))
-        return model.eval()
+        return self._filled(Segmenter(backbone, head))
 
     def predictions(self) -> NoReturn:
         """There are none.
@@ -44,11 +41,6 @@ class PixelRun(Run):
             "longtail evaluate lets its model see the images again"
         )
 
-    @staticmethod
-    def holds(run: Run) -> bool:
-        """Whether a run is one of segmentation."""
-        return run.config.get("task") == "segmentation"
-
     def confusion(self) -> Tensor:
         """(C, C), true against predicted class of the part that was judged at the end.
 
@@ -58,5 +50,4 @@ class PixelRun(Run):
         path = self.folder / "confusion.json"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no confusion.json: its training has not ended")
-        stored = read_values(path)
-        return torch.tensor(stored["matrix"])
+        return torch.tensor(read_values(path)["matrix"])

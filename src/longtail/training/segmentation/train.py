@@ -20,7 +20,7 @@ from longtail.training.segmentation.input import AS_THEY_ARE, evaluation_pairs, 
 from longtail.training.segmentation.predict import confusion_of, target_of
 from longtail.training.segmentation.run import PixelRun
 from longtail.training.stages import Earlier
-from longtail.training.train import open_run, settle_common
+from longtail.training.train import begin_run, settle_common
 
 
 def train_pixels(
@@ -53,7 +53,7 @@ def train_pixels(
         teacher = finished.model()
     method = make_method(config, dataset, teacher)
     fabric = launch(config)
-    run = PixelRun(open_run(folder, config, resume).folder)
+    run = PixelRun(begin_run(folder, config, resume).folder)
     if run.finished:
         return run
     if stage and teacher:

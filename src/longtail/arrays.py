@@ -1,0 +1,36 @@
+"""Numbers in whatever form people have them."""
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+
+def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
+    """Numbers as a tensor, without a copy where that can be: an array may be reversed or swapped.
+
+    Args:
+        values: a tensor, which stays on its device, an array, a table's column or a sequence.
+        name: what an error calls it, for instance `counts of ClassPrior`.
+
+    Raises:
+        ValueError: when they are no numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> as_tensor(np.array([1, 2, 3], dtype=">i4")[::-1], "counts").tolist()
+        [3, 2, 1]
+    """
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        got = repr(array.flat[0]) if array.size else array.dtype
+        raise ValueError(f"{name} must be numbers, got {got}")
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    with warnings.catch_warnings():
+        # An array read from a Parquet file may be read-only; it is only read here.
+        warnings.filterwarnings("ignore", message=".*not writable")
+        return torch.as_tensor(array)
