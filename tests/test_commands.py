@@ -411,12 +411,24 @@ def test_a_run_without_a_name_gets_a_folder_of_its_own(
     assert folders == [first, first.with_name(f"{first.name}-2")]
 
 
+@pytest.mark.parametrize(
+    ("words", "work", "said"),
+    [
+        (["evaluate", "runs/any"], "longtail.api.evaluate", "longtail: stopped\n"),
+        (["train", "digits-lt"], "longtail.api.start", "--resume goes on from the last checkpoint"),
+        (["reproduce", "cifar100-lt"], "longtail.reproduce.reproduce", "the same command goes on"),
+    ],
+)
 def test_the_exit_status_after_ctrl_c(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    work: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def stopped(*rest: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("longtail.api.evaluate", stopped)
-    assert main(["evaluate", "runs/any"]) == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    monkeypatch.setattr(work, stopped)
+    assert main(words) == 130
+    assert said in capsys.readouterr().err
