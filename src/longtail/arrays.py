@@ -34,3 +34,15 @@ def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
         # An array read from a Parquet file may be read-only; it is only read here.
         warnings.filterwarnings("ignore", message=".*not writable")
         return torch.as_tensor(array)
+
+
+def as_indices(values: Tensor, name: str) -> Tensor:
+    """Class indices as int64.
+
+    Raises:
+        ValueError: when one is no whole number.
+    """
+    if values.is_floating_point() and not bool((values == values.round()).all()):
+        fraction = values[values != values.round()][0].item()
+        raise ValueError(f"{name} must be whole class indices, got {fraction:g}")
+    return values.long()

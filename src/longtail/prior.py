@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from longtail.arrays import as_tensor
+from longtail.arrays import as_indices, as_tensor
 
 MANY = 100
 FEW = 20
@@ -55,10 +55,11 @@ class ClassPrior:
                 f"counts of ClassPrior must be a non-empty vector (num_classes,), "
                 f"got shape {tuple(values.shape)}"
             )
-        if not torch.isfinite(values.double()).all():
-            odd = int((~torch.isfinite(values.double())).nonzero()[0])
+        odd = (~torch.isfinite(values.double())).nonzero().flatten().tolist()
+        if odd:
             raise ValueError(
-                f"counts of ClassPrior must be finite, got {values[odd].item()} for class {odd}"
+                f"counts of ClassPrior must be finite, got {values[odd[0]].item()} "
+                f"for class {odd[0]}"
             )
         empty = (values.double() <= 0).nonzero().flatten().tolist()
         if empty:
@@ -95,10 +96,7 @@ class ClassPrior:
             raise ValueError(
                 f"labels of ClassPrior must be a non-empty vector, got shape {tuple(values.shape)}"
             )
-        if values.is_floating_point() and not bool((values == values.round()).all()):
-            fraction = values[values != values.round()][0].item()
-            raise ValueError(f"labels of ClassPrior must be whole class indices, got {fraction:g}")
-        values = values.long()
+        values = as_indices(values, "labels of ClassPrior")
         limit = num_classes if num_classes is not None else int(values.max()) + 1
         wrong = values[(values < 0) | (values >= limit)]
         if len(wrong):

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from longtail.arrays import as_tensor
+from longtail.arrays import as_indices, as_tensor
 
 CHUNK_ELEMENTS = 2**18  # 2 MiB of float64 at a time, which stays in the cache
 
@@ -90,10 +90,7 @@ def _checked_labels(logits: Tensor, labels: Tensor) -> Tensor:
             "logits and labels must be (N, C) and (N,) with N and C above zero, "
             f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
-    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
-        fraction = labels[labels != labels.round()][0].item()
-        raise ValueError(f"labels must be whole class indices, got {fraction:g}")
-    labels = labels.to(logits.device, torch.int64)
+    labels = as_indices(labels, "labels").to(logits.device)
     wrong = ((labels < 0) | (labels >= logits.shape[1])).nonzero().flatten()
     if len(wrong):
         row = int(wrong[0])

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from longtail.arrays import as_tensor
+from longtail.arrays import as_indices, as_tensor
 
 Logits = Tensor | NDArray[np.floating]
 
@@ -63,10 +63,7 @@ def as_labels(value: ArrayLike | Tensor, name: str, samples: int, num_classes: i
     labels = as_tensor(value, name).cpu()
     if labels.shape != (samples,):
         raise ValueError(f"{name} must have shape ({samples},), got {tuple(labels.shape)}")
-    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
-        fraction = labels[labels != labels.round()][0].item()
-        raise ValueError(f"{name} must be whole class indices, got {fraction:g}")
-    labels = labels.long()
+    labels = as_indices(labels, name)
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         raise ValueError(f"{name} must lie in [0, {num_classes}), got {wrong[:5].tolist()}")

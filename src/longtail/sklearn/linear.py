@@ -1,6 +1,5 @@
 """A linear head on fixed features: the whole set at once by L-BFGS."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from longtail.arrays import as_tensor
 from longtail.losses import ClassificationLoss
 from longtail.prior import ClassPrior
 
@@ -41,12 +41,7 @@ def torch_dtype(x: Any) -> torch.dtype:
 
 def as_torch(x: Any) -> Features:
     """A dense matrix as a tensor without a copy; a sparse one as it is."""
-    if not isinstance(x, np.ndarray):
-        return x
-    with warnings.catch_warnings():
-        # Nobody writes to it, and a memory map that joblib hands out is for reading only.
-        warnings.filterwarnings("ignore", message=".*not writable")
-        return torch.from_numpy(x)
+    return as_tensor(x, "X") if isinstance(x, np.ndarray) else x
 
 
 def product(x: Features, weight: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ class Checkpoints:
         """Files of the folder, oldest first."""
         return sorted(self.folder.glob("epoch-*-*.pt"))
 
+    def last_in_words(self) -> str:
+        """Which file is the last, for errors that end a training."""
+        files = self.files()
+        return f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
+
     def save(self, state: dict[str, Any]) -> Path:
         """Saves a state and drops all but the last two.
 
@@ -53,9 +58,7 @@ class Checkpoints:
             with whole_file(path) as part:
                 part.write_bytes(content)
         except OSError as error:
-            files = self.files()
-            last = f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
-            raise OSError(error.errno, f"{error.strerror}; {last}") from error
+            raise OSError(error.errno, f"{error.strerror}; {self.last_in_words()}") from error
         for old in self.files()[:-KEEP]:
             old.unlink(missing_ok=True)
         return path

@@ -105,12 +105,8 @@ class Watch:
         if bad := [name for name, good in zip(names, fine.tolist(), strict=True) if not good]:
             raise FloatingPointError(
                 f"weights are no numbers in epoch {epoch} though the loss was: "
-                f"{', '.join(bad[:NAMED])}; {self._last()}. {REMEDY}"
+                f"{', '.join(bad[:NAMED])}; {self.run.checkpoints.last_in_words()}. {REMEDY}"
             )
-
-    def _last(self) -> str:
-        files = self.run.checkpoints.files()
-        return f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
 
     def _stop(self, epoch: int) -> None:
         step = _joined(self.fabric, self._step, "min")
@@ -123,7 +119,7 @@ class Watch:
         raise FloatingPointError(
             f"the loss is no number at step {int(step)} of epoch {epoch}, of the images with index "
             f"{', '.join(map(str, images[:NAMED]))}{more} (all in {path}); "
-            f"{self._last()}. {REMEDY}"
+            f"{self.run.checkpoints.last_in_words()}. {REMEDY}"
         )
 
     def leave(self, where: str) -> None:

@@ -89,15 +89,15 @@ def predict_files(
     loader = evaluation_loader(split, crop, device, workers)
     logits = predict_logits(run.model().to(device), loader)["logits"]
     expressed = resolve_prior(card["expresses"], run.prior, len(names))
+    estimate = None
     if source is not None:
         estimate = estimate_prior(
             source.logits, source.labels, logits, expressed, training_prior=run.prior
         )
-        logits = adjust(logits, expressed, estimate.prior)
-        return Classified(paths, logits, names, estimate)
+        target = estimate.prior
     if target is not None:
         logits = adjust(logits, expressed, target)
-    return Classified(paths, logits, names)
+    return Classified(paths, logits, names, estimate)
 
 
 def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
