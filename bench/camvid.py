@@ -82,7 +82,7 @@ def judge(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, Any]:
     expressed = resolve_prior(run.model_card()["expresses"], dataset.prior, dataset.num_classes)
     targets = [target_of(power, None, dataset.prior, dataset.class_names) for power in POWERS]
     model, by_power = run.model(), {}
-    for part, split in dataset.parts.items():
+    for part, split in dataset.splits.items():
         if part == "train":
             continue
         pairs = evaluation_pairs(dataset, split, torch.device("cpu"), 0)

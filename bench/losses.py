@@ -300,7 +300,7 @@ def paco_case(
     logits.requires_grad_()
     target = torch.randint(num_classes, (batch,))
     labels = torch.cat([target, target, torch.randint(num_classes, (queue,))])
-    loss = losses.PaCo(long_tail(num_classes))
+    loss = losses.PaCoLoss(long_tail(num_classes))
     return Case(
         "PaCo",
         {"B": batch, "Q": queue, "C": num_classes, "D": width},
@@ -314,7 +314,7 @@ def proco_case(batch: int = 256, num_classes: int = 100, width: int = 128) -> Ca
     """ProCo; its Bessel functions are float64."""
     torch.manual_seed(0)
     features, target = unit(batch, width), torch.randint(num_classes, (batch,))
-    loss = losses.ProCo(long_tail(num_classes), width=width)
+    loss = losses.ProCoLoss(long_tail(num_classes), width=width)
     loss.update(features.detach(), target)
     return Case(
         "ProCo",
@@ -326,11 +326,11 @@ def proco_case(batch: int = 256, num_classes: int = 100, width: int = 128) -> Ca
 
 
 LOGITS_LOSSES = {
-    "logit-adjusted": losses.LogitAdjusted,
-    "re-weighted": losses.Reweighted,
-    "focal": losses.Focal,
-    "LDAM": losses.LDAM,
-    "LADE (with LADER)": losses.LADE,
+    "logit-adjusted": losses.LogitAdjustedLoss,
+    "re-weighted": losses.ReweightedLoss,
+    "focal": losses.FocalLoss,
+    "LDAM": losses.LDAMLoss,
+    "LADE (with LADER)": losses.LADELoss,
 }
 
 

@@ -23,7 +23,7 @@ from longtail.sklearn import LongTailClassifier
 from longtail.training.run import environment
 from pages import write_between
 
-CLASSES, WIDTH, CHUNK, PARTS, HALF_LIFE = 20, 128, 25_000, 20, 100_000.0
+CLASSES, WIDTH, CHUNK, SPLITS, HALF_LIFE = 20, 128, 25_000, 20, 100_000.0
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def stream(rows: int) -> dict[str, object]:
         began = time.process_time()
         model.partial_fit(x, labels.numpy(), classes=np.arange(CLASSES))
         seconds["partial_fit"] += time.process_time() - began
-        if (number + 1) % max(1, chunks // PARTS) == 0:
+        if (number + 1) % max(1, chunks // SPLITS) == 0:
             curve.append(
                 {
                     "rows": (number + 1) * CHUNK,

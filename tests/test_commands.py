@@ -402,12 +402,12 @@ def test_a_run_without_a_name_gets_a_folder_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = to_config(from_keywords("birds 2/", "longtail.losses.Focal", seed=3))
+    config = to_config(from_keywords("birds 2/", "longtail.losses.FocalLoss", seed=3))
     folders = []
     for _ in range(2):
         folders.append(new_folder(config))
         folders[-1].mkdir(parents=True)
-    first = Path("runs/birds-2-Focal-seed3")
+    first = Path("runs/birds-2-FocalLoss-seed3")
     assert folders == [first, first.with_name(f"{first.name}-2")]
 
 

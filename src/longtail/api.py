@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from longtail.errors import InputError
 from longtail.settings import from_keywords, read_data, to_config
 from longtail.training import (
     Classified,
@@ -57,7 +58,7 @@ def train(
 def start(config: Config, out: str | Path | None, resume: bool) -> Run:
     """Trains with settings that are resolved, and writes the report."""
     if resume and out is None:
-        raise ValueError("resume needs the run folder to go on with: --out runs/...")
+        raise InputError("resume needs the run folder to go on with: --out runs/...")
     folder = Path(out) if out else new_folder(config)
     run: Run
     if isinstance(config, PixelConfig):
@@ -122,13 +123,13 @@ def _refuse(testing: Mapping[str, Any], run: Run) -> None:
     """Settings of segmentation have no meaning for another run."""
     given = [name for name, value in testing.items() if value is not None]
     if given:
-        raise ValueError(f"{', '.join(given)}: only for runs of segmentation, {run.folder} is none")
+        raise InputError(f"{', '.join(given)}: only for runs of segmentation, {run.folder} is none")
 
 
 def _check_file(out: str | Path | None, command: str) -> None:
     """Refuses a folder before the work is done whose result would have no place."""
     if out is not None and Path(out).is_dir():
-        raise ValueError(f"out of {command} must be a file, {out} is a folder")
+        raise InputError(f"out of {command} must be a file, {out} is a folder")
 
 
 def protocol(run: str | Path | Run) -> list[dict[str, Any]]:
@@ -168,12 +169,12 @@ def predict(
         ValueError: when a setting of segmentation is given for another run, or `top` is below 1.
     """
     if top < 1:
-        raise ValueError(f"top of predict must be 1 or more, got {top}")
+        raise InputError(f"top of predict must be 1 or more, got {top}")
     run = open_run(run)
     testing: dict[str, Any] = {"window": window, "flip": flip}
     if isinstance(run, PixelRun):
         if out is None:
-            raise ValueError("out of predict must be a folder for a run of segmentation, got None")
+            raise InputError("out of predict must be a folder for a run of segmentation, got None")
         return segment_files(run, files, Path(out), target_prior, **testing)
     _refuse(testing, run)
     _check_file(out, "predict")

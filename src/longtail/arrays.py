@@ -7,6 +7,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.errors import InputError
+
 
 def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
     """Numbers as a tensor, without a copy where that can be: an array may be reversed or swapped.
@@ -28,7 +30,7 @@ def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         got = repr(array.flat[0]) if array.size else array.dtype
-        raise ValueError(f"{name} must be numbers, got {got}")
+        raise InputError(f"{name} must be numbers, got {got}")
     array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
     with warnings.catch_warnings():
         # An array read from a Parquet file may be read-only; it is only read here.
@@ -44,5 +46,5 @@ def as_indices(values: Tensor, name: str) -> Tensor:
     """
     if values.is_floating_point() and not bool((values == values.round()).all()):
         fraction = values[values != values.round()][0].item()
-        raise ValueError(f"{name} must be whole class indices, got {fraction:g}")
+        raise InputError(f"{name} must be whole class indices, got {fraction:g}")
     return values.long()

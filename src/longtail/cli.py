@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from longtail.errors import InputError
 from longtail.files import to_json
 
 ABOUT = "Train, adapt and judge classifiers when most classes are rare."
@@ -160,7 +161,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         given = [name for name in without if getattr(parsed, name) is not None]
         if given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise ValueError(
+            raise InputError(
                 f"--protocol must be alone, got {options}: it is of whole images, for all mixes"
             )
         columns = protocol(parsed.run)
@@ -227,7 +228,7 @@ def _data(words: list[str]) -> int:
         )
         return 0
     if command not in ("check", "shard"):
-        raise ValueError(f"longtail data knows the commands check and shard, got {command!r}")
+        raise InputError(f"longtail data knows the commands check and shard, got {command!r}")
     config, options = data_arguments(command, words[1:])
     if command == "shard":
         written = write_shards(config, options["out"], options["megabytes"])

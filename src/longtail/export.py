@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.models import ImageClassifier
 from longtail.shift import resolve_prior
@@ -70,14 +71,14 @@ def export_run(run: Run, to: Format = "onnx", out: Path | None = None) -> Path:
         FloatingPointError: when the file does not compute what the model computes; none is left.
     """
     if to not in get_args(Format):
-        raise ValueError(f"to must be one of {get_args(Format)}, got {to!r}")
+        raise InputError(f"to must be one of {get_args(Format)}, got {to!r}")
     card = describe(run)
     if to == "onnx" and run.task == "segmentation":
-        raise ValueError(
+        raise InputError(
             f"to must be 'safetensors' for {run.folder}, a run of segmentation, got {to!r}"
         )
     if to == "safetensors" and out is None:
-        raise ValueError(
+        raise InputError(
             f"out must be a file for safetensors, since {run.folder} has its model.safetensors, "
             "got None"
         )
@@ -108,7 +109,7 @@ def _write_onnx(run: Run, card: dict[str, Any], path: Path) -> None:
         import onnxruntime  # noqa: F401  (the check needs it)
         import onnxscript  # noqa: F401  (the exporter needs it)
     except ImportError as error:
-        raise ValueError(f"to='onnx' needs {error.name}: pip install 'longtail[onnx]'") from error
+        raise InputError(f"to='onnx' needs {error.name}: pip install 'longtail[onnx]'") from error
     log_expressed = torch.tensor(card["expressed_prior"]).log().float()
     model = Deployed(run.model(), log_expressed).eval()
     size = card["image_size"]

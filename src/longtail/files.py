@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from longtail.errors import InputError
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -61,7 +63,7 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be a text in UTF-8: {error}") from error
+        raise InputError(f"{path} must be a text in UTF-8: {error}") from error
 
 
 def to_json(value: Any) -> str:
@@ -94,9 +96,9 @@ def read_values(path: str | Path) -> dict[str, Any]:
     try:
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold names and values, got {type(values).__name__}")
+        raise InputError(f"{path} must hold names and values, got {type(values).__name__}")
     return values
 
 
@@ -113,9 +115,9 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}, is no JSON: {error}") from error
+            raise InputError(f"{path}, line {number}, is no JSON: {error}") from error
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}, must hold names and values, got {line[:40]}")
+            raise InputError(f"{path}, line {number}, must hold names and values, got {line[:40]}")
         records.append(record)
     return records
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from longtail.errors import InputError
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the known one that is nearest, or nothing.
@@ -38,4 +40,4 @@ def imported(path: str, what: str) -> Any | None:
         absent = error.name if isinstance(error, ModuleNotFoundError) else None
         if absent and f"{module}.".startswith(f"{absent}."):
             return None
-        raise ValueError(f"{what} {path!r} cannot be imported: {error}") from error
+        raise InputError(f"{what} {path!r} cannot be imported: {error}") from error

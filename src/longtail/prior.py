@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from longtail.arrays import as_indices, as_tensor
+from longtail.errors import InputError
 
 MANY = 100
 FEW = 20
@@ -51,13 +52,13 @@ class ClassPrior:
         # A copy: a caller who goes on counting must not change a prior that is in use.
         values = as_tensor(counts, "counts of ClassPrior").cpu().clone()
         if values.ndim != 1 or len(values) == 0:
-            raise ValueError(
+            raise InputError(
                 f"counts of ClassPrior must be a non-empty vector (num_classes,), "
                 f"got shape {tuple(values.shape)}"
             )
         odd = (~torch.isfinite(values.double())).nonzero().flatten().tolist()
         if odd:
-            raise ValueError(
+            raise InputError(
                 f"counts of ClassPrior must be finite, got {values[odd[0]].item()} "
                 f"for class {odd[0]}"
             )
@@ -65,7 +66,7 @@ class ClassPrior:
         if empty:
             got = [values[c].item() for c in empty[:5]]
             more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-            raise ValueError(
+            raise InputError(
                 f"counts of ClassPrior must be above zero for every class, got {got} "
                 f"for class {empty[:5]}{more}"
             )
@@ -93,14 +94,14 @@ class ClassPrior:
         """
         values = as_tensor(labels, "labels of ClassPrior").cpu()
         if values.ndim != 1 or len(values) == 0:
-            raise ValueError(
+            raise InputError(
                 f"labels of ClassPrior must be a non-empty vector, got shape {tuple(values.shape)}"
             )
         values = as_indices(values, "labels of ClassPrior")
         limit = num_classes if num_classes is not None else int(values.max()) + 1
         wrong = values[(values < 0) | (values >= limit)]
         if len(wrong):
-            raise ValueError(
+            raise InputError(
                 f"labels of ClassPrior must lie in [0, {limit}), got {wrong[:5].tolist()}"
             )
         return cls(torch.bincount(values, minlength=limit))

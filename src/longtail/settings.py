@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from longtail.data import DataConfig
 from longtail.data.segmentation import PIXEL_SOURCES, PixelDataConfig
+from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.losses import ClassificationLoss
 from longtail.methods import PlainClassifier, find_method
@@ -40,7 +41,7 @@ def make_parser(source: str, method: str, task: str) -> ArgumentParser:
         ValueError: when nobody knows the method or the task.
     """
     if task not in CONFIGS:
-        raise ValueError(f"task must be one of {sorted(CONFIGS)}, got {task!r}")
+        raise InputError(f"task must be one of {sorted(CONFIGS)}, got {task!r}")
     parser = ArgumentParser(
         prog="longtail train",
         description=f"Train {method} on {source}.",
@@ -179,7 +180,7 @@ def _with_name(what: str, name: str, given: str | Mapping[str, Any]) -> dict[str
     """
     settings = {name: given} if isinstance(given, str) else dict(given)
     if name not in settings:
-        raise ValueError(f"{what} must have a {name}, got {settings}")
+        raise InputError(f"{what} must have a {name}, got {settings}")
     return settings
 
 
@@ -214,7 +215,7 @@ def _stage(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     try:
         from_keywords(**{**own, **stage})
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise InputError(f"{name}: {error}") from error
     return stage
 
 
@@ -223,7 +224,7 @@ def _parse(parse: Callable[[Any], Namespace], given: Any) -> Namespace:
     try:
         return parse(given)
     except ArgumentError as error:
-        raise ValueError(_plain(error)) from error
+        raise InputError(_plain(error)) from error
 
 
 def _plain(error: ArgumentError) -> str:
@@ -254,7 +255,7 @@ def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
         if not word.startswith("-"):
             name, value = "--data.source", word
             if name in given:
-                raise ValueError(
+                raise InputError(
                     f"longtail train takes one DATA, got {given[name]!r} and {word!r}; "
                     'several values of an option are a list: \'["auto", "sim"]\''
                 )
@@ -266,7 +267,7 @@ def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
             if not equals:
                 value = next(rest, "--")
                 if value.startswith("--"):
-                    raise ValueError(f"{word} must have a value, as in {word} VALUE; got none")
+                    raise InputError(f"{word} must have a value, as in {word} VALUE; got none")
         name = "--method.name" if name == "--method" else name
         given[name] = value
         words.append(f"{name}={value}")
@@ -278,7 +279,7 @@ def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
     if not source:
         if {"--help", "-h"} & set(words):
             return words, "DATA", method, task
-        raise ValueError(
+        raise InputError(
             "longtail train needs DATA: digits-lt, cifar10-lt, cifar100-lt, a folder of images "
             "or a table of paths and labels (longtail list shows all)"
         )
@@ -289,11 +290,11 @@ def _read_config(path: str) -> dict[str, Any]:
     try:
         content = read_values(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"config {path} cannot be read: {error}") from error
+        raise InputError(f"config {path} cannot be read: {error}") from error
     for name, inner in (("data", "source"), ("method", "name")):
         value = content.get(name, {})
         if not isinstance(value, dict):
-            raise ValueError(
+            raise InputError(
                 f"{name} of config {path} must be a mapping with {inner}, got {value!r}"
             )
     return content

@@ -33,9 +33,9 @@ def test_made_split_is_stratified_recorded_and_repeatable(make_folder, tmp_path)
         csv.writer(file).writerows([("path", "label", "split"), *data.split_table()])
     replayed = load(DataConfig(str(tmp_path / "split.csv"), seed=99))
     for part in ("train", "test"):
-        assert replayed.parts[part].paths == data.parts[part].paths
-        assert torch.equal(replayed.parts[part].labels, data.parts[part].labels)
-        assert torch.equal(replayed.parts[part].images, data.parts[part].images)
+        assert replayed.splits[part].paths == data.splits[part].paths
+        assert torch.equal(replayed.splits[part].labels, data.splits[part].labels)
+        assert torch.equal(replayed.splits[part].images, data.splits[part].images)
 
 
 def test_images_are_those_of_the_files(make_folder):
@@ -51,7 +51,7 @@ def test_images_are_those_of_the_files(make_folder):
 
 def test_validation_part(make_folder, tmp_path):
     data = load(DataConfig(str(make_folder({"a": 20, "b": 10})), val_fraction=0.1))
-    assert {name: len(split) for name, split in data.parts.items()} == {
+    assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 21,
         "val": 3,
         "test": 6,
@@ -65,7 +65,7 @@ def test_parts_of_its_own(make_folder):
     make_folder({"cat": 1, "dog": 3}, "set/test")
     top = make_folder({"cat": 1}, "set/val").parent
     data = load(DataConfig(str(top)))
-    assert {name: len(split) for name, split in data.parts.items()} == {
+    assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 6,
         "val": 1,
         "test": 4,
@@ -109,7 +109,7 @@ def test_links_that_lead_in_a_circle_are_followed_once(make_folder):
     (top / "a" / "loop").symlink_to(top / "a")
     (top / "b" / "more").symlink_to(make_folder({"c": 3}, name="elsewhere") / "c")
     data = load(DataConfig(str(top)))
-    paths = [path for split in data.parts.values() for path in split.paths]
+    paths = [path for split in data.splits.values() for path in split.paths]
     assert len(paths) == 13
     assert len({Path(path).resolve() for path in paths}) == 13
 

@@ -21,9 +21,9 @@ def test_shards_hold_the_same_data_set(loose, tmp_path, capsys):
     assert (sharded.name, sharded.class_names) == (files.name, files.class_names)
     assert sharded.prior == files.prior
     assert sharded.image_size == files.image_size
-    expected = {part: epoch(split) for part, split in files.parts.items()}
+    expected = {part: epoch(split) for part, split in files.splits.items()}
     shutil.rmtree(loose)
-    assert {part: epoch(split) for part, split in sharded.parts.items()} == expected
+    assert {part: epoch(split) for part, split in sharded.splits.items()} == expected
 
 
 def epoch(split: Split) -> list[tuple[list[int], ...]]:

@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from longtail.losses import LADE, ClassificationLoss
+from longtail.losses import ClassificationLoss, LADELoss
 from longtail.methods import method_names
 from longtail.prior import ClassPrior
 from longtail.shift import adjust
@@ -30,7 +30,7 @@ LINEAR = [name for name, item in method_names().items() if issubclass(item, Clas
 SMALL = {"bcl": {"epochs": 40, "width": 16, "batch_size": 64, "learning_rate": 0.01}}
 
 
-class OwnLoss(LADE):
+class OwnLoss(LADELoss):
     """A loss that only this file knows."""
 
 
@@ -247,7 +247,7 @@ def test_saved_by_joblib(data: Any) -> None:
         ({"method": "gml", "method_params": {"tau": 1}}, r"\['keys', .* got \['tau'\]"),
         ({"method": "gml", "method_params": {"keys": 3}}, "keys of gml must be >= the 4 classes"),
         ({"method": "gml", "method_params": {"shrinkage": 0.0}}, r"shrinkage .* got 0.0"),
-        ({"method_params": {"tau": -1.0}}, "tau of LogitAdjusted must be >= 0, got -1.0"),
+        ({"method_params": {"tau": -1.0}}, "tau of LogitAdjustedLoss must be >= 0, got -1.0"),
         ({"C": 0.0}, "C of LongTailClassifier must be > 0, got 0.0"),
         ({"max_iter": 0}, "max_iter of LongTailClassifier must be > 0, got 0"),
     ],

@@ -82,8 +82,8 @@ def test_compiles_without_graph_breaks(backend: str) -> None:
     prior, target = ClassPrior([9, 5, 2, 1]), torch.tensor([0, 1, 2, 3, 0])
     features = normalize(torch.randn(5, 2, 4, dtype=torch.float64), dim=2).requires_grad_()
     prototypes = torch.eye(4, dtype=torch.float64, requires_grad=True)
-    gml = losses.GML(prior, alpha=1.0)
-    paco, proco = losses.PaCo(prior), losses.ProCo(prior, width=4)
+    gml = losses.GMLLoss(prior, alpha=1.0)
+    paco, proco = losses.PaCoLoss(prior), losses.ProCoLoss(prior, width=4)
     proco.update(prototypes.detach(), torch.arange(4))
 
     def everything(query: Tensor, key: Tensor, features: Tensor, prototypes: Tensor) -> Tensor:

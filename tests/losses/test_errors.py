@@ -17,21 +17,36 @@ PACO = {"queue_size": 0, "alpha": 0.1, "beta": 1.0, "gamma": 1.0, "temperature":
     ("call", "message"),
     [
         (
-            lambda: losses.LogitAdjusted(PRIOR, tau=-1.0),
-            "tau of LogitAdjusted must be >= 0, got -1",
+            lambda: losses.LogitAdjustedLoss(PRIOR, tau=-1.0),
+            "tau of LogitAdjustedLoss must be >= 0, got -1",
         ),
         (lambda: losses.logit_adjusted_loss(X, Y, LP, tau=-1.0), "tau of logit_adj.* got -1"),
-        (lambda: losses.Focal(PRIOR, gamma=-2.0), "gamma of Focal must be >= 0, got -2"),
+        (lambda: losses.FocalLoss(PRIOR, gamma=-2.0), "gamma of FocalLoss must be >= 0, got -2"),
         (lambda: losses.focal_loss(X, Y, gamma=-2.0), "gamma of focal_loss must be >= 0, got -2"),
-        (lambda: losses.ClassBalanced(PRIOR, beta=1.0), r"beta .* \[0, 1\), got 1.0"),
-        (lambda: losses.LDAM(PRIOR, max_margin=-1.0), "max_margin .* got -1.0"),
-        (lambda: losses.LDAM(PRIOR, deferred=2.0), r"deferred of LDAM .* \[0, 1\], got 2.0"),
-        (lambda: losses.LADE(PRIOR, alpha=-1.0), "alpha of LADE must be >= 0, got -1.0"),
-        (lambda: losses.LADE(PRIOR, remine_lambda=-1.0), "remine_lambda of LADE .* got -1.0"),
-        (lambda: losses.LADE(PRIOR, prior_of="row"), "prior_of of LADE .* got 'row'"),
-        (lambda: losses.GML(PRIOR, temperature=0.0), "temperature of GML must be > 0, got 0.0"),
-        (lambda: losses.GML(PRIOR, logit_scale=-1.0), "logit_scale of GML must be > 0, got -1.0"),
-        (lambda: losses.Distillation(temperature=0.0), "temperature of Distillation .* got 0.0"),
+        (lambda: losses.ClassBalancedLoss(PRIOR, beta=1.0), r"beta .* \[0, 1\), got 1.0"),
+        (lambda: losses.LDAMLoss(PRIOR, max_margin=-1.0), "max_margin .* got -1.0"),
+        (
+            lambda: losses.LDAMLoss(PRIOR, deferred=2.0),
+            r"deferred .* \[0, 1\], got 2.0",
+        ),
+        (lambda: losses.LADELoss(PRIOR, alpha=-1.0), "alpha of LADELoss must be >= 0, got -1.0"),
+        (
+            lambda: losses.LADELoss(PRIOR, remine_lambda=-1.0),
+            "remine_lambda .* got -1.0",
+        ),
+        (lambda: losses.LADELoss(PRIOR, prior_of="row"), "prior_of of LADELoss .* got 'row'"),
+        (
+            lambda: losses.GMLLoss(PRIOR, temperature=0.0),
+            "temperature of GMLLoss .* got 0.0",
+        ),
+        (
+            lambda: losses.GMLLoss(PRIOR, logit_scale=-1.0),
+            "logit_scale of GMLLoss .* got -1.0",
+        ),
+        (
+            lambda: losses.DistillationLoss(temperature=0.0),
+            "temperature .* got 0.0",
+        ),
         (
             lambda: losses.distillation_loss(X, X, temperature=-1.0),
             "temperature of distillation_loss must be > 0, got -1.0",
@@ -41,19 +56,19 @@ PACO = {"queue_size": 0, "alpha": 0.1, "beta": 1.0, "gamma": 1.0, "temperature":
             r"got \(4, 2\) and \(2, 2\)",
         ),
         (
-            lambda: losses.GML(PRIOR, alpha=1.0)(X, X, Y, X, Y),
+            lambda: losses.GMLLoss(PRIOR, alpha=1.0)(X, X, Y, X, Y),
             "teacher_logits of gml_loss must be given where alpha is 1.0",
         ),
         (
-            lambda: losses.GML(PRIOR)(X[:3], X, Y, X, Y),
+            lambda: losses.GMLLoss(PRIOR)(X[:3], X, Y, X, Y),
             r"query and target of gml_loss .* got \(3, 2\) and \(4,\)",
         ),
         (
             lambda: losses.class_scores(X, X, Y, 2, 0.0),
             "temperature of class_scores must be > 0, got 0.0",
         ),
-        (lambda: losses.SupervisedContrastive(temperature=0.0), "temperature of Sup.* got 0.0"),
-        (lambda: losses.BalancedContrastive(temperature=0.0), "temperature of Bal.* got 0.0"),
+        (lambda: losses.SupervisedContrastiveLoss(temperature=0.0), "temperature of Sup.* got 0.0"),
+        (lambda: losses.BalancedContrastiveLoss(temperature=0.0), "temperature of Bal.* got 0.0"),
         (
             lambda: losses.supervised_contrastive_loss(X, Y, temperature=0.1),
             r"got \(4, 2\) and \(4,\)",
@@ -62,7 +77,7 @@ PACO = {"queue_size": 0, "alpha": 0.1, "beta": 1.0, "gamma": 1.0, "temperature":
             lambda: losses.balanced_contrastive_loss(VIEWS, X, Y, temperature=0.1),
             r"prototypes .* \(num_classes, 3\), got \(4, 2\)",
         ),
-        (lambda: losses.PaCo(PRIOR, beta=0.0), "beta .* of PaCo .* got 0.05, 0.0 and 1.0"),
+        (lambda: losses.PaCoLoss(PRIOR, beta=0.0), "beta .* of PaCoLoss .* got 0.05, 0.0 and 1.0"),
         (
             lambda: losses.paco_loss(X, Y, X, LP, **PACO),
             r"\(2 \* 4 \+ 0, width\) and \(8,\), got \(4, 2\) and \(4,\)",
@@ -71,9 +86,9 @@ PACO = {"queue_size": 0, "alpha": 0.1, "beta": 1.0, "gamma": 1.0, "temperature":
             lambda: losses.paco_loss(X, Y, VIEWS[:2, 0], LP, **PACO),
             r"logits of paco_loss must be \(batch, 2\), got \(2, 3\)",
         ),
-        (lambda: losses.ProCo(PRIOR, width=1), "width of ProCo must be >= 2, got 1"),
+        (lambda: losses.ProCoLoss(PRIOR, width=1), "width of ProCoLoss must be >= 2, got 1"),
         (
-            lambda: losses.ProCo(PRIOR, width=3)(X, Y),
+            lambda: losses.ProCoLoss(PRIOR, width=3)(X, Y),
             r"mean of proco_loss .* \(2, width\), got \(4, 2\), \(4,\) and \(2, 3\)",
         ),
     ],

@@ -22,14 +22,14 @@ UNIFORM = ClassPrior([7, 7, 7])
 @pytest.mark.parametrize(
     "loss",
     [
-        losses.CrossEntropy(PRIOR),
-        losses.Focal(PRIOR, gamma=0.0),
-        losses.LogitAdjusted(PRIOR, tau=0.0),
-        losses.LogitAdjusted(UNIFORM, tau=1.5),
-        losses.Reweighted(UNIFORM),
-        losses.ClassBalanced(PRIOR, beta=0.0),
-        losses.LDAM(PRIOR, max_margin=0.0),
-        losses.LADE(UNIFORM, alpha=0.0),
+        losses.CrossEntropyLoss(PRIOR),
+        losses.FocalLoss(PRIOR, gamma=0.0),
+        losses.LogitAdjustedLoss(PRIOR, tau=0.0),
+        losses.LogitAdjustedLoss(UNIFORM, tau=1.5),
+        losses.ReweightedLoss(UNIFORM),
+        losses.ClassBalancedLoss(PRIOR, beta=0.0),
+        losses.LDAMLoss(PRIOR, max_margin=0.0),
+        losses.LADELoss(UNIFORM, alpha=0.0),
     ],
     ids=lambda loss: type(loss).__name__,
 )
@@ -40,16 +40,16 @@ def test_reduces_to_cross_entropy(loss: losses.ClassificationLoss) -> None:
 def test_reweighted_is_torchs_weighted_cross_entropy() -> None:
     weight = 1 / PRIOR.counts.double()
     expected = cross_entropy(LOGITS, TARGET, weight=weight)
-    torch.testing.assert_close(losses.Reweighted(PRIOR)(LOGITS, TARGET), expected)
+    torch.testing.assert_close(losses.ReweightedLoss(PRIOR)(LOGITS, TARGET), expected)
 
 
 @pytest.mark.parametrize(
     "loss",
     [
-        losses.CrossEntropy(PRIOR),
-        losses.LogitAdjusted(PRIOR),
-        losses.Reweighted(PRIOR),
-        losses.LADE(PRIOR, remine_lambda=0.0),
+        losses.CrossEntropyLoss(PRIOR),
+        losses.LogitAdjustedLoss(PRIOR),
+        losses.ReweightedLoss(PRIOR),
+        losses.LADELoss(PRIOR, remine_lambda=0.0),
     ],
     ids=lambda loss: type(loss).__name__,
 )
@@ -65,13 +65,13 @@ def test_raw_logits_express_the_prior_that_the_loss_claims(
 
 
 def test_ldam_defers_its_weights() -> None:
-    loss = losses.LDAM(PRIOR, deferred=0.5)
+    loss = losses.LDAMLoss(PRIOR, deferred=0.5)
     assert loss.class_weight() is None
     loss.set_progress(0.49)
     assert loss.class_weight() is None
     loss.set_progress(0.5)
     assert torch.equal(loss.class_weight(), losses.effective_number_weight(PRIOR.counts))
-    never = losses.LDAM(PRIOR, deferred=1.0)
+    never = losses.LDAMLoss(PRIOR, deferred=1.0)
     never.set_progress(1.0)
     assert never.class_weight() is None
 
@@ -223,7 +223,7 @@ def test_logits_after_adjustment_by_tau_express_the_power_one_minus_tau(tau: flo
     prior = ClassPrior([90, 9, 1])
     # Two inputs of the same likelihood under every class: the posterior is the source prior, and
     # the loss is least where softmax(logits + tau log prior) equals it.
-    loss = losses.LogitAdjusted(prior, tau=tau)
+    loss = losses.LogitAdjustedLoss(prior, tau=tau)
     expressed = {"source": prior.probabilities.tolist(), "uniform": [1 / 3] * 3}
     mass = loss.expresses if isinstance(loss.expresses, list) else expressed[loss.expresses]
     logits = torch.tensor(mass, dtype=torch.float64).log()

@@ -83,7 +83,7 @@ def test_a_sure_class_scores_like_a_single_key() -> None:
 
 
 def test_means_of_this_epoch_and_the_last() -> None:
-    loss = losses.ProCo(ClassPrior([2, 1]), width=2)
+    loss = losses.ProCoLoss(ClassPrior([2, 1]), width=2)
     assert loss.mean.tolist() == [[0, 0], [0, 0]]
     x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1])
     loss.update(x, y)
@@ -94,7 +94,7 @@ def test_means_of_this_epoch_and_the_last() -> None:
     assert loss.mean.tolist() == [[0.5, 0.5], [0.5, 0.5]]
     loss.next_epoch()  # the first epoch is forgotten; class 0 was not seen in the second
     assert loss.mean.tolist() == [[0, 0], [1, 0]]
-    other = losses.ProCo(ClassPrior([2, 1]), width=2)
+    other = losses.ProCoLoss(ClassPrior([2, 1]), width=2)
     other.load_state_dict(loss.state_dict())
     assert torch.equal(other.mean, loss.mean)
 
@@ -102,7 +102,7 @@ def test_means_of_this_epoch_and_the_last() -> None:
 def test_loss_is_logit_adjusted_over_the_scores() -> None:
     features = normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     target, prior = torch.arange(6) % 3, ClassPrior([5, 3, 1])
-    loss = losses.ProCo(prior, width=4, temperature=0.2)
+    loss = losses.ProCoLoss(prior, width=4, temperature=0.2)
     loss.update(features, target)
     scores = losses.vmf_scores(features, loss.mean, temperature=0.2)
     expected = losses.logit_adjusted_loss(scores, target, prior.log_prior)

@@ -157,14 +157,14 @@ def test_contrastive_losses_in_16_bits(temperature: float) -> None:
     target, prior = torch.arange(B) % 3, ClassPrior([60, 30, 8, 2])  # class 3 is absent
     logits = (1e4 * torch.randn(B, C, generator=generator)).bfloat16().requires_grad_()
     flat = features.transpose(0, 1).flatten(0, 1)
-    proco = losses.ProCo(prior, width=D, temperature=temperature)
+    proco = losses.ProCoLoss(prior, width=D, temperature=temperature)
     proco.update(flat.detach(), target.repeat(2))
     values = {
         "bcl": losses.balanced_contrastive_loss(
             features, prototypes, target, temperature=temperature
         ),
         "supcon": losses.supervised_contrastive_loss(features, target, temperature=temperature),
-        "paco": losses.PaCo(prior, temperature=temperature)(flat, target.repeat(2), logits),
+        "paco": losses.PaCoLoss(prior, temperature=temperature)(flat, target.repeat(2), logits),
         "proco": proco(flat, target.repeat(2)),
     }
     for name, value in values.items():

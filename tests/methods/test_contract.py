@@ -107,7 +107,7 @@ def test_a_loss_has_the_head_that_it_is_meant_for() -> None:
     assert create_method("ce", {}, PRIOR, backbone).model.head_name == "linear"
     assert to_config(from_keywords("digits-lt", "ldam")).method["head"] == "cosine"
     for wrong in ({"head": "linear"}, {"loss": {"scale": 20.0}}):
-        with pytest.raises(ValueError, match="LDAM must have a cosine head of its scale"):
+        with pytest.raises(ValueError, match="LDAMLoss must have a cosine head of its scale"):
             create_method("ldam", wrong, PRIOR, backbone)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from longtail import ClassPrior
-from longtail.losses import BalancedContrastive, LogitAdjusted, paco_loss
+from longtail.losses import BalancedContrastiveLoss, LogitAdjustedLoss, paco_loss
 from longtail.methods import Method, create_method
 from longtail.models import create_backbone
 
@@ -28,8 +28,8 @@ def test_bcl_is_classifier_of_the_first_view_and_contrast_of_the_others() -> Non
     logits = method.model(classifier_view)
     embeddings = [method.project(method.model.backbone(view)) for view in contrast_views]
     prototypes = method.project_prototype(method.head.weight)
-    expected = 2.0 * LogitAdjusted(PRIOR)(logits, TARGET)
-    contrast = BalancedContrastive(temperature=0.1)
+    expected = 2.0 * LogitAdjustedLoss(PRIOR)(logits, TARGET)
+    contrast = BalancedContrastiveLoss(temperature=0.1)
     expected += 0.5 * contrast(torch.stack(embeddings, dim=1), prototypes, TARGET)
     torch.testing.assert_close(method(views(3), TARGET, torch.arange(4))["loss"], expected)
 

@@ -5,7 +5,7 @@ import torch
 from lightning_fabric import Fabric
 
 from longtail import ClassPrior
-from longtail.losses import CrossEntropy, LogitAdjusted
+from longtail.losses import CrossEntropyLoss, LogitAdjustedLoss
 from longtail.methods import Method, Pairs, create_method, method_names
 from longtail.methods.base import classifier_loss
 from longtail.models import create_backbone
@@ -22,7 +22,7 @@ MIXING = [
 def test_it_is_the_mean_of_the_two_losses_by_share() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([1.0, 0.25, 0.5, 0.0])
-    mixed = classifier_loss(LogitAdjusted(PRIOR), logits, TARGET, Pairs(OTHER, weight))
+    mixed = classifier_loss(LogitAdjustedLoss(PRIOR), logits, TARGET, Pairs(OTHER, weight))
     adjusted = logits + PRIOR.log_prior.float()
     first, second = (
         torch.nn.functional.cross_entropy(adjusted, labels, reduction="none")
@@ -43,7 +43,7 @@ def test_shares_are_not_rounded_to_the_precision_of_the_network() -> None:
 
 def test_without_pairs_it_is_the_loss() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    loss = CrossEntropy(PRIOR)
+    loss = CrossEntropyLoss(PRIOR)
     assert torch.equal(classifier_loss(loss, logits, TARGET, None), loss(logits, TARGET))
 
 

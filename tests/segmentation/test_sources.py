@@ -103,7 +103,7 @@ def test_camvid(tmp_path: Path) -> None:
         data = load_pixels(config)
         assert data.name == "camvid"
         assert data.prior.counts.tolist() == [1] * 11
-        assert list(data.parts) == ["train", "val", "test"]
+        assert list(data.splits) == ["train", "val", "test"]
         assert data.train.images is not None
         assert data.train.images[0, 3, 2].tolist() == [8, 9, 10, 255]
 

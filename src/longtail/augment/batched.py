@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from longtail.errors import InputError
+
 ParameterisedOperation = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -32,12 +34,12 @@ def check_batch(images: Tensor, generator: torch.Generator) -> None:
         ValueError: when the images are not uint8 (B, 3, H, W), or the generator is not on the CPU.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
+        raise InputError(
             f"images of a view must be uint8 (batch, 3, height, width), "
             f"got {images.dtype} {tuple(images.shape)}"
         )
     if generator.device.type != "cpu":
-        raise ValueError(
+        raise InputError(
             f"generator of a view must be on the CPU, wherever the images are, "
             f"got one on {generator.device}"
         )
@@ -56,7 +58,7 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
 def per_image(name: str, value: Tensor, images: Tensor) -> Tensor:
     """Reshapes a parameter (B,) to (B, 1, 1, 1), in float32, after a look at its shape."""
     if value.shape != images.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"{name} must hold one value for each of the {len(images)} images, "
             f"got shape {tuple(value.shape)}"
         )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longtail.augment.batched import per_image, to_bytes
+from longtail.errors import InputError
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """
     half = kernel_size // 2
     if kernel_size < 1 or kernel_size % 2 == 0 or half >= min(images.shape[2:]):
-        raise ValueError(
+        raise InputError(
             f"kernel_size of gaussian_blur must be odd and its half less than the images' sides, "
             f"got {kernel_size} for {tuple(images.shape[2:])}"
         )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from longtail.augment.batched import beside
+from longtail.errors import InputError
 
 
 class Mixed(NamedTuple):
@@ -118,7 +119,7 @@ class CutMix:
 
 def _partners(images: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
     if len(images) != len(target):
-        raise ValueError(
+        raise InputError(
             f"target must hold one class for each image, "
             f"got {tuple(target.shape)} for images {tuple(images.shape)}"
         )
@@ -135,4 +136,4 @@ def _beta(alpha: float, shared: bool, batch: int, generator: torch.Generator) ->
 
 def _check_alpha(owner: str, alpha: float) -> None:
     if not alpha > 0:
-        raise ValueError(f"alpha of {owner} must be > 0, got {alpha}")
+        raise InputError(f"alpha of {owner} must be > 0, got {alpha}")

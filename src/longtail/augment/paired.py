@@ -12,6 +12,7 @@ from torch import Tensor
 
 from longtail.augment.batched import beside, to_bytes
 from longtail.augment.transforms import ColorJitter
+from longtail.errors import InputError
 from longtail.masks import IGNORED
 from longtail.names import nearest
 
@@ -63,7 +64,7 @@ def paired_crop(
 def check_pairs(pairs: Tensor) -> None:
     """Refuses what is no batch of pairs."""
     if pairs.dtype != torch.uint8 or pairs.ndim != 4 or pairs.shape[1] != 4:
-        raise ValueError(
+        raise InputError(
             f"pairs must be uint8 (batch, 4, height, width): red, green, blue, class, "
             f"got {pairs.dtype} {tuple(pairs.shape)}"
         )
@@ -126,7 +127,7 @@ class PairedView:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale of PairedView must be 0 < least <= largest, got {self.scale}")
+            raise InputError(f"scale of PairedView must be 0 < least <= largest, got {self.scale}")
 
     def __call__(self, pairs: Tensor, generator: torch.Generator) -> Tensor:
         """Draws the view of every pair.
@@ -175,5 +176,5 @@ def named_paired_view(name: str, size: tuple[int, int] | None) -> PairedView:
     }
     if name not in views:
         hint = nearest(name, views)
-        raise ValueError(f"views of pairs must be one of {list(views)}, got {name!r}{hint}")
+        raise InputError(f"views of pairs must be one of {list(views)}, got {name!r}{hint}")
     return views[name]

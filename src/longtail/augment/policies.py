@@ -14,6 +14,7 @@ from longtail.augment.batched import ParameterisedOperation, apply_chosen
 from longtail.augment.filters import sharpness
 from longtail.augment.geometry import affine, affine_matrix
 from longtail.augment.transforms import ColorJitter, RandomGreyscale
+from longtail.errors import InputError
 
 # name, probability and level in [0, 9] of the two operations of each sub-policy
 CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
@@ -111,9 +112,9 @@ class RandAugment:
     def __post_init__(self) -> None:
         _check_fill("RandAugment", self.fill)
         if self.num_ops < 1:
-            raise ValueError(f"num_ops of RandAugment must be >= 1, got {self.num_ops}")
+            raise InputError(f"num_ops of RandAugment must be >= 1, got {self.num_ops}")
         if not 0 <= self.magnitude <= 30:
-            raise ValueError(f"magnitude of RandAugment must be in [0, 30], got {self.magnitude}")
+            raise InputError(f"magnitude of RandAugment must be in [0, 30], got {self.magnitude}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W)."""
@@ -255,4 +256,4 @@ def _apply_rows(images: Tensor, row: Tensor, rows: tuple[Row, ...], bins: int, f
 
 def _check_fill(owner: str, fill: int) -> None:
     if not 0 <= fill <= 255:
-        raise ValueError(f"fill of {owner} must lie in [0, 255], got {fill}")
+        raise InputError(f"fill of {owner} must lie in [0, 255], got {fill}")

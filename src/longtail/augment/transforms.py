@@ -10,6 +10,7 @@ from longtail.augment import colour
 from longtail.augment.batched import apply_chosen, beside, choose, uniform
 from longtail.augment.filters import gaussian_blur
 from longtail.augment.geometry import affine, affine_matrix, crop, cutout, flip, resized_crop
+from longtail.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class RandomCrop:
 
     def __post_init__(self) -> None:
         if self.padding < 0:
-            raise ValueError(f"padding of RandomCrop must be >= 0, got {self.padding}")
+            raise InputError(f"padding of RandomCrop must be >= 0, got {self.padding}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crops uint8 images (B, 3, H, W)."""
@@ -53,7 +54,7 @@ class RandomResizedCrop:
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high or (name == "scale" and high > 1):
                 limit = " <= 1" if name == "scale" else ""
-                raise ValueError(
+                raise InputError(
                     f"{name} of RandomResizedCrop must be 0 < least <= largest{limit}, "
                     f"got {(low, high)}"
                 )
@@ -117,9 +118,9 @@ class RandomAffine:
 
     def __post_init__(self) -> None:
         if self.degrees < 0:
-            raise ValueError(f"degrees of RandomAffine must be >= 0, got {self.degrees}")
+            raise InputError(f"degrees of RandomAffine must be >= 0, got {self.degrees}")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(
+            raise InputError(
                 f"scale of RandomAffine must be 0 < least <= largest, got {self.scale}"
             )
 
@@ -147,7 +148,7 @@ class Cutout:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"length of Cutout must be >= 1, got {self.length}")
+            raise InputError(f"length of Cutout must be >= 1, got {self.length}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Cuts uint8 images (B, 3, H, W)."""
@@ -182,9 +183,9 @@ class ColorJitter:
         _check_probability("ColorJitter", self.p)
         for name in ("brightness", "contrast", "saturation", "hue"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} of ColorJitter must be >= 0, got {getattr(self, name)}")
+                raise InputError(f"{name} of ColorJitter must be >= 0, got {getattr(self, name)}")
         if self.hue > 0.5:
-            raise ValueError(f"hue of ColorJitter must be <= 0.5, got {self.hue}")
+            raise InputError(f"hue of ColorJitter must be <= 0.5, got {self.hue}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W)."""
@@ -239,7 +240,7 @@ class RandomBlur:
     def __post_init__(self) -> None:
         _check_probability("RandomBlur", self.p)
         if not 0 < self.sigma[0] <= self.sigma[1]:
-            raise ValueError(f"sigma of RandomBlur must be 0 < least <= largest, got {self.sigma}")
+            raise InputError(f"sigma of RandomBlur must be 0 < least <= largest, got {self.sigma}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W)."""
@@ -250,4 +251,4 @@ class RandomBlur:
 
 def _check_probability(owner: str, p: float) -> None:
     if not 0 <= p <= 1:
-        raise ValueError(f"p of {owner} must lie in [0, 1], got {p}")
+        raise InputError(f"p of {owner} must lie in [0, 1], got {p}")

@@ -18,6 +18,7 @@ from longtail.augment.transforms import (
     RandomGreyscale,
     RandomResizedCrop,
 )
+from longtail.errors import InputError
 from longtail.names import nearest
 
 LARGE = 96  # side from which on images are cropped by resizing
@@ -90,7 +91,7 @@ def named_view(name: str, size: int) -> View:
         View(operations=(RandomCrop(padding=4), RandomFlip(p=0.5)))
     """
     if size < 1:
-        raise ValueError(f"size of named_view must be >= 1, got {size}")
+        raise InputError(f"size of named_view must be >= 1, got {size}")
     large = size >= LARGE
     crop: Operation = RandomResizedCrop() if large else RandomCrop(size // 8)
     weak = (crop, RandomFlip())
@@ -117,7 +118,7 @@ def named_view(name: str, size: int) -> View:
     }
     if name not in operations:
         hint = nearest(name, operations)
-        raise ValueError(f"views must be one of {list(VIEWS)}, got {name!r}{hint}")
+        raise InputError(f"views must be one of {list(VIEWS)}, got {name!r}{hint}")
     return View(operations[name])
 
 
@@ -143,7 +144,7 @@ def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator
         torch.Size([3, 4, 3, 32, 32])
     """
     if not views:
-        raise ValueError("views of make_views must hold at least one view, got none")
+        raise InputError("views of make_views must hold at least one view, got none")
     check_batch(images, generator)
     stack = torch.stack([images] * len(views))
     return _grow(stack, [view.operations for view in views], generator)

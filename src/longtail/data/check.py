@@ -10,7 +10,7 @@ from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset
 from longtail.data.images import UnreadableImagesError, check_images
 from longtail.data.load import read_source
-from longtail.data.records import PARTS, Records, counted, find_missing, find_problems, make_parts
+from longtail.data.records import SPLITS, Records, counted, find_missing, find_problems, make_splits
 
 RARE = (5, 20)  # the groups "few" of the benchmarks begin below 20; below 5, little can be learned
 
@@ -73,7 +73,7 @@ images: 0 below 5, 0 below 20
     """
     source = read_source(config)
     if isinstance(source, Dataset):
-        labels = {part: split.labels.numpy() for part, split in source.parts.items()}
+        labels = {part: split.labels.numpy() for part, split in source.splits.items()}
         counts = {p: np.bincount(y, minlength=source.num_classes) for p, y in labels.items()}
         return Findings(
             source.name, source.class_names, counts, (), "none, the images are in memory"
@@ -90,11 +90,11 @@ images: 0 below 5, 0 below 20
 
 
 def _counts(source: Records, config: DataConfig) -> dict[str, NDArray[np.int64]]:
-    """Images of each class in the parts that a training would use."""
-    parts = make_parts(source, config).parts if source.paths else source.parts
+    """Images of each class in the splits that a training would use."""
+    splits = make_splits(source, config).splits if source.paths else source.splits
     counts = {
-        part: np.bincount(source.labels[parts == part], minlength=len(source.class_names))
-        for part in PARTS
+        part: np.bincount(source.labels[splits == part], minlength=len(source.class_names))
+        for part in SPLITS
     }
     return {part: count for part, count in counts.items() if count.sum()}
 

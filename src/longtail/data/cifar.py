@@ -12,6 +12,7 @@ from longtail.data.dataset import Dataset, Split
 from longtail.data.images import resize_images
 from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
 from longtail.data.strata import cut_validation
+from longtail.errors import InputError
 
 IMBALANCE = 100
 
@@ -73,7 +74,7 @@ def _fetch(name: str, reader: Any, root: Path) -> tuple[Any, Any]:
         files.append(reader.meta["filename"])
         absent = [file for file in files if not (folder / file).is_file()]
         state = f"not there: {', '.join(absent)}" if absent else "there, but not the original files"
-        raise ValueError(
+        raise InputError(
             f"{name}-lt needs the files of {name.upper()} under {os.path.abspath(root)}, and they "
             f"could not be downloaded ({error}). Put one of these there:\n"
             f"  {reader.filename}, the archive from {reader.url}\n"

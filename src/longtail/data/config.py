@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from longtail.data.longtailed import Kind
+from longtail.errors import InputError
 
 
 @dataclass
@@ -60,17 +61,17 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Checks the values that no type can check."""
         if self.imbalance is not None and not self.imbalance >= 1:
-            raise ValueError(f"imbalance must be 1 or more, got {self.imbalance}")
+            raise InputError(f"imbalance must be 1 or more, got {self.imbalance}")
         if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size must be 1 or more pixels, got {self.image_size}")
+            raise InputError(f"image_size must be 1 or more pixels, got {self.image_size}")
         if not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
+            raise InputError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
         if not 0 <= self.val_fraction < 1 - self.test_fraction:
-            raise ValueError(
+            raise InputError(
                 "val_fraction must be 0 or more and leave images to train on beside test_fraction "
                 f"{self.test_fraction}, got {self.val_fraction}"
             )
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed of the data must lie in [0, 2^32), got {self.seed}")
+            raise InputError(f"seed of the data must lie in [0, 2^32), got {self.seed}")
         if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers must be 0 or more, got {self.workers}")
+            raise InputError(f"workers must be 0 or more, got {self.workers}")

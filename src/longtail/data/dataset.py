@@ -1,4 +1,4 @@
-"""What every source becomes: labelled images in up to three parts."""
+"""What every source becomes: labelled images in up to three splits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,17 +70,17 @@ class Dataset:
         return len(self.class_names)
 
     @property
-    def parts(self) -> dict[str, Split]:
-        """The parts that there are, by name: train, val, test."""
-        parts = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: split for name, split in parts.items() if split is not None}
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name: train, val, test."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
     def split_table(self) -> Iterator[tuple[str, str, str]]:
         """Rows (path, label, split) that say which image is in which part.
 
         Written as a CSV file under the header `path,label,split`, they are a table source that
-        gives the same parts again, whatever becomes of the seed or of the folder's other files.
+        gives the same splits again, whatever becomes of the seed or of the folder's other files.
         """
-        for name, split in self.parts.items():
+        for name, split in self.splits.items():
             for path, label in zip(split.paths, split.labels.tolist(), strict=True):
                 yield path, self.class_names[label], name

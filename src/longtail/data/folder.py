@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from longtail.data.config import DataConfig
-from longtail.data.records import PARTS, Records, class_order, counted
+from longtail.data.records import SPLITS, Records, class_order, counted
+from longtail.errors import InputError
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 OTHER = (".avif", ".bmp", ".gif", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp")
@@ -38,7 +39,7 @@ def folder(config: DataConfig) -> Records:
         for path in paths
     )
     if not names:
-        raise ValueError(f"{root} must have a sub-folder of images for each class, it has none")
+        raise InputError(f"{root} must have a sub-folder of images for each class, it has none")
     if left_out:
         counts = [f"{suffix or 'no suffix'} ({n:,})" for suffix, n in left_out.most_common()]
         warnings.warn(
@@ -50,7 +51,7 @@ def folder(config: DataConfig) -> Records:
         name=root.name,
         paths=[path for path, _, _ in rows],
         labels=np.array([label for _, label, _ in rows], dtype=np.int64),
-        parts=np.array([part for _, _, part in rows], dtype="U5"),
+        splits=np.array([part for _, _, part in rows], dtype="U5"),
         index=np.arange(len(rows)),
         class_names=names,
         origin=lambda row: rows[row][0],
@@ -63,15 +64,15 @@ def _tops(root: Path) -> dict[str, Path]:
     inside = {entry.name for entry in root.iterdir() if _is_folder(entry)}
     # A folder `train` without folders in it is a class of trains.
     if "train" in inside and any(map(_is_folder, (root / "train").iterdir())):
-        others = sorted(inside.difference(PARTS))
+        others = sorted(inside.difference(SPLITS))
         if others:
             warnings.warn(
                 f"{root}: " + counted("left out folders beside train, val and test", others),
                 stacklevel=3,
             )
-        return {part: root / part for part in PARTS if part in inside}
+        return {part: root / part for part in SPLITS if part in inside}
     if inside and inside <= {"val", "test"}:
-        raise ValueError(f"{root} has no folder train beside {' and '.join(sorted(inside))}")
+        raise InputError(f"{root} has no folder train beside {' and '.join(sorted(inside))}")
     return {"train": root}
 
 

@@ -13,6 +13,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from longtail.errors import InputError
+
 # Torchvision's default, which the published recipes use; Pillow smooths when it shrinks.
 RESAMPLE = Image.Resampling.BILINEAR
 CHUNK = 32  # files that a thread looks at in one go
@@ -254,7 +256,7 @@ def _from_levels(image: Image.Image, white: float) -> Image.Image:
     levels = np.asarray(image).astype(np.float64)
     low, high = levels.min(), levels.max()
     if not (low >= 0 and high <= white):
-        raise ValueError(
+        raise InputError(
             f"levels of a {image.mode} image must lie in [0, {white}], got {low:g} to {high:g}"
         )
     return Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8))

@@ -10,6 +10,7 @@ import numpy as np
 
 from longtail.data.config import DataConfig
 from longtail.data.records import Records, counted, report_problems
+from longtail.errors import InputError
 from longtail.files import read_text
 
 
@@ -19,13 +20,13 @@ class Lists:
 
     Args:
         name: of the data set.
-        parts: list file of each part.
+        splits: list file of each part.
         class_names: file with the classes in order: `id name` a line, or JSON records with id and
             name.
     """
 
     name: str
-    parts: dict[str, str]
+    splits: dict[str, str]
     class_names: str
 
 
@@ -89,18 +90,18 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
             `path label`, or names files or classes that are not there.
     """
     if config.root is None:
-        raise ValueError(f"root must be given for {lists.name}: the folder with its images")
+        raise InputError(f"root must be given for {lists.name}: the folder with its images")
     folder = Path(config.lists or config.root)
-    absent = [name for name in lists.parts.values() if not (folder / name).is_file()]
+    absent = [name for name in lists.splits.values() if not (folder / name).is_file()]
     if absent:
-        raise ValueError(
-            f"{lists.name} needs the list files {', '.join(lists.parts.values())} in {folder}; "
+        raise InputError(
+            f"{lists.name} needs the list files {', '.join(lists.splits.values())} in {folder}; "
             f"not there: {', '.join(absent)}. Set lists to the folder that has them"
         )
     paths: list[str] = []
     labels: list[int] = []
     counts, problems = {}, []
-    for part, name in lists.parts.items():
+    for part, name in lists.splits.items():
         found, classes, odd = _read_list(folder / name)
         paths += found
         labels += classes
@@ -108,11 +109,11 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
         if odd:
             problems.append(counted("lines that are not `path label`", odd))
     report_problems(lists.name, problems)
-    parts = np.repeat(list(counts), list(counts.values()))
+    splits = np.repeat(list(counts), list(counts.values()))
     index = np.concatenate([np.arange(n) for n in counts.values()])
 
     def origin(row: int) -> str:
-        return f"{lists.parts[str(parts[row])]}, line {index[row] + 1}"
+        return f"{lists.splits[str(splits[row])]}, line {index[row] + 1}"
 
     names = _class_names(folder / lists.class_names, max(labels, default=-1) + 1)
     beyond = [f"{y} ({origin(row)})" for row, y in enumerate(labels) if y >= len(names)]
@@ -125,7 +126,7 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
         name=lists.name,
         paths=[top + path for path in paths],
         labels=np.array(labels, dtype=np.int64),
-        parts=parts,
+        splits=splits,
         index=index,
         class_names=names,
         origin=origin,
@@ -156,7 +157,7 @@ def _class_names(file: Path, num_classes: int) -> tuple[str, ...]:
             records = sorted(json.loads(text), key=lambda record: int(record["id"]))
             pairs = [(str(record["id"]), str(record["name"])) for record in records]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{file} must be a JSON list of records with id and name: {error!r}"
             ) from error
     else:

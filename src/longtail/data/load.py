@@ -15,6 +15,7 @@ from longtail.data.listfile import imagenet_lt, inaturalist18, places_lt
 from longtail.data.records import Records, to_dataset
 from longtail.data.shards import INDEX, shards
 from longtail.data.table import table
+from longtail.errors import InputError
 
 Source = Callable[[DataConfig], Dataset | Records]
 
@@ -81,7 +82,7 @@ def _find(source: str) -> tuple[Source, set[str]]:
     what = "there is no such file" if is_table else "it is neither built in nor a folder or table"
     near = difflib.get_close_matches(source.lower().replace("_", "-"), BUILT_IN, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(
+    raise InputError(
         f"source '{source}' is not known: {what}.{hint} Known are {', '.join(BUILT_IN)}, a folder "
         "with a sub-folder of images for each class, one of shards, and a .csv or .parquet table"
     )

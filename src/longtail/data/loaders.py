@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from longtail.data.dataset import Split
 from longtail.data.images import UnreadableImagesError, reason_of
 from longtail.data.samplers import Sampler, draw
+from longtail.errors import InputError
 
 Transform = Callable[[str], Tensor]
 
@@ -81,15 +82,15 @@ class Loader(ABC):
     def __post_init__(self) -> None:
         """Checks what would otherwise show after hours, or never."""
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}")
+            raise InputError(f"batch_size must be 1 or more, got {self.batch_size}")
         if self.drop_last and len(self.split) < self.batch_size:
-            raise ValueError(
+            raise InputError(
                 f"batch_size must be no more than the {len(self.split)} images where the last "
                 f"batch is dropped unless full, got {self.batch_size}"
             )
         uneven = not self.drop_last or self.batch_size % self.world_size != 0
         if self.world_size > 1 and self.sampler != "sequential" and uneven:
-            raise ValueError(
+            raise InputError(
                 "several processes must take equal steps in training: drop_last must be set and "
                 f"batch_size be a multiple of {self.world_size}, "
                 f"got {self.drop_last} and {self.batch_size}"
@@ -144,7 +145,7 @@ class InMemoryLoader(Loader):
         """Moves the images to the device."""
         super().__post_init__()
         if self.split.images is None:
-            raise ValueError("InMemoryLoader needs images in memory; WorkerLoader reads files")
+            raise InputError("InMemoryLoader needs images in memory; WorkerLoader reads files")
         self._images = self.split.images.to(self.device)
         self._labels = self.split.labels.to(self.device)
         self._index = self.split.index.to(self.device)

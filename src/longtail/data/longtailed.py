@@ -8,6 +8,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.errors import InputError
+
 Kind = Literal["exponential", "step", "pareto"]
 PARETO_POWER = 6  # of ImageNet-LT and Places-LT
 
@@ -43,9 +45,9 @@ def long_tailed_counts(
         [100, 100, 5, 5]
     """
     if num_classes < 2:
-        raise ValueError(f"num_classes of a long tail must be 2 or more, got {num_classes}")
+        raise InputError(f"num_classes of a long tail must be 2 or more, got {num_classes}")
     if not imbalance >= 1:
-        raise ValueError(f"imbalance must be 1 or more, got {imbalance}")
+        raise InputError(f"imbalance must be 1 or more, got {imbalance}")
     if kind == "exponential":
         # The order of operations is that of the published code: int() depends on it.
         rho = 1 / imbalance
@@ -58,9 +60,9 @@ def long_tailed_counts(
         # The last count is whole in exact arithmetic wherever n_max / imbalance is.
         counts = [int(n + 1e-9) for n in n_max * x**-PARETO_POWER]
     else:
-        raise ValueError(f"kind must be exponential, step or pareto, got {kind!r}")
+        raise InputError(f"kind must be exponential, step or pareto, got {kind!r}")
     if min(counts) < 1:
-        raise ValueError(
+        raise InputError(
             f"imbalance {imbalance:g} leaves class {counts.index(0)} without an image when the "
             f"largest class has {n_max}; the most that it allows is {n_max}"
         )
@@ -96,7 +98,7 @@ def long_tailed_subset(
     for c, count in enumerate(torch.as_tensor(counts).tolist()):
         places = np.flatnonzero(of_image == c)
         if len(places) < count:
-            raise ValueError(f"class {c} has {len(places)} images, {count} were asked for")
+            raise InputError(f"class {c} has {len(places)} images, {count} were asked for")
         generator.shuffle(places)
         kept.append(places[:count])
     return torch.from_numpy(np.concatenate(kept))

@@ -16,13 +16,14 @@ from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset, Split
 from longtail.data.images import check_images, file_of, natural_size, read_images
 from longtail.data.strata import empty_part, hold_out
+from longtail.errors import InputError
 
 SMALL = 64  # largest side in pixels of images that are held in memory
 LARGE = 224  # side when the images are larger and no size was asked for
 MEMORY = 2 << 30  # bytes of images that are held in memory at most
 NAMED = 10  # rows that a message names
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Records:
         name: of the data set.
         paths: absolute path of each image.
         labels: (N,), class index of each.
-        parts: (N,), `train`, `val` or `test` of each.
+        splits: (N,), `train`, `val` or `test` of each.
         index: (N,), place of each in its source.
         class_names: name of each class.
         origin: says where the row of a place stands, such as `birds.csv, line 7`.
@@ -43,7 +44,7 @@ class Records:
     name: str
     paths: list[str]
     labels: NDArray[np.int64]
-    parts: NDArray[np.str_]
+    splits: NDArray[np.str_]
     index: NDArray[np.int64]
     class_names: tuple[str, ...]
     origin: Callable[[int], str]
@@ -79,13 +80,13 @@ def counted(what: str, items: Sequence[str]) -> str:
 def report_problems(name: str, problems: list[str]) -> None:
     """Raises one error for all problems of a data set, if there are any."""
     if problems:
-        raise ValueError(
+        raise InputError(
             f"{name} cannot be used as it is:\n" + "\n".join(f"- {p}" for p in problems)
         )
 
 
 def to_dataset(records: Records, config: DataConfig) -> Dataset:
-    """Checks the rows, makes the parts that are not there, and reads the images if small.
+    """Checks the rows, makes the splits that are not there, and reads the images if small.
 
     Images are held in memory when their side is at most 64 pixels and all together take at most
     2 GiB.
@@ -99,8 +100,8 @@ def to_dataset(records: Records, config: DataConfig) -> Dataset:
         UnreadableImagesError: names all images that cannot be read.
     """
     report_problems(records.name, find_problems(records))
-    records = make_parts(records, config)
-    training = [records.paths[place] for place in np.flatnonzero(records.parts == "train")]
+    records = make_splits(records, config)
+    training = [records.paths[place] for place in np.flatnonzero(records.splits == "train")]
     size = config.image_size or natural_size(training, SMALL, LARGE)
     in_memory = size <= SMALL and len(records.paths) * 3 * size**2 <= MEMORY
     if not in_memory and (config.check or records.check) == "decode":
@@ -111,7 +112,7 @@ def to_dataset(records: Records, config: DataConfig) -> Dataset:
         images=read_images(records.paths, size) if in_memory else None,
         paths=tuple(records.paths),
     )
-    places = {part: np.flatnonzero(records.parts == part) for part in PARTS}
+    places = {part: np.flatnonzero(records.splits == part) for part in SPLITS}
     splits = {p: whole.take(torch.from_numpy(at)) for p, at in places.items() if len(at)}
     return Dataset(
         name=records.name,
@@ -171,27 +172,27 @@ def find_missing(paths: Sequence[str]) -> list[int]:
     return sorted(missing)
 
 
-def make_parts(records: Records, config: DataConfig) -> Records:
+def make_splits(records: Records, config: DataConfig) -> Records:
     """Sets aside a test part when there is neither that nor a val part, and a val part if asked.
 
     The same share of each class goes, but at least one image for testing and never the last one
     for training; a warning names the classes that have nothing to be tested on.
     """
-    parts = records.parts.astype("U5")
+    splits = records.splits.astype("U5")
     wanted = []
-    if not np.isin(("val", "test"), parts).any():
+    if not np.isin(("val", "test"), splits).any():
         wanted.append(("test", config.test_fraction, 1))
-    if "val" not in parts and config.val_fraction:
+    if "val" not in splits and config.val_fraction:
         left = 1 - (config.test_fraction if wanted else 0)
         wanted.append(("val", config.val_fraction / left, 0))
     for part, fraction, least in wanted:
-        rows = np.flatnonzero(parts == "train")
+        rows = np.flatnonzero(splits == "train")
         labels = torch.from_numpy(records.labels[rows])
         aside = hold_out(labels, fraction, config.seed, least)
         if not (least or aside.any()):
-            raise ValueError(empty_part("val_fraction", config.val_fraction, labels))
-        parts[rows[aside.numpy()]] = part
-        without = np.setdiff1d(records.labels, records.labels[parts == part])
+            raise InputError(empty_part("val_fraction", config.val_fraction, labels))
+        splits[rows[aside.numpy()]] = part
+        without = np.setdiff1d(records.labels, records.labels[splits == part])
         if part == "test" and len(without):
             names = [records.class_names[c] for c in without]
             warnings.warn(
@@ -199,11 +200,11 @@ def make_parts(records: Records, config: DataConfig) -> Records:
                 + counted("accuracy for the classes that have no other", names),
                 stacklevel=2,
             )
-    return replace(records, parts=parts)
+    return replace(records, splits=splits)
 
 
 def _repeated(records: Records) -> dict[str, list[list[int]]]:
-    """Rows with the same path, by whether they lie in different parts: a test image learned by."""
+    """Rows with the same path, by whether they lie in different splits: a test image learned by."""
     found: dict[str, list[list[int]]] = {}
     if len(set(records.paths)) == len(records.paths):
         return found
@@ -212,15 +213,15 @@ def _repeated(records: Records) -> dict[str, list[list[int]]]:
         rows[path].append(row)
     for places in rows.values():
         if len(places) > 1:
-            across = len(set(records.parts[places].tolist())) > 1
+            across = len(set(records.splits[places].tolist())) > 1
             where = "in more than one part" if across else "more than once"
             found.setdefault(f"paths that stand {where}", []).append(places)
     return found
 
 
 def _unlearnable(records: Records) -> list[str]:
-    """Classes without a training image: some turn up in other parts, some nowhere."""
-    trained = np.unique(records.labels[records.parts == "train"])
+    """Classes without a training image: some turn up in other splits, some nowhere."""
+    trained = np.unique(records.labels[records.splits == "train"])
     problems = []
     unseen = np.flatnonzero(~np.isin(records.labels, trained)).tolist()
     if len(unseen):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from longtail.data.strata import rank_within_class
+from longtail.errors import InputError
 
 Sampler = Literal["sequential", "shuffle", "class_balanced", "square_root"]
 # Of a class's count, in proportion to which it is drawn.
@@ -39,7 +40,7 @@ def draw(labels: Tensor, sampler: Sampler, generator: torch.Generator) -> Tensor
         return torch.randperm(len(labels), generator=generator)
     if sampler in POWERS:
         return _by_class(labels, POWERS[sampler], generator)
-    raise ValueError(
+    raise InputError(
         f"sampler must be sequential, shuffle, class_balanced or square_root, got {sampler!r}"
     )
 

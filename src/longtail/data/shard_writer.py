@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from longtail.data.config import DataConfig
 from longtail.data.images import file_of
 from longtail.data.load import read_source
-from longtail.data.records import PARTS, Records, find_problems, make_parts, report_problems
+from longtail.data.records import SPLITS, Records, find_problems, make_splits, report_problems
 from longtail.data.shards import INDEX
+from longtail.errors import InputError
 from longtail.files import whole_file
 
 MEGABYTE = 10**6
@@ -29,7 +30,7 @@ def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list
     `longtail train FOLDER` reads, is written last.
 
     Args:
-        config: the source; its parts are made as for a training.
+        config: the source; its splits are made as for a training.
         folder: to write to; `train-00000.tar` and so on.
         megabytes: least size of a shard but for the last of a part.
 
@@ -43,19 +44,19 @@ def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list
 
     source = read_source(config)
     if not isinstance(source, Records):
-        raise ValueError(
+        raise InputError(
             f"{config.source} is held in memory; only image files can be put in shards"
         )
     if any(file_of(path) != path for path in source.paths[:1]):
-        raise ValueError(f"{config.source} holds shards already; only loose files can be put in")
+        raise InputError(f"{config.source} holds shards already; only loose files can be put in")
     if (folder / INDEX).exists():
-        raise ValueError(f"{folder} holds shards already; name another folder")
+        raise InputError(f"{folder} holds shards already; name another folder")
     report_problems(source.name, find_problems(source))
-    source = make_parts(source, config)
+    source = make_splits(source, config)
     shards: list[str] = []
     rows = np.empty((len(source.paths), 3), np.int64)  # shard, offset, size
-    for part in PARTS:
-        places = np.flatnonzero(source.parts == part)
+    for part in SPLITS:
+        places = np.flatnonzero(source.splits == part)
         order = np.random.RandomState(config.seed).permutation(places)
         for number, chunk in enumerate(_chunks(source, order, megabytes * MEGABYTE)):
             shards.append(f"{part}-{number:05d}.tar")
@@ -67,7 +68,7 @@ def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list
             "offset": rows[:, 1],
             "size": rows[:, 2],
             "label": source.labels,
-            "split": pa.array(source.parts),
+            "split": pa.array(source.splits),
             "index": source.index,
             "path": pa.array(source.paths),
         }

@@ -8,6 +8,7 @@ import numpy as np
 from longtail.data.config import DataConfig
 from longtail.data.images import member
 from longtail.data.records import Records, report_problems
+from longtail.errors import InputError
 
 INDEX = "index.parquet"
 
@@ -30,7 +31,7 @@ def shards(config: DataConfig) -> Records:
         about = json.loads(table.schema.metadata[b"longtail"])
         names = table["shard"].to_pylist()
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{config.source}/{INDEX} is no whole index of shards: {error}") from error
+        raise InputError(f"{config.source}/{INDEX} is no whole index of shards: {error}") from error
     offsets, sizes = table["offset"].to_pylist(), table["size"].to_pylist()
     ends: dict[str, int] = {}
     for name, offset, size in zip(names, offsets, sizes, strict=True):
@@ -48,7 +49,7 @@ def shards(config: DataConfig) -> Records:
             for name, offset, size in zip(names, offsets, sizes, strict=True)
         ],
         labels=table["label"].to_numpy().copy(),
-        parts=np.array(table["split"].to_pylist(), dtype="U5"),
+        splits=np.array(table["split"].to_pylist(), dtype="U5"),
         index=table["index"].to_numpy().copy(),
         class_names=tuple(about["class_names"]),
         origin=lambda row: str(table["path"][row]),

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from longtail.data.dataset import Split
+from longtail.errors import InputError
 
 
 def rank_within_class(labels: Tensor) -> Tensor:
@@ -60,5 +61,5 @@ def cut_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Spl
         return train, None
     aside = hold_out(train.labels, fraction, seed)
     if not aside.any():
-        raise ValueError(empty_part("val_fraction", fraction, train.labels))
+        raise InputError(empty_part("val_fraction", fraction, train.labels))
     return train.take((~aside).nonzero().flatten()), train.take(aside.nonzero().flatten())

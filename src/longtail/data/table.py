@@ -8,12 +8,13 @@ import numpy as np
 
 from longtail.data.config import DataConfig
 from longtail.data.records import (
-    PARTS,
+    SPLITS,
     Records,
     class_order,
     counted,
     report_problems,
 )
+from longtail.errors import InputError
 
 
 def table(config: DataConfig) -> Records:
@@ -27,7 +28,7 @@ def table(config: DataConfig) -> Records:
     source = Path(config.source)
     columns = _columns(source, config)
     rows = len(columns["path"])
-    parts = columns.get("split") or ["train"] * rows
+    splits = columns.get("split") or ["train"] * rows
 
     def origin(row: int) -> str:
         # In a CSV file the header is line 1; Parquet rows are counted from 0, as by its readers.
@@ -38,14 +39,14 @@ def table(config: DataConfig) -> Records:
         empty = [origin(row) for row, value in enumerate(values) if not value]
         if empty:
             problems.append(counted(f"rows without a {column}", empty))
-    odd = [f"'{p}' ({origin(row)})" for row, p in enumerate(parts) if p and p not in PARTS]
+    odd = [f"'{p}' ({origin(row)})" for row, p in enumerate(splits) if p and p not in SPLITS]
     if odd:
         problems.append(counted("rows with a split other than train, val and test", odd))
     labels = set(columns["label"])
     blanks = [repr(label) for label in sorted(labels) if label.strip() != label]
     if len({label.strip() for label in labels}) < len(labels):
         problems.append(counted("labels that differ from others in blanks alone", blanks))
-    if "train" not in parts:
+    if "train" not in splits:
         problems.append("no row has the split train" if rows else "it has no row")
     report_problems(str(source), problems)
 
@@ -56,7 +57,7 @@ def table(config: DataConfig) -> Records:
         name=source.stem,
         paths=[os.path.normpath(os.path.join(top, path)) for path in columns["path"]],
         labels=np.array([number[label] for label in columns["label"]], dtype=np.int64),
-        parts=np.array(parts, dtype="U5"),
+        splits=np.array(splits, dtype="U5"),
         index=np.arange(rows),
         class_names=names,
         origin=lambda row: f"{source.name}, {origin(row)}",
@@ -72,7 +73,7 @@ def _columns(source: Path, config: DataConfig) -> dict[str, list[str]]:
         wanted["split"] = config.split_column or "split"
     absent = [f"{name}_column '{c}'" for name, c in wanted.items() if c not in data.column_names]
     if absent:
-        raise ValueError(
+        raise InputError(
             f"{source} has no {' and no '.join(absent)}; "
             f"its columns are {', '.join(data.column_names)}"
         )
@@ -84,11 +85,11 @@ def _texts(source: Path, data: Any, column: str) -> list[str]:
     import pyarrow as pa
 
     if data.column_names.count(column) > 1:
-        raise ValueError(f"{source} must have one column {column!r}, got several of that name")
+        raise InputError(f"{source} must have one column {column!r}, got several of that name")
     try:
         return [text or "" for text in data[column].cast("string").to_pylist()]
     except pa.ArrowException as error:
-        raise ValueError(
+        raise InputError(
             f"column {column!r} of {source} must hold text or numbers, got {data[column].type}"
         ) from error
 
@@ -106,4 +107,4 @@ def _read(source: Path) -> Any:
         as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
         return csv.read_csv(source, convert_options=as_text)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{source} cannot be read as a table: {error}") from error
+        raise InputError(f"{source} cannot be read as a table: {error}") from error

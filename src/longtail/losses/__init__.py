@@ -1,43 +1,43 @@
 """Losses: one file each, a pure function and a thin module that holds the prior."""
 
-from longtail.losses.balanced_contrastive import BalancedContrastive, balanced_contrastive_loss
+from longtail.losses.balanced_contrastive import BalancedContrastiveLoss, balanced_contrastive_loss
 from longtail.losses.base import ClassificationLoss
 from longtail.losses.class_scores import class_scores
 from longtail.losses.cross_entropy import (
-    ClassBalanced,
-    CrossEntropy,
-    Reweighted,
+    ClassBalancedLoss,
+    CrossEntropyLoss,
+    ReweightedLoss,
     effective_number_weight,
     inverse_frequency_weight,
 )
-from longtail.losses.distillation import Distillation, distillation_loss
-from longtail.losses.focal import Focal, focal_loss
-from longtail.losses.gml import GML, gml_loss
-from longtail.losses.lade import LADE, lade_regularizer
-from longtail.losses.ldam import LDAM, ldam_loss
-from longtail.losses.logit_adjusted import LogitAdjusted, logit_adjusted_loss
-from longtail.losses.paco import PaCo, paco_loss
-from longtail.losses.proco import ProCo, proco_loss, vmf_scores
+from longtail.losses.distillation import DistillationLoss, distillation_loss
+from longtail.losses.focal import FocalLoss, focal_loss
+from longtail.losses.gml import GMLLoss, gml_loss
+from longtail.losses.lade import LADELoss, lade_regularizer
+from longtail.losses.ldam import LDAMLoss, ldam_loss
+from longtail.losses.logit_adjusted import LogitAdjustedLoss, logit_adjusted_loss
+from longtail.losses.paco import PaCoLoss, paco_loss
+from longtail.losses.proco import ProCoLoss, proco_loss, vmf_scores
 from longtail.losses.supervised_contrastive import (
-    SupervisedContrastive,
+    SupervisedContrastiveLoss,
     supervised_contrastive_loss,
 )
 
 __all__ = [
-    "GML",
-    "LADE",
-    "LDAM",
-    "BalancedContrastive",
-    "ClassBalanced",
+    "BalancedContrastiveLoss",
+    "ClassBalancedLoss",
     "ClassificationLoss",
-    "CrossEntropy",
-    "Distillation",
-    "Focal",
-    "LogitAdjusted",
-    "PaCo",
-    "ProCo",
-    "Reweighted",
-    "SupervisedContrastive",
+    "CrossEntropyLoss",
+    "DistillationLoss",
+    "FocalLoss",
+    "GMLLoss",
+    "LADELoss",
+    "LDAMLoss",
+    "LogitAdjustedLoss",
+    "PaCoLoss",
+    "ProCoLoss",
+    "ReweightedLoss",
+    "SupervisedContrastiveLoss",
     "balanced_contrastive_loss",
     "class_scores",
     "distillation_loss",

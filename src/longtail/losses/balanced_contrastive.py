@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.losses.contrast import check_temperature, check_views
 from longtail.precision import full_precision, no_autocast
 
@@ -39,7 +40,7 @@ def balanced_contrastive_loss(
     check_temperature("balanced_contrastive_loss", temperature)
     check_views("balanced_contrastive_loss", features, target)
     if prototypes.ndim != 2 or prototypes.shape[1] != features.shape[2]:
-        raise ValueError(
+        raise InputError(
             f"prototypes of balanced_contrastive_loss must be (num_classes, {features.shape[2]}), "
             f"got {tuple(prototypes.shape)}"
         )
@@ -50,7 +51,7 @@ def balanced_contrastive_loss(
     return nats.mean()
 
 
-class BalancedContrastive(nn.Module):
+class BalancedContrastiveLoss(nn.Module):
     """Balanced contrastive loss, the contrastive part of BCL.
 
     See `balanced_contrastive_loss`; BCL adds it to the logit-adjusted cross-entropy of a
@@ -60,14 +61,14 @@ class BalancedContrastive(nn.Module):
         temperature: above 0, divides.
 
     Example:
-        >>> loss = BalancedContrastive(temperature=1.0)
+        >>> loss = BalancedContrastiveLoss(temperature=1.0)
         >>> loss(torch.eye(2)[:, None].expand(2, 2, 2), torch.eye(2), torch.tensor([0, 1]))
         tensor(0.3133)
     """
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()
-        check_temperature("BalancedContrastive", temperature)
+        check_temperature("BalancedContrastiveLoss", temperature)
         self.temperature = temperature
 
     def forward(self, features: Tensor, prototypes: Tensor, target: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 
@@ -66,7 +67,7 @@ class ClassificationLoss(nn.Module, ABC):
         """
         check_shapes(type(self).__name__, logits, target, len(self.log_prior))
         if weight is not None and weight.shape != target.shape:
-            raise ValueError(
+            raise InputError(
                 f"weight of {type(self).__name__} must have a value for each sample, got shape "
                 f"{tuple(weight.shape)} for target {tuple(target.shape)}"
             )
@@ -84,7 +85,7 @@ class ClassificationLoss(nn.Module, ABC):
 def check_shapes(name: str, logits: Tensor, target: Tensor, num_classes: int) -> None:
     """Raises a ValueError that shows both shapes when they do not fit each other."""
     if target.ndim != 1 or logits.shape != (len(target), num_classes):
-        raise ValueError(
+        raise InputError(
             f"logits of {name} must be (batch, {num_classes}) and target (batch,), "
             f"got {tuple(logits.shape)} and {tuple(target.shape)}"
         )

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.losses.class_scores_plain import plain_scores
 from longtail.precision import full_precision, no_autocast
 
@@ -50,12 +51,12 @@ def class_scores(
     """
     check_keys("class_scores", query, key, key_labels)
     if exclude is not None and exclude.shape != (len(query), len(key)):
-        raise ValueError(
+        raise InputError(
             f"exclude of class_scores must be (batch, keys) = {(len(query), len(key))}, "
             f"got {tuple(exclude.shape)}"
         )
     if not isinstance(temperature, Tensor) and not temperature > 0:
-        raise ValueError(f"temperature of class_scores must be > 0, got {temperature}")
+        raise InputError(f"temperature of class_scores must be > 0, got {temperature}")
     log_temperature = torch.as_tensor(temperature, dtype=torch.float64).log()
     _, scores, slope = scores_with_and_without(
         query, key, key_labels, num_classes, log_temperature, exclude=exclude
@@ -66,12 +67,12 @@ def class_scores(
 def check_keys(name: str, query: Tensor, key: Tensor, key_labels: Tensor) -> None:
     """Raises a ValueError that shows the shapes when queries, keys and labels do not fit."""
     if query.ndim != 2 or key.ndim != 2 or query.shape[1] != key.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"query and key of {name} must be (batch, width) and (keys, width), "
             f"got {tuple(query.shape)} and {tuple(key.shape)}"
         )
     if key_labels.shape != key.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"key_labels of {name} must have a label for each of {len(key)} keys, "
             f"got shape {tuple(key_labels.shape)}"
         )

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from longtail.errors import InputError
+
 
 def contrast_nats(similarity: Tensor, log_weight: Tensor, positive: Tensor) -> Tensor:
     """Mean over an anchor's positives of -log(exp(similarity) / weighted sum over all members).
@@ -32,13 +34,13 @@ def contrast_nats(similarity: Tensor, log_weight: Tensor, positive: Tensor) -> T
 def check_temperature(name: str, temperature: float) -> None:
     """Raises a ValueError when the temperature is not above 0."""
     if not temperature > 0:
-        raise ValueError(f"temperature of {name} must be > 0, got {temperature}")
+        raise InputError(f"temperature of {name} must be > 0, got {temperature}")
 
 
 def check_views(name: str, features: Tensor, target: Tensor) -> None:
     """Raises a ValueError that shows both shapes when they do not fit each other."""
     if features.ndim != 3 or target.shape != features.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"features and target of {name} must be (batch, views, width) and (batch,), "
             f"got {tuple(features.shape)} and {tuple(target.shape)}"
         )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss
 from longtail.prior import ClassPrior
 
@@ -46,7 +47,7 @@ def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Te
         tensor([1., 1.], dtype=torch.float64)
     """
     if not 0 <= beta < 1:
-        raise ValueError(f"beta of effective_number_weight must lie in [0, 1), got {beta}")
+        raise InputError(f"beta of effective_number_weight must lie in [0, 1), got {beta}")
     # 1 - beta^n by expm1: beta^n is within rounding of 1 for a rare class and beta near 1.
     log_beta = torch.tensor(beta, dtype=torch.float64).log()
     effective = -torch.expm1(class_counts.double() * log_beta)
@@ -54,14 +55,14 @@ def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Te
     return weight / weight.mean()
 
 
-class CrossEntropy(ClassificationLoss):
+class CrossEntropyLoss(ClassificationLoss):
     """Plain cross-entropy.
 
     Args:
         prior: of the training set; its number of classes is checked, its values play no part.
 
     Example:
-        >>> loss = CrossEntropy(ClassPrior([9, 1]))
+        >>> loss = CrossEntropyLoss(ClassPrior([9, 1]))
         >>> loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
         tensor(0.6931)
     """
@@ -74,7 +75,7 @@ class CrossEntropy(ClassificationLoss):
         return cross_entropy(logits, target, reduction="none")
 
 
-class Reweighted(ClassificationLoss):
+class ReweightedLoss(ClassificationLoss):
     """Cross-entropy with each class weighted by one over its count.
 
     Its minimum is that of plain cross-entropy on balanced data, so the raw logits express the
@@ -84,7 +85,7 @@ class Reweighted(ClassificationLoss):
         prior: of the training set.
 
     Example:
-        >>> loss = Reweighted(ClassPrior([9, 1]))
+        >>> loss = ReweightedLoss(ClassPrior([9, 1]))
         >>> loss.class_weight()
         tensor([0.2000, 1.8000], dtype=torch.float64)
     """
@@ -106,7 +107,7 @@ class Reweighted(ClassificationLoss):
         return cross_entropy(logits, target, reduction="none")
 
 
-class ClassBalanced(ClassificationLoss):
+class ClassBalancedLoss(ClassificationLoss):
     """Cross-entropy with each class weighted by one over its effective number of samples.
 
     Cui et al., CVPR 2019, arXiv 1901.05555; see `effective_number_weight`. With beta near 1 and
@@ -117,7 +118,7 @@ class ClassBalanced(ClassificationLoss):
         beta: in [0, 1): 0 weights all classes alike, near 1 by one over the count.
 
     Example:
-        >>> loss = ClassBalanced(ClassPrior([9, 1]), beta=0.5)
+        >>> loss = ClassBalancedLoss(ClassPrior([9, 1]), beta=0.5)
         >>> loss.class_weight()
         tensor([0.6675, 1.3325], dtype=torch.float64)
     """

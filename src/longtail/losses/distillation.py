@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from longtail.errors import InputError
 from longtail.losses.contrast import check_temperature
 from longtail.precision import full_precision
 
@@ -34,7 +35,7 @@ def distillation_loss(
     """
     check_temperature("distillation_loss", temperature)
     if logits.ndim != 2 or logits.shape != teacher_logits.shape:
-        raise ValueError(
+        raise InputError(
             f"logits and teacher_logits of distillation_loss must both be (batch, num_classes), "
             f"got {tuple(logits.shape)} and {tuple(teacher_logits.shape)}"
         )
@@ -46,7 +47,7 @@ def distillation_loss(
     return temperature**2 * nats.sum(1).mean()
 
 
-class Distillation(nn.Module):
+class DistillationLoss(nn.Module):
     """Kullback-Leibler divergence of a student's softened classes from its teacher's.
 
     See `distillation_loss`.
@@ -55,14 +56,14 @@ class Distillation(nn.Module):
         temperature: t, above 0, divides both logits.
 
     Example:
-        >>> loss = Distillation(temperature=4.0)
+        >>> loss = DistillationLoss(temperature=4.0)
         >>> loss(torch.zeros(1, 2), torch.zeros(1, 2))
         tensor(0.)
     """
 
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()
-        check_temperature("Distillation", temperature)
+        check_temperature("DistillationLoss", temperature)
         self.temperature = temperature
 
     def forward(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:

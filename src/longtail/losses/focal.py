@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, check_shapes
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
@@ -36,7 +37,7 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     return _focal_nats(full_precision(logits), target, gamma).mean()
 
 
-class Focal(ClassificationLoss):
+class FocalLoss(ClassificationLoss):
     """Focal loss, which passes over samples already classified well.
 
     See `focal_loss`. The raw logits express the source prior, nearly: the loss flattens them.
@@ -48,7 +49,7 @@ class Focal(ClassificationLoss):
     Raises: ValueError: when gamma is negative.
 
     Example:
-        >>> loss = Focal(ClassPrior([9, 1]))
+        >>> loss = FocalLoss(ClassPrior([9, 1]))
         >>> loss(torch.zeros(1, 2), torch.tensor([1]))
         tensor(0.1733)
     """
@@ -58,7 +59,7 @@ class Focal(ClassificationLoss):
 
     def __init__(self, prior: ClassPrior, *, gamma: float = 2.0) -> None:
         super().__init__(prior)
-        _check_gamma("Focal", gamma)
+        _check_gamma("FocalLoss", gamma)
         self.gamma = gamma
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -76,4 +77,4 @@ def _focal_nats(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
 
 def _check_gamma(name: str, gamma: float) -> None:
     if not gamma >= 0:
-        raise ValueError(f"gamma of {name} must be >= 0, got {gamma}")
+        raise InputError(f"gamma of {name} must be >= 0, got {gamma}")

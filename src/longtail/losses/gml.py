@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from longtail.errors import InputError
 from longtail.losses.base import check_shapes
 from longtail.losses.class_scores import attach_temperature, check_keys, scores_with_and_without
 from longtail.losses.distillation import distillation_loss
@@ -77,7 +78,7 @@ def gml_loss(
     check_keys("gml_loss", query, key, key_labels)
     check_shapes("gml_loss", logits, target, len(log_prior))
     if len(query) != len(target):
-        raise ValueError(
+        raise InputError(
             f"query and target of gml_loss must have the same batch, "
             f"got {tuple(query.shape)} and {tuple(target.shape)}"
         )
@@ -102,7 +103,7 @@ def gml_loss(
         loss = loss + beta * contrast
     if alpha:
         if teacher_logits is None:
-            raise ValueError(f"teacher_logits of gml_loss must be given where alpha is {alpha}")
+            raise InputError(f"teacher_logits of gml_loss must be given where alpha is {alpha}")
         teacher_logits = full_precision(teacher_logits) * logit_scale
         loss = loss + alpha * distillation_loss(
             logits, teacher_logits, temperature=DISTILLATION_TEMPERATURE
@@ -120,7 +121,7 @@ def _score_loss(scores: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
     return (counts.squeeze(1) * nats).sum() / counts.sum().clamp(min=1)
 
 
-class GML(nn.Module):
+class GMLLoss(nn.Module):
     """Gaussian mixture likelihood, with its learned temperature.
 
     See `gml_loss`. The cosine logits times `logit_scale` express the uniform prior. Keep
@@ -141,7 +142,7 @@ class GML(nn.Module):
     Raises: ValueError: when the temperature or the scale is not above 0.
 
     Example:
-        >>> loss = GML(ClassPrior([9, 1]), temperature=0.1)
+        >>> loss = GMLLoss(ClassPrior([9, 1]), temperature=0.1)
         >>> unit, target = torch.eye(2), torch.tensor([0, 1])
         >>> loss(unit, unit, target, unit, target).requires_grad
         True
@@ -162,7 +163,7 @@ class GML(nn.Module):
         super().__init__()
         for name, value in {"temperature": temperature, "logit_scale": logit_scale}.items():
             if not value > 0:
-                raise ValueError(f"{name} of GML must be > 0, got {value}")
+                raise InputError(f"{name} of GMLLoss must be > 0, got {value}")
         self.register_buffer("log_prior", prior.log_prior.clone())
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.alpha, self.beta, self.gamma = alpha, beta, gamma

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, check_shapes
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
@@ -67,7 +68,7 @@ def lade_regularizer(
     return (log_prior.exp().to(logits) * bound).sum()
 
 
-class LADE(ClassificationLoss):
+class LADELoss(ClassificationLoss):
     """Logit adjustment with LADER, which ties each logit to its class's likelihood.
 
     Hong et al., CVPR 2021, arXiv 2012.00321: logit-adjusted cross-entropy (tau 1) plus alpha times
@@ -84,7 +85,7 @@ class LADE(ClassificationLoss):
     Raises: ValueError: when a setting is out of range.
 
     Example:
-        >>> loss = LADE(ClassPrior([9, 1]))
+        >>> loss = LADELoss(ClassPrior([9, 1]))
         >>> loss(torch.zeros(1, 2), torch.tensor([1]))
         tensor(2.2663)
     """
@@ -102,8 +103,8 @@ class LADE(ClassificationLoss):
     ) -> None:
         super().__init__(prior)
         if not alpha >= 0:
-            raise ValueError(f"alpha of LADE must be >= 0, got {alpha}")
-        _check_settings("LADE", remine_lambda, prior_of)
+            raise InputError(f"alpha of LADELoss must be >= 0, got {alpha}")
+        _check_settings("LADELoss", remine_lambda, prior_of)
         self.alpha = alpha
         self.remine_lambda = remine_lambda
         self.prior_of: Literal["column", "sample"] = prior_of
@@ -126,6 +127,6 @@ class LADE(ClassificationLoss):
 
 def _check_settings(name: str, remine_lambda: float, prior_of: str) -> None:
     if not remine_lambda >= 0:
-        raise ValueError(f"remine_lambda of {name} must be >= 0, got {remine_lambda}")
+        raise InputError(f"remine_lambda of {name} must be >= 0, got {remine_lambda}")
     if prior_of not in ("column", "sample"):
-        raise ValueError(f"prior_of of {name} must be 'column' or 'sample', got {prior_of!r}")
+        raise InputError(f"prior_of of {name} must be 'column' or 'sample', got {prior_of!r}")

@@ -5,6 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, check_shapes
 from longtail.losses.cross_entropy import effective_number_weight
 from longtail.precision import full_precision
@@ -49,7 +50,7 @@ def ldam_loss(
     return cross_entropy(_with_margin(full_precision(logits), target, margin), target)
 
 
-class LDAM(ClassificationLoss):
+class LDAMLoss(ClassificationLoss):
     """Label-distribution-aware margins, with deferred re-weighting.
 
     See `ldam_loss`. From `deferred` of the training on, classes are weighted by one over their
@@ -68,7 +69,7 @@ class LDAM(ClassificationLoss):
 
     Example:
         >>> import torch
-        >>> loss = LDAM(ClassPrior([16, 1]))
+        >>> loss = LDAMLoss(ClassPrior([16, 1]))
         >>> loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]))
         tensor(0.6931)
         >>> loss.set_progress(0.9)
@@ -93,7 +94,7 @@ class LDAM(ClassificationLoss):
     ) -> None:
         super().__init__(prior)
         if not 0 <= deferred <= 1:
-            raise ValueError(f"deferred of LDAM must lie in [0, 1], got {deferred}")
+            raise InputError(f"deferred of LDAMLoss must lie in [0, 1], got {deferred}")
         self.register_buffer("margin", _margins(prior.counts, max_margin, scale))
         self.register_buffer("weights", effective_number_weight(prior.counts, beta=beta))
         self.scale, self.deferred = scale, deferred
@@ -115,8 +116,8 @@ class LDAM(ClassificationLoss):
 def _margins(class_counts: Tensor, max_margin: float, scale: float) -> Tensor:
     """Margin of each class in the units of the logits, (num_classes,), float64."""
     if not max_margin >= 0 or not scale > 0:
-        raise ValueError(
-            f"max_margin and scale of LDAM must be >= 0 and > 0, got {max_margin} and {scale}"
+        raise InputError(
+            f"max_margin and scale of LDAMLoss must be >= 0 and > 0, got {max_margin} and {scale}"
         )
     margin = class_counts.double() ** -0.25
     return scale * max_margin * margin / margin.max()

@@ -5,6 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, check_shapes
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
@@ -41,7 +42,7 @@ def logit_adjusted_loss(
     return cross_entropy(logits + tau * log_prior.to(logits), target)
 
 
-class LogitAdjusted(ClassificationLoss):
+class LogitAdjustedLoss(ClassificationLoss):
     """Logit-adjusted cross-entropy; Balanced Softmax is tau = 1.
 
     See `logit_adjusted_loss`. With tau = 1 the raw logits express the uniform prior, with any
@@ -55,7 +56,7 @@ class LogitAdjusted(ClassificationLoss):
 
     Example:
         >>> import torch
-        >>> loss = LogitAdjusted(ClassPrior([9, 1]))
+        >>> loss = LogitAdjustedLoss(ClassPrior([9, 1]))
         >>> loss(torch.zeros(1, 2), torch.tensor([1]))
         tensor(2.3026)
     """
@@ -65,7 +66,7 @@ class LogitAdjusted(ClassificationLoss):
 
     def __init__(self, prior: ClassPrior, *, tau: float = 1.0) -> None:
         super().__init__(prior)
-        _check_tau("LogitAdjusted", tau)
+        _check_tau("LogitAdjustedLoss", tau)
         self.tau = tau
         if tau != 1:
             mass = prior.probabilities ** (1 - tau)
@@ -80,4 +81,4 @@ class LogitAdjusted(ClassificationLoss):
 
 def _check_tau(name: str, tau: float) -> None:
     if not tau >= 0:
-        raise ValueError(f"tau of {name} must be >= 0, got {tau}")
+        raise InputError(f"tau of {name} must be >= 0, got {tau}")

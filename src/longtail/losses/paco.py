@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.losses.contrast import check_temperature, contrast_nats
 from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
@@ -59,12 +60,12 @@ def paco_loss(
     _check_settings("paco_loss", alpha, beta, gamma, temperature)
     batch = len(logits)
     if len(features) != 2 * batch + queue_size or labels.shape != features.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"features and labels of paco_loss must be (2 * {batch} + {queue_size}, width) and "
             f"({2 * batch + queue_size},), got {tuple(features.shape)} and {tuple(labels.shape)}"
         )
     if logits.shape != (batch, len(log_prior)):
-        raise ValueError(
+        raise InputError(
             f"logits of paco_loss must be (batch, {len(log_prior)}), got {tuple(logits.shape)}"
         )
     features, logits = full_precision(features), full_precision(logits)
@@ -86,7 +87,7 @@ def paco_loss(
     ).mean()
 
 
-class PaCo(nn.Module):
+class PaCoLoss(nn.Module):
     """Parametric contrastive loss.
 
     See `paco_loss`. The raw logits express the uniform prior.
@@ -104,7 +105,7 @@ class PaCo(nn.Module):
     Raises: ValueError: when a setting is out of range.
 
     Example:
-        >>> loss = PaCo(ClassPrior([1, 1]))
+        >>> loss = PaCoLoss(ClassPrior([1, 1]))
         >>> labels = torch.tensor([0, 1, 0, 1])
         >>> loss(torch.eye(2).repeat(2, 1), labels, torch.eye(2))
         tensor(4.4953)
@@ -122,7 +123,7 @@ class PaCo(nn.Module):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
-        _check_settings("PaCo", alpha, beta, gamma, temperature)
+        _check_settings("PaCoLoss", alpha, beta, gamma, temperature)
         self.register_buffer("log_prior", prior.log_prior.clone())
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.temperature = temperature
@@ -145,7 +146,7 @@ class PaCo(nn.Module):
 def _check_settings(name: str, alpha: float, beta: float, gamma: float, temperature: float) -> None:
     check_temperature(name, temperature)
     if not (alpha >= 0 and beta > 0 and gamma >= 0):
-        raise ValueError(
+        raise InputError(
             f"alpha, beta and gamma of {name} must be >= 0, > 0 and >= 0, "
             f"got {alpha}, {beta} and {gamma}"
         )

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from longtail.errors import InputError
 from longtail.losses.contrast import check_temperature
 from longtail.losses.log_bessel import log_bessel
 from longtail.precision import full_precision, no_autocast
@@ -40,7 +41,7 @@ def proco_loss(
     """
     check_temperature("proco_loss", temperature)
     if target.shape != features.shape[:1] or mean.shape != (len(log_prior), features.shape[-1]):
-        raise ValueError(
+        raise InputError(
             f"features, target and mean of proco_loss must be (batch, width), (batch,) and "
             f"({len(log_prior)}, width), got {tuple(features.shape)}, {tuple(target.shape)} and "
             f"{tuple(mean.shape)}"
@@ -91,7 +92,7 @@ def vmf_scores(features: Tensor, mean: Tensor, *, temperature: float) -> Tensor:
     return log_bessel(order, joint) - log_bessel(order, kappa)
 
 
-class ProCo(nn.Module):
+class ProCoLoss(nn.Module):
     """Contrast with each class's von Mises-Fisher distribution, estimated as training goes.
 
     See `proco_loss`. Two running means of each class are kept, as in the published code: the one
@@ -114,7 +115,7 @@ class ProCo(nn.Module):
     Raises: ValueError: when width is below 2 or the temperature is not above 0.
 
     Example:
-        >>> loss = ProCo(ClassPrior([1, 1]), width=2, temperature=0.5)
+        >>> loss = ProCoLoss(ClassPrior([1, 1]), width=2, temperature=0.5)
         >>> loss.update(torch.eye(2), torch.tensor([0, 1]))
         >>> loss(torch.eye(2), torch.tensor([0, 1]))
         tensor(0.1269)
@@ -126,9 +127,9 @@ class ProCo(nn.Module):
 
     def __init__(self, prior: ClassPrior, *, width: int, temperature: float = 0.1) -> None:
         super().__init__()
-        check_temperature("ProCo", temperature)
+        check_temperature("ProCoLoss", temperature)
         if width < 2:
-            raise ValueError(f"width of ProCo must be >= 2, got {width}")
+            raise InputError(f"width of ProCoLoss must be >= 2, got {width}")
         self.register_buffer("log_prior", prior.log_prior.clone())
         self.register_buffer("total", torch.zeros(2, prior.num_classes, width))
         self.register_buffer("count", torch.zeros(2, prior.num_classes))

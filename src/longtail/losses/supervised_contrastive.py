@@ -41,7 +41,7 @@ def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature
     return contrast_nats(similarity, log_weight, positive.to(similarity)).mean()
 
 
-class SupervisedContrastive(nn.Module):
+class SupervisedContrastiveLoss(nn.Module):
     """Supervised contrastive loss.
 
     See `supervised_contrastive_loss`.
@@ -50,14 +50,14 @@ class SupervisedContrastive(nn.Module):
         temperature: above 0, divides.
 
     Example:
-        >>> loss = SupervisedContrastive(temperature=1.0)
+        >>> loss = SupervisedContrastiveLoss(temperature=1.0)
         >>> loss(torch.eye(2)[:, None].expand(2, 2, 2), torch.tensor([0, 1]))
         tensor(0.5514)
     """
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()
-        check_temperature("SupervisedContrastive", temperature)
+        check_temperature("SupervisedContrastiveLoss", temperature)
         self.temperature = temperature
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.prior import ClassPrior
 
 
@@ -66,9 +67,9 @@ class ClassQueue(nn.Module):
         super().__init__()
         for name, value in {"base": base, "width": width}.items():
             if value < 1:
-                raise ValueError(f"{name} of ClassQueue must be >= 1, got {value}")
+                raise InputError(f"{name} of ClassQueue must be >= 1, got {value}")
         if size < prior.num_classes * base:
-            raise ValueError(
+            raise InputError(
                 f"size of ClassQueue (queue_size) must be >= num_classes * base (queue_base) = "
                 f"{prior.num_classes} * {base}, got {size}"
             )
@@ -113,7 +114,7 @@ class ClassQueue(nn.Module):
         Raises: ValueError: when the shapes do not fit.
         """
         if features.shape != (len(labels), self.features.shape[1]) or index.shape != labels.shape:
-            raise ValueError(
+            raise InputError(
                 f"features, labels and index of ClassQueue.enqueue must be "
                 f"(batch, {self.features.shape[1]}), (batch,) and (batch,), got "
                 f"{tuple(features.shape)}, {tuple(labels.shape)} and {tuple(index.shape)}"

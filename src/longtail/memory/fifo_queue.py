@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import InputError
+
 
 class FifoQueue(nn.Module):
     """The latest `size` keys, whatever their class: the queue of MoCo and PaCo.
@@ -41,7 +43,7 @@ class FifoQueue(nn.Module):
         super().__init__()
         for name, value in {"size": size, "width": width}.items():
             if value < 1:
-                raise ValueError(f"{name} of FifoQueue must be >= 1, got {value}")
+                raise InputError(f"{name} of FifoQueue must be >= 1, got {value}")
         self.register_buffer("features", torch.zeros(size, width))
         self.register_buffer("labels", torch.full((size,), -1))
         self.register_buffer("pointer", torch.tensor(0))
@@ -58,7 +60,7 @@ class FifoQueue(nn.Module):
         """
         size, width = self.features.shape
         if labels.ndim != 1 or features.shape != (len(labels), width):
-            raise ValueError(
+            raise InputError(
                 f"features and labels of FifoQueue.enqueue must be (batch, {width}) and (batch,), "
                 f"got {tuple(features.shape)} and {tuple(labels.shape)}"
             )

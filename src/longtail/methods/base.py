@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.losses import ClassificationLoss
 from longtail.memory import gather_with_grad
 from longtail.models import ImageClassifier
@@ -89,7 +90,7 @@ def check_scale(loss: ClassificationLoss, head: nn.Module) -> None:
     own, wanted = getattr(head, "scale", None), getattr(loss, "scale", None)
     if wanted not in (None, own):
         found = "a linear head" if own is None else f"a cosine head of scale {own:g}"
-        raise ValueError(
+        raise InputError(
             f"{type(loss).__name__} must have a cosine head of its scale, {wanted:g}, got {found}"
         )
 

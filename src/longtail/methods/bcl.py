@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from longtail.losses import BalancedContrastive, LogitAdjusted
+from longtail.losses import BalancedContrastiveLoss, LogitAdjustedLoss
 from longtail.memory import gather_with_grad
 from longtail.methods.base import Method, Pairs, classifier_loss
 from longtail.models import Backbone, CosineHead, ImageClassifier, Projection
@@ -48,8 +48,8 @@ class BCL(Method):
         self.model = ImageClassifier(backbone, self.head)
         self.project = Projection(features, hidden, width)
         self.project_prototype = Projection(features, hidden, width)
-        self.classify = LogitAdjusted(prior)
-        self.contrast = BalancedContrastive(temperature=temperature)
+        self.classify = LogitAdjustedLoss(prior)
+        self.contrast = BalancedContrastiveLoss(temperature=temperature)
         self.classifier_weight, self.contrast_weight = classifier_weight, contrast_weight
 
     def forward(

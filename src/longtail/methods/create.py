@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import longtail.losses
+from longtail.errors import InputError
 from longtail.losses import ClassificationLoss
 from longtail.methods.base import Method
 from longtail.methods.plain import PlainClassifier
@@ -54,13 +55,13 @@ def find_method(name: str, task: str = "classification") -> type[Method] | type[
     found = imported(name, "method")
     if found is None:
         rule = f"one of {sorted(known)}, or an import path"
-        raise ValueError(f"method must be {rule}, got {name!r}{nearest(name, known)}")
+        raise InputError(f"method must be {rule}, got {name!r}{nearest(name, known)}")
     if not inspect.isclass(found) or not issubclass(found, Method | ClassificationLoss):
-        raise ValueError(f"method {name!r} must be a Method or a ClassificationLoss, got {found!r}")
+        raise InputError(f"method {name!r} must be a Method or a ClassificationLoss, got {found!r}")
     if inspect.isabstract(found):
-        raise ValueError(f"method {name!r} must be a class that can be made, it is abstract")
+        raise InputError(f"method {name!r} must be a class that can be made, it is abstract")
     if issubclass(found, Method) and found.task != task:
-        raise ValueError(f"method {name!r} must be one for {task}, it is for {found.task}")
+        raise InputError(f"method {name!r} must be one for {task}, it is for {found.task}")
     return found
 
 
@@ -90,10 +91,10 @@ def create_method(
         return PlainClassifier(prior, backbone, **with_loss(found, prior, settings))
     if found.first_method:
         if earlier is None:
-            raise ValueError(f"method {name!r} needs the model of its first stage")
+            raise InputError(f"method {name!r} needs the model of its first stage")
         classes = len(earlier.head.weight)  # type: ignore[arg-type]
         if classes != prior.num_classes:
-            raise ValueError(
+            raise InputError(
                 f"first stage of {name} must know the run's {prior.num_classes} classes, "
                 f"got one of {classes}"
             )

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from longtail.losses import GML as GMLLoss
-from longtail.losses import LogitAdjusted
+from longtail.errors import InputError
+from longtail.losses import GMLLoss, LogitAdjustedLoss
 from longtail.memory import ClassQueue, Keys, gather_keys, gather_with_grad
 from longtail.methods.base import Method, Pairs, classifier_loss
 from longtail.models import Backbone, CosineHead, Frozen, ImageClassifier, Projection, update_ema
@@ -91,7 +91,7 @@ class GML(Method):
             gamma=0.0,  # the classifier's part is apart: its view may be mixed
             logit_scale=head.scale,
         )
-        self.classify, self.gamma = LogitAdjusted(prior), gamma
+        self.classify, self.gamma = LogitAdjustedLoss(prior), gamma
 
     def forward(
         self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
@@ -159,11 +159,11 @@ def _check_teacher(teacher: ImageClassifier | None, num_classes: int) -> None:
     if teacher is None:
         return
     if not isinstance(teacher.head, CosineHead):
-        raise ValueError(
+        raise InputError(
             f"teacher of GML must have a cosine head (method.head cosine), got {type(teacher.head)}"
         )
     if len(teacher.head.weight) != num_classes:
-        raise ValueError(
+        raise InputError(
             f"teacher of GML must know the run's {num_classes} classes, "
             f"got one of {len(teacher.head.weight)}"
         )

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from longtail.losses import PaCo as PaCoLoss
+from longtail.losses import PaCoLoss
 from longtail.memory import FifoQueue, gather_keys, gather_with_grad
 from longtail.methods.base import Method
 from longtail.models import (

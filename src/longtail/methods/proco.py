@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from longtail.losses import LogitAdjusted
-from longtail.losses import ProCo as ProCoLoss
+from longtail.losses import LogitAdjustedLoss, ProCoLoss
 from longtail.memory import gather_keys, gather_with_grad
 from longtail.methods.base import Method, Pairs, classifier_loss
 from longtail.models import Backbone, ImageClassifier, Projection, create_head
@@ -17,7 +16,7 @@ class ProCo(Method):
     Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual Recognition, TPAMI 2024,
     arXiv 2403.06726. The first view trains a logit-adjusted classifier, the other two the
     estimates of the distributions and the contrast with them.
-    Departs from the authors' code in: what `longtail.losses.ProCo` says.
+    Departs from the authors' code in: what `longtail.losses.ProCoLoss` says.
 
     Args:
         prior: of the training set.
@@ -50,7 +49,7 @@ class ProCo(Method):
         self.head = create_head(head, features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)
         self.project = Projection(features, hidden, width)
-        self.classify = LogitAdjusted(prior)
+        self.classify = LogitAdjustedLoss(prior)
         self.contrast = ProCoLoss(prior, width=width, temperature=temperature)
         self.contrast_weight = contrast_weight
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))

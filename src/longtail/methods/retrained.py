@@ -5,7 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from longtail.losses import CrossEntropy
+from longtail.errors import InputError
+from longtail.losses import CrossEntropyLoss
 from longtail.memory import gather_with_grad
 from longtail.methods.base import Method, Pairs, classifier_loss
 from longtail.models import ImageClassifier, LinearHead
@@ -33,7 +34,7 @@ class Retrained(Method):
         self.head = LinearHead(first.backbone.num_features, prior.num_classes).to(device)
         first.backbone.frozen = True
         self.model = ImageClassifier(first.backbone.eval().requires_grad_(False), self.head)
-        self.loss = CrossEntropy(prior)
+        self.loss = CrossEntropyLoss(prior)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (B, C) in training, of features (B, D)."""
@@ -119,7 +120,7 @@ class TauNorm(Retrained):
     def __init__(self, prior: ClassPrior, first: ImageClassifier, *, tau: float = 1.0) -> None:
         super().__init__(prior, first)
         if not tau >= 0:
-            raise ValueError(f"tau of tau_norm must be >= 0, got {tau}")
+            raise InputError(f"tau of tau_norm must be >= 0, got {tau}")
         weight = linear_head(self.name, first).weight.detach()
         self.head.requires_grad_(False)
         self.head.weight.copy_(weight / weight.norm(dim=1, keepdim=True) ** tau)
@@ -129,5 +130,5 @@ class TauNorm(Retrained):
 def linear_head(name: str, first: ImageClassifier) -> LinearHead:
     """The head of the first stage, which must be linear for methods that rescale it."""
     if not isinstance(first.head, LinearHead):
-        raise ValueError(f"first stage of {name} must have a linear head, got {first.head_name}")
+        raise InputError(f"first stage of {name} must have a linear head, got {first.head_name}")
     return first.head

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from longtail.losses import LogitAdjusted, SupervisedContrastive
+from longtail.losses import LogitAdjustedLoss, SupervisedContrastiveLoss
 from longtail.memory import gather_with_grad
 from longtail.methods.base import Method
 from longtail.methods.retrained import CRT
@@ -43,8 +43,8 @@ class SupConFeatures(Method):
         self.head = CosineHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)
         self.project = Projection(features, hidden, width)
-        self.probe = LogitAdjusted(prior)
-        self.contrast = SupervisedContrastive(temperature=temperature)
+        self.probe = LogitAdjustedLoss(prior)
+        self.contrast = SupervisedContrastiveLoss(temperature=temperature)
 
     def forward(self, views: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
         """Loss of a batch; see `Method.forward`."""

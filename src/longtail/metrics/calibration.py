@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.metrics.scores import SampleScores, score_samples
 
 
@@ -30,7 +31,7 @@ class CalibrationCurve:
             ValueError: when `bins` is below 1.
         """
         if bins < 1:
-            raise ValueError(f"bins of a calibration curve must be 1 or more, got {bins}")
+            raise InputError(f"bins of a calibration curve must be 1 or more, got {bins}")
         edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
         place = torch.bucketize(scores.confidence, edges[1:-1])
         right = (scores.predicted == scores.labels).double()

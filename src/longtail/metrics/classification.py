@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.metrics.calibration import CalibrationCurve
 from longtail.metrics.confusion import Confusion
 from longtail.metrics.scores import SampleScores, score_samples
@@ -49,7 +50,7 @@ def metrics_from_scores(
 ) -> dict[str, float]:
     """The same figures from samples that have been scored already."""
     if prior.num_classes != scores.num_classes:
-        raise ValueError(
+        raise InputError(
             f"prior must have the {scores.num_classes} classes of the logits, "
             f"got {prior.num_classes}"
         )

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from longtail.arrays import as_indices, as_tensor
+from longtail.errors import InputError
 
 CHUNK_ELEMENTS = 2**18  # 2 MiB of float64 at a time, which stays in the cache
 
@@ -70,7 +71,7 @@ def _score_chunk(
     undefined = (~peak.isfinite()).nonzero().flatten()  # the maximum passes NaN on
     if len(undefined):
         row = int(undefined[0])
-        raise ValueError(
+        raise InputError(
             "logits must have a finite largest value in every row, "
             f"got {float(peak[row])} in row {first_row + row}"
         )
@@ -86,7 +87,7 @@ def _score_chunk(
 
 def _checked_labels(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or not logits.numel():
-        raise ValueError(
+        raise InputError(
             "logits and labels must be (N, C) and (N,) with N and C above zero, "
             f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
@@ -94,7 +95,7 @@ def _checked_labels(logits: Tensor, labels: Tensor) -> Tensor:
     wrong = ((labels < 0) | (labels >= logits.shape[1])).nonzero().flatten()
     if len(wrong):
         row = int(wrong[0])
-        raise ValueError(
+        raise InputError(
             f"labels must lie in [0, {logits.shape[1]}), got {int(labels[row])} in row {row}"
         )
     return labels

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.masks import IGNORED
 from longtail.prior import ClassPrior
 
@@ -25,20 +26,20 @@ def pixel_confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tens
         [[0, 0], [1, 0]]
     """
     if predicted.shape != target.shape:
-        raise ValueError(
+        raise InputError(
             f"predicted and target of pixel_confusion must have one shape, "
             f"got {tuple(predicted.shape)} and {tuple(target.shape)}"
         )
     low, high = predicted.aminmax() if predicted.numel() else (0, 0)
     if low < 0 or high >= num_classes:
-        raise ValueError(
+        raise InputError(
             f"predicted of pixel_confusion must lie in [0, {num_classes}), "
             f"got {int(low)} to {int(high)}"
         )
     target = target.long()
     wrong = target[((target < 0) | (target >= num_classes)) & (target != IGNORED)]
     if len(wrong):
-        raise ValueError(
+        raise InputError(
             f"target of pixel_confusion must lie in [0, {num_classes}) or be {IGNORED}, "
             f"got {sorted(set(wrong.tolist()))[:5]}"
         )
@@ -98,7 +99,7 @@ def segmentation_metrics(confusion: Tensor, prior: ClassPrior) -> dict[str, floa
         (0.775, 0.875, 0.8)
     """
     if confusion.shape != (prior.num_classes, prior.num_classes):
-        raise ValueError(
+        raise InputError(
             f"confusion must be ({prior.num_classes}, {prior.num_classes}) for the prior's "
             f"classes, got {tuple(confusion.shape)}"
         )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from longtail.errors import InputError
 from longtail.models.backbone import CIFAR_MEAN, CIFAR_STD, Backbone
 
 
@@ -55,7 +56,7 @@ class CifarResNet(Backbone):
 
     def __init__(self, depth: int, widths: Sequence[int] = (16, 32, 64)) -> None:
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"depth of CifarResNet must be 6n + 2 (8, 14, 20, ...), got {depth}")
+            raise InputError(f"depth of CifarResNet must be 6n + 2 (8, 14, 20, ...), got {depth}")
         super().__init__(widths[-1], CIFAR_MEAN, CIFAR_STD)
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(widths[0])

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from longtail.errors import InputError
 from longtail.models.backbone import Backbone
 from longtail.models.dense import DenseBackbone
 from longtail.models.dense_timm import TimmDense
@@ -91,12 +92,12 @@ def _make(name: str, kind: type[AnyBackbone], pretrained: bool) -> AnyBackbone |
     if make is None:
         return None
     if not callable(make):
-        raise ValueError(f"backbone {name!r} must be a function or a class, got {make!r}")
+        raise InputError(f"backbone {name!r} must be a function or a class, got {make!r}")
     if pretrained and "pretrained" not in inspect.signature(make).parameters:
-        raise ValueError(f"backbone {name!r} has no pretrained weights; --pretrained false")
+        raise InputError(f"backbone {name!r} has no pretrained weights; --pretrained false")
     made = make(pretrained=True) if pretrained else make()
     if not _is_of(kind, type(made)):
-        raise ValueError(
+        raise InputError(
             f"backbone {name!r} must make a longtail.models.{kind.__name__}, got {type(made)}"
         )
     found: AnyBackbone = made
@@ -110,5 +111,5 @@ def create_head(name: str, num_features: int, num_classes: int) -> nn.Module:
         ValueError: when the name is another.
     """
     if name not in HEADS:
-        raise ValueError(f"head must be one of {sorted(HEADS)}, got {name!r}")
+        raise InputError(f"head must be one of {sorted(HEADS)}, got {name!r}")
     return HEADS[name](num_features, num_classes)

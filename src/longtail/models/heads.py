@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.models.backbone import Backbone
 from longtail.precision import full_precision, no_autocast
 
@@ -67,7 +68,7 @@ class Projection(nn.Sequential):
         hidden = num_features if hidden is None else hidden
         for name, value in {"hidden": hidden, "width": width}.items():
             if value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
+                raise InputError(f"{name} must be 1 or more, got {value}")
         super().__init__(
             nn.Linear(num_features, hidden),
             nn.BatchNorm1d(hidden),

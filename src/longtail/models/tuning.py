@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import nn
 
+from longtail.errors import InputError
 from longtail.models.backbone import Backbone
 
 Tuning = Literal["all", "head", "norm", "lora"]
@@ -45,7 +46,7 @@ def tune_backbone(backbone: Backbone, tuning: Tuning, rank: int = 8) -> None:
     if tuning == "norm":
         norms = [module for module in backbone.modules() if isinstance(module, NORMS)]
         if not norms:
-            raise ValueError("tune norm needs a backbone with normalisation layers, it has none")
+            raise InputError("tune norm needs a backbone with normalisation layers, it has none")
         for norm in norms:
             norm.requires_grad_(True)
     elif tuning == "lora":
@@ -72,12 +73,12 @@ def _add_lora(backbone: Backbone, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise ValueError("tune lora needs peft: pip install 'longtail[peft]'") from None
+        raise InputError("tune lora needs peft: pip install 'longtail[peft]'") from None
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TRANSFORMER_LAYERS)
     try:
         inject_adapter_in_model(config, backbone)
     except ValueError as error:  # it found no layer
-        raise ValueError(
+        raise InputError(
             "tune lora needs a transformer of timm (vit, deit, swin, ...), whose blocks have "
             f"layers attn.qkv and mlp.fc1; {type(backbone).__name__} has none: {error}"
         ) from error

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from longtail.errors import InputError
 from longtail.files import write_text
 from longtail.report import svg
 from longtail.report.content import content
@@ -57,7 +58,7 @@ def shown_together(runs: Sequence[AnyRun]) -> list[AnyRun]:
         ValueError: when there is no run, there are too many, or their classes differ.
     """
     if not 1 <= len(runs) <= MOST_RUNS:
-        raise ValueError(f"runs of a report must be 1 to {MOST_RUNS}, got {len(runs)}")
+        raise InputError(f"runs of a report must be 1 to {MOST_RUNS}, got {len(runs)}")
     _check_classes(runs)
     seen: Counter[str] = Counter()
     unique = []
@@ -72,7 +73,7 @@ def _check_classes(runs: Sequence[RunData]) -> None:
     known = [run for run in runs if run.prior]
     for run in known[1:]:
         if list(run.class_names) != list(known[0].class_names):
-            raise ValueError(
+            raise InputError(
                 "runs of one report must have the same classes, got "
                 f"{_classes(known[0])} and {_classes(run)}"
             )

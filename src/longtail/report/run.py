@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.metrics import SampleScores, metrics_from_scores, score_samples
 from longtail.prior import ClassPrior
@@ -53,7 +54,7 @@ class RunData:
         known = self.prior.num_classes if self.prior else 0
         judged = self.scores.num_classes if self.scores else known
         if not known == judged == len(self.class_names):
-            raise ValueError(
+            raise InputError(
                 f"class_names, prior and scores of run {self.name!r} must have the same classes, "
                 f"got {len(self.class_names)}, {known} and {judged}"
             )
@@ -114,7 +115,7 @@ def _read_predictions(path: Path) -> dict[str, Any]:
             "split": about["split"],
         }
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} cannot be judged: {error}") from error
+        raise InputError(f"{path} cannot be judged: {error}") from error
 
 
 def _to_tensors(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:

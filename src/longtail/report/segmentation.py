@@ -11,6 +11,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from longtail.data.segmentation import class_colours
+from longtail.errors import InputError
 from longtail.metrics import class_iou, pixel_groups
 from longtail.prior import ClassPrior
 from longtail.report import svg
@@ -49,7 +50,7 @@ def load_pixel_run(folder: Path) -> PixelRunData:
     """
     run = PixelRun(folder)
     if run.task != "segmentation":
-        raise ValueError(f"{folder} is no run of segmentation; a page shows runs of one task")
+        raise InputError(f"{folder} is no run of segmentation; a page shows runs of one task")
     confusion = run.confusion()
     images = sorted((folder / "samples").glob("*-image.png"))
     return PixelRunData(

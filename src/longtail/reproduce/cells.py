@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from longtail.errors import InputError
 from longtail.recipes import cifar_lt, find_recipe, overlay
 from longtail.settings import from_arguments, to_config
 from longtail.training import Run
@@ -99,7 +100,7 @@ class Cell:
         asked = json.loads(json.dumps(asdict(to_config(from_arguments(self.command(root)[1:])))))
         known = {name: value for name, value in asked.items() if value != "auto"}
         if other := Run(self.folder).differences(known):
-            raise ValueError(
+            raise InputError(
                 f"{self.folder} holds a run with other settings ({'; '.join(other)}): "
                 "take it away, or name another folder for --runs"
             )
@@ -112,7 +113,7 @@ def row_names(source: str) -> list[str]:
         ValueError: when there is no matrix for the source.
     """
     if source not in cifar_lt.PUBLISHED:
-        raise ValueError(f"source must be one of {sorted(cifar_lt.PUBLISHED)}, got {source!r}")
+        raise InputError(f"source must be one of {sorted(cifar_lt.PUBLISHED)}, got {source!r}")
     return [*cifar_lt.SETTINGS, *cifar_lt.VARIANTS, *cifar_lt.PC_SOFTMAX]
 
 

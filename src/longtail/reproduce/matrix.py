@@ -14,6 +14,7 @@ from queue import Queue
 from typing import Any
 
 from longtail.data import available_cpus
+from longtail.errors import InputError
 from longtail.reproduce.cells import Cell, row_names
 from longtail.reproduce.results import earlier_rows, write_results
 
@@ -60,13 +61,13 @@ def reproduce(
     chosen = list(dict.fromkeys(methods or known))
     unknown = sorted(set(chosen) - set(known))
     if unknown:
-        raise ValueError(f"methods of {source} must be of {known}, got {unknown}")
+        raise InputError(f"methods of {source} must be of {known}, got {unknown}")
     numbers = {"seeds": seeds, "jobs": 1 if jobs is None else jobs, "imbalances": min(imbalances)}
     for name, value in numbers.items():
         if value < 1:
-            raise ValueError(f"{name} must be 1 or more, got {value}")
+            raise InputError(f"{name} must be 1 or more, got {value}")
     if not epochs_scale > 0:
-        raise ValueError(f"epochs_scale must be above 0, got {epochs_scale}")
+        raise InputError(f"epochs_scale must be above 0, got {epochs_scale}")
     cells = [
         Cell(source, row, imbalance, seed, epochs_scale, Path(runs))
         for seed in range(seeds)

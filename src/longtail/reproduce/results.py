@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from longtail.errors import InputError
 from longtail.files import read_values, write_json, write_text
 from longtail.recipes import cifar_lt
 from longtail.reproduce.cells import Cell, row_names
@@ -43,10 +44,10 @@ def earlier_rows(out: Path) -> list[dict[str, Any]]:
         ValueError: when the name is not one of a JSON file, or the file holds something else.
     """
     if out.suffix != ".json":
-        raise ValueError(f"out of reproduce must be a .json file, got {out}")
+        raise InputError(f"out of reproduce must be a .json file, got {out}")
     values = read_values(out) if out.is_file() else {"runs": []}
     if not isinstance(values.get("runs"), list):
-        raise ValueError(f"out of reproduce must hold runs, {out} has {sorted(values)}")
+        raise InputError(f"out of reproduce must hold runs, {out} has {sorted(values)}")
     return list(values["runs"])
 
 

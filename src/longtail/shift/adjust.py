@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.shift.priors import Prior, probabilities
 
 Array = NDArray[np.floating]
@@ -28,7 +29,7 @@ def log_ratio(expressed: Prior, target: Prior, num_classes: int | None = None) -
     impossible = q == 0
     unknown = ((p == 0) & ~impossible).nonzero().flatten().tolist()
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"expressed of adjust must be above 0 for every class that target allows, got 0 for "
             f"{len(unknown)} of them, first class {unknown[0]} (target {q[unknown[0]].item():g})"
         )
@@ -84,15 +85,15 @@ def adjust(
         tensor([[0.8000, 0.2000]])
     """
     if not isinstance(logits, (Tensor, np.ndarray)):
-        raise ValueError(
+        raise InputError(
             f"logits of adjust must be a tensor or an array, got {type(logits).__name__}"
         )
     if logits.ndim == 0:
-        raise ValueError("logits of adjust must have shape (..., num_classes), got a single number")
+        raise InputError("logits of adjust must have shape (..., num_classes), got a single number")
     ratio = log_ratio(expressed, target, logits.shape[-1])
     kinds = isinstance(out, Tensor), isinstance(logits, Tensor)
     if out is not None and (kinds[0] != kinds[1] or out.shape != logits.shape):
-        raise ValueError(
+        raise InputError(
             f"out of adjust must be of the kind and shape of logits, {type(logits).__name__} "
             f"{tuple(logits.shape)}, got {type(out).__name__} {tuple(out.shape)}"
         )
@@ -106,7 +107,7 @@ def adjust(
 def _add(logits: Tensor, ratio: Tensor, out: Tensor | None = None) -> Tensor:
     """Adds one number a class in float32 or better and returns the type that came."""
     if not logits.is_floating_point():
-        raise ValueError(f"logits of adjust must be floating-point, got {logits.dtype}")
+        raise InputError(f"logits of adjust must be floating-point, got {logits.dtype}")
     offset = ratio.to(logits.device, torch.promote_types(logits.dtype, torch.float32))
     if out is not None:
         return torch.add(logits, offset, out=out)
@@ -115,7 +116,7 @@ def _add(logits: Tensor, ratio: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _add_array(logits: Array, ratio: Tensor, out: Array | None = None) -> Array:
     if not np.issubdtype(logits.dtype, np.floating):
-        raise ValueError(f"logits of adjust must be floating-point, got {logits.dtype}")
+        raise InputError(f"logits of adjust must be floating-point, got {logits.dtype}")
     result: Array = np.empty_like(logits) if out is None else out
     wide = np.promote_types(logits.dtype, np.float32)
     # NumPy converts 16-bit blocks as it goes, so no wide copy of the matrix is made.
@@ -181,7 +182,7 @@ class PriorAdjusted(nn.Module):
         """Logits of the wrapped model, expressing `target`."""
         logits = self.model(*args, **kwargs)
         if logits.shape[-1] != len(self._ratio):
-            raise ValueError(
+            raise InputError(
                 f"model of PriorAdjusted must give {len(self._ratio)} classes, as its priors have, "
                 f"got shape {tuple(logits.shape)}"
             )

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.precision import full_precision
 from longtail.shift.likelihood import LabelLikelihood, centred
 from longtail.shift.posterior import Logits, as_labels, as_logits, posteriors, working_type
@@ -104,7 +105,7 @@ def fit_calibration(
         True
     """
     if ridge < 0:
-        raise ValueError(f"ridge of fit_calibration must be >= 0, got {ridge}")
+        raise InputError(f"ridge of fit_calibration must be >= 0, got {ridge}")
     prior = probabilities(expressed, "expressed of fit_calibration")
     num_classes = len(prior)
     matrix = as_logits(logits, "logits of fit_calibration", num_classes)
@@ -112,14 +113,14 @@ def fit_calibration(
     counts = torch.bincount(target, minlength=num_classes).double()
     ruled_out = ((counts > 0) & (prior == 0)).nonzero().flatten().tolist()
     if ruled_out:
-        raise ValueError(
+        raise InputError(
             f"labels of fit_calibration must have probability above 0 in expressed, "
             f"got class {ruled_out[0]}"
         )
     if kind is None:
         kind = "vs" if len(matrix) >= SAMPLES_FOR_VECTOR * num_classes else "bcts"
     if kind not in ("bcts", "vs"):
-        raise ValueError(f"kind of fit_calibration must be 'bcts' or 'vs', got {kind!r}")
+        raise InputError(f"kind of fit_calibration must be 'bcts' or 'vs', got {kind!r}")
     log_swap = swap(prior, counts / counts.sum())
     scale, bias = _newton(matrix, target.to(matrix.device), log_swap, kind == "vs", ridge)
     return Calibration(scale, bias)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.shift.bootstrap import ShiftTest, intervals, resample_weights
 from longtail.shift.calibration import Calibration, Kind, fit_calibration
 from longtail.shift.em import default_strength
@@ -140,10 +141,10 @@ def estimate_prior(
         training = probabilities(training_prior, name, len(p_expressed))
     target = as_logits(target_logits, "target_logits of estimate_prior", len(p_expressed))
     if len(p_expressed) < 2:
-        raise ValueError("expressed of estimate_prior must have 2 classes or more, got 1")
+        raise InputError("expressed of estimate_prior must have 2 classes or more, got 1")
     source = _source(source_logits, source_labels, p_expressed, method)
     if (strength or 0) < 0 or resamples < 0:
-        raise ValueError(
+        raise InputError(
             f"strength and resamples of estimate_prior must be >= 0, got {strength}, {resamples}"
         )
     fitted, ridge = _calibration(calibration, source, p_expressed)
@@ -243,7 +244,7 @@ def _reference(source_prior: Prior | None, expressed: Tensor) -> Tensor:
     prior = probabilities(source_prior, "source_prior of estimate_prior", len(expressed))
     unknown = ((prior > 0) & (expressed == 0)).nonzero().flatten().tolist()
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"source_prior of estimate_prior must be 0 where expressed is 0, "
             f"got {prior[unknown[0]].item():g} for class {unknown[0]}"
         )
@@ -254,20 +255,20 @@ def _source(
     logits: Logits | None, labels: ArrayLike | Tensor | None, expressed: Tensor, method: str
 ) -> tuple[Tensor, Tensor] | None:
     if method not in get_args(Method):
-        raise ValueError(
+        raise InputError(
             f"method of estimate_prior must be one of {get_args(Method)}, got {method!r}"
         )
     if logits is None and labels is None:
         if method != "em":
-            raise ValueError(f"method {method!r} of estimate_prior needs source samples, got None")
+            raise InputError(f"method {method!r} of estimate_prior needs source samples, got None")
         return None
     if logits is None or labels is None:
-        raise ValueError("source_logits and source_labels of estimate_prior must come together")
+        raise InputError("source_logits and source_labels of estimate_prior must come together")
     matrix = as_logits(logits, "source_logits of estimate_prior", len(expressed))
     target = as_labels(labels, "source_labels of estimate_prior", len(matrix), len(expressed))
     ruled_out = target[expressed[target] == 0]
     if len(ruled_out):
-        raise ValueError(
+        raise InputError(
             f"source_labels of estimate_prior must have probability above 0 in expressed, "
             f"got class {int(ruled_out[0])}"
         )
@@ -282,7 +283,7 @@ def _calibration(
         return wanted, None
     kinds: dict[str, Kind | None] = {"auto": None, "bcts": "bcts", "vs": "vs"}
     if wanted not in kinds and wanted != "none":
-        raise ValueError(
+        raise InputError(
             f"calibration of estimate_prior must be 'auto', 'bcts', 'vs', 'none' or a "
             f"Calibration, got {wanted!r}"
         )

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from longtail.arrays import as_indices, as_tensor
+from longtail.errors import InputError
 
 Logits = Tensor | NDArray[np.floating]
 
@@ -36,19 +37,19 @@ def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:
     """
     logits = as_tensor(value, name)
     if not logits.is_floating_point():
-        raise ValueError(f"{name} must be floating-point, got {logits.dtype}")
+        raise InputError(f"{name} must be floating-point, got {logits.dtype}")
     if logits.ndim != 2 or logits.shape[1] != num_classes:
-        raise ValueError(
+        raise InputError(
             f"{name} must have shape (samples, {num_classes}), got {tuple(logits.shape)}"
         )
     if len(logits) == 0:
-        raise ValueError(f"{name} must have at least one sample, got none")
+        raise InputError(f"{name} must have at least one sample, got none")
     for rows in row_blocks(logits):
         fine = torch.isfinite(logits[rows]).all(dim=1)
         if not fine.all():
             row = int((~fine).nonzero()[0])
             bad = logits[rows][row]
-            raise ValueError(
+            raise InputError(
                 f"{name} must be finite, got {bad[~torch.isfinite(bad)][0].item()} "
                 f"in row {rows.start + row}"
             )
@@ -62,11 +63,11 @@ def as_labels(value: ArrayLike | Tensor, name: str, samples: int, num_classes: i
     """
     labels = as_tensor(value, name).cpu()
     if labels.shape != (samples,):
-        raise ValueError(f"{name} must have shape ({samples},), got {tuple(labels.shape)}")
+        raise InputError(f"{name} must have shape ({samples},), got {tuple(labels.shape)}")
     labels = as_indices(labels, name)
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
-        raise ValueError(f"{name} must lie in [0, {num_classes}), got {wrong[:5].tolist()}")
+        raise InputError(f"{name} must lie in [0, {num_classes}), got {wrong[:5].tolist()}")
     return labels
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longtail.arrays import as_tensor
+from longtail.errors import InputError
 from longtail.files import read_text
 from longtail.prior import ClassPrior
 
@@ -37,7 +38,7 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
         [0.75, 0.25]
     """
     if isinstance(value, str):
-        raise ValueError(
+        raise InputError(
             f"{name} must be a ClassPrior or a vector of probabilities, got {value!r}; "
             f"resolve_prior turns a word or a file into one"
         )
@@ -46,20 +47,20 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
     else:
         vector = as_tensor(value, name).to("cpu", torch.float64, copy=True)
     if vector.ndim != 1 or len(vector) == 0:
-        raise ValueError(
+        raise InputError(
             f"{name} must be a non-empty vector (num_classes,), got shape {tuple(vector.shape)}"
         )
     if num_classes is not None and len(vector) != num_classes:
-        raise ValueError(f"{name} must have {num_classes} classes, got {len(vector)}")
+        raise InputError(f"{name} must have {num_classes} classes, got {len(vector)}")
     wrong = (~(torch.isfinite(vector) & (vector >= 0))).nonzero().flatten().tolist()
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{name} must hold probabilities, finite and >= 0, got {vector[wrong[0]].item()} "
             f"for class {wrong[0]}"
         )
     total = math.fsum(vector.tolist())
     if abs(total - 1) > SUM_TOLERANCE:
-        raise ValueError(f"{name} must sum to 1 within {SUM_TOLERANCE:g}, got {total:.9g}")
+        raise InputError(f"{name} must sum to 1 within {SUM_TOLERANCE:g}, got {total:.9g}")
     return vector
 
 
@@ -89,10 +90,10 @@ def resolve_prior(
         return torch.full((num_classes,), 1 / num_classes, dtype=torch.float64)
     if value == "source":
         if source is None:
-            raise ValueError("prior 'source' needs the counts of the training set, got none")
+            raise InputError("prior 'source' needs the counts of the training set, got none")
         return probabilities(source, "prior 'source'", num_classes)
     if not Path(value).is_file():
-        raise ValueError(f"prior must be 'uniform', 'source' or a file, got {str(value)!r}")
+        raise InputError(f"prior must be 'uniform', 'source' or a file, got {str(value)!r}")
     return probabilities(read_prior(value, class_names), f"prior in {value}", num_classes)
 
 
@@ -111,18 +112,18 @@ def read_prior(path: str | Path, class_names: Sequence[str] | None = None) -> li
     if class_names is None or (rows and not any(named)):
         return [value for _, _, value in rows]
     if not all(named):
-        raise ValueError(f"{rows[named.index(False)][0]}: a name must stand in every line or none")
+        raise InputError(f"{rows[named.index(False)][0]}: a name must stand in every line or none")
     place = {name: c for c, name in enumerate(class_names)}
     found: dict[int, float] = {}
     for where, name, value in rows:
         if name not in place:
-            raise ValueError(f"{where}: class {name!r} is not one of the {len(place)} class names")
+            raise InputError(f"{where}: class {name!r} is not one of the {len(place)} class names")
         if place[name] in found:
-            raise ValueError(f"{where}: class {name!r} comes twice")
+            raise InputError(f"{where}: class {name!r} comes twice")
         found[place[name]] = value
     missing = [name for name, c in place.items() if c not in found]
     if missing:
-        raise ValueError(f"{path}: no probability for {len(missing)} classes, first {missing[0]!r}")
+        raise InputError(f"{path}: no probability for {len(missing)} classes, first {missing[0]!r}")
     return [found[c] for c in range(len(place))]
 
 
@@ -133,11 +134,11 @@ def _json_rows(path: Path) -> list[Row]:
     try:
         data = json.loads(read_text(path))
     except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON: {error}") from error
+        raise InputError(f"{path}: not readable as JSON: {error}") from error
     pairs = list(data.items()) if isinstance(data, dict) else [(None, v) for v in _as_list(data)]
     for at, (_, value) in enumerate(pairs):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{path}: entry {at} must be a number, got {value!r}")
+            raise InputError(f"{path}: entry {at} must be a number, got {value!r}")
     return [(f"{path}: entry {at}", name, float(v)) for at, (name, v) in enumerate(pairs)]
 
 
@@ -159,11 +160,11 @@ def _text_rows(path: Path) -> list[Row]:
             if first and len(cells) <= 2:
                 first = False
                 continue
-            raise ValueError(
+            raise InputError(
                 f"{where}: expected `probability` or `name,probability`, got {','.join(cells)!r}"
             ) from None
         if len(cells) > 2:
-            raise ValueError(f"{where}: expected one or two columns, got {len(cells)}")
+            raise InputError(f"{where}: expected one or two columns, got {len(cells)}")
         first = False
         rows.append((where, cells[0].strip() if len(cells) == 2 else None, value))
     return rows

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.prior import ClassPrior
 
 Direction = Literal["forward", "backward"]
@@ -52,15 +53,15 @@ def shifted_test_sets(
     train = np.asarray(counts)
     truth = _labels(labels, len(train))
     if not ratio >= 1 or not np.isfinite(ratio):
-        raise ValueError(f"ratio of shifted_test_sets must be >= 1 and finite, got {ratio}")
+        raise InputError(f"ratio of shifted_test_sets must be >= 1 and finite, got {ratio}")
     if direction not in get_args(Direction):
-        raise ValueError(
+        raise InputError(
             f"direction of shifted_test_sets must be one of {get_args(Direction)}, "
             f"got {direction!r}"
         )
     per_class = np.bincount(truth, minlength=len(train))
     if (per_class == 0).any():
-        raise ValueError(
+        raise InputError(
             f"labels of shifted_test_sets must have a sample of every class, got none of class "
             f"{int((per_class == 0).argmax())}"
         )
@@ -95,7 +96,7 @@ def dirichlet_test_set(
         3
     """
     if not (alpha > 0 and np.isfinite(alpha)) or size < 1:
-        raise ValueError(
+        raise InputError(
             f"alpha and size of dirichlet_test_set must be above 0, got {alpha} and {size}"
         )
     truth = _labels(labels, num_classes)
@@ -107,7 +108,7 @@ def dirichlet_test_set(
     for c, count in enumerate(wanted):
         places = np.flatnonzero(truth == c)
         if len(places) == 0:
-            raise ValueError(f"labels of dirichlet_test_set must have every class, got no {c}")
+            raise InputError(f"labels of dirichlet_test_set must have every class, got no {c}")
         chosen.append(np.resize(generator.permutation(places), count))
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
@@ -146,9 +147,9 @@ def read_test_list(path: str | Path, samples: int, names: Sequence[str] | None =
             found.append(int(line))
         else:
             known = f"a place below {samples}" + (" or a known name" if names else "")
-            raise ValueError(f"{path}:{number}: expected {known}, got {line!r}")
+            raise InputError(f"{path}:{number}: expected {known}, got {line!r}")
     if not found:
-        raise ValueError(f"{path}: lists no sample")
+        raise InputError(f"{path}: lists no sample")
     return np.array(found, dtype=np.int64)
 
 
@@ -161,13 +162,13 @@ def halves(labels: ArrayLike | Tensor) -> tuple[Indices, Indices]:
 def _labels(labels: ArrayLike | Tensor, num_classes: int | None) -> Indices:
     truth = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if truth.ndim != 1 or len(truth) == 0 or not np.issubdtype(truth.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"labels of a test set must be a non-empty vector of class indices, "
             f"got {truth.dtype} of shape {truth.shape}"
         )
     limit = num_classes if num_classes is not None else int(truth.max()) + 1
     if truth.min() < 0 or truth.max() >= limit:
-        raise ValueError(
+        raise InputError(
             f"labels of a test set must lie in [0, {limit}), got {truth.min()} to {truth.max()}"
         )
     return truth.astype(np.int64)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.shift.calibration import Calibration
 from longtail.shift.em import FLOOR, default_strength
 from longtail.shift.posterior import Logits, as_logits
@@ -58,9 +59,9 @@ class PriorTracker:
         strength: float | None = None,
     ) -> None:
         if not half_life > 0:
-            raise ValueError(f"half_life of PriorTracker must be above 0, got {half_life}")
+            raise InputError(f"half_life of PriorTracker must be above 0, got {half_life}")
         if strength is not None and not strength >= 0:
-            raise ValueError(f"strength of PriorTracker must be >= 0, got {strength}")
+            raise InputError(f"strength of PriorTracker must be >= 0, got {strength}")
         self.expressed = probabilities(expressed, "expressed of PriorTracker")
         classes = len(self.expressed)
         self.source_prior = self.expressed
@@ -117,7 +118,7 @@ class PriorTracker:
         for name, now in self.state_dict().items():
             if name not in state or state[name].shape != now.shape:
                 got = tuple(state[name].shape) if name in state else "nothing"
-                raise ValueError(
+                raise InputError(
                     f"state of PriorTracker must have {name} of shape {tuple(now.shape)}, got {got}"
                 )
         self._counts, self._squares, self.prior = (

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longtail.losses import BalancedContrastive, LogitAdjusted
+from longtail.errors import InputError
+from longtail.losses import BalancedContrastiveLoss, LogitAdjustedLoss
 from longtail.models import CosineHead, Projection
 from longtail.prior import ClassPrior
 
@@ -15,7 +16,7 @@ class ContrastNetwork(nn.Module):
 
     Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022, arXiv
     2207.09052: classifier_weight times logit-adjusted cross-entropy of a cosine classifier, plus
-    contrast_weight times `BalancedContrastive` over two views and the prototypes, which are the
+    contrast_weight times `BalancedContrastiveLoss` over two views and the prototypes, which are the
     projected weights of the classifier.
     Departs from the paper in: the features are fixed, so one linear layer stands for the backbone,
     and the views differ by dropout in place of augmentation.
@@ -54,8 +55,8 @@ class ContrastNetwork(nn.Module):
         self.layer = nn.Linear(len(mean), width)
         self.head = CosineHead(width, prior.num_classes)
         self.projection = Projection(width, width, 128)
-        self.classify = LogitAdjusted(prior)
-        self.contrast = BalancedContrastive(temperature=temperature)
+        self.classify = LogitAdjustedLoss(prior)
+        self.contrast = BalancedContrastiveLoss(temperature=temperature)
         self.classifier_weight, self.contrast_weight = classifier_weight, contrast_weight
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ def train_contrast(
     """
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         if value < 1:
-            raise ValueError(f"{name} of bcl must be 1 or more, got {value}")
+            raise InputError(f"{name} of bcl must be 1 or more, got {value}")
     mean = x.mean(0)
     scale = (x - mean).square().mean().sqrt()
     with torch.random.fork_rng(devices=[]):

@@ -14,7 +14,8 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classi
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from longtail.losses import ClassificationLoss, LogitAdjusted
+from longtail.errors import InputError
+from longtail.losses import ClassificationLoss, LogitAdjustedLoss
 from longtail.prior import ClassPrior
 from longtail.shift import resolve_prior
 from longtail.sklearn.contrast import ContrastNetwork, train_contrast
@@ -123,7 +124,7 @@ class LongTailClassifier(PriorClassifier):
         x, labels, weight = self._read(X, y, sample_weight, reset=True)
         classes, target = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(
+            raise InputError(
                 f"y of LongTailClassifier must have 2 classes or more, got {len(classes)} class"
             )
         start = self._start(classes, x.shape[1])
@@ -207,7 +208,7 @@ class LongTailClassifier(PriorClassifier):
         if self.method == "gml":
             mixture = Mixture(x, target, self.prior_, self._seed(), **settings)
             offset = mixture.scores_without_own(x)
-        loss = LogitAdjusted(self.prior_) if mixture else self._loss()
+        loss = LogitAdjustedLoss(self.prior_) if mixture else self._loss()
         head, steps = fit_linear(
             x,
             target,
@@ -280,7 +281,7 @@ class LongTailClassifier(PriorClassifier):
         check_classification_targets(labels)
         weight = _check_sample_weight(plain_array(sample_weight), x, dtype=np.float64)
         if (weight < 0).any():
-            raise ValueError(
+            raise InputError(
                 f"sample_weight of LongTailClassifier must be >= 0, got {weight.min():g}"
             )
         keep = weight > 0
@@ -293,7 +294,7 @@ class LongTailClassifier(PriorClassifier):
         for name in ("C", "max_iter", "tol", "batch_size", "learning_rate"):
             value = getattr(self, name)
             if not value > 0:
-                raise ValueError(f"{name} of LongTailClassifier must be > 0, got {value}")
+                raise InputError(f"{name} of LongTailClassifier must be > 0, got {value}")
         check_method(self.method, self.method_params or {})
 
     def __sklearn_tags__(self) -> Any:

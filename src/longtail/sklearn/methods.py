@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from longtail.errors import InputError
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method, method_names
 from longtail.names import nearest
@@ -35,7 +36,7 @@ def check_method(method: Any, settings: Mapping[str, Any]) -> None:
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     if not settings.keys() <= known:
-        raise ValueError(
+        raise InputError(
             f"method_params of LongTailClassifier must be settings of {method!r}, "
             f"{sorted(known)}, got {sorted(settings.keys() - known)}"
         )
@@ -56,7 +57,7 @@ def _loss_class(method: Any) -> type[ClassificationLoss]:
             return found
     known = sorted([*losses, *NETWORKS])
     hint = nearest(str(method), known)
-    raise ValueError(
+    raise InputError(
         f"method of LongTailClassifier must be one of {known} or the import path of a "
         f"ClassificationLoss, got {method!r}{hint}"
     )

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.losses import class_scores
 from longtail.memory import ClassQueue
 from longtail.prior import ClassPrior
@@ -138,10 +139,10 @@ def discriminants(
 
 def _check(keys: int, width: int, shrinkage: float, temperature: float, num_classes: int) -> None:
     if keys < num_classes:
-        raise ValueError(f"keys of gml must be >= the {num_classes} classes, got {keys}")
+        raise InputError(f"keys of gml must be >= the {num_classes} classes, got {keys}")
     if width < 1:
-        raise ValueError(f"width of gml must be >= 1, got {width}")
+        raise InputError(f"width of gml must be >= 1, got {width}")
     if not 0 < shrinkage <= 1:
-        raise ValueError(f"shrinkage of gml must lie in (0, 1], got {shrinkage}")
+        raise InputError(f"shrinkage of gml must lie in (0, 1], got {shrinkage}")
     if not temperature > 0:
-        raise ValueError(f"temperature of gml must be > 0, got {temperature}")
+        raise InputError(f"temperature of gml must be > 0, got {temperature}")

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.names import nearest
 from longtail.prior import ClassPrior
 from longtail.shift import adjust
@@ -127,7 +128,7 @@ def read_target_prior(value: Any, classes: Array, source: ClassPrior, name: str)
         words = {"uniform": ClassPrior(np.ones(len(classes))), "source": source}
         if value not in words:
             hint = nearest(value, words)
-            raise ValueError(f"{name} must be one of {sorted(words)}, got {value!r}{hint}")
+            raise InputError(f"{name} must be one of {sorted(words)}, got {value!r}{hint}")
         return words[value].probabilities
     if hasattr(value, "to_dict"):
         value = value.to_dict()
@@ -143,7 +144,7 @@ def _by_label(values: Mapping[Any, float], classes: Array, name: str) -> list[fl
     for wrong, rule in ((missing, "name every class"), (unknown, "name known classes only")):
         if wrong:
             found = "missing" if wrong is missing else "unknown"
-            raise ValueError(f"{name} must {rule}, got {len(wrong)} {found}, first {wrong[0]!r}")
+            raise InputError(f"{name} must {rule}, got {len(wrong)} {found}, first {wrong[0]!r}")
     return [float(values[label]) for label in labels]
 
 
@@ -157,5 +158,5 @@ def encode(y: ArrayLike, classes: Array, name: str) -> Array:
     place = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     unknown = labels[classes[place] != labels]
     if len(unknown):
-        raise ValueError(f"y of {name} must hold classes it knows, got {unknown.tolist()[0]!r}")
+        raise InputError(f"y of {name} must hold classes it knows, got {unknown.tolist()[0]!r}")
     return place

@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.prior import ClassPrior
 from longtail.shift import PriorEstimate, estimate_prior
 from longtail.shift.priors import Prior
@@ -105,13 +106,13 @@ class PriorAdjustedClassifier(PriorClassifier):
         fit_params = {}
         if sample_weight is not None:
             if not has_fit_parameter(self.estimator, "sample_weight"):
-                raise ValueError(
+                raise InputError(
                     f"sample_weight of PriorAdjustedClassifier needs an estimator that takes it, "
                     f"got {type(self.estimator).__name__}"
                 )
             weight = _check_sample_weight(sample_weight, labels[:, None])
             if (weight < 0).any():
-                raise ValueError(
+                raise InputError(
                     f"sample_weight of PriorAdjustedClassifier must be >= 0, got {weight.min():g}"
                 )
             fit_params["sample_weight"] = weight
@@ -126,7 +127,7 @@ class PriorAdjustedClassifier(PriorClassifier):
         if self._estimates():
             folds: Any = self.cv
             if not (isinstance(folds, int | np.integer) and folds >= 2):
-                raise ValueError(
+                raise InputError(
                     f"cv of PriorAdjustedClassifier must be a number of folds >= 2, got {self.cv}"
                 )
             self._source = self._held_out(X, labels, fit_params)
@@ -158,7 +159,7 @@ class PriorAdjustedClassifier(PriorClassifier):
 
     def _estimate(self, logits: Array) -> PriorEstimate:
         if self._source is None:
-            raise ValueError(
+            raise InputError(
                 "target_prior of PriorAdjustedClassifier may be 'estimate' only where fit had "
                 f"target_prior='estimate', got {self.target_prior!r} there"
             )
@@ -176,7 +177,7 @@ class PriorAdjustedClassifier(PriorClassifier):
 
     def _labels(self, y: Any) -> Array:
         if y is None:  # as scikit-learn says it
-            raise ValueError(
+            raise InputError(
                 "PriorAdjustedClassifier requires y to be passed, but the target y is None"
             )
         check_classification_targets(plain_array(y))
@@ -198,13 +199,13 @@ class PriorAdjustedClassifier(PriorClassifier):
             self.prior_ = source or ClassPrior(given)
             self.expressed_prior_ = given.numpy()
         elif source is None and held_out:
-            raise ValueError(
+            raise InputError(
                 f"{name} must be given for a frozen estimator that has neither prior_ nor "
                 "expressed_prior_, such as the class counts that it was trained on, got None"
             )
         elif source is None:
             missing = self.classes_[counts == 0]
-            raise ValueError(
+            raise InputError(
                 f"{name} must be given where a class of the estimator has no sample in y, or none "
                 f"with a weight, got None and {len(missing)} such classes, "
                 f"first {missing.tolist()[0]!r}"
@@ -215,7 +216,7 @@ class PriorAdjustedClassifier(PriorClassifier):
             even = weight is None or bool((weight == weight[0]).all())
             expressed = expressed_mix(final, self.classes_, share, even)
             if expressed is None:
-                raise ValueError(
+                raise InputError(
                     f"{name} must be given where {type(final).__name__} holds classifiers with "
                     "class weights or priors of their own, or balances samples that have weights, "
                     "got None"
@@ -232,7 +233,7 @@ class PriorAdjustedClassifier(PriorClassifier):
             return _floored(self._logits(X)), target
         count = np.bincount(target)
         if count.max() < 2:
-            raise ValueError(
+            raise InputError(
                 "y of PriorAdjustedClassifier must have 2 samples or more of a class to estimate "
                 "from, got 1 of each"
             )

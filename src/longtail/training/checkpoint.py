@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from longtail.errors import InputError
 from longtail.files import whole_file
 
 KEEP = 2
@@ -82,7 +83,7 @@ class Checkpoints:
             warnings.warn(f"checkpoint {path} is broken (its checksum is another)", stacklevel=2)
             broken.append(path)
         if files:
-            raise ValueError(f"no whole checkpoint in {self.folder}: all {len(files)} are broken")
+            raise InputError(f"no whole checkpoint in {self.folder}: all {len(files)} are broken")
         return None
 
 

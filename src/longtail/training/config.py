@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from longtail.data import DataConfig
+from longtail.errors import InputError
 from longtail.models import Tuning
 from longtail.training.loggers import Logger
 
@@ -101,11 +102,11 @@ class Config:
         ones = dict.fromkeys(("checkpoint_every", "devices", "nodes", "lora_rank"), 1)
         for name, least in {"epochs": 0, "seed": 0, "batch_size": 2, **ones}.items():
             if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
         if self.seed >= 2**63:
-            raise ValueError(f"seed must be below 2^63, got {self.seed}")
+            raise InputError(f"seed must be below 2^63, got {self.seed}")
         if self.precision in ("bf16-true", "16-true"):
-            raise ValueError(
+            raise InputError(
                 "precision must keep the weights in float32 (32-true, bf16-mixed, 16-mixed), "
                 f"got {self.precision}"
             )
@@ -113,17 +114,17 @@ class Config:
         for name in STAGES:
             unknown = sorted(set(getattr(self, name)) - known)
             if unknown:
-                raise ValueError(f"{name} must hold settings of a run, got {unknown}")
+                raise InputError(f"{name} must hold settings of a run, got {unknown}")
         if self.lr_batch is not None and self.lr_batch < 1:
-            raise ValueError(f"lr_batch must be 1 or more, got {self.lr_batch}")
+            raise InputError(f"lr_batch must be 1 or more, got {self.lr_batch}")
         if not self.mix_alpha > 0:
-            raise ValueError(f"mix_alpha must be above 0, got {self.mix_alpha}")
+            raise InputError(f"mix_alpha must be above 0, got {self.mix_alpha}")
         for name in ("lr", "backbone_lr", "weight_decay", "momentum"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.nesterov and not self.momentum:
-            raise ValueError("momentum must be above 0 where nesterov is set, got 0")
+            raise InputError("momentum must be above 0 where nesterov is set, got 0")
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be a share of the training, got {self.warmup}")
+            raise InputError(f"warmup must be a share of the training, got {self.warmup}")
         if any(not 0 < m < 1 for m in self.milestones):
-            raise ValueError(f"milestones must lie between 0 and 1, got {self.milestones}")
+            raise InputError(f"milestones must lie between 0 and 1, got {self.milestones}")

@@ -13,6 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from longtail.data import CentreCrop, DataConfig, Loader, load
+from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.models import Backbone, create_backbone
 from longtail.training.input import evaluation_crop, evaluation_loader
@@ -58,7 +59,7 @@ class Embeddings:
         chosen = np.array(self.splits) == split
         if not chosen.any():
             known = sorted(set(self.splits))
-            raise ValueError(f"split of Embeddings.part must be one of {known}, got {split!r}")
+            raise InputError(f"split of Embeddings.part must be one of {known}, got {split!r}")
         return self.features[chosen], self.labels[chosen]
 
     def write(self, path: Path) -> None:
@@ -105,7 +106,7 @@ class Embeddings:
                 backbone=about["backbone"],
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no whole file of embeddings: {error}") from error
+            raise InputError(f"{path} is no whole file of embeddings: {error}") from error
 
 
 def embed_dataset(
@@ -134,9 +135,9 @@ def embed_dataset(
     encoder.to(fabric.device).eval()
     features = [
         _features(fabric, encoder, evaluation_loader(split, crop, fabric.device, config.workers))
-        for split in dataset.parts.values()
+        for split in dataset.splits.values()
     ]
-    parts = dataset.parts.items()
+    parts = dataset.splits.items()
     return Embeddings(
         features=torch.cat(features).numpy(),
         labels=torch.cat([split.labels for _, split in parts]).numpy(),

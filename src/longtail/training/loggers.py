@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from longtail.errors import InputError
 from longtail.files import write_text
 from longtail.training.run import Run
 
@@ -52,7 +53,7 @@ def check_logger(logger: Logger) -> None:
         ValueError: when it is not installed.
     """
     if logger != "none" and importlib.util.find_spec(logger) is None:
-        raise ValueError(f"logger {logger!r} needs its package: pip install 'longtail[{logger}]'")
+        raise InputError(f"logger {logger!r} needs its package: pip install 'longtail[{logger}]'")
 
 
 Show = Callable[[Record, float], object]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from longtail.augment import CutMix, Mixup, View, make_views
 from longtail.data import Batch, Loader, UnreadableImagesError
 from longtail.data.loaders import Batches, mix_seed
+from longtail.errors import InputError
 from longtail.methods import Method, Pairs
 from longtail.training.config import Config
 from longtail.training.faults import Watch
@@ -129,7 +130,7 @@ def restore(
     if state is None:
         return Place()
     if state["name"] != config.method["name"]:
-        raise ValueError(
+        raise InputError(
             f"the checkpoint in {run.folder} is of method {state['name']!r}, "
             f"the run's is {config.method['name']!r}"
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from longtail.data import CentreCrop, Split, check_images, files_below, is_image
+from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.shift import PriorEstimate, adjust, estimate_prior, resolve_prior
 from longtail.training.input import evaluation_loader
@@ -111,7 +112,7 @@ def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     missing = [str(file) for file in files if not Path(file).exists()]
     if missing:
-        raise ValueError(f"no such file or folder: {', '.join(missing)}")
+        raise InputError(f"no such file or folder: {', '.join(missing)}")
     for file in map(Path, files):
         if file.is_dir():
             images = sorted(Path(path) for path in files_below(file) if is_image(path))
@@ -119,5 +120,5 @@ def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
         else:
             found[file] = Path(file.name)
     if not found:
-        raise ValueError(f"no image file in {', '.join(map(str, files))}")
+        raise InputError(f"no image file in {', '.join(map(str, files))}")
     return found

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from longtail.data import Loader
+from longtail.errors import InputError
 from longtail.memory import gather_keys
 from longtail.training.config import Config
 
@@ -44,18 +45,18 @@ def settle_processes(config: AnyConfig, fewest: int) -> AnyConfig:
     if started:
         asked = (config.devices, config.nodes)
         if asked not in (started, (1, 1)):
-            raise ValueError(
+            raise InputError(
                 f"devices and nodes must be those of torchrun, {started}, or not be given, "
                 f"got {asked}"
             )
         config = replace(config, devices=started[0], nodes=started[1])
     processes = config.devices * config.nodes
     if config.batch_size % processes:
-        raise ValueError(
+        raise InputError(
             f"batch_size must be a multiple of the {processes} processes, got {config.batch_size}"
         )
     if processes > fewest:
-        raise ValueError(
+        raise InputError(
             f"devices * nodes must not exceed the {fewest} images of the smallest part, "
             f"got {processes}"
         )
@@ -81,7 +82,7 @@ def launch(config: Config) -> "Fabric":
             device.
     """
     if (_started_by_torchrun() or (config.devices, config.nodes)) != (config.devices, config.nodes):
-        raise ValueError("this run takes one process: start it without torchrun")
+        raise InputError("this run takes one process: start it without torchrun")
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
     from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -110,7 +111,7 @@ def launch(config: Config) -> "Fabric":
             precision=config.precision,  # type: ignore[arg-type]
         )
     except (RuntimeError, ImportError, MisconfigurationException) as error:
-        raise ValueError(f"device {config.device!r} cannot be had here: {error}") from error
+        raise InputError(f"device {config.device!r} cannot be had here: {error}") from error
     fabric.launch()
     return fabric
 
@@ -211,7 +212,7 @@ def share_batch_norm(method: nn.Module, fabric: "Fabric") -> None:
     for module in method.modules():
         if isinstance(module, _BatchNorm):
             if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-                raise ValueError(
+                raise InputError(
                     f"devices must be 1 on {fabric.device.type}: {type(module).__name__} of the "
                     "backbone cannot be shared by processes there"
                 )

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from longtail.errors import InputError
 from longtail.files import read_records, read_values, whole_file, write_json, write_text
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.prior import ClassPrior
@@ -107,7 +108,7 @@ class Predictions:
                 split=about["split"],
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no whole predictions file: {error}") from error
+            raise InputError(f"{path} is no whole predictions file: {error}") from error
 
     @staticmethod
     def about(schema: Any) -> dict[str, Any]:
@@ -119,15 +120,15 @@ class Predictions:
         """
         metadata = schema.metadata or {}
         if b"longtail" not in metadata:
-            raise ValueError("it has no metadata of longtail, so it is no predictions file")
+            raise InputError("it has no metadata of longtail, so it is no predictions file")
         about = json.loads(metadata[b"longtail"])
         missing = {"class_names", "class_counts", "expressed", "name", "split"} - about.keys()
         if missing:
-            raise ValueError(f"its metadata has no {', '.join(sorted(missing))}")
+            raise InputError(f"its metadata has no {', '.join(sorted(missing))}")
         width = getattr(schema.field("logits").type, "list_size", None)
         if width != len(about["class_names"]):
             known = len(about["class_names"])
-            raise ValueError(f"it names {known} classes, its logits have {width}")
+            raise InputError(f"it names {known} classes, its logits have {width}")
         return cast(dict[str, Any], about)
 
 
@@ -144,7 +145,7 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.yaml").is_file():
-            raise ValueError(f"{self.folder} is no run folder: it has no config.yaml")
+            raise InputError(f"{self.folder} is no run folder: it has no config.yaml")
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
 
     @classmethod
@@ -215,7 +216,7 @@ class Run:
             ValueError: when the training has not ended.
         """
         if not self.finished:
-            raise ValueError(f"{self.folder} has no metrics.json: its training has not ended")
+            raise InputError(f"{self.folder} has no metrics.json: its training has not ended")
         stored = read_values(self.folder / "metrics.json")
         return {name: math.nan if value is None else value for name, value in stored.items()}
 
@@ -234,7 +235,7 @@ class Run:
         """The raw logits of the test set."""
         path = self.folder / "predictions.parquet"
         if not path.is_file():
-            raise ValueError(
+            raise InputError(
                 f"{self.folder} has no predictions.parquet: its training has not ended"
             )
         return Predictions.read(path)
@@ -253,12 +254,12 @@ class Run:
 
         path = self.folder / "model.safetensors"
         if not path.is_file():
-            raise ValueError(f"{self.folder} has no model.safetensors: its training has not ended")
+            raise InputError(f"{self.folder} has no model.safetensors: its training has not ended")
         try:
             with safe_open(path, framework="pt") as handle:
                 return cast(dict[str, Any], json.loads(handle.metadata()["longtail"]))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no whole model file: {error}") from error
+            raise InputError(f"{path} is no whole model file: {error}") from error
 
     @property
     def prior(self) -> ClassPrior:
@@ -273,7 +274,7 @@ class Run:
         """
         own = tuple(self.model_card()["class_names"])
         if own != names:
-            raise ValueError(
+            raise InputError(
                 f"{role} {self.folder} must know the data's classes, {names[:5]} ..., "
                 f"it was trained on {own[:5]} ..."
             )
@@ -286,7 +287,7 @@ class Run:
         """
         about = self.model_card()
         if self.task == "segmentation":
-            raise ValueError(f"{self.folder} is a run of segmentation, not of whole images")
+            raise InputError(f"{self.folder} is a run of segmentation, not of whole images")
         backbone = create_backbone(about["backbone"])
         head = create_head(about["head"], backbone.num_features, len(about["class_names"]))
         return self._filled(ImageClassifier(backbone, head))

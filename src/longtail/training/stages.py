@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from longtail.data.samplers import POWERS
+from longtail.errors import InputError
 from longtail.methods import Method, create_method, find_method
 from longtail.models import ImageClassifier, create_backbone, tune_backbone
 from longtail.prior import ClassPrior
@@ -36,12 +37,12 @@ class Earlier:
         found = find_method(name, getattr(config, "task", "classification"))
         own = found if issubclass(found, Method) else Method
         if (config.teacher != "none" or config.teacher_stage) and not own.teacher_method:
-            raise ValueError(
+            raise InputError(
                 f"method {name!r} has no use for a teacher: --teacher none, and no "
                 f"--teacher_stage, got {config.teacher!r} and {config.teacher_stage}"
             )
         if (config.first != "train" or config.first_stage) and not own.first_method:
-            raise ValueError(
+            raise InputError(
                 f"method {name!r} has no first stage: leave --first and --first_stage out, "
                 f"got {config.first!r} and {config.first_stage}"
             )
@@ -49,7 +50,7 @@ class Earlier:
             changes = {"method": {"name": own.first_method}, "sampling": "shuffle", "mix": "none"}
             stage = cls("first", config.first, _changed(config, "first_stage", changes))
             if stage.config.backbone != config.backbone:
-                raise ValueError(
+                raise InputError(
                     f"first_stage.backbone must be the run's, {config.backbone!r}, "
                     f"got {stage.config.backbone!r}"
                 )
@@ -80,7 +81,7 @@ class Earlier:
         run.check_classes(class_names, self.name)
         card = run.model_card()
         if self.name == "first" and card["backbone"] != self.config.backbone:
-            raise ValueError(
+            raise InputError(
                 f"backbone must be that of the first stage {run.folder}, {card['backbone']!r}, "
                 f"got {self.config.backbone!r}"
             )
@@ -92,7 +93,7 @@ def _changed(config: Config, stage: str, changes: Mapping[str, Any]) -> Config:
     with _naming(stage):
         changed = replace(config, **{**alone, **changes, **getattr(config, stage)})
         if not changed.epochs:
-            raise ValueError("epochs must be 1 or more, got 0")
+            raise InputError("epochs must be 1 or more, got 0")
     return changed
 
 
@@ -101,7 +102,7 @@ def _naming(stage: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{stage}: {error}") from error
+        raise InputError(f"{stage}: {error}") from error
 
 
 def make_method(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from longtail.augment import named_view
 from longtail.data import Dataset, load
+from longtail.errors import InputError
 from longtail.files import whole_file, write_json
 from longtail.methods import Method, find_method
 from longtail.models import ImageClassifier, merge_lora
@@ -67,7 +68,7 @@ def train_run(
     trains = any(p.requires_grad for p in method.parameters())
     if trains != bool(config.epochs):
         rule = "must be 1 or more," if trains else "must be 0, since it trains nothing,"
-        raise ValueError(f"epochs {rule} got {config.epochs}, method {config.method['name']!r}")
+        raise InputError(f"epochs {rule} got {config.epochs}, method {config.method['name']!r}")
     fabric = launch(config)
     folder = fabric.broadcast(folder)
     run = on_first(fabric, lambda: begin_run(folder, config, resume))
@@ -100,18 +101,18 @@ def settle(config: Config, dataset: Dataset) -> Config:
     found = find_method(config.method["name"])
     num_views = found.num_views if issubclass(found, Method) else 1
     if config.mix != "none" and issubclass(found, Method) and not found.mixes:
-        raise ValueError(
+        raise InputError(
             f"mix must be none for method {config.method['name']!r}, which has no view for the "
             f"classifier alone, got {config.mix!r}"
         )
     if len(config.views) not in (1, num_views):
-        raise ValueError(
+        raise InputError(
             f"views must be one name, or {num_views} for method {config.method['name']!r}, "
             f"got {config.views}"
         )
     for name in config.views:
         named_view(name, dataset.image_size)
-    fewest = min(len(split) for split in dataset.parts.values())
+    fewest = min(len(split) for split in dataset.splits.values())
     config = settle_common(config, len(dataset.train))
     return replace(settle_processes(config, fewest), backbone=backbone)
 
@@ -123,7 +124,7 @@ def settle_common(config: AnyConfig, images: int) -> AnyConfig:
         ValueError: when one of them does not fit.
     """
     if config.batch_size > images:
-        raise ValueError(
+        raise InputError(
             f"batch_size must not exceed the {images} training images, got {config.batch_size}"
         )
     check_logger(config.logger)
@@ -151,12 +152,12 @@ def begin_run(folder: Path, config: Config, resume: bool) -> Run:
         return Run.create(folder, settings)
     run = Run(folder)
     if not resume:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds a run already: --resume goes on with it, --out names another folder"
         )
     other = run.differences(settings)
     if other:
-        raise ValueError(f"{folder} cannot go on with other settings: {'; '.join(other)}")
+        raise InputError(f"{folder} cannot go on with other settings: {'; '.join(other)}")
     if not run.finished:
         run.go_on(settings)
     return run
@@ -188,9 +189,9 @@ def _finish(fabric: "Fabric", run: Run, config: Config, dataset: Dataset, method
     }
     part = "test" if dataset.test is not None else "val"
     rows: dict[str, Tensor] = {}
-    if part in dataset.parts:
+    if part in dataset.splits:
         loader = evaluation_loader(
-            dataset.parts[part],
+            dataset.splits[part],
             crop,
             fabric.device,
             config.data.workers,
@@ -205,7 +206,7 @@ def _finish(fabric: "Fabric", run: Run, config: Config, dataset: Dataset, method
         if rows:
             predictions = Predictions(
                 **rows,
-                paths=dataset.parts[part].paths,
+                paths=dataset.splits[part].paths,
                 class_names=dataset.class_names,
                 prior=dataset.prior,
                 expressed=expresses,

@@ -6,10 +6,11 @@ from pathlib import Path
 from longtail.data.segmentation.config import PixelDataConfig
 from longtail.data.segmentation.layout import Layout, find_pairs
 from longtail.data.segmentation.masks import IndexCoding
+from longtail.errors import InputError
 from longtail.files import read_text
 
 NUM_CLASSES = 150
-PARTS = {"train": "training", "val": "validation"}
+SPLITS = {"train": "training", "val": "validation"}
 NAMES = "objectInfo150.txt"
 
 
@@ -20,12 +21,12 @@ def is_ade20k(root: Path) -> bool:
 
 def ade20k(root: Path, config: PixelDataConfig) -> Layout:
     """ADE20K: images/training beside annotations/training, 150 classes from 1, 0 is ignored."""
-    parts = {
+    splits = {
         part: find_pairs(root / "images" / folder, root / "annotations" / folder)
-        for part, folder in PARTS.items()
+        for part, folder in SPLITS.items()
     }
     coding = IndexCoding(NUM_CLASSES, first=1, ignored=(0,))
-    return Layout("ade20k", root, parts, coding, _names(root / NAMES))
+    return Layout("ade20k", root, splits, coding, _names(root / NAMES))
 
 
 def _names(path: Path) -> tuple[str, ...]:
@@ -35,8 +36,8 @@ def _names(path: Path) -> tuple[str, ...]:
     rows = csv.DictReader(read_text(path).splitlines(), delimiter="\t")
     rows.fieldnames = columns = [name.strip() for name in rows.fieldnames or ()]
     if "Name" not in columns:
-        raise ValueError(f"{path} must have a column Name, got {columns}")
+        raise InputError(f"{path} must have a column Name, got {columns}")
     names = [row["Name"] or "" for row in rows]
     if len(names) != NUM_CLASSES:
-        raise ValueError(f"{path} must list {NUM_CLASSES} classes, got {len(names)}")
+        raise InputError(f"{path} must list {NUM_CLASSES} classes, got {len(names)}")
     return tuple(name.split(",")[0].strip() for name in names)

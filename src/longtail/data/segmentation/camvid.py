@@ -6,7 +6,7 @@ from longtail.data.segmentation.config import PixelDataConfig
 from longtail.data.segmentation.layout import Layout, find_pairs
 from longtail.data.segmentation.masks import IndexCoding
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 CLASSES = (
     "sky",
     "building",
@@ -29,5 +29,5 @@ def is_camvid(root: Path) -> bool:
 
 def camvid(root: Path, config: PixelDataConfig) -> Layout:
     """CamVid: train/ val/ test/ beside trainannot/ ..., 11 classes, 11 in a mask is unlabelled."""
-    parts = {part: find_pairs(root / part, root / f"{part}annot") for part in PARTS}
-    return Layout("camvid", root, parts, IndexCoding(len(CLASSES), ignored=(11,)), CLASSES)
+    splits = {part: find_pairs(root / part, root / f"{part}annot") for part in SPLITS}
+    return Layout("camvid", root, splits, IndexCoding(len(CLASSES), ignored=(11,)), CLASSES)

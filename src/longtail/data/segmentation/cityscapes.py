@@ -41,11 +41,11 @@ def cityscapes(root: Path, config: PixelDataConfig) -> Layout:
     The labels of its test part are not public, so it is left alone. The files with train ids are
     made by the `createTrainIdLabelImgs` script of the data set's authors.
     """
-    parts = {
+    splits = {
         part: find_pairs(root / "leftImg8bit" / part, root / "gtFine" / part, _mask_of)
         for part in ("train", "val")
     }
-    return Layout("cityscapes", root, parts, IndexCoding(len(CLASSES)), CLASSES)
+    return Layout("cityscapes", root, splits, IndexCoding(len(CLASSES)), CLASSES)
 
 
 def _mask_of(file: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from longtail.errors import InputError
+
 
 @dataclass
 class PixelDataConfig:
@@ -34,6 +36,6 @@ class PixelDataConfig:
     def __post_init__(self) -> None:
         """Checks the values that no type can check."""
         if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size must be 1 or more pixels, got {self.image_size}")
+            raise InputError(f"image_size must be 1 or more pixels, got {self.image_size}")
         if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers must be 0 or more, got {self.workers}")
+            raise InputError(f"workers must be 0 or more, got {self.workers}")

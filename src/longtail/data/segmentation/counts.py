@@ -21,6 +21,7 @@ from longtail.data.images import (
 )
 from longtail.data.segmentation.layout import Layout, Pair
 from longtail.data.segmentation.masks import ColourCoding, IndexCoding
+from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.masks import IGNORED
 
@@ -74,7 +75,7 @@ def count_pairs(layout: Layout) -> PairCounts:
         BadPairsError: names every mask that is missing, of another size than its image, without
             any class, or with a value that is none, and every file that cannot be read.
     """
-    pairs = [pair for part in layout.parts.values() for pair in part]
+    pairs = [pair for part in layout.splits.values() for pair in part]
     signature = _signature(pairs, layout.coding)
     known = hashlib.sha256(repr(layout.coding).encode()).hexdigest()[:12]
     path = layout.root / f".longtail-pixels-{known}.npz"
@@ -121,10 +122,10 @@ def _look_at(
         size = upright_size(picture)
     with about(mask), Image.open(mask) as picture:
         if picture.size != size:
-            raise ValueError(f"the mask is {picture.size} pixels, its image {size} ({image})")
+            raise InputError(f"the mask is {picture.size} pixels, its image {size} ({image})")
         pixels = np.bincount(coding.decode(picture).ravel(), minlength=256)[:IGNORED]
         if not pixels.any():
-            raise ValueError("all its pixels are ignored")
+            raise InputError("all its pixels are ignored")
     return size, pixels
 
 

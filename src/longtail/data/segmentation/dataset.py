@@ -87,12 +87,12 @@ class PixelDataset:
         return len(self.class_names)
 
     @property
-    def parts(self) -> dict[str, PixelSplit]:
-        """The parts that there are, by name: train, val, test."""
-        parts = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: split for name, split in parts.items() if split is not None}
+    def splits(self) -> dict[str, PixelSplit]:
+        """The splits that there are, by name: train, val, test."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
     @property
     def judged(self) -> str | None:
         """The part that the result is judged on: test, else val, else none."""
-        return next((part for part in ("test", "val") if part in self.parts), None)
+        return next((part for part in ("test", "val") if part in self.splits), None)

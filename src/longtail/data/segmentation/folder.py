@@ -11,7 +11,7 @@ from longtail.data.segmentation.masks import (
     read_palette,
 )
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def is_folder(root: Path) -> bool:
@@ -25,11 +25,11 @@ def folder(root: Path, config: PixelDataConfig) -> Layout:
     Masks are index PNGs (grey or with a palette of their own, 255 is ignored), or colour pictures
     with a palette file.
     """
-    parts = {part: find_pairs(root / "images" / part, root / "masks" / part) for part in PARTS}
+    splits = {part: find_pairs(root / "images" / part, root / "masks" / part) for part in SPLITS}
     coding: IndexCoding | ColourCoding
     if config.palette is not None:
         coding, names = read_palette(config.palette)
-        return Layout(root.name, root, parts, coding, names)
+        return Layout(root.name, root, splits, coding, names)
     listed = Path(config.classes) if config.classes else root / "classes.txt"
     names = read_class_names(listed) if config.classes or listed.is_file() else ()
-    return Layout(root.name, root, parts, IndexCoding(len(names) or None), names)
+    return Layout(root.name, root, splits, IndexCoding(len(names) or None), names)

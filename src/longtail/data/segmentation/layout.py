@@ -17,14 +17,14 @@ class Layout:
     Args:
         name: of the data set.
         root: its folder.
-        parts: train, val, test, each with its pairs.
+        splits: train, val, test, each with its pairs.
         coding: of the masks.
         class_names: in the order of the class indices; empty where nobody names them.
     """
 
     name: str
     root: Path
-    parts: dict[str, list[Pair]]
+    splits: dict[str, list[Pair]]
     coding: IndexCoding | ColourCoding
     class_names: tuple[str, ...]
 

@@ -15,6 +15,7 @@ from longtail.data.segmentation.dataset import PixelDataset, PixelSplit
 from longtail.data.segmentation.folder import folder, is_folder
 from longtail.data.segmentation.layout import Layout
 from longtail.data.segmentation.pairs import PairReader, scaled_size
+from longtail.errors import InputError
 
 IN_MEMORY_BYTES = 2**31
 
@@ -38,8 +39,8 @@ def load_pixels(config: PixelDataConfig) -> PixelDataset:
         ValueError: when the source is not known, or a class has no training pixel.
     """
     layout = _find(config)
-    if not layout.parts.get("train"):
-        raise ValueError(f"{layout.root} has no training image in the layout {layout.name}")
+    if not layout.splits.get("train"):
+        raise InputError(f"{layout.root} has no training image in the layout {layout.name}")
     counts = count_pairs(layout)
     names = layout.class_names or tuple(
         f"class {c}" for c in range(int(np.flatnonzero(counts.pixels.any(axis=0)).max()) + 1)
@@ -61,17 +62,17 @@ def _find(config: PixelDataConfig) -> Layout:
     if config.source in PIXEL_SOURCES:
         root = Path(config.root or Path("data") / config.source).absolute()
         if not LAYOUTS[config.source][1](root):
-            raise ValueError(f"{root} does not hold {config.source}: set data.root to its folder")
+            raise InputError(f"{root} does not hold {config.source}: set data.root to its folder")
         return _read(config.source, root, config)
     root = Path(config.source).absolute()
     if config.root is not None:
-        raise ValueError(
+        raise InputError(
             f"data.root must be left out where the source is a folder, got {config.root}"
         )
     for name, (_, matches) in LAYOUTS.items():
         if matches(root):
             return _read(name, root, config)
-    raise ValueError(
+    raise InputError(
         f"source '{config.source}' of segmentation must be one of {', '.join(PIXEL_SOURCES)} or a "
         f"folder in one of these layouts:\n{_describe_layouts()}"
     )
@@ -80,11 +81,11 @@ def _find(config: PixelDataConfig) -> Layout:
 def _read(name: str, root: Path, config: PixelDataConfig) -> Layout:
     given = [setting for setting in ("palette", "classes") if getattr(config, setting) is not None]
     if name != "folder" and given:
-        raise ValueError(
+        raise InputError(
             f"data.{given[0]} must be left out: the layout {name} has classes of its own"
         )
     if len(given) == 2:
-        raise ValueError("data.classes must be left out where data.palette names the classes")
+        raise InputError("data.classes must be left out where data.palette names the classes")
     return LAYOUTS[name][0](root, config)
 
 
@@ -97,10 +98,10 @@ def _describe_layouts() -> str:
 
 def _check_classes(layout: Layout, counts: PairCounts, names: tuple[str, ...]) -> None:
     """Every class must be learned from: a class without a pixel has no prior."""
-    trained = counts.pixels[: len(layout.parts["train"])].sum(0)
+    trained = counts.pixels[: len(layout.splits["train"])].sum(0)
     absent = [name for name, count in zip(names, trained, strict=False) if not count]
     if absent:
-        raise ValueError(
+        raise InputError(
             f"every class must have a pixel in the training part of {layout.root}, "
             f"{len(absent)} of {len(names)} have none: {', '.join(absent[:10])}"
         )
@@ -109,13 +110,13 @@ def _check_classes(layout: Layout, counts: PairCounts, names: tuple[str, ...]) -
 def _splits(
     layout: Layout, counts: PairCounts, names: tuple[str, ...], shorter: int | None
 ) -> dict[str, PixelSplit]:
-    total = counts.pixels[: len(layout.parts["train"])].sum(0)[: len(names)]
+    total = counts.pixels[: len(layout.splits["train"])].sum(0)[: len(names)]
     sizes = {scaled_size((int(w), int(h)), shorter) for w, h in np.unique(counts.sizes, axis=0)}
     (width, height) = next(iter(sizes))
     fits = len(sizes) == 1 and len(counts.sizes) * 4 * width * height <= IN_MEMORY_BYTES
     splits = {}
     begin = 0
-    for part, pairs in layout.parts.items():
+    for part, pairs in layout.splits.items():
         rows = slice(begin, begin + len(pairs))
         begin += len(pairs)
         if not pairs:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from longtail.errors import InputError
 from longtail.files import read_text
 from longtail.masks import IGNORED
 
@@ -40,16 +41,16 @@ class IndexCoding:
         """
         values = np.asarray(picture)
         if values.ndim != 2:
-            raise ValueError(
+            raise InputError(
                 f"the mask is a {picture.mode} picture, no index PNG: set data.palette"
             )
         values = values.astype(np.int64)
         if values.min() < 0 or values.max() > 255:
-            raise ValueError(f"value {values.max()} is no class")
+            raise InputError(f"value {values.max()} is no class")
         classes = self._table()[values]
         wrong = np.unique(values[classes == NO_CLASS]).tolist()
         if wrong:
-            raise ValueError(f"value {', '.join(map(str, wrong[:5]))} is no class")
+            raise InputError(f"value {', '.join(map(str, wrong[:5]))} is no class")
         decoded: Mask = classes.astype(np.uint8)
         return decoded
 
@@ -87,7 +88,7 @@ class ColourCoding:
         wrong = np.unique(packed[known[place] != packed]).tolist()
         if wrong:
             names = [f"({c >> 16}, {c >> 8 & 255}, {c & 255})" for c in wrong[:5]]
-            raise ValueError(f"colour {', '.join(names)} is not in the palette")
+            raise InputError(f"colour {', '.join(names)} is not in the palette")
         classes: Mask = np.array(self.classes, dtype=np.uint8)[place]
         return classes
 
@@ -123,7 +124,7 @@ def read_palette(path: str | Path) -> tuple[ColourCoding, tuple[str, ...]]:
     if not names and not problems:
         problems.append("it has no class")
     if problems:
-        raise ValueError(f"palette {path} cannot be used: {'; '.join(problems)}")
+        raise InputError(f"palette {path} cannot be used: {'; '.join(problems)}")
     classes = {c: IGNORED if n not in names else names.index(n) for c, (n, _) in found.items()}
     return ColourCoding(tuple(sorted(found)), tuple(classes[c] for c in sorted(found))), tuple(
         names
@@ -155,6 +156,6 @@ def check_names(path: str | Path, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if "" in names or twice or not 1 <= len(names) <= MOST_CLASSES:
         got = f"{twice} twice" if twice else f"{len(names)} lines, {names.count('')} of them empty"
-        raise ValueError(
+        raise InputError(
             f"{path} must name 1 to {MOST_CLASSES} classes, each once, one a line, got {got}"
         )

@@ -70,7 +70,7 @@ class PairReader:
 
 @dataclass(frozen=True)
 class RandomPairCrops:
-    """Random parts of images in files, at a random scale, for training; run by worker processes.
+    """Random splits of images in files, at a random scale, for training; run by worker processes.
 
     The image is smoothed when it shrinks, which the crops on the device leave out. What lies
     outside of it is black and ignored. Draws from torch's global generator, which the loader

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from longtail.losses import LogitAdjusted, balanced_contrastive_loss
+from longtail.errors import InputError
+from longtail.losses import LogitAdjustedLoss, balanced_contrastive_loss
 from longtail.methods.segmentation.base import PixelMethod
 from longtail.methods.segmentation.pixels import pixel_loss, sample_pixels, shrink
 from longtail.models import (
@@ -49,12 +50,12 @@ class PixelBCL(PixelMethod):
     ) -> None:
         super().__init__()
         if samples < 1:
-            raise ValueError(f"samples of bcl must be >= 1, got {samples}")
+            raise InputError(f"samples of bcl must be >= 1, got {samples}")
         features = backbone.num_features
         self.head = DenseCosineHead(features, prior.num_classes)
         self.model = Segmenter(backbone, self.head)
         self.project = Projection(features, hidden, width)
-        self.classifier_loss = LogitAdjusted(prior)
+        self.classifier_loss = LogitAdjustedLoss(prior)
         self.samples, self.temperature = samples, temperature
         self.classifier_weight, self.contrast_weight = classifier_weight, contrast_weight
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from longtail.losses import GML as GMLLoss
-from longtail.losses import LogitAdjusted
+from longtail.errors import InputError
+from longtail.losses import GMLLoss, LogitAdjustedLoss
 from longtail.memory import ClassQueue, gather_keys
 from longtail.methods.segmentation.base import PixelMethod
 from longtail.methods.segmentation.pixels import (
@@ -111,7 +111,7 @@ class PixelGML(PixelMethod):
             self.project_key = Projection(features, hidden, width)
         size = max(2048, 2 * queue_base * num_classes) if queue_size is None else queue_size
         self.queue = ClassQueue(image_prior, size=size, width=features, base=queue_base)
-        self.classifier_loss = LogitAdjusted(prior)
+        self.classifier_loss = LogitAdjustedLoss(prior)
         self.contrast = GMLLoss(
             image_prior,
             temperature=temperature,
@@ -200,6 +200,6 @@ class PixelGML(PixelMethod):
 def _check(queries: int, keys: int, key_share: float) -> None:
     for name, value in {"queries": queries, "keys": keys}.items():
         if value < 1:
-            raise ValueError(f"{name} of gml must be >= 1, got {value}")
+            raise InputError(f"{name} of gml must be >= 1, got {value}")
     if not 0 < key_share <= 1:
-        raise ValueError(f"key_share of gml must lie in (0, 1], got {key_share}")
+        raise InputError(f"key_share of gml must lie in (0, 1], got {key_share}")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longtail.losses import ClassificationLoss, CrossEntropy, LogitAdjusted
+from longtail.losses import ClassificationLoss, CrossEntropyLoss, LogitAdjustedLoss
 from longtail.masks import IGNORED
 from longtail.models import upsample
 from longtail.precision import full_precision
@@ -29,13 +29,13 @@ def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tens
 
     Example:
         >>> from longtail.prior import ClassPrior
-        >>> loss, target = CrossEntropy(ClassPrior([9, 1])), torch.tensor([[[0, 255]]])
+        >>> loss, target = CrossEntropyLoss(ClassPrior([9, 1])), torch.tensor([[[0, 255]]])
         >>> pixel_loss(loss, torch.zeros(1, 2, 1, 2), target)
         tensor(0.6931)
     """
-    if type(loss) is CrossEntropy or type(loss) is LogitAdjusted:
+    if type(loss) is CrossEntropyLoss or type(loss) is LogitAdjustedLoss:
         logits = full_precision(logits)
-        if isinstance(loss, LogitAdjusted):
+        if isinstance(loss, LogitAdjustedLoss):
             # Before it grows: interpolation leaves a constant as it is, and the map is smaller.
             logits = logits + (loss.tau * loss.log_prior).to(logits)[:, None, None]
         grown = upsample(logits, target.shape[-2:])

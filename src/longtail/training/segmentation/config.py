@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from longtail.data.segmentation import PixelDataConfig
+from longtail.errors import InputError
 from longtail.training.config import Config
 
 # Of the settings of a classification, those that have no meaning for pixels, or none yet.
@@ -87,15 +88,15 @@ class PixelConfig(Config):
         for setting in fields(Config):
             value = getattr(self, setting.name)
             if setting.name in WITHOUT_EFFECT and value not in (setting.default, {}):
-                raise ValueError(f"{setting.name} has no effect in segmentation, got {value!r}")
+                raise InputError(f"{setting.name} has no effect in segmentation, got {value!r}")
         if self.epochs < 1:
-            raise ValueError(f"epochs must be 1 or more for segmentation, got {self.epochs}")
+            raise InputError(f"epochs must be 1 or more for segmentation, got {self.epochs}")
         check_size("crop", self.crop)
         check_size("window", self.window)
         if len(self.views) != 1:
-            raise ValueError(f"views must be one name for segmentation, got {self.views}")
+            raise InputError(f"views must be one name for segmentation, got {self.views}")
         if self.prior_power is not None and not self.prior_power >= 0:
-            raise ValueError(f"prior_power must be 0 or more, got {self.prior_power}")
+            raise InputError(f"prior_power must be 0 or more, got {self.prior_power}")
 
 
 def check_size(name: str, size: Sequence[int] | None) -> None:
@@ -105,4 +106,4 @@ def check_size(name: str, size: Sequence[int] | None) -> None:
         ValueError: when there are not two numbers of 16 or more.
     """
     if size is not None and (len(size) != 2 or min(size) < 16):
-        raise ValueError(f"{name} must be a height and a width of 16 or more, got {list(size)}")
+        raise InputError(f"{name} must be a height and a width of 16 or more, got {list(size)}")

@@ -15,6 +15,7 @@ from longtail.data.segmentation import (
     mask_picture,
     save_png,
 )
+from longtail.errors import InputError
 from longtail.metrics import segmentation_metrics
 from longtail.models import Segmenter
 from longtail.prior import ClassPrior
@@ -58,14 +59,14 @@ def judge_pixels(
     config = run.config
     dataset = load_pixels(PixelDataConfig(**config["data"]))
     if dataset.class_names != tuple(run.model_card()["class_names"]):
-        raise ValueError(f"the data of {run.folder} have other classes now: {dataset.class_names}")
+        raise InputError(f"the data of {run.folder} have other classes now: {dataset.class_names}")
     part = split or dataset.judged
-    if part not in dataset.parts:
-        raise ValueError(f"split must be one of {sorted(dataset.parts)}, got {part!r}")
+    if part not in dataset.splits:
+        raise InputError(f"split must be one of {sorted(dataset.splits)}, got {part!r}")
     device = torch.device(best_device())
     (matrix,) = confusion_of(
         run.model().to(device),
-        evaluation_pairs(dataset, dataset.parts[part], device, config["data"]["workers"]),
+        evaluation_pairs(dataset, dataset.splits[part], device, config["data"]["workers"]),
         resolve_prior(run.model_card()["expresses"], run.prior, dataset.num_classes),
         [target_of(config["prior_power"], target_prior, run.prior, dataset.class_names)],
         window=config["window"] if window is None else window,

@@ -10,6 +10,7 @@ from PIL import Image
 from longtail.data import UnreadableImagesError
 from longtail.data.images import RESAMPLE, reason_of, to_rgb, to_tensor
 from longtail.data.segmentation import mask_picture, save_png, scaled_size
+from longtail.errors import InputError
 from longtail.files import write_text
 from longtail.models import upsample
 from longtail.shift import resolve_prior
@@ -109,9 +110,9 @@ def _places(files: str | Path | Sequence[str | Path], out: Path) -> dict[Path, P
     for image, place in places.items():
         for result in _results(place):
             if result.resolve() in images:
-                raise ValueError(f"{result}, of {image}, would be written over an image to predict")
+                raise InputError(f"{result}, of {image}, would be written over an image to predict")
             if result in taken:
-                raise ValueError(f"{taken[result]} and {image} would both be written to {result}")
+                raise InputError(f"{taken[result]} and {image} would both be written to {result}")
             taken[result] = image
     return places
 

@@ -5,6 +5,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.models import Segmenter, create_dense_backbone, create_dense_head
 from longtail.training.run import Run
@@ -25,7 +26,7 @@ class PixelRun(Run):
         """
         about = self.model_card()
         if self.task != "segmentation":
-            raise ValueError(f"{self.folder} is no run of segmentation")
+            raise InputError(f"{self.folder} is no run of segmentation")
         backbone = create_dense_backbone(about["backbone"], decoder=about["decoder"])
         head = create_dense_head(about["head"], backbone.num_features, len(about["class_names"]))
         return self._filled(Segmenter(backbone, head))
@@ -36,7 +37,7 @@ class PixelRun(Run):
         Raises:
             ValueError: always.
         """
-        raise ValueError(
+        raise InputError(
             f"{self.folder} is a run of segmentation and keeps no logits of every pixel: "
             "longtail evaluate lets its model see the images again"
         )
@@ -49,5 +50,5 @@ class PixelRun(Run):
         """
         path = self.folder / "confusion.json"
         if not path.is_file():
-            raise ValueError(f"{self.folder} has no confusion.json: its training has not ended")
+            raise InputError(f"{self.folder} has no confusion.json: its training has not ended")
         return torch.tensor(read_values(path)["matrix"])

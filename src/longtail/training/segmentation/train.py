@@ -7,6 +7,7 @@ import torch
 
 from longtail.augment import named_paired_view
 from longtail.data.segmentation import PixelDataset, load_pixels
+from longtail.errors import InputError
 from longtail.files import write_json
 from longtail.methods.segmentation import PixelMethod, create_pixel_method
 from longtail.metrics import segmentation_metrics
@@ -74,12 +75,12 @@ def settle(config: PixelConfig, dataset: PixelDataset) -> PixelConfig:
         ValueError: when batch size, crop, views or logger do not fit, or nothing can be judged.
     """
     if dataset.train.images is None and config.crop is None:
-        raise ValueError(
+        raise InputError(
             "crop must be given where images are read from files: those of "
             f"{dataset.name} differ in size or are too many for memory"
         )
     if dataset.judged is None:
-        raise ValueError(f"data of {dataset.name} must have a val or a test part to be judged on")
+        raise InputError(f"data of {dataset.name} must have a val or a test part to be judged on")
     named_paired_view(config.views[0], None)
     return settle_common(config, len(dataset.train))
 
@@ -129,13 +130,13 @@ def _finish(
     target = target_of(config.prior_power, None, dataset.prior, dataset.class_names)
     (matrix,) = confusion_of(
         method.model,
-        evaluation_pairs(dataset, dataset.parts[part], device, config.data.workers),
+        evaluation_pairs(dataset, dataset.splits[part], device, config.data.workers),
         expressed,
         [target],
         window=config.window,
         flip=config.flip_test,
     )
-    save_samples(run, method.model, dataset, dataset.parts[part], expressed, target)
+    save_samples(run, method.model, dataset, dataset.splits[part], expressed, target)
     stored = {"split": part, "class_names": dataset.class_names, "matrix": matrix.tolist()}
     write_json(run.folder / "confusion.json", stored)
     figures = segmentation_metrics(matrix, dataset.prior)
