@@ -10,8 +10,8 @@ from torch import Tensor
 
 from longtail.prior import ClassPrior
 from longtail.shift import Calibration, adjust, estimate_prior, fit_calibration
-from longtail.shift.em import em_prior
-from longtail.shift.moments import Confusion, bbse_prior, rlls_prior, rlls_radius
+from longtail.shift.estimation.em import em_prior
+from longtail.shift.estimation.moments import Confusion, bbse_prior, rlls_prior, rlls_radius
 
 METHODS = ("em", "bbse", "bbse_soft", "rlls")
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
@@ -344,7 +344,7 @@ def test_conjugate_gradients_agree_with_the_dense_solution(monkeypatch: pytest.M
     p, q = tail(30), tail(30).flip(0)
     source, target = gaussians(p, 400, p, seed=0), gaussians(q, 400, p, seed=1)[0]
     dense = estimate_prior(*source, target, p, calibration="bcts")
-    monkeypatch.setattr("longtail.shift.likelihood.DENSE", 5)
+    monkeypatch.setattr("longtail.shift.estimation.likelihood.DENSE", 5)
     large = estimate_prior(*source, target, p, calibration="bcts")
     torch.testing.assert_close(dense.prior, large.prior, atol=1e-6, rtol=0.0)
     # Solved to one part in a hundred: intervals need no more.

@@ -184,12 +184,14 @@ def test_table_shows_what_known_and_estimated_priors_gain() -> None:
 
 def test_no_label_of_its_own_half_has_a_part_in_a_prediction() -> None:
     logits, labels, train = model(31)
-    folds = _folds(logits, labels, train.probabilities, None)
+    p = train.probabilities
     speaks = np.zeros(len(labels), dtype=int)
-    for fold in folds:
-        assert fold.places is not None
-        assert torch.equal(fold.labels, labels[fold.places])
-        assert not fold.applies[fold.places.numpy()].any()
+    for fold in _folds(logits, labels, p, p, None):
+        source = fold.estimator.source
+        assert source is not None
+        assert source.indices is not None
+        assert torch.equal(source.labels, labels[source.indices])
+        assert not fold.applies[source.indices.numpy()].any()
         speaks += fold.applies
     assert (speaks == 1).all()
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from longtail.shift import Calibration, PriorTracker
-from longtail.shift.em import em_prior
+from longtail.shift.estimation.em import em_prior
 
 P = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
 MEANS = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]], dtype=torch.float64)

@@ -1,8 +1,9 @@
 """Priors that are known, estimated and shifted."""
 
 from longtail.shift.adjust import PriorAdjusted, adjust
-from longtail.shift.calibration import Calibration, fit_calibration
-from longtail.shift.estimate import PriorEstimate, estimate_prior
+from longtail.shift.estimate import estimate_prior
+from longtail.shift.estimation.calibration import Calibration, fit_calibration
+from longtail.shift.estimation.estimator import PriorEstimate
 from longtail.shift.priors import read_prior, resolve_prior
 from longtail.shift.protocol import (
     dirichlet_test_set,

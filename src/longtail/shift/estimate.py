@@ -1,58 +1,20 @@
 """The class mix of unlabelled data, from a model's logits: estimate, interval and test."""
 
 import warnings
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from longtail.errors import InputError
-from longtail.shift.bootstrap import ShiftTest, intervals, resample_weights
-from longtail.shift.calibration import Calibration, Kind, fit_calibration
-from longtail.shift.em import default_strength
-from longtail.shift.moments import Confusion
-from longtail.shift.posterior import Logits, as_labels, as_logits
+from longtail.shift.estimation.calibration import Calibration
+from longtail.shift.estimation.estimator import Estimator, Method, PriorEstimate, Source
+from longtail.shift.estimation.posterior import Logits, as_labels, as_logits
 from longtail.shift.priors import Prior, probabilities
-from longtail.shift.solvers import Likelihood, Moments, Problem
-from longtail.shift.tilt import Tilts, has_direction
 
-Method = Literal["em", "bbse", "bbse_soft", "rlls"]
-# Penalty of the calibration, a normal prior of standard deviation 1 on log scale and bias.
-RIDGE = 1.0
 # Source samples of a class from which its column of the confusion matrix shows its own noise.
 ENOUGH = 10
-
-
-@dataclass(frozen=True)
-class PriorEstimate:
-    """What `estimate_prior` found.
-
-    Attributes:
-        prior: (num_classes,), float64, the mix to use: `estimated` where there is a shift, else
-            the source prior, exactly as given.
-        estimated: (num_classes,), float64, what the method found, whatever the test says.
-        tilted: (num_classes,), float64, the nearest of source_prior * training_prior^power; the
-            source prior where there was none to seek.
-        power: of `tilted`; 0 where there was none to seek.
-        interval: (num_classes, 2), float64, 95% interval of each class's probability in the
-            population that the target was drawn from; NaN when none was asked for.
-        shifted: whether `p_value` is below the level.
-        p_value: of the hypothesis that the target has the source prior.
-        regularised: whether a confusion matrix could not be inverted and RLLS answered instead.
-        calibration: what was applied to the logits before estimating.
-    """
-
-    prior: Tensor
-    estimated: Tensor
-    tilted: Tensor
-    power: float
-    interval: Tensor
-    shifted: bool
-    p_value: float
-    regularised: bool
-    calibration: Calibration
 
 
 def estimate_prior(
@@ -142,93 +104,32 @@ def estimate_prior(
     target = as_logits(target_logits, "target_logits of estimate_prior", len(p_expressed))
     if len(p_expressed) < 2:
         raise InputError("expressed of estimate_prior must have 2 classes or more, got 1")
-    source = _source(source_logits, source_labels, p_expressed, method)
+    source = _source(source_logits, source_labels, p_expressed)
     if (strength or 0) < 0 or resamples < 0:
         raise InputError(
             f"strength and resamples of estimate_prior must be >= 0, got {strength}, {resamples}"
         )
-    fitted, ridge = _calibration(calibration, source, p_expressed)
-    posteriors = fitted.posteriors(target, p_expressed, reference)
-    confusion = None
-    if source is not None and (resamples or strength != 0 or method != "em"):
-        features = fitted.posteriors(source[0], p_expressed, reference).to(posteriors)
-        confusion = Confusion(features, source[1].to(features.device), features)
-    generator = generator or torch.Generator().manual_seed(0)
-    on_target = resample_weights(len(target), resamples, posteriors, generator)
-    on_source = None
-    if confusion is not None:
-        on_source = resample_weights(len(confusion.labels), resamples, posteriors, generator)
-    test = ShiftTest(confusion, posteriors, None, on_source, on_target)
-    tilts = None
-    if confusion is not None and has_direction(training):
-        tilts = Tilts(reference, training, confusion)
-    standing = _stand(test, reference, tilts, strength)
-    problem = Problem(
-        logits=target,
-        posteriors=posteriors,
-        source=source,
-        expressed=p_expressed,
-        reference=reference,
-        towards=standing.tilted,
-        strength=standing.strength,
-        calibration=fitted,
-        ridge=ridge,
+    estimator = Estimator(
+        source,
+        p_expressed,
+        reference,
+        training,
+        method=method,
+        calibration=calibration,
+        strength=strength,
+        resamples=resamples,
+        level=level,
+        generator=generator,
     )
-    solver: Likelihood | Moments
-    if method == "em":
-        solver = Likelihood(problem)
-    else:
-        assert confusion is not None
-        solver = Moments(problem, method, confusion)
-    found = solver.prior
-    bounds = torch.full((len(found), 2), torch.nan, dtype=torch.float64)
-    # Two large matrices at a time, and never three.
-    del test, confusion
-    if interval and resamples:
-        if method != "em":
-            _warn_of_few(source, reference)
-        moves = solver.moves(on_source, on_target)
-        bounds = intervals(solver.centre, moves, len(target), solver.pull)
-    shifted = not standing.p_value >= level  # also where nothing was tested
-    return PriorEstimate(
-        prior=found if shifted else reference,
-        estimated=found,
-        tilted=standing.tilted,
-        power=standing.power,
-        interval=bounds,
-        shifted=shifted,
-        p_value=standing.p_value,
-        regularised=solver.regularised,
-        calibration=fitted,
-    )
+    if interval and resamples and method != "em":
+        _warn_of_few(source, reference)
+    posteriors = estimator.posteriors(target)
+    return estimator.estimate(posteriors, logits=target if interval else None)
 
 
-@dataclass(frozen=True)
-class _Standing:
-    """What is known before a free estimate: see `PriorEstimate` for the names."""
-
-    power: float
-    tilted: Tensor
-    strength: float
-    p_value: float = torch.nan
-
-
-def _stand(
-    test: ShiftTest, reference: Tensor, tilts: Tilts | None, strength: float | None
-) -> _Standing:
-    power, tilted = (0.0, reference) if tilts is None else tilts.nearest(test.mean, test.samples)
-    fallback = default_strength(len(reference), test.samples) if strength is None else strength
-    if not test.noise.shape[1]:
-        return _Standing(power, tilted, fallback)
-    if strength is None and test.confusion is not None and test.samples > 1:
-        fallback = test.strength(tilted)
-    p_value = test.p_value(reference, None if tilts is None else tilts.slope)
-    return _Standing(power, tilted, fallback, p_value)
-
-
-def _warn_of_few(source: tuple[Tensor, Tensor] | None, reference: Tensor) -> None:
+def _warn_of_few(source: Source | None, reference: Tensor) -> None:
     assert source is not None
-    counts = torch.bincount(source[1], minlength=len(reference))
+    counts = torch.bincount(source.labels, minlength=len(reference))
     fewest = int(counts[reference.to(counts.device) > 0].min())
     if fewest < ENOUGH:
         warnings.warn(
@@ -252,15 +153,9 @@ def _reference(source_prior: Prior | None, expressed: Tensor) -> Tensor:
 
 
 def _source(
-    logits: Logits | None, labels: ArrayLike | Tensor | None, expressed: Tensor, method: str
-) -> tuple[Tensor, Tensor] | None:
-    if method not in get_args(Method):
-        raise InputError(
-            f"method of estimate_prior must be one of {get_args(Method)}, got {method!r}"
-        )
+    logits: Logits | None, labels: ArrayLike | Tensor | None, expressed: Tensor
+) -> Source | None:
     if logits is None and labels is None:
-        if method != "em":
-            raise InputError(f"method {method!r} of estimate_prior needs source samples, got None")
         return None
     if logits is None or labels is None:
         raise InputError("source_logits and source_labels of estimate_prior must come together")
@@ -272,21 +167,4 @@ def _source(
             f"source_labels of estimate_prior must have probability above 0 in expressed, "
             f"got class {int(ruled_out[0])}"
         )
-    return matrix, target.to(matrix.device)
-
-
-def _calibration(
-    wanted: str | Calibration, source: tuple[Tensor, Tensor] | None, expressed: Tensor
-) -> tuple[Calibration, float | None]:
-    """The calibration, and the penalty it was fitted with to this source, if it was."""
-    if isinstance(wanted, Calibration):
-        return wanted, None
-    kinds: dict[str, Kind | None] = {"auto": None, "bcts": "bcts", "vs": "vs"}
-    if wanted not in kinds and wanted != "none":
-        raise InputError(
-            f"calibration of estimate_prior must be 'auto', 'bcts', 'vs', 'none' or a "
-            f"Calibration, got {wanted!r}"
-        )
-    if source is None or wanted == "none":
-        return Calibration.none(len(expressed)), None
-    return fit_calibration(*source, expressed, kinds[wanted], RIDGE), RIDGE
+    return Source(matrix, target.to(matrix.device))

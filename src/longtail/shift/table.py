@@ -1,7 +1,7 @@
 """LADE's table: a model on shifted test sets, with the prior unknown, known and estimated."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,8 @@ from torch import Tensor
 
 from longtail.prior import ClassPrior
 from longtail.shift.adjust import adjust, log_ratio
-from longtail.shift.bootstrap import ShiftTest, resample_weights
-from longtail.shift.calibration import Calibration, fit_calibration
-from longtail.shift.em import em_prior
-from longtail.shift.likelihood import DENSE
-from longtail.shift.moments import Confusion
-from longtail.shift.posterior import Logits, as_labels, as_logits, blocks
+from longtail.shift.estimation.estimator import Estimator, PriorEstimate, Source
+from longtail.shift.estimation.posterior import Logits, as_labels, as_logits, blocks
 from longtail.shift.priors import Prior, probabilities
 from longtail.shift.protocol import (
     COLUMNS,
@@ -26,11 +22,8 @@ from longtail.shift.protocol import (
     mix_of,
     shifted_test_sets,
 )
-from longtail.shift.tilt import Tilts, has_direction
 
 Score = Callable[[Tensor, Tensor], Mapping[str, float]]
-# Resamples of the tests. Twenty hold a level of 5% as exactly as a hundred do, with less power.
-RESAMPLES, RESAMPLES_OF_MANY, LEVEL = 100, 20, 0.05
 
 
 @dataclass(frozen=True)
@@ -94,110 +87,84 @@ def protocol_table(
     matrix = as_logits(logits, "logits of protocol_table", len(prior))
     truth = as_labels(labels, "labels of protocol_table", len(matrix), len(prior))
     sets = [shifted_test_sets(truth, train_counts, ratio, way) for way, ratio in columns]
-    folds = _folds(matrix, truth, prior, source)
-    training = train_counts.probabilities
-    estimates = zip(*(fold.estimates(matrix, sets, prior, training) for fold in folds), strict=True)
+    found: list[list[_Applied]] = [[] for _ in sets]
+    # One fold at a time: each holds a matrix of posteriors.
+    for fold in _folds(matrix, truth, prior, train_counts.probabilities, source):
+        for applied, estimate in zip(found, fold.estimates(matrix, sets), strict=True):
+            applied.append((fold.applies, estimate))
     return [
-        _column(column, places, matrix, truth, prior, score, list(zip(folds, found, strict=True)))
-        for column, places, found in zip(columns, sets, estimates, strict=True)
+        _column(column, indices, matrix, truth, prior, score, applied)
+        for column, indices, applied in zip(columns, sets, found, strict=True)
     ]
 
 
-# A mix, and whether it is another than the one expressed.
-Estimate = tuple[Tensor, bool]
+# Rows of the matrix, and the estimate that applies to them.
+_Applied = tuple[NDArray[np.bool_], PriorEstimate]
 
 
 @dataclass(frozen=True)
 class _Fold:
-    """A calibration, the labelled samples it was fitted to, and those that it may speak of.
+    """An estimator, and the rows of the matrix that its estimates apply to.
 
     Attributes:
-        source: logits of the labelled samples; None where they are rows of the matrix itself.
-        labels: of the labelled samples.
-        places: rows of the matrix that are the labelled samples; None with `source`.
-        calibration: fitted to them.
-        applies: (samples,), rows of the matrix to which its estimate is applied.
+        estimator: prepared with labelled samples.
+        applies: (samples,), True for the rows to which an estimate is applied.
     """
 
-    source: Tensor | None
-    labels: Tensor
-    places: Tensor | None
-    calibration: Calibration
+    estimator: Estimator
     applies: NDArray[np.bool_]
 
-    def estimates(
-        self, matrix: Tensor, sets: Sequence[Indices], expressed: Tensor, training: Tensor
-    ) -> list[Estimate]:
-        """What `estimate_prior` would give for each set, all from one matrix of posteriors."""
-        posteriors = self.calibration.posteriors(matrix, expressed, expressed)
-        features = posteriors
-        if self.source is not None:
-            features = self.calibration.posteriors(self.source, expressed, expressed)
-            features = features.to(posteriors)
-        confusion = Confusion(features, self.labels, features, self.places)
-        generator = torch.Generator().manual_seed(0)
-        draws = RESAMPLES if len(expressed) <= DENSE else RESAMPLES_OF_MANY
-        on_source = resample_weights(len(self.labels), draws, posteriors, generator)
-        tilts = Tilts(expressed, training, confusion) if has_direction(training) else None
-
-        def estimate(places: Indices) -> Estimate:
-            rows = torch.from_numpy(places).to(posteriors.device)
-            on_target = resample_weights(len(rows), draws, posteriors, generator)
-            test = ShiftTest(confusion, posteriors, rows, on_source, on_target)
-            if test.p_value(expressed, tilts.slope if tilts else None) >= LEVEL:
-                return expressed, False
-            tilted = expressed
-            if tilts is not None:
-                tilted = tilts.nearest(test.mean, len(rows))[1]
-            strength = test.strength(tilted)
-            return em_prior(posteriors, expressed, strength, tilted, rows), True
-
-        return [estimate(places) for places in sets]
+    def estimates(self, matrix: Tensor, sets: Sequence[Indices]) -> list[PriorEstimate]:
+        """The estimate for each set, all from one matrix of posteriors."""
+        posteriors, source = self.estimator.source_posteriors, self.estimator.source
+        if source is None or source.logits is not matrix or posteriors is None:
+            posteriors = self.estimator.posteriors(matrix)
+        rows = [torch.from_numpy(indices).to(posteriors.device) for indices in sets]
+        return [self.estimator.estimate(posteriors, indices) for indices in rows]
 
 
 def _folds(
     matrix: Tensor,
     truth: Tensor,
     expressed: Tensor,
+    training: Tensor,
     source: tuple[Logits, ArrayLike | Tensor] | None,
-) -> list[_Fold]:
+) -> Iterator[_Fold]:
     device = matrix.device
     if source is not None:
         logits = as_logits(source[0], "source of protocol_table", len(expressed))
         labels = as_labels(source[1], "source of protocol_table", len(logits), len(expressed))
-        fitted = fit_calibration(logits, labels, expressed)
+        labelled = Source(logits.to(device), labels.to(device))
         every = np.ones(len(truth), dtype=bool)
-        return [_Fold(logits.to(device), labels.to(device), None, fitted, every)]
-    folds = []
+        yield _Fold(Estimator(labelled, expressed, expressed, training), every)
+        return
     for half in halves(truth):
-        places = torch.from_numpy(half).to(device)
         other = np.ones(len(truth), dtype=bool)
         other[half] = False
-        fitted = fit_calibration(matrix[places], truth[half], expressed)
-        folds.append(_Fold(None, truth[half].to(device), places, fitted, other))
-    return folds
+        labelled = Source(matrix, truth[half].to(device), torch.from_numpy(half).to(device))
+        yield _Fold(Estimator(labelled, expressed, expressed, training), other)
 
 
 def _column(
     column: tuple[Direction, float],
-    places: Indices,
+    indices: Indices,
     matrix: Tensor,
     truth: Tensor,
     expressed: Tensor,
     score: Score,
-    found: Sequence[tuple[_Fold, Estimate]],
+    found: Sequence[_Applied],
 ) -> Column:
-    rows, labels = torch.from_numpy(places).to(matrix.device), truth[places].to(matrix.device)
+    rows, labels = torch.from_numpy(indices).to(matrix.device), truth[indices].to(matrix.device)
     known = mix_of(labels, len(expressed))
     subset = matrix[rows]
     scores = {"raw": score(subset, labels)}
     mean = torch.zeros_like(known)
-    for fold, (mix, _) in found:
-        mine = torch.from_numpy(np.flatnonzero(fold.applies[places])).to(matrix.device)
-        ratio = log_ratio(expressed, mix).to(subset)
-        for part in blocks(len(mine), len(expressed)):
-            subset[mine[part]] += ratio
-        mean += mix / len(found)
+    for applies, estimate in found:
+        mine = torch.from_numpy(np.flatnonzero(applies[indices])).to(matrix.device)
+        ratio = log_ratio(expressed, estimate.prior).to(subset)
+        for rows_of_block in blocks(len(mine), len(expressed)):
+            subset[mine[rows_of_block]] += ratio
+        mean += estimate.prior / len(found)
     estimated = score(subset, labels)
     with warnings.catch_warnings():
         # A class that a small test set leaves out at a large ratio is part of the protocol.
@@ -205,5 +172,5 @@ def _column(
         torch.index_select(matrix, 0, rows, out=subset)
         scores["known"] = score(adjust(subset, expressed, known, out=subset), labels)
     scores["estimated"] = estimated
-    shifted = any(other for _, (_, other) in found)
-    return Column(*column, len(places), known, mean, shifted, scores)
+    shifted = any(estimate.shifted for _, estimate in found)
+    return Column(*column, len(indices), known, mean, shifted, scores)

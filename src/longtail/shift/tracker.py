@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from longtail.errors import InputError
-from longtail.shift.calibration import Calibration
-from longtail.shift.em import FLOOR, default_strength
-from longtail.shift.posterior import Logits, as_logits
+from longtail.shift.estimation.calibration import Calibration
+from longtail.shift.estimation.em import FLOOR, default_strength
+from longtail.shift.estimation.posterior import Logits, as_logits
 from longtail.shift.priors import Prior, probabilities
 
 # EM steps on each new batch; the past is not revisited.

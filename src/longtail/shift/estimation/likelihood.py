@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from longtail.shift.posterior import row_blocks, working_type
+from longtail.shift.estimation.posterior import row_blocks, working_type
 
 # Number of classes up to which dense factorisations take about a second.
 DENSE = 2048

@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from longtail.shift.likelihood import DENSE
-from longtail.shift.posterior import blocks
+from longtail.shift.estimation.likelihood import DENSE
+from longtail.shift.estimation.posterior import blocks
 
 # Above this condition number a confusion matrix counts as not invertible.
 CONDITION = 1e4

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from longtail.shift.em import FLOOR
-from longtail.shift.likelihood import LabelLikelihood, centred, solve_gram
-from longtail.shift.moments import Confusion, collect, scatter
-from longtail.shift.posterior import row_blocks
+from longtail.shift.estimation.em import FLOOR
+from longtail.shift.estimation.likelihood import LabelLikelihood, centred, solve_gram
+from longtail.shift.estimation.moments import Confusion, collect, scatter
+from longtail.shift.estimation.posterior import row_blocks
 
 # 97.5% point of the standard normal distribution.
 Z = 1.959963984540054

@@ -6,11 +6,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from longtail.shift.bootstrap import calibration_moves, em_moves
-from longtail.shift.calibration import Calibration, swap
-from longtail.shift.em import default_strength, em_prior
-from longtail.shift.likelihood import LabelLikelihood, solve_gram
-from longtail.shift.moments import (
+from longtail.shift.estimation.bootstrap import calibration_moves, em_moves
+from longtail.shift.estimation.calibration import Calibration, swap
+from longtail.shift.estimation.em import default_strength, em_prior
+from longtail.shift.estimation.likelihood import LabelLikelihood, solve_gram
+from longtail.shift.estimation.moments import (
     Confusion,
     bbse_prior,
     collect,
@@ -29,8 +29,9 @@ class Problem:
     """What every method starts from.
 
     Attributes:
-        logits: (samples, num_classes), of the target.
-        posteriors: (samples, num_classes), of the target, calibrated, under `reference`.
+        logits: (samples, num_classes), of the target; None if no interval is wanted.
+        posteriors: (rows, num_classes), of the target, calibrated, under `reference`.
+        indices: (samples,), int64, rows of `posteriors` that are the target; None for all.
         source: logits (source samples, num_classes) and labels (source samples,); None without.
         expressed: (num_classes,), float64.
         reference: (num_classes,), float64, the prior to fall back on.
@@ -40,8 +41,9 @@ class Problem:
         ridge: penalty with which `calibration` was fitted to this source; None when it was not.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     posteriors: Tensor
+    indices: Tensor | None
     source: tuple[Tensor, Tensor] | None
     expressed: Tensor
     reference: Tensor
@@ -64,7 +66,11 @@ class Likelihood:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.prior = em_prior(
-            problem.posteriors, problem.reference, problem.strength, problem.towards
+            problem.posteriors,
+            problem.reference,
+            problem.strength,
+            problem.towards,
+            problem.indices,
         )
 
     @cached_property
@@ -88,6 +94,7 @@ class Likelihood:
     def moves(self, on_source: Tensor | None, on_target: Tensor) -> Tensor:
         """How `centre` moves under each resample; overwrites the problem's posteriors."""
         problem, calibration = self.problem, None
+        assert problem.logits is not None
         if on_source is not None and problem.ridge is not None:
             calibration = self._calibration_moves(on_source)
         return em_moves(
@@ -126,6 +133,8 @@ class Moments:
 
     def __init__(self, problem: Problem, method: str, confusion: Confusion) -> None:
         posteriors = problem.posteriors
+        if problem.indices is not None:
+            posteriors = posteriors[problem.indices]
         self.features, self.confusion = posteriors, confusion
         if method == "bbse":
             predicted = confusion.features.argmax(dim=1)

@@ -9,8 +9,14 @@ from torch import Tensor
 
 from longtail.errors import InputError
 from longtail.precision import full_precision
-from longtail.shift.likelihood import LabelLikelihood, centred
-from longtail.shift.posterior import Logits, as_labels, as_logits, posteriors, working_type
+from longtail.shift.estimation.likelihood import LabelLikelihood, centred
+from longtail.shift.estimation.posterior import (
+    Logits,
+    as_labels,
+    as_logits,
+    posteriors,
+    working_type,
+)
 from longtail.shift.priors import Prior, probabilities
 
 # Vector scaling has twice the parameters: it is chosen from this many samples a class upwards.

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from longtail.shift.moments import Confusion
+from longtail.shift.estimation.moments import Confusion
 
 # Largest factor over smallest that a power may bring, and the number of powers to start from.
 SPAN, STEPS = 1e6, 61

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from longtail.shift.posterior import blocks
+from longtail.shift.estimation.posterior import blocks
 
 # Smallest multiple of the reference prior that a class can fall to while extrapolating.
 FLOOR = 1e-12
