@@ -34,7 +34,9 @@ KINDS = {
 SWITCHES = {"--resume", "--help", "-h", "--print_config"}
 
 
-def make_parser(source: str, method: str, task: str) -> ArgumentParser:
+def make_parser(
+    source: str, method: str, task: str, imbalance: float | None = None
+) -> ArgumentParser:
     """The typed parser for one data set and one method; its defaults are the recipe's.
 
     Raises:
@@ -73,7 +75,7 @@ def make_parser(source: str, method: str, task: str) -> ArgumentParser:
         parser.set_defaults({"method.head": found.head})
     else:
         parser.add_class_arguments(found, "method", skip=GIVEN_ELSEWHERE)
-    parser.set_defaults(_flat(find_recipe(source, method).settings))
+    parser.set_defaults(_flat(find_recipe(source, method, imbalance).settings))
     parser.set_defaults({"data.source": source, "method.name": method})
     return parser
 
@@ -84,8 +86,8 @@ def from_arguments(arguments: Sequence[str]) -> Namespace:
     Raises:
         ValueError: for an option or a value that cannot be; the message names it.
     """
-    words, source, method, task = _read_ahead(arguments)
-    return _parse(make_parser(source, method, task).parse_args, words)
+    words, source, method, task, imbalance = _read_ahead(arguments)
+    return _parse(make_parser(source, method, task, imbalance).parse_args, words)
 
 
 def from_keywords(
@@ -102,7 +104,10 @@ def from_keywords(
     """
     data = _with_name("data", "source", data)
     method = _with_name("method", "name", method)
-    parser = make_parser(data["source"], method["name"], task or _task_of(data["source"]))
+    imbalance = _number(data.get("imbalance"))
+    parser = make_parser(
+        data["source"], method["name"], task or _task_of(data["source"]), imbalance
+    )
     return _parse(parser.parse_object, {"data": data, "method": method, **settings})
 
 
@@ -205,7 +210,8 @@ def _stage(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: for a setting or a value that cannot be; the message names both.
     """
     source, method = settings["data"]["source"], settings["method"]["name"]
-    known, given = find_recipe(source, method).settings.get(name, {}), dict(settings[name])
+    recipe = find_recipe(source, method, settings["data"].get("imbalance"))
+    known, given = recipe.settings.get(name, {}), dict(settings[name])
     if isinstance(given.get("method"), str):
         given["method"] = {"name": given["method"]}
     if "method" in given and given["method"].get("name") != known.get("method", {}).get("name"):
@@ -245,8 +251,16 @@ def _task_of(source: str) -> str:
     return "segmentation" if source in PIXEL_SOURCES else "classification"
 
 
-def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
-    """The words in the parser's terms; data set, method and task, which decide what it knows."""
+def _number(value: Any) -> float | None:
+    """A number that may be written as text; None for anything else, which the parser refuses."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str, float | None]:
+    """The words in the parser's terms; data set, method, task and imbalance, which it goes by."""
     words: list[str] = []
     given: dict[str, str] = {}
     config: dict[str, Any] = {}
@@ -276,14 +290,15 @@ def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str]:
     source = given.get("--data.source") or config.get("data", {}).get("source")
     method = given.get("--method.name") or config.get("method", {}).get("name") or "gml"
     task = given.get("--task") or config.get("task") or _task_of(source or "")
+    imbalance = _number(given.get("--data.imbalance") or config.get("data", {}).get("imbalance"))
     if not source:
         if {"--help", "-h"} & set(words):
-            return words, "DATA", method, task
+            return words, "DATA", method, task, imbalance
         raise InputError(
             "longtail train needs DATA: digits-lt, cifar10-lt, cifar100-lt, a folder of images "
             "or a table of paths and labels (longtail list shows all)"
         )
-    return words, source, method, task
+    return words, source, method, task, imbalance
 
 
 def _read_config(path: str) -> dict[str, Any]:

@@ -112,6 +112,17 @@ def test_cosine_head_knows_only_the_direction() -> None:
     torch.testing.assert_close(head(head.weight.detach()).diagonal(), torch.full((3,), 30.0))
 
 
+def test_the_default_linear_head_starts_as_pytorchs_linear_layer() -> None:
+    head = create_head("linear_default", 128, 100)
+    bound = 128**-0.5
+    for values in (head.weight.detach(), head.bias.detach()):
+        assert values.abs().max() <= bound
+        assert values.std() == pytest.approx(bound / 3**0.5, rel=0.15)
+    assert create_head("linear", 128, 100).weight.abs().max() > bound
+    model = ImageClassifier(create_backbone("smallnet"), create_head("linear_default", 64, 3))
+    assert model.head_name == "linear"  # whose weights it has
+
+
 def test_cosine_head_starts_at_unit_norm() -> None:
     norms = CosineHead(64, 100).weight.norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(100))

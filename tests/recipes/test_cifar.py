@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from longtail.recipes.cifar_lt import SETTINGS, SPEED
+from longtail.recipes import find_recipe
+from longtail.recipes.cifar_lt import PUBLISHED, SETTINGS, SPEED, published
+from longtail.reproduce import Cell
+from longtail.settings import from_arguments, from_keywords, to_config
+from longtail.training import Config
+from longtail.training.optim import learning_rate
 
 STEP = Path(__file__).parents[2] / "results" / "step.json"
 MEASURED = {
@@ -16,22 +21,25 @@ MEASURED = {
 
 # Batch, rate, weight decay, milestones, views: typed from the papers and the authors' code.
 TWICE = [0.8, 0.8, 0.9, 0.9]  # to a hundredth at the first of the two
+HONG = [119 / 200, 119 / 200, 159 / 200, 159 / 200]  # one epoch before 120 and 160, as their code
 PAPERS = {
     "ce": (128, 0.1, 2e-4, TWICE, "weak"),
     "focal": (128, 0.1, 2e-4, TWICE, "weak"),
     "class_balanced": (128, 0.1, 2e-4, TWICE, "weak"),
     "ldam": (128, 0.1, 2e-4, TWICE, "weak"),
     "logit_adjust": (128, 0.1, 5e-4, [0.8, 0.9], "auto"),
-    "lade": (256, 0.2, 5e-4, [0.6, 0.6, 0.8, 0.8], "weak"),
+    "lade": (256, 0.2, 5e-4, HONG, "weak"),
     "bcl": (256, 0.15, 5e-4, [0.8, 0.9], ["auto", "sim", "sim"]),
     "proco": (256, 0.3, 2e-4, [0.8, 0.9], ["auto", "sim", "sim"]),
     "paco": (128, 0.02, 5e-4, [0.8, 0.9], ["auto", "moco"]),
     "gml": (128, 0.1, 5e-4, [0.8, 0.9], "auto"),
 }
 HEADS = {
+    "focal": {"loss": {"gamma": 1.0}},
+    "lade": {"head": "linear_default", "loss": {"alpha": 0.1, "remine_lambda": 0.01}},
     "logit_adjust": {"head": "cosine"},
     "bcl": {"hidden": 512, "width": 128, "temperature": 0.1},
-    "proco": {"hidden": 512, "width": 128, "temperature": 0.1, "head": "linear"},
+    "proco": {"hidden": 512, "width": 128, "temperature": 0.1, "head": "linear_default"},
     "paco": {"width": 64, "temperature": 0.05, "alpha": 0.05},
     "gml": {"queue_size": 4096, "queue_base": 2, "width": 32, "temperature": 0.1},
 }
@@ -45,6 +53,91 @@ def test_settings_are_the_papers(method: str) -> None:
     assert (found["epochs"], found["schedule"], found["warmup"]) == (200, "step", 0.025)
     expected = HEADS.get(method, {})
     assert {name: found.get("method", {})[name] for name in expected} == expected
+
+
+def lade(*words: str) -> Config:
+    return to_config(from_arguments(["cifar100-lt", "--method", "lade", *words]))
+
+
+@pytest.mark.parametrize(("imbalance", "alpha"), [(100, 0.1), (50, 0.01), (10, 0.01), (20, 0.1)])
+def test_alpha_of_lade_depends_on_the_imbalance(imbalance: int, alpha: float) -> None:
+    for config in (
+        lade("--data.imbalance", str(imbalance)),
+        lade(f"--data.imbalance={imbalance}.0"),
+        to_config(
+            from_keywords({"source": "cifar10-lt", "imbalance": imbalance}, "lade", epochs=3)
+        ),
+        to_config(
+            from_arguments(
+                Cell("cifar100-lt", "lade_common", imbalance, 0, 1.0, Path()).command(None)[1:]
+            )
+        ),
+    ):
+        assert config.method["loss"]["alpha"] == alpha
+        assert config.method["loss"]["remine_lambda"] == 0.01
+    assert lade("--data.imbalance", "50", "--method.loss.alpha", "1").method["loss"]["alpha"] == 1
+
+
+def test_the_recipe_follows_the_imbalance_of_a_configuration_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("data: {source: cifar100-lt, imbalance: 50}\nmethod: {name: lade}\n")
+    config = to_config(from_arguments(["--config", str(file)]))
+    assert config.method["loss"]["alpha"] == 0.01
+    with pytest.raises(ValueError, match=r"data.imbalance.*many"):
+        lade("--data.imbalance", "many")
+
+
+def test_the_rate_of_lade_is_that_of_its_code() -> None:
+    config = lade()
+    assert learning_rate(config, 0) == pytest.approx(0.2 / 3)
+    assert [learning_rate(config, epoch) for epoch in (2.5, 5, 118.9)] == pytest.approx(
+        [0.2 * 2 / 3, 0.2, 0.2]
+    )
+    assert [learning_rate(config, epoch) for epoch in (119, 158.9, 159)] == pytest.approx(
+        [2e-3, 2e-3, 2e-5]
+    )
+    with pytest.raises(ValueError, match=r"warmup_start must be in \[0, 1\], got 2"):
+        lade("--warmup_start", "2")
+
+
+def test_the_rows_of_lades_table_share_its_network_and_schedule() -> None:
+    rows = {
+        row: to_config(
+            from_arguments(Cell("cifar100-lt", row, 50, 0, 1.0, Path()).command(None)[1:])
+        )
+        for row in ("ce_branched", "logit_adjust_branched", "lade")
+    }
+    for name in ("backbone", "batch_size", "lr", "warmup_start", "milestones", "views"):
+        assert len({str(getattr(config, name)) for config in rows.values()}) == 1, name
+    assert {config.method["head"] for config in rows.values()} == {"linear_default"}
+    common = Cell("cifar100-lt", "lade_common", 50, 0, 1.0, Path()).settings
+    assert (common["backbone"], common["warmup_start"]) == ("resnet32", 0)
+    assert common["method"] == {"head": "linear", "loss": {"alpha": 0.01, "remine_lambda": 0.01}}
+
+
+def test_published_accuracies() -> None:
+    hong = ("ce_branched", "pc_softmax_branched", "logit_adjust_branched", "lade")
+    table = {
+        imbalance: [published("cifar100-lt", row, imbalance, 200) for row in hong]
+        for imbalance in (100, 50, 10)
+    }
+    assert table == {
+        100: ["41.0", "45.3", "n/a", "45.4"],
+        50: ["45.5", "49.5", "49.9", "50.5"],
+        10: ["59.0", "61.2", "61.6", "61.7"],
+    }
+    best = [
+        row
+        for row in PUBLISHED["cifar100-lt"]
+        if "best epoch" in published("cifar100-lt", row, 100, 200)
+    ]
+    assert best == ["ce", "proco"]
+
+
+def test_expected_accuracies_are_those_of_the_recipes_imbalance() -> None:
+    expected = [find_recipe("cifar100-lt", "lade", i).expected for i in (None, 100, 50, 10)]
+    assert [words.split()[0] for words in expected] == ["45.4", "45.4", "50.5", "61.7"]
+    assert find_recipe("cifar100-lt", "lade", 50).command.endswith("--data.imbalance 50")
 
 
 def test_every_method_that_trains_is_in_the_table() -> None:

@@ -95,6 +95,20 @@ def test_lade(source):
     assert (loss["alpha"], loss["remine_lambda"], loss["prior_of"]) == (*LADE[source], "column")
 
 
+@pytest.mark.parametrize("source", LADE)
+def test_the_classifiers_of_hong_et_al_start_as_pytorch_does(source):
+    for method in ("ce", "lade"):
+        assert settings(source, method).method["head"] == "linear_default"
+
+
+def test_expected_accuracies_say_where_they_are_from():
+    expected = {(recipe.source, recipe.method): recipe.expected for recipe in LARGE}
+    assert "57.8 with rand-rand" in expected["imagenet_lt", "bcl"]
+    assert "best epoch" in expected["imagenet_lt", "bcl"]
+    assert expected["places_lt", "logit_adjust"].startswith("38.6")
+    assert [expected[source, "ce"].split(",")[0] for source in LADE] == ["43.1", "31.5", "65.0"]
+
+
 def test_the_queue_has_room_for_every_class():
     method = settings("inaturalist18", "gml").method
     assert method["queue_size"] >= 8142 * method["queue_base"]

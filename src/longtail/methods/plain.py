@@ -16,7 +16,7 @@ class PlainClassifier(Method):
         prior: of the training set.
         backbone: images to features.
         loss: any classification loss.
-        head: `linear` or `cosine` (scale 30).
+        head: `linear`, `linear_default` (PyTorch's own initialisation) or `cosine` (scale 30).
     """
 
     def __init__(

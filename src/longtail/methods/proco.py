@@ -25,7 +25,7 @@ class ProCo(Method):
         hidden: width inside the projection; that of its input when not given.
         temperature: above 0, divides.
         contrast_weight: alpha, of the contrast beside the classifier.
-        head: `cosine` (scale 30), or `linear` as in the authors' runs on CIFAR.
+        head: `cosine` (scale 30), or `linear_default` as in the authors' code for CIFAR.
     """
 
     name = "proco"

@@ -11,12 +11,16 @@ from longtail.errors import InputError
 from longtail.models.backbone import Backbone
 from longtail.models.dense import DenseBackbone
 from longtail.models.dense_timm import TimmDense
-from longtail.models.heads import CosineHead, LinearHead
+from longtail.models.heads import CosineHead, DefaultLinearHead, LinearHead
 from longtail.models.timm_backbone import TimmBackbone
 from longtail.names import imported
 
 AnyBackbone = TypeVar("AnyBackbone", bound=Backbone)
-HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": LinearHead, "cosine": CosineHead}
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {
+    "linear": LinearHead,
+    "linear_default": DefaultLinearHead,
+    "cosine": CosineHead,
+}
 
 
 def backbone_names() -> dict[str, Callable[..., Backbone]]:
@@ -105,10 +109,15 @@ def _make(name: str, kind: type[AnyBackbone], pretrained: bool) -> AnyBackbone |
 
 
 def create_head(name: str, num_features: int, num_classes: int) -> nn.Module:
-    """Makes a classifier head, `linear` or `cosine`.
+    """Makes a classifier head.
+
+    Args:
+        name: `linear` (He's normal initialisation), `linear_default` (PyTorch's own), or `cosine`.
+        num_features: width of the features, D.
+        num_classes: number of classes, C.
 
     Raises:
-        ValueError: when the name is another.
+        ValueError: for an unknown name.
     """
     if name not in HEADS:
         raise InputError(f"head must be one of {sorted(HEADS)}, got {name!r}")

@@ -23,6 +23,14 @@ class LinearHead(nn.Linear):
             return super().forward(full_precision(features))
 
 
+class DefaultLinearHead(LinearHead):
+    """Linear classifier with PyTorch's own start, uniform in +-1 / sqrt(D), weights and bias."""
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes)
+        self.reset_parameters()
+
+
 class CosineHead(nn.Module):
     """Cosine classifier: logits = scale * cos(features, weight of the class).
 
@@ -98,7 +106,7 @@ class ImageClassifier(nn.Module):
 
     @property
     def head_name(self) -> str:
-        """The name that `create_head` makes this head by."""
+        """The name by which `create_head` makes a head that can take over these weights."""
         return "cosine" if isinstance(self.head, CosineHead) else "linear"
 
     def forward(self, images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ __all__ = [
 RECIPES = (*DIGITS, *CIFAR_LT, *IMAGENET_LT, *PLACES_LT, *INATURALIST18, *CAMVID)
 
 
-# What a method in two stages needs on any data set: see `longtail.methods.retrained`.
+# Settings of two-stage methods on data sets without a recipe: see `longtail.methods.retrained`.
 TWO_STAGES = {
     **{
         method: {"epochs": 20, "sampling": "class_balanced", "first_stage": {"epochs": 200}}
@@ -34,9 +34,19 @@ TWO_STAGES = {
 }
 
 
-def find_recipe(source: str, method: str) -> Recipe:
-    """The recipe of a data set and a method; without one, what the method needs on any data."""
-    for recipe in RECIPES:
-        if (recipe.source, recipe.method) == (source, method):
-            return recipe
+def find_recipe(source: str, method: str, imbalance: float | None = None) -> Recipe:
+    """The recipe of a method on a data set.
+
+    Args:
+        source: name of the data set.
+        method: name of the method.
+        imbalance: of the training set; None: the default of the data set.
+
+    Returns: the recipe for exactly this imbalance, else the one for any imbalance, else one with
+        the settings that the method needs on every data set.
+    """
+    for wanted in (imbalance, None):
+        for recipe in RECIPES:
+            if (recipe.source, recipe.method, recipe.imbalance) == (source, method, wanted):
+                return recipe
     return Recipe(source, method, TWO_STAGES.get(method, {}))

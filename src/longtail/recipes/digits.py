@@ -1,4 +1,4 @@
-"""digits-lt: scikit-learn's digits, long-tailed; built in, trained in seconds on two cores."""
+"""digits-lt: scikit-learn's digits, long-tailed: built in, trained within a minute on two cores."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ DIGITS = [
         "gml",
         {
             **SETTINGS,
-            # Without distillation, as on ImageNet-LT: a teacher of 411 digits has little to give
+            # No distillation, as on ImageNet-LT: a teacher trained on 411 digits adds little
             # beyond its features.
             "method": {"queue_size": 256, "queue_base": 4, "alpha": 0.0},
             "teacher": "train",

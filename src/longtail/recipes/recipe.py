@@ -12,12 +12,13 @@ class Recipe:
     """The settings of one method on one data set.
 
     Args:
-        source: the data set, as `longtail train` takes it.
-        method: the method.
-        settings: those in which the run differs from the defaults of `Config`.
-        cost: what the run takes.
-        expected: the figure to expect, and whose it is.
-        options: what the command needs besides.
+        source: name of the data set, as `longtail train` takes it.
+        method: name of the method.
+        settings: settings that differ from the defaults of `Config`.
+        cost: time that the run takes.
+        expected: the accuracy to expect, and its source.
+        options: further options that the command needs.
+        imbalance: the imbalance that the recipe is for; None: every other one.
     """
 
     source: str
@@ -26,15 +27,18 @@ class Recipe:
     cost: str = "not measured"
     expected: str = "not measured"
     options: str = ""
+    imbalance: float | None = None
 
     @property
     def command(self) -> str:
         """The command that runs it."""
-        return f"longtail train {self.source} --method {self.method} {self.options}".rstrip()
+        imbalance = f"--data.imbalance {self.imbalance:g}" if self.imbalance else ""
+        words = ("longtail train", self.source, "--method", self.method, imbalance, self.options)
+        return " ".join(word for word in words if word)
 
 
 def overlay(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with some of them changed; nested ones are merged.
+    """Settings with changes applied; nested mappings are merged.
 
     Example:
         >>> overlay({"lr": 0.1, "method": {"width": 32}}, {"method": {"hidden": 64}})

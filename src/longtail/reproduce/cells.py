@@ -44,11 +44,15 @@ class Cell:
         """Whether it has a run of its own."""
         return self.row not in cifar_lt.PC_SOFTMAX
 
+    def _recipe(self, method: str) -> Mapping[str, Any]:
+        """The settings of a method's recipe at this imbalance."""
+        return find_recipe(self.source, method, self.imbalance).settings
+
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of its run, all epochs scaled alike."""
         method, changes = cifar_lt.VARIANTS.get(self.row, (self.row, {}))
-        settings: dict[str, Any] = overlay(find_recipe(self.source, method).settings, changes)
+        settings: dict[str, Any] = overlay(self._recipe(method), changes)
         if self.scale == 2:
             settings = overlay(settings, cifar_lt.LONG.get(self.row, {}))
         settings["epochs"] = scaled(settings["epochs"], self.scale)
@@ -79,8 +83,7 @@ class Cell:
         words = ["train", self.source, "--method", method]
         words += [f"--data.imbalance={self.imbalance}", f"--seed={self.seed}"]
         words += [f"--data.root={root}"] if root else []
-        recipe = find_recipe(self.source, method).settings
-        words += list(_options(self.settings, recipe))
+        words += list(_options(self.settings, self._recipe(method)))
         words += [f"--first={self.of.folder}"] if self.of else []
         return [*words, f"--out={self.folder}", "--resume"]
 

@@ -110,7 +110,7 @@ def _table_of(
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method, group in groups.items():
-        published = cifar_lt.PUBLISHED[data].get(method, {}).get((imbalance, due), "n/a")
+        published = cifar_lt.published(data, method, imbalance, due)
         cells = [_spread([row[name] for row in group]) for name in FIGURES]
         minutes = statistics.mean(row["minutes"] for row in group)
         about = f"{method} | {group[0]['epochs']} | {len(group)} | {published}"

@@ -43,6 +43,7 @@ class Config:
         schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` falls to 0,
             `constant` stays.
         warmup: share of the training in which the rate rises linearly.
+        warmup_start: share of the rate from which it rises.
         milestones: shares of the training after which `step` acts.
         sampling: `shuffle` sees every image once an epoch; `class_balanced` draws every class
             equally often, `square_root` by the root of its count.
@@ -82,6 +83,7 @@ class Config:
     weight_decay: float = 5e-4
     schedule: Literal["step", "cosine", "constant"] = "step"
     warmup: float = 0.025
+    warmup_start: float = 0.0
     milestones: list[float] = field(default_factory=lambda: [0.8, 0.9])
     sampling: Literal["shuffle", "class_balanced", "square_root"] = "shuffle"
     teacher: str = "none"
@@ -126,5 +128,7 @@ class Config:
             raise InputError("momentum must be above 0 where nesterov is set, got 0")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup must be a share of the training, got {self.warmup}")
+        if not 0 <= self.warmup_start <= 1:
+            raise InputError(f"warmup_start must be in [0, 1], got {self.warmup_start}")
         if any(not 0 < m < 1 for m in self.milestones):
             raise InputError(f"milestones must lie between 0 and 1, got {self.milestones}")

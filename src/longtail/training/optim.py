@@ -52,7 +52,8 @@ def learning_rate(config: Config, epoch: float) -> float:
     share = epoch / config.epochs
     peak = config.lr * (config.batch_size / config.lr_batch if config.lr_batch else 1)
     if share < config.warmup:
-        return peak * share / config.warmup
+        rise = peak * share / config.warmup
+        return config.warmup_start * peak + (1 - config.warmup_start) * rise
     if config.schedule == "constant":
         return peak
     if config.schedule == "cosine":
