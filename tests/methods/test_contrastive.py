@@ -1,10 +1,16 @@
 """What the contrastive methods feed to their losses, beside the losses' own tests."""
 
+import pytest
 import torch
 from torch import Tensor
 
 from longtail import ClassPrior
-from longtail.losses import BalancedContrastiveLoss, LogitAdjustedLoss, paco_loss
+from longtail.losses import (
+    BalancedContrastiveLoss,
+    LogitAdjustedLoss,
+    ProCoLoss,
+    paco_loss,
+)
 from longtail.methods import Method, create_method
 from longtail.models import create_backbone
 
@@ -32,6 +38,36 @@ def test_bcl_is_classifier_of_the_first_view_and_contrast_of_the_others() -> Non
     contrast = BalancedContrastiveLoss(temperature=0.1)
     expected += 0.5 * contrast(torch.stack(embeddings, dim=1), prototypes, TARGET)
     torch.testing.assert_close(method(views(3), TARGET, torch.arange(4))["loss"], expected)
+
+
+@pytest.mark.parametrize("name", ["bcl", "proco"])
+def test_the_projection_sees_all_three_views(name: str) -> None:
+    method = make(name).train()
+    seen: list[Tensor] = []
+    method.project.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    method(views(3), TARGET, torch.arange(4))["loss"].backward()
+    (features,) = seen
+    assert len(features) == 3 * len(TARGET)
+    norm = method.project[1]  # whose statistics are those of all three views
+    mean = method.project[0](features).mean(0)
+    torch.testing.assert_close(norm.running_mean, norm.momentum * mean)
+
+
+def test_proco_scores_each_view_after_its_own_update() -> None:
+    method = make("proco", width=8, contrast_weight=0.5)
+    embeddings = [method.project(method.model.backbone(view)) for view in views(3)[1:]]
+    contrast = ProCoLoss(PRIOR, width=8)
+    expected = []
+    for embedding in embeddings:
+        contrast.update(embedding.detach(), TARGET)
+        expected.append(contrast(embedding, TARGET))
+    loss = method(views(3), TARGET, torch.arange(4))
+    torch.testing.assert_close(loss["contrast"], torch.stack(expected).mean().detach())
+    classifier = LogitAdjustedLoss(PRIOR)(method.model(views(3)[0]), TARGET)
+    torch.testing.assert_close(loss["loss"], classifier + 0.5 * torch.stack(expected).mean())
+    together = ProCoLoss(PRIOR, width=8)  # both views at once, as it was not meant
+    together.update(torch.cat(embeddings).detach(), TARGET.repeat(2))
+    assert not torch.allclose(together(torch.cat(embeddings), TARGET.repeat(2)), loss["contrast"])
 
 
 def test_paco_takes_keys_of_the_momentum_encoder_and_queues_them() -> None:

@@ -1,5 +1,6 @@
 """BCL: logit-adjusted classifier beside balanced contrastive learning."""
 
+import torch
 from torch import Tensor
 
 from longtail.losses import BalancedContrastiveLoss, LogitAdjustedLoss
@@ -14,8 +15,11 @@ class BCL(Method):
 
     Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022, arXiv
     2207.09052. The first view trains a logit-adjusted cosine classifier, the other two the
-    contrast; a class's prototype is the embedding of the classifier's weight. One pass for all.
-    Departs from the authors' code in: nothing that is known; the CIFAR code was never published.
+    contrast; a class's prototype is the embedding of the classifier's weight. All three views go
+    through backbone and projection together, so that the batch norm of the projection sees the
+    classifier's view, too, as in the authors' code for ImageNet. Their code for CIFAR was never
+    published.
+    Departs from the authors' code in: nothing that is known.
 
     Args:
         prior: of the training set.
@@ -57,10 +61,11 @@ class BCL(Method):
     ) -> dict[str, Tensor]:
         """Loss of a batch; see `Method.forward`."""
         features = self.model.backbone(views.flatten(0, 1))
-        classifier_features, contrast_features = features.tensor_split([len(target)])
-        embeddings = self.project(contrast_features).unflatten(0, (2, -1)).transpose(0, 1)
+        logits = self.head(features[: len(target)])
+        _, *views_of_contrast = self.project(features).chunk(3)
+        embeddings = torch.stack(views_of_contrast, dim=1)
         # The rows of all processes: each anchor then has the same members as in one process.
-        logits, embeddings = map(gather_with_grad, (self.head(classifier_features), embeddings))
+        logits, embeddings = gather_with_grad(logits), gather_with_grad(embeddings)
         target = gather_with_grad(target)
         classifier = classifier_loss(self.classify, logits, target, pairs)
         contrast = self.contrast(embeddings, self.project_prototype(self.head.weight), target)

@@ -14,9 +14,11 @@ class ProCo(Method):
     """ProCo: contrast with a von Mises-Fisher distribution of each class, in place of a queue.
 
     Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual Recognition, TPAMI 2024,
-    arXiv 2403.06726. The first view trains a logit-adjusted classifier, the other two the
-    estimates of the distributions and the contrast with them.
-    Departs from the authors' code in: what `longtail.losses.ProCoLoss` says.
+    arXiv 2403.06726. The first view trains a logit-adjusted classifier. Of the other two, the
+    first updates the estimates of the distributions and is scored with them, then the second. All
+    three views go through backbone and projection together, so that the batch norm of the
+    projection sees the classifier's view, too.
+    Departs from the authors' code in: a class without features, see `longtail.losses.ProCoLoss`.
 
     Args:
         prior: of the training set.
@@ -57,17 +59,20 @@ class ProCo(Method):
     def forward(
         self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
     ) -> dict[str, Tensor]:
-        """Loss of a batch, whose embeddings enter the estimates first; see `Method.forward`."""
+        """Loss of a batch; see `Method.forward`."""
         features = self.model.backbone(views.flatten(0, 1))
-        classifier_features, contrast_features = features.tensor_split([len(target)])
-        embeddings = self.project(contrast_features)
-        labels = target.repeat(2)
-        self.contrast.update(*gather_keys(embeddings.detach(), labels))
-        logits = gather_with_grad(self.head(classifier_features))
+        logits = gather_with_grad(self.head(features[: len(target)]))
         classifier = classifier_loss(self.classify, logits, gather_with_grad(target), pairs)
-        contrast = self.contrast(embeddings, labels)
+        _, *views_of_contrast = self.project(features).chunk(3)
+        contrast = torch.stack([self._contrast(view, target) for view in views_of_contrast]).mean()
         loss = classifier + self.contrast_weight * contrast
         return {"loss": loss, "classifier": classifier.detach(), "contrast": contrast.detach()}
+
+    def _contrast(self, embeddings: Tensor, target: Tensor) -> Tensor:
+        """Loss of one view, with which the estimates of all processes are updated first."""
+        self.contrast.update(*gather_keys(embeddings.detach(), target))
+        loss: Tensor = self.contrast(embeddings, target)
+        return loss
 
     def set_progress(self, fraction: float) -> None:
         """Puts the estimates of the epoch that ended into use."""
