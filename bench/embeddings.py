@@ -103,8 +103,8 @@ def features() -> Embeddings:
 
 def measure(name: str, row: Row, data: Embeddings) -> list[dict[str, Any]]:
     """Chooses C, fits once, looks at the test set; for ours and plain, adjusted afterwards too."""
-    x, y = data.part("train")
-    test, truth = data.part("test")
+    x, y = data.split("train")
+    test, truth = data.split("test")
     clone(row.estimator).fit(*tiny())  # whatever a first fit imports
     began = time.process_time()
     best = {}

@@ -35,9 +35,9 @@ def test_features_of_a_run(run: Path, tmp_path: Path) -> None:
     assert main(["embed", "digits-lt", "--backbone", str(run), "--out", str(out)]) == 0
     found = Embeddings.read(out)
     assert found.features.dtype == np.float32
-    assert [len(found.part(split)[1]) for split in ("train", "test")] == [411, 400]
+    assert [len(found.split(split)[1]) for split in ("train", "test")] == [411, 400]
     with pytest.raises(ValueError, match=r"must be one of \['test', 'train'\], got 'val'"):
-        found.part("val")
+        found.split("val")
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_files_that_hold_no_embeddings(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     for content in (b"", b"PAR1 but no more"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"x.parquet is no whole file of embeddings"):
+        with pytest.raises(ValueError, match=r"x.parquet is not a valid file of embeddings"):
             Embeddings.read(path)
     pq.write_table(pa.table({"a": [1]}), path)
-    with pytest.raises(ValueError, match=r"x.parquet is no whole file of embeddings"):
+    with pytest.raises(ValueError, match=r"x.parquet is not a valid file of embeddings"):
         Embeddings.read(path)
-    with pytest.raises(ValueError, match=r"y.parquet is no whole file of embeddings"):
+    with pytest.raises(ValueError, match=r"y.parquet is not a valid file of embeddings"):
         Embeddings.read(tmp_path / "y.parquet")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longtail.errors import InputError
+from longtail.features import Precision
 from longtail.settings import from_keywords, read_data, to_config
 from longtail.training import (
     Classified,
@@ -19,7 +20,6 @@ from longtail.training import (
     predict_files,
     train_run,
 )
-from longtail.training.embed import Precision
 from longtail.training.segmentation import (
     PixelConfig,
     PixelRun,
@@ -189,7 +189,7 @@ def embed(
     backbone: str,
     *,
     out: str | Path | None = None,
-    precision: Precision = "32-true",
+    precision: Precision = "auto",
 ) -> Embeddings:
     """Makes features of every image of a data set, for `longtail.sklearn` or any other head.
 

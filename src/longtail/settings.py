@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from longtail.data import DataConfig
 from longtail.data.segmentation import PIXEL_SOURCES, PixelDataConfig
 from longtail.errors import InputError
+from longtail.features import Precision
 from longtail.files import read_values
 from longtail.losses import ClassificationLoss
 from longtail.methods import PlainClassifier, find_method
@@ -17,7 +18,6 @@ from longtail.methods.segmentation import PixelClassifier
 from longtail.recipes import find_recipe, overlay
 from longtail.training import Config
 from longtail.training.config import STAGES
-from longtail.training.embed import Precision
 from longtail.training.segmentation import PixelConfig
 
 CONFIGS = {"classification": Config, "segmentation": PixelConfig}
@@ -137,7 +137,7 @@ def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     )
     parser.add_argument("--out", required=True, help="Parquet file to write.")
     parser.add_argument(
-        "--precision", choices=get_args(Precision), default="32-true", help="Of the network."
+        "--precision", choices=get_args(Precision), default="auto", help="Of the network."
     )
     parsed = _parse(parser.parse_args, arguments).as_dict()
     return {"data": {"source": parsed.pop("source"), **parsed.pop("data")}, **parsed}

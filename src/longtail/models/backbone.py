@@ -24,6 +24,7 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         frozen: whether it stays in evaluation mode, whatever `train` says.
+        image_size: side in pixels that its pretrained weights were trained at; None: unknown.
     """
 
     scale: Tensor
@@ -33,6 +34,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.num_features = num_features
         self.frozen = False
+        self.image_size: int | None = None
         std_tensor = torch.tensor(std).view(1, 3, 1, 1)
         self.register_buffer("scale", 1 / (255 * std_tensor), persistent=False)
         shift = -torch.tensor(mean).view(1, 3, 1, 1) / std_tensor

@@ -25,6 +25,7 @@ class TimmBackbone(Backbone):
         config: dict[str, Any] = model.pretrained_cfg
         super().__init__(model.num_features, config["mean"], config["std"])
         self.model = model
+        self.image_size = config["input_size"][-1]
 
     def encode(self, images: Tensor) -> Tensor:
         """Features (B, D) of normalised images (B, 3, H, W)."""

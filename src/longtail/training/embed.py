@@ -1,29 +1,23 @@
-"""Features of every image of a data set, made once: what a linear head is trained on."""
+"""Features of every image of a data set, computed once: what a linear head is trained on."""
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
-from torch import Tensor
+from rich.progress import Progress
 
-from longtail.data import CentreCrop, DataConfig, Loader, load
+from longtail.data import CentreCrop, DataConfig, Dataset, load
 from longtail.errors import InputError
+from longtail.features import FeatureCache, Precision, extract, fastest, fingerprint
 from longtail.files import whole_file
 from longtail.models import Backbone, create_backbone
-from longtail.training.input import evaluation_crop, evaluation_loader
+from longtail.training.input import evaluation_crop
 from longtail.training.processes import best_device
 from longtail.training.run import Run
-
-if TYPE_CHECKING:  # it takes seconds to import
-    from lightning_fabric import Fabric
-
-Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +27,12 @@ class Embeddings:
     Args:
         features: (N, D) float32.
         labels: (N,) class index.
-        index: (N,) place of each image in its source.
+        index: (N,) index of each image in its source.
         splits: `train`, `val` or `test` of each image.
         paths: file of each image.
         class_names: name of each class.
-        name: of the data set.
-        backbone: what made the features.
+        name: name of the data set.
+        backbone: name or run folder of the network that made the features.
     """
 
     features: NDArray[np.float32]
@@ -50,16 +44,16 @@ class Embeddings:
     name: str
     backbone: str
 
-    def part(self, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def split(self, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features and class indices of one split, as an estimator takes them.
 
         Raises:
-            ValueError: when there is no image of that split.
+            ValueError: for a split without images.
         """
         chosen = np.array(self.splits) == split
         if not chosen.any():
             known = sorted(set(self.splits))
-            raise InputError(f"split of Embeddings.part must be one of {known}, got {split!r}")
+            raise InputError(f"split of Embeddings must be one of {known}, got {split!r}")
         return self.features[chosen], self.labels[chosen]
 
     def write(self, path: Path) -> None:
@@ -87,7 +81,7 @@ class Embeddings:
         """Reads what `write` wrote.
 
         Raises:
-            ValueError: when the file holds no embeddings of this package.
+            ValueError: for a file that holds no embeddings of this package, or not all of them.
         """
         import pyarrow.parquet as pq
 
@@ -106,68 +100,101 @@ class Embeddings:
                 backbone=about["backbone"],
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is no whole file of embeddings: {error}") from error
+            raise InputError(f"{path} is not a valid file of embeddings: {error}") from error
 
 
-def embed_dataset(
-    config: DataConfig, backbone: str, precision: Precision = "32-true"
-) -> Embeddings:
-    """Features of every image of a data set, each seen once, the way it is seen in prediction.
+def embed_dataset(config: DataConfig, backbone: str, precision: Precision = "auto") -> Embeddings:
+    """Features of every image of a data set, in the view of prediction.
+
+    Features of a pretrained backbone are kept in a cache on disk, see
+    `longtail.features.FeatureCache`.
 
     Args:
-        config: where the images come from; `image_size` is the size that the backbone sees.
+        config: where the images come from. `image_size` is the size that the backbone sees;
+            default: the size that its weights were trained at, where that is known.
         backbone: a pretrained one by its name, or the run folder of a trained model, which brings
             its own image size.
-        precision: of the network; `bf16-mixed` is faster where the hardware has it.
+        precision: of the network; `auto` is bf16 on a GPU that has it, else float32.
 
     Raises:
-        ValueError: when nobody knows the backbone, it has no pretrained weights, or the data
-            cannot be read.
+        ValueError: for an unknown backbone, one without pretrained weights, or data that cannot be
+            read.
     """
-    from lightning_fabric import Fabric
-
     encoder, crop = _encoder(backbone)
-    if crop is not None:
-        config = replace(config, image_size=crop.size)
+    size = crop.size if crop else config.image_size or encoder.image_size
+    config = replace(config, image_size=size)
+    if config.check is None and Path(config.source).exists():
+        config.check = "exists"  # the engine decodes every file, and names those it cannot
     dataset = load(config)
-    crop = crop or evaluation_crop(dataset)
-    fabric = Fabric(accelerator=best_device(), devices=1, precision=precision)
-    encoder.to(fabric.device).eval()
-    features = [
-        _features(fabric, encoder, evaluation_loader(split, crop, fabric.device, config.workers))
-        for split in dataset.splits.values()
-    ]
-    parts = dataset.splits.items()
+    features = dataset_features(
+        dataset,
+        encoder,
+        crop or evaluation_crop(dataset),
+        precision,
+        threads=config.workers,
+    )
+    splits = dataset.splits.items()
     return Embeddings(
-        features=torch.cat(features).numpy(),
-        labels=torch.cat([split.labels for _, split in parts]).numpy(),
-        index=torch.cat([split.index for _, split in parts]).numpy(),
-        splits=tuple(name for name, split in parts for _ in range(len(split))),
-        paths=tuple(path for _, split in parts for path in split.paths),
+        features=np.concatenate([features[name] for name, _ in splits]),
+        labels=torch.cat([split.labels for _, split in splits]).numpy(),
+        index=torch.cat([split.index for _, split in splits]).numpy(),
+        splits=tuple(name for name, split in splits for _ in range(len(split))),
+        paths=tuple(path for _, split in splits for path in split.paths),
         class_names=dataset.class_names,
         name=dataset.name,
         backbone=backbone,
     )
 
 
+def dataset_features(
+    dataset: Dataset,
+    encoder: Backbone,
+    crop: CentreCrop,
+    precision: Precision = "auto",
+    *,
+    threads: int | None = None,
+    quiet: bool = False,
+) -> dict[str, NDArray[np.float32]]:
+    """Features (N, D) of each split of a data set, by the name of the split.
+
+    Args:
+        dataset: the images.
+        encoder: the backbone, in evaluation mode afterwards.
+        crop: how an image is cut.
+        precision: as for `embed_dataset`.
+        threads: that read images; default: as `longtail.features.outputs` has it.
+        quiet: show no progress bar.
+
+    Raises:
+        UnreadableImagesError: names the images of a split that cannot be read.
+    """
+    total = sum(map(len, dataset.splits.values()))
+    network = fastest(encoder, crop.size, total, torch.device(best_device()), precision)
+    reading = f"{crop} {network.precision}"
+    cache = FeatureCache(fingerprint(encoder), reading, encoder.num_features)
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
+            task = progress.add_task("features", total=total)
+            return {
+                name: extract(
+                    network,
+                    split,
+                    crop,
+                    cache=cache,
+                    threads=threads,
+                    seen=lambda images: progress.advance(task, images),
+                )
+                for name, split in dataset.splits.items()
+            }
+    finally:
+        cache.close()
+
+
 def _encoder(name: str) -> tuple[Backbone, CentreCrop | None]:
-    """The backbone, and the crop that it wants where it comes from a run."""
+    """The backbone, and its crop where it comes from a run."""
     if not Path(name).is_dir():
         return create_backbone(name, pretrained=True), None
     run = Run(name)
     card = run.model_card()
     return run.model().backbone, CentreCrop(card["image_size"], card["margin"])
-
-
-@torch.inference_mode()
-def _features(fabric: "Fabric", encoder: Backbone, loader: Loader) -> Tensor:
-    console = Console(stderr=True)
-    batches = track(
-        loader.epoch(0),
-        "embedding",
-        len(loader),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with fabric.autocast():
-        return torch.cat([encoder(batch.images).float().cpu() for batch in batches])

@@ -1,0 +1,19 @@
+"""Features of images: one engine for every use of a network in evaluation mode."""
+
+from longtail.features.cache import FeatureCache, cache_folder, fingerprint
+from longtail.features.engine import Chunk, extract, outputs
+from longtail.features.memory import keep_freed_memory
+from longtail.features.network import Network, Precision, fastest
+
+__all__ = [
+    "Chunk",
+    "FeatureCache",
+    "Network",
+    "Precision",
+    "cache_folder",
+    "extract",
+    "fastest",
+    "fingerprint",
+    "keep_freed_memory",
+    "outputs",
+]

@@ -1,0 +1,178 @@
+"""Features of images on disk, kept between programs."""
+
+import hashlib
+import os
+import sqlite3
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from longtail.data import Split
+from longtail.data.images import file_of
+
+VERSION = 1  # to be raised when the same file and weights give other features
+ROWS = 500  # keys of a query; SQLite takes at least 999
+UNUSED_DAYS = 60
+Vector = NDArray[np.float32]
+
+
+class FeatureCache:
+    """Features by image, in one SQLite file for each network and way of reading images.
+
+    A file is known by its path, size and time of change; an image in memory by its pixels. The
+    database keeps what was committed through a kill or a power cut. Where it cannot be read or
+    written (no space, no permission, in use, corrupt), a warning says so once, and the features
+    are computed without it.
+
+    Args:
+        network: what makes the features, see `fingerprint`.
+        reading: how images are read: size, crop and precision.
+        width: length of a feature vector.
+    """
+
+    def __init__(self, network: str, reading: str, width: int) -> None:
+        self.width = width
+        name = hashlib.sha256(f"{VERSION} {network} {reading}".encode()).hexdigest()[:32]
+        self.path = cache_folder() / "features" / f"{name}.sqlite"
+        self._database: sqlite3.Connection | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                _remove_unused(self.path.parent)
+            self._database = _open(self.path)
+            os.utime(self.path)
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+
+    def load(self, keys: Sequence[bytes]) -> dict[int, Vector]:
+        """The vectors that are there, by index in `keys`."""
+        found: dict[bytes, bytes] = {}
+        try:
+            for begin in range(0, len(keys) if self._database else 0, ROWS):
+                chunk = keys[begin : begin + ROWS]
+                marks = ",".join("?" * len(chunk))
+                query = f"SELECT key, vector FROM features WHERE key IN ({marks})"
+                found.update(self._connection.execute(query, chunk))
+        except sqlite3.Error as error:
+            self._give_up(error)
+        size = 4 * self.width
+        return {
+            index: np.frombuffer(found[key], "<f4")
+            for index, key in enumerate(keys)
+            if len(found.get(key, b"")) == size
+        }
+
+    def store(self, vectors: Mapping[bytes, Vector]) -> None:
+        """Adds vectors; on disk when this returns."""
+        if self._database is None:
+            return
+        rows = ((key, vector.astype("<f4").tobytes()) for key, vector in vectors.items())
+        try:
+            with self._connection:  # a transaction
+                self._connection.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        assert self._database is not None
+        return self._database
+
+    def _give_up(self, error: Exception) -> None:
+        self.close()
+        warnings.warn(
+            f"the feature cache {self.path} is not used: {error}. Features are computed without "
+            "it; the environment variable LONGTAIL_CACHE names another folder",
+            stacklevel=3,
+        )
+
+
+def cache_folder() -> Path:
+    """Folder of what is kept between programs: `LONGTAIL_CACHE`, else the system's for caches."""
+    if own := os.environ.get("LONGTAIL_CACHE"):
+        return Path(own)
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "longtail"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash of a network: its architecture, weights and buffers."""
+    digest = hashlib.sha256(f"{type(model).__module__} {model!r}".encode())
+    # state_dict leaves out buffers that are not saved, such as the normalisation of the images.
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(values.numpy().data)
+    return digest.hexdigest()
+
+
+def keys_of(split: Split) -> list[bytes]:
+    """What identifies each image of a split: file, size and time of change, or its pixels."""
+    if split.images is not None:
+        return [_hash(split.images[i].numpy().tobytes()) for i in range(len(split))]
+    known: dict[str, str] = {}
+    return [_hash(f"{path}\0{_state(file_of(path), known)}".encode()) for path in split.paths]
+
+
+def _state(file: str, known: dict[str, str]) -> str:
+    if file not in known:
+        try:
+            status = os.stat(file)
+            known[file] = f"{os.path.abspath(file)}\0{status.st_size}\0{status.st_mtime_ns}"
+        except OSError:  # the reader will say what is wrong with it
+            known[file] = "missing"
+    return known[file]
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Opens a database, a new one in place of a file that is not one.
+
+    Raises:
+        sqlite3.Error, OSError: when that fails.
+    """
+    for last in (False, True):
+        database = sqlite3.connect(path, timeout=10)
+        try:
+            with database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, vector BLOB)"
+                )
+            return database
+        except sqlite3.OperationalError:  # in use, no space
+            database.close()
+            raise
+        except sqlite3.DatabaseError:
+            database.close()
+            if last:
+                raise
+            path.unlink()
+    raise AssertionError("unreachable")
+
+
+def _remove_unused(folder: Path) -> None:
+    oldest = time.time() - UNUSED_DAYS * 86400
+    for path in folder.glob("*.sqlite"):
+        if path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,151 @@
+"""Every image of a split through a network once, in order, while threads read the next ones."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from longtail.data import CentreCrop, Split, UnreadableImagesError
+from longtail.data.images import Failure, reason_of
+from longtail.data.loaders import available_cpus
+from longtail.features.cache import FeatureCache, keys_of
+from longtail.features.network import Images, Network, Outputs
+
+LARGEST_BATCH = 256
+STORE_EVERY = 1024  # images, between writes to the cache
+
+# Indices of the images that were read; the images, or what a network made of them; failures.
+_Work = Future[tuple[list[int], NDArray[Any], list[Failure]]]
+
+
+class Chunk(NamedTuple):
+    """Outputs of some images of a split.
+
+    Args:
+        indices: of the images that were read, in the split.
+        outputs: (len(indices), D).
+        failures: path and reason of each image that could not be read.
+    """
+
+    indices: list[int]
+    outputs: Outputs
+    failures: list[Failure]
+
+
+def outputs(
+    network: Network,
+    split: Split,
+    crop: CentreCrop,
+    *,
+    indices: list[int] | None = None,
+    threads: int | None = None,
+) -> Iterator[Chunk]:
+    """Outputs of the images of a split, in order, in constant memory.
+
+    Threads decode the images, since Pillow does so without the interpreter's lock. A network that
+    takes calls from many threads runs in them, each with one processor; any other is called here.
+
+    Args:
+        network: see `longtail.features.fastest`.
+        split: the images, in memory at the size of the crop or as files.
+        crop: how a file is read.
+        indices: which images; default: all of them.
+        threads: default: torch's number for a CPU, one for each processor for another device.
+    """
+    chosen = list(range(len(split))) if indices is None else indices
+    if threads is None:
+        threads = torch.get_num_threads() if network.concurrent else available_cpus()
+    size = max(1, min(LARGEST_BATCH, network.batch_pixels // crop.size**2))
+    # Small enough that every thread has work.
+    size = max(1, min(size, -(-len(chosen) // threads)))
+
+    def work(rows: list[int]) -> tuple[list[int], NDArray[Any], list[Failure]]:
+        read, images, failures = _read(split, crop, rows)
+        return read, network(images) if network.concurrent and read else images, failures
+
+    def finish(work: _Work) -> Chunk:
+        read, values, failures = work.result()
+        return Chunk(read, values if network.concurrent or not read else network(values), failures)
+
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[_Work] = deque()
+        try:
+            for begin in range(0, len(chosen), size):
+                waiting.append(pool.submit(work, chosen[begin : begin + size]))
+                if len(waiting) > 2 * threads:
+                    yield finish(waiting.popleft())
+            while waiting:
+                yield finish(waiting.popleft())
+        finally:  # also where the caller stops early
+            for future in waiting:
+                future.cancel()
+
+
+def extract(
+    network: Network,
+    split: Split,
+    crop: CentreCrop,
+    *,
+    cache: FeatureCache | None = None,
+    threads: int | None = None,
+    seen: Callable[[int], None] = lambda images: None,
+) -> Outputs:
+    """Features (N, D) of all images of a split.
+
+    Args:
+        network: images to features.
+        split: the images.
+        crop: how a file is read.
+        cache: where features are looked up and kept; the network sees the other images alone, so
+            that a run that was stopped resumes.
+        threads: as for `outputs`.
+        seen: is called with the number of images that were done since its last call.
+
+    Raises:
+        UnreadableImagesError: when all others are done; it names every image that cannot be read.
+    """
+    keys = keys_of(split) if cache else []
+    known = cache.load(keys) if cache else {}
+    seen(len(known))
+    missing = [index for index in range(len(split)) if index not in known]
+    rows: dict[int, NDArray[np.float32]] = dict(known)
+    failures: list[Failure] = []
+    fresh: dict[bytes, NDArray[np.float32]] = {}
+    try:
+        for chunk in outputs(network, split, crop, indices=missing, threads=threads):
+            rows.update(zip(chunk.indices, chunk.outputs, strict=True))
+            failures += chunk.failures
+            seen(len(chunk.indices) + len(chunk.failures))
+            if cache:
+                fresh |= {keys[index]: rows[index] for index in chunk.indices}
+                if len(fresh) >= STORE_EVERY:
+                    cache.store(fresh)
+                    fresh = {}
+    finally:
+        if cache and fresh:
+            cache.store(fresh)
+    if failures:
+        raise UnreadableImagesError(failures, len(split))
+    return np.stack([rows[index] for index in range(len(split))]).astype(np.float32, copy=False)
+
+
+def _read(
+    split: Split, crop: CentreCrop, rows: list[int]
+) -> tuple[list[int], Images, list[Failure]]:
+    """Images (N, 3, H, W) of some rows, which of them could be read, and why the others not."""
+    if split.images is not None:
+        return rows, split.images.numpy()[rows], []
+    read, images, failures = [], [], []
+    for index in rows:
+        path = split.paths[index]
+        try:
+            images.append(crop(path).numpy())
+            read.append(index)
+        except Exception as error:  # broken files make Pillow raise nearly anything
+            failures.append((path, reason_of(error, path)))
+    # NumPy, since torch would start threads of its own in each of ours.
+    return read, np.stack(images) if images else np.empty((0, 3, 0, 0), np.uint8), failures
