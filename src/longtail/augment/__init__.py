@@ -12,6 +12,7 @@ from longtail.augment.colour import (
     posterize,
     saturation,
     solarize,
+    solarize_add,
 )
 from longtail.augment.filters import gaussian_blur, sharpness
 from longtail.augment.geometry import (
@@ -24,7 +25,8 @@ from longtail.augment.geometry import (
 )
 from longtail.augment.mix import CutMix, Mixed, Mixup
 from longtail.augment.paired import PAIRED_VIEWS, PairedView, named_paired_view
-from longtail.augment.policies import AutoAugment, RandAugment, SimAugment
+from longtail.augment.policies import AutoAugment, SimAugment
+from longtail.augment.rand_augment import RandAugment
 from longtail.augment.transforms import (
     ColorJitter,
     Cutout,
@@ -78,4 +80,5 @@ __all__ = [
     "saturation",
     "sharpness",
     "solarize",
+    "solarize_add",
 ]

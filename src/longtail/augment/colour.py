@@ -139,6 +139,21 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     return _look_up(images, torch.where(above, 255 - values, values).to(torch.uint8))
 
 
+def solarize_add(images: Tensor, added: Tensor) -> Tensor:
+    """Adds a number to every value below 128; the sum is at most 255.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        added: (B,), whole numbers, 0 or more.
+
+    Returns: (B, 3, H, W) uint8.
+    Raises: ValueError: when `added` is not (B,).
+    """
+    values = _values(images)
+    raised = values + per_image("added of solarize_add", added, images).flatten(1)
+    return _look_up(images, to_bytes(torch.where(values < 128, raised, values)))
+
+
 def autocontrast(images: Tensor) -> Tensor:
     """Stretches each channel of each image to the whole range; a channel of one value stays.
 

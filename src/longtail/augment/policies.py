@@ -1,4 +1,4 @@
-"""Learned and random policies: AutoAugment, RandAugment, SimAugment."""
+"""AutoAugment and SimAugment."""
 
 import math
 from collections.abc import Sequence
@@ -47,7 +47,6 @@ CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 COLOURING = ("Brightness", "Color", "Contrast", "Sharpness", "Posterize", "Solarize")
 PARAMETERLESS = ("AutoContrast", "Equalize", "Invert")
-RAND_AUGMENT = ("Identity", *GEOMETRIC, *COLOURING, "AutoContrast", "Equalize")
 # All geometric operations are one affine sampling, with one matrix or another.
 OPERATIONS = ("Identity", "Affine", *COLOURING, *PARAMETERLESS)
 
@@ -88,39 +87,6 @@ class AutoAugment:
         probability = _probabilities()[policy, stage]
         chosen = torch.rand((2, batch), generator=generator) < probability
         return torch.where(chosen, 1 + (policy * 2 + stage) * 2 + positive, 0)
-
-
-@dataclass(frozen=True)
-class RandAugment:
-    """RandAugment: some of 14 operations for every image, all at one magnitude.
-
-    Cubuk et al., RandAugment: Practical Automated Data Augmentation with a Reduced Search Space,
-    NeurIPS 2020, arXiv 1909.13719. As torchvision's, whose magnitudes count to 30.
-
-    Args:
-        num_ops: operations one after the other.
-        magnitude: in [0, 30].
-        fill: value of pixels that come from outside.
-
-    Raises: ValueError: when `num_ops` is below 1, `magnitude` not in [0, 30] or `fill` no byte.
-    """
-
-    num_ops: int = 2
-    magnitude: int = 10
-    fill: int = 0
-
-    def __post_init__(self) -> None:
-        _check_fill("RandAugment", self.fill)
-        if self.num_ops < 1:
-            raise InputError(f"num_ops of RandAugment must be >= 1, got {self.num_ops}")
-        if not 0 <= self.magnitude <= 30:
-            raise InputError(f"magnitude of RandAugment must be in [0, 30], got {self.magnitude}")
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changes uint8 images (B, 3, H, W)."""
-        rows = tuple((name, self.magnitude, sign) for name, sign in product(RAND_AUGMENT, (-1, 1)))
-        row = torch.randint(len(rows), (self.num_ops, len(images)), generator=generator)
-        return _apply_rows(images, row, rows, 31, self.fill)
 
 
 @dataclass(frozen=True)

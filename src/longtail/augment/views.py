@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from longtail.augment.batched import Operation, check_batch
-from longtail.augment.policies import AutoAugment, RandAugment, SimAugment
+from longtail.augment.policies import AutoAugment, SimAugment
+from longtail.augment.rand_augment import RandAugment
 from longtail.augment.transforms import (
     ColorJitter,
     Cutout,
@@ -28,7 +29,7 @@ VIEWS = {
     "jitter": "weak, then brightness, contrast and saturation jitter 0.4",
     "cutout": "weak, then Cutout",
     "auto": "weak, then AutoAugment (CIFAR-10 policy, filled with grey) and Cutout",
-    "rand": "weak, then jitter 0.4 and RandAugment (2 operations at 10 of 30)",
+    "rand": "weak, then jitter 0.4 and RandAugment (timm's rand-n2-m10-mstd0.5)",
     "rand_stack": "rand with greyscale 0.2, and on large images blur 0.5, before RandAugment",
     "sim": "resized crop, flip, then SimAugment (jitter, hue, greyscale)",
     "moco": "sim with crops of a fifth of the area or more, and blur 0.5",
@@ -98,7 +99,7 @@ def named_view(name: str, size: int) -> View:
     hole = Cutout(max(1, size // 2))
     kernel = size // 10 // 2 * 2 + 1
     blur = (RandomBlur(kernel),) if large else ()
-    jitter, rand = ColorJitter(0.4, 0.4, 0.4, 0.0), RandAugment(num_ops=2, magnitude=10)
+    jitter, rand = ColorJitter(0.4, 0.4, 0.4, 0.0), RandAugment()
     operations: dict[str, tuple[Operation, ...]] = {
         "none": (),
         "weak": weak,

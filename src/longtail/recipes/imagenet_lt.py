@@ -38,8 +38,8 @@ LOGIT_ADJUST: dict[str, Any] = {
     "lr_batch": 128,
     "method": {"head": "cosine"},
 }
-# Zhu et al., CVPR 2022, with their views "sim-sim"; "rand-rand" is
-# `--views '["rand", "rand_stack", "rand_stack"]'`.
+# Zhu et al., CVPR 2022, with their views "sim-sim". Their "rand-rand" has RandAugment after `sim`,
+# whose hue and probability of the jitter differ from those of GML's `rand_stack`.
 BCL: dict[str, Any] = {
     **CE,
     "views": ["rand", "sim", "sim"],

@@ -1,0 +1,172 @@
+"""RandAugment as the published code on ImageNet-LT has it: timm's, for whole batches."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from longtail.augment import colour
+from longtail.augment.batched import ParameterisedOperation, apply_chosen
+from longtail.augment.filters import sharpness
+from longtail.augment.resample import resample
+from longtail.errors import InputError
+
+IMAGENET_MEAN = (124, 116, 104)
+LARGEST = 10.0
+# Chosen with equal probability, as in timm's set for a "rand" policy.
+RAND_AUGMENT = (
+    "AutoContrast",
+    "Equalize",
+    "Invert",
+    "Posterize",
+    "Solarize",
+    "SolarizeAdd",
+    "Color",
+    "Contrast",
+    "Brightness",
+    "Sharpness",
+    "Rotate",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+)
+GEOMETRIC = RAND_AUGMENT[10:]
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Random operations of 15 kinds, each with a random strength, as timm's `rand-n2-m10-mstd0.5`.
+
+    Cubuk et al., RandAugment: Practical Automated Data Augmentation with a Reduced Search Space,
+    NeurIPS 2020, arXiv 1909.13719, in the version of timm, which the published code of BCL and GML
+    uses on ImageNet-LT. Each of `num_ops` operations per image is applied with probability `p`, at
+    a magnitude drawn from a normal distribution and clipped to [0, 10].
+    Departs from timm's code in: works on tensors, so that single pixels may differ by a level or
+    two from those of Pillow.
+
+    Args:
+        num_ops: number of operations, applied one after the other.
+        magnitude: mean of the magnitude, in [0, 10].
+        std: standard deviation of the magnitude, 0 or more.
+        p: probability that an operation is applied.
+        fill: red, green and blue of pixels from outside the image, in [0, 255].
+
+    Raises: ValueError: when an argument is out of range.
+    Example:
+        >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        >>> RandAugment()(images, torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 32, 32])
+    """
+
+    num_ops: int = 2
+    magnitude: float = 10.0
+    std: float = 0.5
+    p: float = 0.5
+    fill: tuple[int, int, int] = IMAGENET_MEAN
+
+    def __post_init__(self) -> None:
+        for name, valid, rule in (
+            ("num_ops", self.num_ops >= 1, "1 or more"),
+            ("magnitude", 0 <= self.magnitude <= LARGEST, f"in [0, {LARGEST:g}]"),
+            ("std", self.std >= 0, "0 or more"),
+            ("p", 0 <= self.p <= 1, "in [0, 1]"),
+            ("fill", all(0 <= value <= 255 for value in self.fill), "three values in [0, 255]"),
+        ):
+            if not valid:
+                raise InputError(f"{name} of RandAugment must be {rule}, got {getattr(self, name)}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Transforms uint8 images (B, 3, H, W)."""
+        chosen, level, negative, cubic = self.draw(len(images), generator)
+        choice = torch.zeros_like(chosen)
+        parameters = chosen.new_zeros((*chosen.shape, 6), dtype=torch.float64)
+        for number, name in enumerate(RAND_AUGMENT, start=1):
+            mask = chosen == number
+            value = strength(name, level[mask], negative[mask])
+            if name in GEOMETRIC:
+                parameters[mask] = matrices(name, value, *images.shape[2:])
+                choice[mask] = torch.where(cubic[mask], BICUBIC, BILINEAR)
+            else:
+                parameters[mask, 0] = value
+                choice[mask] = number
+        return apply_chosen(images, choice, parameters, _operations(self.fill))
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What is drawn for each operation and image, (num_ops, B) each, on the CPU.
+
+        Returns: the operation, 0 for none, else its place in RAND_AUGMENT plus 1; its magnitude;
+            whether the strength is negative where it has a sign; whether the interpolation is
+            bicubic.
+        """
+        shape = (self.num_ops, batch)
+        number = 1 + torch.randint(len(RAND_AUGMENT), shape, generator=generator)
+        applied = torch.rand(shape, generator=generator) < self.p
+        level = self.magnitude + self.std * torch.randn(
+            shape, generator=generator, dtype=torch.float64
+        )
+        negative, cubic = torch.randint(2, (2, *shape), generator=generator).bool()
+        return number * applied, level.clamp(0, LARGEST), negative, cubic
+
+
+BILINEAR, BICUBIC = len(RAND_AUGMENT) + 1, len(RAND_AUGMENT) + 2
+
+
+def strength(name: str, level: Tensor, negative: Tensor) -> Tensor:
+    """The argument of an operation at magnitudes in [0, 10], in timm's units, float64.
+
+    Args:
+        name: one of RAND_AUGMENT.
+        level: any shape, magnitudes.
+        negative: shape of `level`, whether an argument with a sign is negative.
+
+    Returns: shape of `level`: degrees, a shear factor or a fraction of the side for the geometric
+        operations; bits, a threshold or a summand for Posterize, Solarize and SolarizeAdd; a
+        blending factor for the other ones.
+    """
+    share = level / LARGEST
+    if name in GEOMETRIC:
+        largest = {"Rotate": 30.0, "ShearX": 0.3, "ShearY": 0.3}.get(name, 0.45)
+        return torch.where(negative, -share, share) * largest
+    steps = {"Posterize": 4, "Solarize": 256, "SolarizeAdd": 110}.get(name)
+    return 0.1 + 1.8 * share if steps is None else (share * steps).floor()
+
+
+def matrices(name: str, value: Tensor, height: int, width: int) -> Tensor:
+    """Where the pixels of a geometric operation come from, (N, 6), for `resample`."""
+    one, zero = torch.ones_like(value), torch.zeros_like(value)
+    if name == "Rotate":
+        cos, sin = value.deg2rad().cos(), value.deg2rad().sin()
+        x, y = width / 2, height / 2
+        rows = (cos, -sin, x - x * cos + y * sin, sin, cos, y - x * sin - y * cos)
+    elif name == "ShearX":
+        rows = (one, value, zero, zero, one, zero)
+    elif name == "ShearY":
+        rows = (one, zero, zero, value, one, zero)
+    elif name == "TranslateX":
+        rows = (one, zero, value * width, zero, one, zero)
+    else:
+        rows = (one, zero, zero, zero, one, value * height)
+    return torch.stack(rows, dim=-1)
+
+
+def _operations(fill: tuple[int, int, int]) -> tuple[ParameterisedOperation | None, ...]:
+    """No operation, those of RAND_AUGMENT, then the two interpolations of the geometric ones."""
+    none = (None,) * len(GEOMETRIC)
+    return (
+        None,
+        lambda images, _: colour.autocontrast(images),
+        lambda images, _: colour.equalize(images),
+        lambda images, _: colour.invert(images),
+        lambda images, value: colour.posterize(images, value[:, 0]),
+        lambda images, value: colour.solarize(images, value[:, 0]),
+        lambda images, value: colour.solarize_add(images, value[:, 0]),
+        lambda images, value: colour.saturation(images, value[:, 0]),
+        lambda images, value: colour.contrast(images, value[:, 0]),
+        lambda images, value: colour.brightness(images, value[:, 0]),
+        lambda images, value: sharpness(images, value[:, 0]),
+        *none,
+        partial(resample, cubic=False, fill=fill),
+        partial(resample, cubic=True, fill=fill),
+    )

@@ -1,0 +1,65 @@
+"""Affine transforms of uint8 images with bilinear or bicubic interpolation, as Pillow's."""
+
+import torch
+from torch import Tensor
+
+from longtail.augment.batched import to_bytes
+
+
+def resample(images: Tensor, matrix: Tensor, *, cubic: bool, fill: tuple[int, int, int]) -> Tensor:
+    """Takes each pixel from where `matrix` says, between the pixels there.
+
+    Equals Pillow's `Image.transform` with `AFFINE` but for single pixels that are one level off,
+    since Pillow computes in double precision.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        matrix: (B, 6): x and y of the source are a x + b y + c and d x + e y + f, in pixels from
+            the upper left corner, where the centre of the first pixel is (0.5, 0.5).
+        cubic: bicubic interpolation; else bilinear.
+        fill: red, green and blue of pixels whose source is outside the image.
+
+    Returns: (B, 3, H, W) uint8.
+    Example:
+        >>> images = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+        >>> shift = torch.tensor([[1.0, 0, 1, 0, 1, 0]])  # one pixel to the left
+        >>> resample(images, shift, cubic=False, fill=(9, 9, 9))[0, 0].tolist()
+        [[1, 2, 3, 9]]
+    """
+    height, width = images.shape[2:]
+    a, b, c, d, e, f = matrix.float().view(-1, 6, 1, 1).unbind(1)
+    x = torch.arange(width, device=images.device) + 0.5
+    y = (torch.arange(height, device=images.device) + 0.5).unsqueeze(1)
+    column, row = a * x + (b * y + c), d * x + (e * y + f)  # (B, H, W)
+    outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
+    first, horizontal = _taps(column - 0.5, cubic)
+    top, vertical = _taps(row - 0.5, cubic)
+    pixels = images.flatten(2).float()
+    total = torch.zeros_like(pixels)
+    for down, lower in enumerate(vertical):
+        line = (top + down).clamp_(0, height - 1).mul_(width)
+        for right, upper in enumerate(horizontal):
+            source = line + (first + right).clamp_(0, width - 1)
+            found = pixels.gather(2, source.flatten(1).unsqueeze(1).expand(-1, 3, -1))
+            total.addcmul_(found, (lower * upper).flatten(1).unsqueeze(1))
+    # Pillow rounds bicubic values and cuts the fraction of bilinear ones off.
+    result = to_bytes(total.round_() if cubic else total).view_as(images)
+    colour = torch.tensor(fill, dtype=torch.uint8).to(images.device, non_blocking=True)
+    return torch.where(outside.unsqueeze(1), colour.view(1, 3, 1, 1), result)
+
+
+def _taps(place: Tensor, cubic: bool) -> tuple[Tensor, list[Tensor]]:
+    """The first source pixel of each place between pixels, and the weights from there on."""
+    before = place.floor()
+    t = place - before
+    if not cubic:
+        return before.long(), [1 - t, t]
+    # Pillow's cubic, with a slope of -1 beside the centre.
+    square, cube = t * t, t * t * t
+    weights = [
+        2 * square - cube - t,
+        1 - 2 * square + cube,
+        t + square - cube,
+        cube - square,
+    ]
+    return before.long() - 1, weights
