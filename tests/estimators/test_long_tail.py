@@ -2,7 +2,10 @@
 
 import io
 import pickle
+import subprocess
 import sys
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,16 +15,23 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.model_selection import (
+    GridSearchCV,
+    RepeatedStratifiedKFold,
+    cross_val_predict,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from longtail.losses import ClassificationLoss, LADELoss
 from longtail.methods import method_names
 from longtail.prior import ClassPrior
+from longtail.probe import Mixture
 from longtail.shift import adjust
 from longtail.sklearn import LongTailClassifier
 
@@ -140,7 +150,7 @@ def test_stream_comes_near_the_whole_set(data: Any) -> None:
     assert (stream.predict(data.test) == whole.predict(data.test)).mean() > 0.95
 
 
-def test_stream_goes_on_from_a_fit_and_from_a_file(data: Any) -> None:
+def test_stream_continues_from_a_fit_and_from_a_file(data: Any) -> None:
     model = fitted("logit_adjust", data)
     before = model.predict_proba(data.test)
     again: LongTailClassifier = pickle.loads(pickle.dumps(model))
@@ -161,7 +171,7 @@ def test_class_that_the_stream_has_not_seen(data: Any) -> None:
     assert not hasattr(LongTailClassifier("gml"), "partial_fit")
 
 
-def test_the_mix_of_a_stream_is_that_of_its_weights(data: Any) -> None:
+def test_the_prior_of_a_stream_is_that_of_its_weights(data: Any) -> None:
     weight = np.full(len(data.y), 1 / len(data.y))
     model = LongTailClassifier().partial_fit(data.x, data.y, np.unique(data.y), weight)
     assert_allclose(model.prior_.probabilities, fitted("ce", data).prior_.probabilities)
@@ -240,7 +250,7 @@ def test_saved_by_joblib(data: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "logit_ajust"}, "method of LongTailClassifier .* nearest is 'logit_adjust'"),
+        ({"method": "logit_ajust"}, "method must be one of .* nearest is 'logit_adjust'"),
         ({"method": "longtail.losses.Nothing"}, "cannot be imported"),
         ({"method": "longtail.methods.GML"}, "import path of a ClassificationLoss"),
         ({"method_params": {"taw": 1}}, r"settings of 'logit_adjust', \['tau'\], got \['taw'\]"),
@@ -248,8 +258,18 @@ def test_saved_by_joblib(data: Any) -> None:
         ({"method": "gml", "method_params": {"keys": 3}}, "keys of gml must be >= the 4 classes"),
         ({"method": "gml", "method_params": {"shrinkage": 0.0}}, r"shrinkage .* got 0.0"),
         ({"method_params": {"tau": -1.0}}, "tau of LogitAdjustedLoss must be >= 0, got -1.0"),
-        ({"C": 0.0}, "C of LongTailClassifier must be > 0, got 0.0"),
-        ({"max_iter": 0}, "max_iter of LongTailClassifier must be > 0, got 0"),
+        ({"C": 0.0}, r"'C' parameter of LongTailClassifier .* 0\.0"),
+        ({"C": "1"}, "'C' parameter of LongTailClassifier .* '1'"),
+        ({"max_iter": 0}, "'max_iter' parameter of LongTailClassifier .* 0"),
+        ({"max_iter": 1.5}, r"'max_iter' parameter of LongTailClassifier .* 1\.5"),
+        ({"method": 3}, "'method' parameter of LongTailClassifier .* 3"),
+        ({"method_params": [1]}, "'method_params' parameter of LongTailClassifier .* \\[1\\]"),
+        ({"standardize": "on"}, "'standardize' parameter of LongTailClassifier .*'auto'.* 'on'"),
+        ({"tol": -1.0}, r"'tol' parameter of LongTailClassifier .* -1\.0"),
+        ({"batch_size": None}, "'batch_size' parameter of LongTailClassifier .* None"),
+        ({"learning_rate": 0}, "'learning_rate' parameter of LongTailClassifier .* 0"),
+        ({"warm_start": "no"}, "'warm_start' parameter of LongTailClassifier .* 'no'"),
+        ({"random_state": "x"}, "'random_state' parameter of LongTailClassifier .* 'x'"),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str, data: Any) -> None:
@@ -294,7 +314,7 @@ def test_networks_without_a_step(data: Any) -> None:
         LongTailClassifier("bcl", method_params={"epochs": 0}).fit(data.x, data.y)
 
 
-def test_a_first_part_that_is_refused_was_none(data: Any) -> None:
+def test_a_first_batch_that_is_refused_does_not_count(data: Any) -> None:
     model, names = LongTailClassifier("ce"), np.array(NAMES)
     broken = np.where(np.arange(data.x.size).reshape(data.x.shape) == 3, np.nan, data.x)
     for x, y in ((broken, data.y), (data.x, np.full(len(data.y), "eel"))):
@@ -303,3 +323,100 @@ def test_a_first_part_that_is_refused_was_none(data: Any) -> None:
     model.partial_fit(data.x, data.y, classes=names)
     fresh = LongTailClassifier("ce", random_state=0).partial_fit(data.x, data.y, classes=names)
     assert model.class_counts_.tolist() == fresh.class_counts_.tolist()
+
+
+@pytest.mark.parametrize("method", ["logit_adjust", "lade", "gml", "bcl"])
+def test_columns_in_any_unit_are_as_good_as_scaled_ones(method: str, data: Any) -> None:
+    unit = 10.0 ** np.array([-4, 3, 0, 5, -2, 1])
+    plain = LongTailClassifier(
+        method, standardize=True, method_params=SMALL.get(method), random_state=0
+    ).fit(data.x, data.y)
+    model = fitted(method, SimpleNamespace(x=data.x * unit, y=data.y))
+    assert_allclose(model.scale_, (data.x * unit).std(axis=0))
+    wanted = plain.predict_proba(data.test)
+    # The optimiser's path and its end depend on rounding.
+    assert_allclose(model.predict_proba(data.test * unit), wanted, atol=1e-3)
+    assert fitted(method, data).scale_ is None
+
+
+def test_unscaled_tables() -> None:
+    for load in (load_wine, load_breast_cancer):
+        x, y = load(return_X_y=True)
+        keep = rarer(y)
+        folds = RepeatedStratifiedKFold(n_splits=3, n_repeats=3, random_state=0)
+        raw, scaled, left = (
+            cross_val_score(m, x[keep], y[keep], cv=folds, scoring="balanced_accuracy").mean()
+            for m in (
+                LongTailClassifier(),
+                make_pipeline(StandardScaler(), LongTailClassifier()),
+                LongTailClassifier(standardize=False, max_iter=1000),
+            )
+        )
+        assert raw > scaled - 0.01
+        assert raw > left + 0.02  # or the test shows nothing
+
+
+def rarer(y: Any) -> Any:
+    """Indices of a set whose later classes are rarer: of each class c a share of 3^-c."""
+    rank = np.array([np.sum(y[:i] == y[i]) for i in range(len(y))])
+    return np.flatnonzero(rank < np.bincount(y)[y] * 3.0 ** -y.astype(float))
+
+
+def test_a_sparse_table_with_units() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [150, 30, 10])
+    shown = np.eye(3)[np.where(rng.random(len(y)) < 0.8, y, rng.integers(0, 3, len(y)))]
+    x = np.c_[shown, 1e4 * rng.exponential(size=len(y))]
+    dense = LongTailClassifier(standardize=True, tol=1e-6).fit(x, y)
+    sparse = LongTailClassifier(tol=1e-6).fit(csr_matrix(x), y)
+    assert_allclose(sparse.scale_, x.std(axis=0))
+    assert (sparse.predict(csr_matrix(x)) == dense.predict(x)).all()
+    stream = LongTailClassifier(random_state=0).partial_fit(csr_matrix(x), y, [0, 1, 2])
+    assert_allclose(stream.scale_, x.std(axis=0))
+
+
+def test_standardised_columns_are_a_scaler_and_logistic_regression(data: Any) -> None:
+    """The stated conversion: C on d standardised columns is C / d of LogisticRegression."""
+    x = data.x * 10.0 ** np.arange(6)
+    ours = LongTailClassifier("ce", C=3.0, tol=1e-8).fit(x, data.y)
+    theirs = LogisticRegression(C=3.0 / 6, tol=1e-8, max_iter=1000)
+    theirs = make_pipeline(StandardScaler(), theirs).fit(x, data.y)
+    test = data.test * 10.0 ** np.arange(6)
+    assert_allclose(ours.predict_proba(test), theirs.predict_proba(test), atol=1e-6)
+
+
+def test_gml_on_few_samples_of_many_features() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 5000)) + np.repeat([0, 1, 2], 10)[:, None]
+    y = np.repeat([0, 1, 2], 10)
+    began = time.process_time()
+    model = LongTailClassifier("gml", random_state=0).fit(x, y)
+    assert time.process_time() - began < 2
+    assert model.score(x, y) == 1
+    # The span of the samples, as the same samples in a basis of that span.
+    basis = np.linalg.qr(x.T)[0]
+    small = Mixture(
+        torch.from_numpy(x @ basis), torch.from_numpy(y), model.prior_, 0, shrinkage=1.0
+    )
+    large = Mixture(torch.from_numpy(x), torch.from_numpy(y), model.prior_, 0, shrinkage=1.0)
+    assert_allclose(
+        large.scores(torch.from_numpy(x)), small.scores(torch.from_numpy(x @ basis)), atol=1e-8
+    )
+
+
+def test_gml_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys; from longtail.sklearn import LongTailClassifier;"
+        "LongTailClassifier('gml').fit([[0.0], [0.1], [1.0]], [0, 0, 1]).predict([[0.5]]);"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_log_probabilities(data: Any) -> None:
+    model = fitted("logit_adjust", data)
+    assert_allclose(np.exp(model.predict_log_proba(data.test)), model.predict_proba(data.test))
+    far = 1e4 * data.test
+    assert (model.predict_proba(far) == 0).any()
+    assert np.isfinite(model.predict_log_proba(far)).all()
+    given = model.predict_log_proba(data.test, target_prior="source")
+    assert_allclose(np.exp(given), model.predict_proba(data.test, target_prior="source"))

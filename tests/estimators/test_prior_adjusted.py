@@ -1,17 +1,28 @@
 """PriorAdjustedClassifier: which prior is expressed, which is estimated."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+import imblearn.pipeline
 import numpy as np
 import pytest
+import sklearn
 import torch
+from imblearn.ensemble import (
+    BalancedBaggingClassifier,
+    BalancedRandomForestClassifier,
+    EasyEnsembleClassifier,
+    RUSBoostClassifier,
+)
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+from imblearn.under_sampling import RandomUnderSampler
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit, cross_validate
 from sklearn.naive_bayes import BernoulliNB, GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -32,6 +43,20 @@ def test_probabilities_are_multiplied_by_the_ratio_of_priors(data: Any) -> None:
     plain = PriorAdjustedClassifier(LogisticRegression()).fit(data.x, data.y)
     assert_allclose(plain.predict_proba(data.test), raw, rtol=1e-9)
     assert model.score(data.test, data.truth) > plain.score(data.test, data.truth) + 0.05
+
+
+class OwnSampler(BaseEstimator):
+    """A sampler that imbalanced-learn does not know: every sample twice."""
+
+    def fit_resample(self, X: Any, y: Any) -> Any:
+        return np.repeat(X, 2, axis=0), np.repeat(y, 2)
+
+    def fit(self, X: Any, y: Any) -> Any:
+        return self
+
+
+def sampled(*steps: Any) -> Any:
+    return imblearn.pipeline.make_pipeline(*steps)
 
 
 SOURCE, UNIFORM = np.array([160, 60, 20, 6]) / 246, np.full(4, 0.25)
@@ -55,6 +80,14 @@ SOURCE, UNIFORM = np.array([160, 60, 20, 6]) / 246, np.full(4, 0.25)
         (BernoulliNB(fit_prior=False), UNIFORM),
         (CalibratedClassifierCV(LogisticRegression(class_weight="balanced"), cv=2), SOURCE),
         (BaggingClassifier(LogisticRegression(), 2), SOURCE),
+        (BalancedRandomForestClassifier(5), UNIFORM),
+        (BalancedRandomForestClassifier(5, class_weight={"dog": 2}), np.array([1, 1, 1, 2]) / 5),
+        (BalancedBaggingClassifier(n_estimators=2), UNIFORM),
+        (EasyEnsembleClassifier(2), UNIFORM),
+        (make_pipeline(StandardScaler(), BalancedBaggingClassifier(n_estimators=2)), UNIFORM),
+        (sampled(RandomUnderSampler(), GaussianNB()), UNIFORM),
+        (sampled(RandomUnderSampler(), LongTailClassifier("ce")), UNIFORM),
+        (CalibratedClassifierCV(BalancedRandomForestClassifier(5), cv=2), SOURCE),
     ],
 )
 def test_expressed_prior_is_found(estimator: Any, expressed: Any, data: Any) -> None:
@@ -70,13 +103,23 @@ def test_expressed_prior_is_found(estimator: Any, expressed: Any, data: Any) -> 
         (VotingClassifier([("nb", GaussianNB(priors=UNIFORM))], voting="soft"), None),
         (BaggingClassifier(LongTailClassifier(), 2), None),
         (RandomForestClassifier(3, class_weight="balanced"), 0.1),
+        (sampled(RandomUnderSampler(), LogisticRegression()), None),
+        (sampled(SMOTE(k_neighbors=2), StandardScaler(), LogisticRegression()), None),
+        (sampled(OwnSampler(), LogisticRegression()), None),
+        (GridSearchCV(sampled(RandomOverSampler(), LogisticRegression()), {}, cv=2), None),
+        (BaggingClassifier(sampled(RandomUnderSampler(), LogisticRegression()), 2), None),
+        (BaggingClassifier(BalancedRandomForestClassifier(5), 2), None),
+        (BalancedRandomForestClassifier(5, sampling_strategy="not majority"), None),
+        (BalancedBaggingClassifier(n_estimators=2, sampler=RandomOverSampler()), None),
+        (BalancedBaggingClassifier(n_estimators=2, sampling_strategy={"ant": 50}), None),
+        (RUSBoostClassifier(n_estimators=2), None),
     ],
 )
 def test_expressed_prior_is_asked_for_where_it_cannot_be_told(
     estimator: Any, weight: float | None, data: Any
 ) -> None:
     given = None if weight is None else np.where(data.y == "ant", weight, 1.0)
-    with pytest.raises(ValueError, match=r"expressed_prior .* must be given where"):
+    with pytest.raises(ValueError, match=r"expressed_prior .* must be given"):
         PriorAdjustedClassifier(estimator).fit(data.x, data.y, given)
     model = PriorAdjustedClassifier(estimator, expressed_prior="uniform")
     assert_allclose(model.fit(data.x, data.y, given).expressed_prior_, UNIFORM)
@@ -98,7 +141,7 @@ def test_frozen_model_with_held_out_samples(data: Any) -> None:
 
 
 @pytest.mark.parametrize("estimator", [LogisticRegression(), LongTailClassifier()])
-def test_estimated_mix_is_that_of_the_samples(estimator: Any, data: Any) -> None:
+def test_estimated_prior_is_that_of_the_samples(estimator: Any, data: Any) -> None:
     model = PriorAdjustedClassifier(estimator, "estimate", random_state=0).fit(data.x, data.y)
     counts = np.array([10, 20, 50, 100])
     # The test set is sorted by class, a hundred of each.
@@ -110,7 +153,7 @@ def test_estimated_mix_is_that_of_the_samples(estimator: Any, data: Any) -> None
     assert given > model.estimator_.score(data.test[rare], data.truth[rare])
 
 
-def test_same_mix_is_left_alone(data: Any) -> None:
+def test_same_prior_changes_nothing(data: Any) -> None:
     model = PriorAdjustedClassifier(LogisticRegression(), "estimate", random_state=0)
     model.fit(data.x, data.y)
     again = np.random.default_rng(3).choice(len(data.x), 80, replace=False)
@@ -136,7 +179,11 @@ def test_single_samples_and_weights(data: Any) -> None:
         ({"target_prior": "estimated"}, "target_prior .* got 'estimated'"),
         ({"target_prior": [1.0]}, "target_prior .* must have 4 classes, got 1"),
         ({"expressed_prior": "train"}, "expressed_prior .* got 'train'"),
-        ({"target_prior": "estimate", "cv": 1}, "cv of PriorAdjustedClassifier .* >= 2, got 1"),
+        ({"target_prior": "estimate", "cv": 1}, "'cv' parameter of PriorAdjustedClassifier .* 1"),
+        ({"cv": "five"}, "'cv' parameter of PriorAdjustedClassifier .* 'five'"),
+        ({"random_state": "x"}, "'random_state' parameter of PriorAdjustedClassifier .* 'x'"),
+        ({"target_prior": 0.5}, r"'target_prior' parameter of PriorAdjustedClassifier .* 0\.5"),
+        ({"expressed_prior": 1}, "'expressed_prior' parameter of PriorAdjustedClassifier .* 1"),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str, data: Any) -> None:
@@ -146,7 +193,7 @@ def test_wrong_settings(settings: dict[str, Any], message: str, data: Any) -> No
 
 def test_estimate_needs_a_fit_for_it(data: Any) -> None:
     model = PriorAdjustedClassifier(LogisticRegression()).fit(data.x, data.y)
-    with pytest.raises(ValueError, match="only where fit had target_prior='estimate', got None"):
+    with pytest.raises(ValueError, match="only if fit had target_prior='estimate', got None"):
         model.predict(data.test, "estimate")
     near = PriorAdjustedClassifier(KNeighborsClassifier())
     with pytest.raises(ValueError, match=r"sample_weight .* got KNeighborsClassifier"):
@@ -157,9 +204,99 @@ def test_weights_below_zero_and_single_samples(data: Any) -> None:
     model = PriorAdjustedClassifier(LogisticRegression())
     with pytest.raises(ValueError, match=r"sample_weight of PriorAdj.* must be >= 0, got -1"):
         model.fit(data.x, data.y, np.full(len(data.y), -1.0))
-    with pytest.raises(ValueError, match="none with a weight, got None and 1 such classes"):
+    with pytest.raises(ValueError, match="a weight above 0 in y: 1 such classes, first 'dog'"):
         model.fit(data.x, data.y, np.where(data.y == "dog", 0.0, 1.0))
     few = [int(np.flatnonzero(data.y == name)[0]) for name in np.unique(data.y)]
     estimating = PriorAdjustedClassifier(LogisticRegression(), "estimate")
     with pytest.raises(ValueError, match=r"2 samples or more of a class .* got 1 of each"):
         estimating.fit(data.x[few], data.y[few])
+
+
+def test_log_probabilities(data: Any) -> None:
+    model = PriorAdjustedClassifier(LogisticRegression(), "uniform").fit(data.x, data.y)
+    assert_allclose(np.exp(model.predict_log_proba(data.test)), model.predict_proba(data.test))
+    source = model.predict_log_proba(data.test, target_prior="source")
+    assert_allclose(source, np.log(model.predict_proba(data.test, "source")))
+
+
+class Recorder(LogisticRegression):
+    """Notes the samples and parameters of every fit, by the first feature of each sample."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, tag: Any = None) -> Any:
+        self.seen.append((set(X[:, 0]), sample_weight, tag))
+        return super().fit(X, y, sample_weight)
+
+
+def test_held_out_folds_keep_groups_together(data: Any) -> None:
+    groups = np.random.default_rng(0).integers(0, 12, len(data.y))
+    by_value = dict(zip(data.x[:, 0], groups, strict=True))
+    Recorder.seen.clear()
+    model = PriorAdjustedClassifier(Recorder(), "estimate", cv=GroupKFold(3))
+    model.fit(data.x, data.y, groups=groups, tag=groups)
+    assert len(Recorder.seen) == 4  # the whole set and three folds
+    for seen, _, tag in Recorder.seen[1:]:
+        held_out = {by_value[v] for v in data.x[:, 0] if v not in seen}
+        assert held_out.isdisjoint(by_value[v] for v in seen)
+        assert len(tag) == len(seen)
+    with pytest.raises(ValueError, match=r"groups of PriorAdjustedClassifier .* splitter .* got 5"):
+        PriorAdjustedClassifier(Recorder(), "estimate").fit(data.x, data.y, groups=groups)
+
+
+def test_a_fold_that_lacks_a_class(data: Any) -> None:
+    fold = np.where(data.y == "dog", 0, np.arange(len(data.y)) % 2)
+    model = PriorAdjustedClassifier(LogisticRegression(), "estimate", cv=PredefinedSplit(fold))
+    assert np.isfinite(model.fit(data.x, data.y).predict_proba(data.test)).all()
+    some = PredefinedSplit(np.where(np.arange(len(data.y)) % 5 == 0, 0, -1))
+    found = PriorAdjustedClassifier(LogisticRegression(), "estimate", cv=some)
+    found.fit(data.x, data.y)
+    assert len(found._source.target) == -(-len(data.y) // 5)
+
+
+def test_sample_weight_reaches_a_pipeline(data: Any) -> None:
+    weight = np.where(data.y == "ant", 0.25, 1.0)
+    share = np.array([40, 60, 20, 6]) / 126
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    alone = pipeline.fit(data.x, data.y, logisticregression__sample_weight=weight)
+    wanted = alone.predict_proba(data.test)
+    with pytest.raises(ValueError, match=r"sample_weight of PriorAdj.* got Pipeline; .* routing"):
+        PriorAdjustedClassifier(pipeline).fit(data.x, data.y, weight)
+    model = PriorAdjustedClassifier(pipeline)
+    model.fit(data.x, data.y, logisticregression__sample_weight=weight)
+    assert_allclose(model.expressed_prior_, share)
+    assert_allclose(model.predict_proba(data.test), wanted)
+    with sklearn.config_context(enable_metadata_routing=True):
+        for name in (True, "mass"):
+            head = LogisticRegression().set_fit_request(sample_weight=name)
+            routed = PriorAdjustedClassifier(
+                make_pipeline(StandardScaler().set_fit_request(sample_weight=False), head)
+            )
+            routed.fit(data.x, data.y, **{"sample_weight" if name is True else name: weight})
+            assert_allclose(routed.expressed_prior_, share)
+            assert_allclose(routed.predict_proba(data.test), wanted)
+        deaf = PriorAdjustedClassifier(LogisticRegression().set_fit_request(sample_weight=False))
+        deaf.fit(data.x, data.y, sample_weight=weight)
+        assert_allclose(deaf.expressed_prior_, SOURCE)
+
+
+def test_groups_by_routing_through_cross_validation(data: Any) -> None:
+    groups = np.arange(len(data.y)) % 12
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = PriorAdjustedClassifier(LogisticRegression(), "estimate", cv=GroupKFold(3))
+        scores = cross_validate(
+            model, data.x, data.y, cv=GroupKFold(4), params={"groups": groups}, error_score="raise"
+        )
+    assert len(scores["test_score"]) == 4
+
+
+def test_hard_voting(data: Any) -> None:
+    members = [
+        ("a", PriorAdjustedClassifier(LogisticRegression(), "uniform")),
+        ("b", LongTailClassifier()),
+        ("c", GaussianNB()),
+    ]
+    votes = VotingClassifier(members, voting="hard").fit(data.x, data.y)
+    assert votes.score(data.test, data.truth) > 0.5
+    with pytest.raises(ValueError, match=r"'estimator' parameter .* 'predict_proba'"):
+        PriorAdjustedClassifier(VotingClassifier(members, voting="hard")).fit(data.x, data.y)

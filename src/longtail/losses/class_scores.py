@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longtail.errors import InputError
-from longtail.losses.class_scores_plain import plain_scores
+from longtail.losses.class_scores_plain import plain_scores, scores_by_class
 from longtail.precision import full_precision, no_autocast
 
 HAS_TRITON = find_spec("triton") is not None
@@ -112,7 +112,11 @@ def scores_with_and_without(
                 query, key, segment, num_classes, query_index, key_index
             )[:3]
         else:
-            every, kept, slope = plain_scores(
+            # Without a gradient the function itself: the first call of a custom operator imports
+            # the compiler, which takes seconds.
+            tracked = query.requires_grad or key.requires_grad or torch.compiler.is_compiling()
+            scores = plain_scores if tracked else scores_by_class
+            every, kept, slope = scores(
                 query, key, segment, num_classes, exclude, query_index, key_index
             )[:3]
     return every.T, kept.T, slope.detach().T

@@ -67,8 +67,7 @@ def _put_back(
     return cells, pairs, highest + total.log(), scale / total, own_share
 
 
-@torch.library.custom_op("longtail::class_scores", mutates_args=())
-def plain_scores(
+def scores_by_class(
     query: Tensor,
     key: Tensor,
     segment: Tensor,
@@ -116,6 +115,9 @@ def plain_scores(
         left = (count.index_select(0, classes) - pairs).clamp_(min=1)
         kept.view(-1).index_add_(0, cells, log_count - left.log())
     return every[:-1], kept[:-1], slope[:-1], weight, share_of_every[:-1], share[:-1]
+
+
+plain_scores = torch.library.custom_op("longtail::class_scores", mutates_args=())(scores_by_class)
 
 
 @plain_scores.register_fake

@@ -1,31 +1,32 @@
-"""A classifier of embeddings and feature tables whose classes differ much in size."""
+"""LongTailClassifier: a head on embeddings or feature tables with rare classes."""
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
 from longtail.errors import InputError
-from longtail.losses import ClassificationLoss, LogitAdjustedLoss
+from longtail.losses import ClassificationLoss
 from longtail.prior import ClassPrior
+from longtail.probe import Head, Linear, MixtureHead, check_method, fit_head
+from longtail.probe.fit import DEFAULT_C
+from longtail.probe.linear import as_torch, torch_dtype
+from longtail.probe.methods import NETWORKS, create_loss
+from longtail.probe.scaling import Standardize, column_scale
 from longtail.shift import resolve_prior
-from longtail.sklearn.contrast import ContrastNetwork, train_contrast
-from longtail.sklearn.linear import Features, Linear, as_torch, fit_linear, torch_dtype
-from longtail.sklearn.methods import NETWORKS, check_method, create_loss
-from longtail.sklearn.mixture import Mixture, MixtureHead
 from longtail.sklearn.predictions import Array, PriorClassifier, encode, plain_array
 from longtail.sklearn.stream import Stream
-
-Head = Linear | MixtureHead | ContrastNetwork
 
 
 def _is_linear(estimator: Any) -> bool:
@@ -33,40 +34,47 @@ def _is_linear(estimator: Any) -> bool:
 
 
 class LongTailClassifier(PriorClassifier):
-    """Classifier of embeddings and feature tables whose classes differ much in size.
+    """Classifier of embeddings and feature tables with rare classes.
 
-    A linear head under one of the package's losses, trained on the whole set at once by L-BFGS, or
-    on a stream (`partial_fit`) by Adagrad; `gml` adds the class scores of stored samples, `bcl`
-    trains a small network. Predictions express the prior that the loss makes them express (the
-    uniform one for all but `ce` and `focal`) or the `target_prior` that a prediction is asked for.
+    A linear head under one of the package's losses, fitted to the whole training set by L-BFGS, or
+    to a stream (`partial_fit`) by Adagrad; `gml` adds the class scores of stored samples, `bcl`
+    trains a small network (`longtail.probe.fit_head`). Predictions express the class prior that
+    the loss leads to (uniform for all but `ce` and `focal`) or the given `target_prior`.
 
     Args:
         method: `logit_adjust`, `lade`, `ce` or any other classification loss of `longtail.losses`
-            by its name, or one of your own by its import path; `gml`; `bcl`.
-        C: above 0, inverse strength of the L2 penalty, as in scikit-learn's `LogisticRegression`
-            on features that are scaled, all by one factor, to a total variance of 1. So the
-            default suits embeddings of any backbone; scale the columns of a table first.
-        method_params: settings of the loss (`{"tau": 0.5}`), of `gml` (see `Mixture`) or of `bcl`
-            (see `ContrastNetwork` and `train_contrast`).
-        max_iter: iterations of L-BFGS at most.
-        tol: L-BFGS ends where no entry of the scaled gradient is above it: about the root of the
-            nats that are still to gain.
-        batch_size: samples of a step of `partial_fit`.
-        learning_rate: of the first step of `partial_fit`; each weight has its own, by Adagrad.
-        warm_start: whether `fit` starts from the head that an earlier `fit` found.
+            by name, or one of your own by its import path; `gml`; `bcl`.
+        C: above 0, inverse strength of the L2 penalty on features that are scaled, all by one
+            factor, to a total variance of 1, so that one value suits embeddings of any width. On d
+            standardised columns it is `C / d` of scikit-learn's `LogisticRegression`; on other
+            features `C` divided by the sum of their variances.
+        standardize: whether columns are divided by their standard deviations. `auto`: if the
+            ranges (maximum minus minimum) of two columns differ by more than a factor of 20, as
+            they do in a table with units, and not in the features of a network.
+        method_params: settings of the loss (`{"tau": 0.5}`), of `gml` (see
+            `longtail.probe.Mixture`) or of `bcl` (see `longtail.probe.ContrastNetwork` and
+            `longtail.probe.contrast.train_contrast`).
+        max_iter: maximum number of iterations of L-BFGS.
+        tol: L-BFGS stops when no entry of the preconditioned gradient exceeds it; the loss is then
+            within about `tol` squared of its minimum.
+        batch_size: number of samples per step of `partial_fit`.
+        learning_rate: initial learning rate of `partial_fit`; Adagrad adapts it to each weight.
+        warm_start: whether `fit` starts from the head of an earlier `fit`.
         random_state: orders the samples of `partial_fit` and `bcl`, chooses the keys of `gml`; the
-            other methods draw nothing.
+            other methods are deterministic.
 
     Attributes:
         classes_: (num_classes,), labels.
-        class_counts_: (num_classes,), training samples of each class, weights counted.
+        class_counts_: (num_classes,), training samples of each class, with weights counted.
         prior_: the ClassPrior of those counts.
-        expressed_prior_: (num_classes,), the prior that predictions express unless told otherwise.
-        coef_: (num_classes, features), of a linear method.
-        intercept_: (num_classes,), of a linear method.
-        n_iter_: iterations done; steps after `partial_fit`.
+        expressed_prior_: (num_classes,), the prior that predictions express by default.
+        scale_: (features,), standard deviation of each column if the columns were standardised,
+            else None.
+        coef_: (num_classes, features), for features as they are; linear methods only.
+        intercept_: (num_classes,), linear methods only.
+        n_iter_: number of iterations; of steps after `partial_fit`.
         n_features_in_: number of features.
-        feature_names_in_: names of the features, where they came with names.
+        feature_names_in_: names of the features, if X has names.
 
     Example:
         >>> x = [[0.0], [0.2], [0.1], [0.3], [1.0], [0.9]]
@@ -78,7 +86,21 @@ class LongTailClassifier(PriorClassifier):
         array([[0., 1.]])
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "method": [str],
+        "C": [Interval(Real, 0, None, closed="right")],
+        "standardize": ["boolean", StrOptions({"auto"})],
+        "method_params": [Mapping, None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+    }
+
     class_counts_: Array
+    scale_: Array | None
     _head: Head
     _stream: Stream | None
     _dtype: Any
@@ -87,7 +109,8 @@ class LongTailClassifier(PriorClassifier):
         self,
         method: str = "logit_adjust",
         *,
-        C: float = 5.0,
+        C: float = DEFAULT_C,
+        standardize: Standardize = "auto",
         method_params: Mapping[str, Any] | None = None,
         max_iter: int = 100,
         tol: float = 0.005,
@@ -98,6 +121,7 @@ class LongTailClassifier(PriorClassifier):
     ) -> None:
         self.method = method
         self.C = C
+        self.standardize = standardize
         self.method_params = method_params
         self.max_iter = max_iter
         self.tol = tol
@@ -107,18 +131,18 @@ class LongTailClassifier(PriorClassifier):
         self.random_state = random_state
 
     def fit(self, X: Any, y: ArrayLike | Tensor, sample_weight: ArrayLike | None = None) -> Self:
-        """Trains on a whole set.
+        """Fits a whole training set.
 
         Args:
             X: (samples, features), an array, tensor, pandas DataFrame or scipy sparse matrix
                 (dense only for `gml` and `bcl`).
             y: (samples,), class labels.
-            sample_weight: (samples,), 0 or more; 2 is the same as the sample twice, also in the
-                class counts. LADE's regulariser, the keys of `gml` and the contrast of `bcl` count
-                every sample once.
+            sample_weight: (samples,), 0 or more; a weight of 2 equals the sample twice, also in
+                the class counts. LADE's regulariser, the keys of `gml` and the contrastive loss of
+                `bcl` count every sample once.
 
         Raises:
-            ValueError: when a setting or an input is wrong.
+            ValueError: if a parameter or an input is invalid.
         """
         self._check_settings()
         x, labels, weight = self._read(X, y, sample_weight, reset=True)
@@ -132,8 +156,28 @@ class LongTailClassifier(PriorClassifier):
         self.class_counts_ = np.bincount(target, weights=weight)
         self.prior_ = ClassPrior(self.class_counts_)
         self._dtype, self._stream = x.dtype, None
-        features, index = as_torch(x), torch.from_numpy(target)
-        self._train(features, index, torch.from_numpy(weight).to(torch_dtype(x)), start)
+        fitted = fit_head(
+            as_torch(x),
+            torch.from_numpy(target),
+            self.prior_,
+            self.method,
+            settings=self.method_params,
+            weight=torch.from_numpy(weight).to(torch_dtype(x)),
+            inverse_penalty=self.C,
+            standardize=self.standardize,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+            start=start,
+        )
+        if not fitted.converged:
+            warnings.warn(
+                f"LongTailClassifier stopped after max_iter = {self.max_iter} iterations before "
+                f"its gradient fell below tol = {self.tol:g}; scale the features or raise max_iter",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._keep(fitted.head, fitted.expressed_prior, fitted.scale, fitted.iterations)
         return self
 
     @available_if(_is_linear)  # type: ignore[untyped-decorator]
@@ -144,18 +188,18 @@ class LongTailClassifier(PriorClassifier):
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Goes once over one part of a stream; a linear method only.
+        """Makes one pass over one batch of a stream; linear methods only.
 
-        The prior is that of all parts so far; a class without a sample counts as one sample.
+        The prior is that of all batches so far; a class without a sample counts as one sample.
 
         Args:
-            X: (samples, features), as for `fit`; the first part sets centre and scale.
+            X: (samples, features), as for `fit`; the first batch sets mean and scale.
             y: (samples,), class labels.
             classes: (num_classes,), all labels of the stream; needed in the first call.
             sample_weight: (samples,), 0 or more.
 
         Raises:
-            ValueError: when a setting or an input is wrong, or a label is none of the classes.
+            ValueError: if a parameter or an input is invalid, or a label is not one of the classes.
         """
         self._check_settings()
         first = _check_partial_fit_first_call(self, classes)
@@ -173,15 +217,15 @@ class LongTailClassifier(PriorClassifier):
             target, weights=weight, minlength=len(self.classes_)
         )
         seen = self.class_counts_[self.class_counts_ > 0]
-        unseen = min(1, seen.min(initial=1))  # as rare as the rarest, until it comes
+        unseen = min(1, seen.min(initial=1))  # as rare as the rarest class seen so far
         self.prior_ = ClassPrior(np.where(self.class_counts_ > 0, self.class_counts_, unseen))
-        loss = self._loss()
+        loss = create_loss(self.method, self.prior_, self.method_params or {})
         if len(target):
             self._pass(x, torch.from_numpy(target), torch.from_numpy(weight), loss)
         return self
 
     def _pass(self, x: Array, target: Tensor, weight: Tensor, loss: ClassificationLoss) -> None:
-        """One pass over a part of a stream, in mini-batches."""
+        """One pass over a batch of a stream, in mini-batches."""
         features, weight = as_torch(x), weight.to(torch_dtype(x))
         if self._stream is None:
             self._stream = Stream(
@@ -190,57 +234,25 @@ class LongTailClassifier(PriorClassifier):
                 len(self.classes_),
                 learning_rate=self.learning_rate,
                 inverse_penalty=self.C,
+                scale=column_scale(features, weight, self.standardize),
                 start=getattr(self, "_head", None),
             )
         seen = float(self.class_counts_.sum())
         order = check_random_state(self.random_state).permutation(len(target))
         for rows in np.array_split(order, range(self.batch_size, len(order), self.batch_size)):
             self._stream.step(features[rows], target[rows], weight[rows], loss, seen)
-        self._keep(self._stream.linear(), loss.expresses, self._stream.steps)
+        expressed = resolve_prior(loss.expresses, self.prior_, len(self.classes_))
+        self._keep(self._stream.linear(), expressed, self._stream.scale, self._stream.steps)
 
-    def _train(self, x: Features, target: Tensor, weight: Tensor, start: Linear | None) -> None:
-        settings = dict(self.method_params or {})
-        if self.method == "bcl":
-            network = train_contrast(x, target, weight, self.prior_, self._seed(), **settings)
-            self._keep(network, "uniform", network.epochs)
-            return
-        mixture = offset = None
-        if self.method == "gml":
-            mixture = Mixture(x, target, self.prior_, self._seed(), **settings)
-            offset = mixture.scores_without_own(x)
-        loss = LogitAdjustedLoss(self.prior_) if mixture else self._loss()
-        head, steps = fit_linear(
-            x,
-            target,
-            weight,
-            loss,
-            self.prior_,
-            inverse_penalty=self.C,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            offset=offset,
-            start=start,
-        )
-        if steps >= self.max_iter:
-            warnings.warn(
-                f"LongTailClassifier stopped after max_iter = {self.max_iter} iterations before "
-                f"its gradient fell below tol = {self.tol:g}; scale the features or allow more",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        self._keep(MixtureHead(mixture, head) if mixture else head, loss.expresses, steps)
-
-    def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _keep(self, head: Head, expresses: str | list[float], steps: int) -> None:
+    def _keep(self, head: Head, expressed: Tensor, scale: Tensor | None, steps: int) -> None:
         self._head = head
         self.n_iter_ = max(steps, 1)
+        self.scale_ = None if scale is None else scale.numpy()
         for name in ("coef_", "intercept_"):  # of an earlier fit
             self.__dict__.pop(name, None)
         if isinstance(head, Linear):
             self.coef_, self.intercept_ = head.weight.numpy(), head.bias.numpy()
-        self.expressed_prior_ = resolve_prior(expresses, self.prior_, len(self.classes_)).numpy()
+        self.expressed_prior_ = expressed.numpy()
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self, "_head")
@@ -257,7 +269,7 @@ class LongTailClassifier(PriorClassifier):
         return logits
 
     def _start(self, classes: Array, num_features: int) -> Linear | None:
-        """The head of an earlier fit, where one is wanted and it fits this one's classes."""
+        """The head of an earlier fit, if warm_start is set and the classes are the same."""
         if not self.warm_start or not hasattr(self, "_head"):
             return None
         head = self._head.linear if isinstance(self._head, MixtureHead) else self._head
@@ -268,7 +280,7 @@ class LongTailClassifier(PriorClassifier):
     def _read(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool
     ) -> tuple[Array, Array, Array]:
-        """Checked features, labels and weights of the samples that have a weight."""
+        """Checked features, labels and weights of the samples with a weight above 0."""
         x, labels = validate_data(
             self,
             plain_array(X),
@@ -287,14 +299,8 @@ class LongTailClassifier(PriorClassifier):
         keep = weight > 0
         return (x, labels, weight) if keep.all() else (x[keep], labels[keep], weight[keep])
 
-    def _loss(self) -> ClassificationLoss:
-        return create_loss(self.method, self.prior_, self.method_params or {})
-
     def _check_settings(self) -> None:
-        for name in ("C", "max_iter", "tol", "batch_size", "learning_rate"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise InputError(f"{name} of LongTailClassifier must be > 0, got {value}")
+        self._validate_params()
         check_method(self.method, self.method_params or {})
 
     def __sklearn_tags__(self) -> Any:

@@ -1,4 +1,4 @@
-"""What both estimators share: input of any kind, and predictions under any prior."""
+"""Input of any kind, and predictions under any class prior."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -17,15 +17,17 @@ from longtail.shift import adjust
 from longtail.shift.priors import Prior, probabilities
 
 Array = NDArray[Any]
-# A word, one probability a class in the order of `classes_`, or probabilities by class label.
+# A word, one probability per class in the order of `classes_`, or probabilities by class label.
 TargetPrior = str | Prior | Mapping[Any, float]
+# The same, as a constraint of scikit-learn's parameter validation.
+PRIOR_CONSTRAINT = [str, Mapping, ClassPrior, "array-like", None]
 
 
 class PriorClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier that predicts under any prior; abstract.
+    """A classifier that predicts under any class prior; abstract.
 
-    A subclass has, once fitted, `classes_`, `prior_` (the training set's) and `expressed_prior_`
-    (the one that its logits express), and gives logits.
+    A fitted subclass has `classes_`, `prior_` (of the training set) and `expressed_prior_` (the
+    one that its logits express), and computes logits.
     """
 
     classes_: Array
@@ -37,7 +39,7 @@ class PriorClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Logits (samples, num_classes) that express `expressed_prior_`."""
 
     def _target(self, target_prior: TargetPrior | None, logits: Array) -> Prior | None:
-        """The prior to predict under, or none for that which the logits express."""
+        """The prior to predict under; None: the one that the logits express."""
         if target_prior is None:
             return None
         return read_target_prior(
@@ -53,7 +55,7 @@ class PriorClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return logits if target is None else adjust(logits, self.expressed_prior_, target)
 
     def decision_function(self, X: Any, target_prior: TargetPrior | None = None) -> Array:
-        """Logits under a prior.
+        """Logits under a class prior.
 
         Args:
             X: (samples, features).
@@ -66,24 +68,36 @@ class PriorClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: Any, target_prior: TargetPrior | None = None) -> Array:
-        """Probability of each class under a prior.
+        """Probability of each class under a class prior.
 
         Args:
             X: (samples, features).
-            target_prior: the class mix that X comes from: `uniform`, `source` (the training set's
-                mix), probabilities in the order of `classes_`, or by class label (a dict, a pandas
-                Series). None for that which the logits express as they are.
+            target_prior: the class prior of the data that X comes from: `uniform`, `source` (the
+                training set's), probabilities in the order of `classes_`, or by class label (a
+                dict, a pandas Series). Default: the estimator's own, see its class.
 
         Returns: (samples, num_classes), rows sum to 1, columns in the order of `classes_`.
 
         Raises:
-            ValueError: when the prior is not one or does not fit the classes.
+            ValueError: if the prior is invalid or does not fit the classes.
         """
         logits = torch.from_numpy(self._adjusted(X, target_prior))
         return logits.softmax(dim=1).numpy()
 
+    def predict_log_proba(self, X: Any, target_prior: TargetPrior | None = None) -> Array:
+        """Natural logarithm of the probability of each class under a class prior.
+
+        Args:
+            X: (samples, features).
+            target_prior: as for `predict_proba`.
+
+        Returns: (samples, num_classes), finite where `predict_proba` underflows to 0.
+        """
+        logits = torch.from_numpy(self._adjusted(X, target_prior))
+        return logits.log_softmax(dim=1).numpy()
+
     def predict(self, X: Any, target_prior: TargetPrior | None = None) -> Array:
-        """The likeliest class under a prior.
+        """The most probable class under a class prior.
 
         Args:
             X: (samples, features).
@@ -97,7 +111,7 @@ class PriorClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def plain_array(values: Any) -> Any:
-    """A tensor as an array that scikit-learn's checks can read; anything else as it is."""
+    """A tensor as an array that scikit-learn's checks can read; anything else unchanged."""
     if not isinstance(values, Tensor):
         return values
     values = values.detach().cpu()
@@ -110,13 +124,13 @@ def read_target_prior(value: Any, classes: Array, source: ClassPrior, name: str)
     Args:
         value: see `PriorClassifier.predict_proba`.
         classes: (num_classes,), labels.
-        source: what `source` stands for.
-        name: what an error calls it.
+        source: the prior that `source` refers to.
+        name: the parameter's name in error messages.
 
     Returns: (num_classes,), float64.
 
     Raises:
-        ValueError: when the word is unknown, a class is missing or unknown, or the values are no
+        ValueError: if the word is unknown, a class is missing or unknown, or the values are not
             probabilities.
 
     Example:
@@ -152,11 +166,11 @@ def encode(y: ArrayLike, classes: Array, name: str) -> Array:
     """Class index of each label.
 
     Raises:
-        ValueError: when a label is none of the classes.
+        ValueError: if a label is not one of the classes.
     """
     labels = np.asarray(y)
-    place = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-    unknown = labels[classes[place] != labels]
+    index = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    unknown = labels[classes[index] != labels]
     if len(unknown):
-        raise InputError(f"y of {name} must hold classes it knows, got {unknown.tolist()[0]!r}")
-    return place
+        raise InputError(f"y of {name} must contain known classes, got {unknown.tolist()[0]!r}")
+    return index

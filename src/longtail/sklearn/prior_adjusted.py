@@ -1,28 +1,25 @@
-"""Any scikit-learn classifier under another prior: known, or estimated from what it predicts."""
+"""Any scikit-learn classifier under another class prior: given, or estimated from the samples."""
 
-import warnings
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import clone
+from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import StratifiedKFold
-from sklearn.utils import _safe_indexing, get_tags, indexable
+from sklearn.utils import get_tags, indexable
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    column_or_1d,
-    has_fit_parameter,
-)
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor
 
 from longtail.errors import InputError
 from longtail.prior import ClassPrior
 from longtail.shift import PriorEstimate, estimate_prior
 from longtail.shift.priors import Prior
+from longtail.sklearn.held_out import checked_weight, final_weight, predict_held_out, route
 from longtail.sklearn.predictions import (
+    PRIOR_CONSTRAINT,
     Array,
     PriorClassifier,
     TargetPrior,
@@ -30,43 +27,42 @@ from longtail.sklearn.predictions import (
     plain_array,
     read_target_prior,
 )
-from longtail.sklearn.wrapped import expressed_mix, final_estimator, log_probabilities
-
-# Logits further below the largest of their sample count as so far: a forest's probability of 0 is
-# a coarse one, not a certain one, and must not decide an estimate alone.
-FLOOR = 14.0
+from longtail.sklearn.wrapped import expressed_prior, floored, layers, log_probabilities
 
 
-class PriorAdjustedClassifier(PriorClassifier):
-    """Any scikit-learn classifier, predicting under another class mix than it was trained on.
+class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ignore[misc]
+    """Any scikit-learn classifier, predicting under another class prior than it was trained on.
 
     Its log probabilities (without `predict_proba` its decisions, which should then be
-    log-likelihoods up to a constant: calibrate margins first) are taken from the prior that they
-    express to the target. `fit` trains a clone; a model that is already trained comes in
+    log-likelihoods up to a constant: calibrate margins first) are moved from the prior that they
+    express to the target. `fit` trains a clone; a model that is already trained is passed in
     scikit-learn's `FrozenEstimator`, and `fit` then takes held-out samples.
 
     Args:
         estimator: the classifier, also a Pipeline or a search.
-        target_prior: what to predict under unless a prediction is asked for another:
-            `uniform`, `source`, probabilities in the order of `classes_` or by class label, or
-            `estimate`: the mix of the samples that are predicted together, estimated from them
-            alone (`longtail.shift.estimate_prior`). None changes nothing.
-        expressed_prior: the mix that the estimator's probabilities express, in the same forms but
-            `estimate`. None: `expressed_prior_` of a LongTailClassifier, the prior of a naive
-            Bayes or discriminant classifier; else the mix of the `y` that `fit` gets, times the
-            estimator's `class_weight` (with `balanced` the uniform one). Give it for a frozen
-            estimator, one that draws its samples by class, or one that holds others which weigh
+        target_prior: the prior to predict under by default: `uniform`, `source`, probabilities in
+            the order of `classes_` or by class label, or `estimate`: the class prior of the
+            samples that are predicted together, estimated from them alone
+            (`longtail.shift.estimate_prior`). None: the prior that the estimator expresses.
+        expressed_prior: the prior that the estimator's probabilities express, in the same forms
+            but `estimate`. Default: `expressed_prior_` of a LongTailClassifier, the prior of a
+            naive Bayes or discriminant classifier, uniform for a balanced ensemble of
+            imbalanced-learn; else the class frequencies of the `y` that `fit` gets, times the
+            estimator's `class_weight` (with `balanced`: uniform). Required for a frozen estimator,
+            a pipeline with a sampler, and an estimator that contains others which weigh or sample
             their classes.
-        cv: folds of the held-out predictions that `estimate` needs at the time of `fit`.
-        random_state: of the folds.
+        cv: number of folds of the held-out predictions that `estimate` needs, a scikit-learn
+            splitter, or (train, test) indices.
+        random_state: shuffles the samples before they are divided into a number of folds.
 
     Attributes:
         estimator_: the fitted classifier.
         classes_: (num_classes,), labels.
-        prior_: the ClassPrior that `source` stands for: of the training set; for a frozen
-            estimator, or where `y` lacks a class, `expressed_prior`.
+        prior_: the ClassPrior that `source` refers to: of the training set; for a frozen estimator,
+            or if `y` lacks a class, `expressed_prior`.
         expressed_prior_: (num_classes,), the prior that the estimator's probabilities express.
-        n_features_in_: number of features, where the estimator knows it.
+        n_features_in_: number of features, if the estimator has it.
+        feature_names_in_: names of the features, if the estimator has them.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
@@ -76,13 +72,24 @@ class PriorAdjustedClassifier(PriorClassifier):
         (['yes'], ['no'])
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [
+            HasMethods(["fit", "predict_proba"]),
+            HasMethods(["fit", "decision_function"]),
+        ],
+        "target_prior": PRIOR_CONSTRAINT,
+        "expressed_prior": PRIOR_CONSTRAINT,
+        "cv": ["cv_object"],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self,
         estimator: Any,
         target_prior: TargetPrior | None = None,
         *,
         expressed_prior: TargetPrior | None = None,
-        cv: int = 5,
+        cv: Any = 5,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.estimator = estimator
@@ -91,61 +98,75 @@ class PriorAdjustedClassifier(PriorClassifier):
         self.cv = cv
         self.random_state = random_state
 
-    def fit(self, X: Any, y: ArrayLike | Tensor, sample_weight: ArrayLike | None = None) -> Self:
-        """Fits a clone of the estimator and notes which prior it expresses.
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike | Tensor,
+        sample_weight: ArrayLike | None = None,
+        **params: Any,
+    ) -> Self:
+        """Fits a clone of the estimator and determines which prior it expresses.
 
         Args:
             X: (samples, features), whatever the estimator takes, or a tensor.
             y: (samples,), class labels.
-            sample_weight: (samples,), for an estimator that takes it; weights count in the mix.
+            sample_weight: (samples,), for an estimator that takes it; weights that reach it count
+                in the prior.
+            **params: for the estimator's `fit`, and `groups` for the splitter; with scikit-learn's
+                metadata routing, what each of them requests.
 
         Raises:
-            ValueError: when an input or a prior is wrong.
+            ValueError: if a parameter, an input or a prior is invalid.
         """
+        self._validate_params()
         X, labels = indexable(plain_array(X), self._labels(y))
-        fit_params = {}
-        if sample_weight is not None:
-            if not has_fit_parameter(self.estimator, "sample_weight"):
-                raise InputError(
-                    f"sample_weight of PriorAdjustedClassifier needs an estimator that takes it, "
-                    f"got {type(self.estimator).__name__}"
-                )
-            weight = _check_sample_weight(sample_weight, labels[:, None])
-            if (weight < 0).any():
-                raise InputError(
-                    f"sample_weight of PriorAdjustedClassifier must be >= 0, got {weight.min():g}"
-                )
-            fit_params["sample_weight"] = weight
-        self.estimator_ = clone(self.estimator).fit(X, labels, **fit_params)
+        routed = route(self, checked_weight(self, sample_weight, labels), params)
+        self.estimator_ = clone(self.estimator).fit(X, labels, **routed.estimator.fit)
         self.classes_ = self.estimator_.classes_
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         target = encode(labels, self.classes_, "PriorAdjustedClassifier.fit")
-        self._note_priors(target, fit_params.get("sample_weight"))
+        weight = final_weight(self.estimator_, routed.estimator.fit)
+        self._note_priors(target, weight)
         self._source = None
         if self._estimates():
-            folds: Any = self.cv
-            if not (isinstance(folds, int | np.integer) and folds >= 2):
-                raise InputError(
-                    f"cv of PriorAdjustedClassifier must be a number of folds >= 2, got {self.cv}"
-                )
-            self._source = self._held_out(X, labels, fit_params)
+            self._source = predict_held_out(
+                self.estimator,
+                X,
+                labels,
+                self.classes_,
+                routed,
+                5 if self.cv is None else self.cv,
+                self.random_state,
+            )
         else:
-            # A wrong prior is said here, not at the first prediction.
+            # Reports a wrong prior here rather than at the first prediction.
             self._target(None, np.empty(0))
         return self
 
     def estimate_prior(self, X: Any) -> PriorEstimate:
-        """The class mix of samples without labels, with its intervals and the test for no shift.
+        """The class prior of samples without labels, with its intervals and the test for no shift.
 
         Args:
-            X: (samples, features), drawn together from the mix in question.
+            X: (samples, features), drawn together from one class prior.
 
         Raises:
-            ValueError: when the classifier was fitted without `target_prior="estimate"`.
+            ValueError: if the classifier was fitted without `target_prior="estimate"`.
         """
         return self._estimate(self._logits(X))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """What the estimator's `fit` and the splitter request, for scikit-learn."""
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(
+                estimator=self.estimator,
+                method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+            )
+            .add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+        )
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self, "estimator_")
@@ -160,14 +181,13 @@ class PriorAdjustedClassifier(PriorClassifier):
     def _estimate(self, logits: Array) -> PriorEstimate:
         if self._source is None:
             raise InputError(
-                "target_prior of PriorAdjustedClassifier may be 'estimate' only where fit had "
+                "target_prior of PriorAdjustedClassifier may be 'estimate' only if fit had "
                 f"target_prior='estimate', got {self.target_prior!r} there"
             )
-        held_out, labels = self._source
         return estimate_prior(
-            held_out,
-            labels,
-            _floored(logits),
+            self._source.logits,
+            self._source.target,
+            floored(logits),
             self.expressed_prior_,
             training_prior=self.prior_,
         )
@@ -185,80 +205,46 @@ class PriorAdjustedClassifier(PriorClassifier):
         return labels
 
     def _note_priors(self, target: Array, weight: Array | None) -> None:
-        """Notes the mix of the training set, and the one that the estimator expresses."""
+        """Sets `prior_` and `expressed_prior_`."""
         counts = np.bincount(target, weights=weight, minlength=len(self.classes_))
-        final = final_estimator(self.estimator_)
-        source: ClassPrior | None = getattr(final, "prior_", None)
-        held_out = isinstance(self.estimator, FrozenEstimator)  # so y is not what it learned from
-        if source is None and counts.all() and not held_out:
-            source = ClassPrior(counts)
+        final = layers(self.estimator_)[-1]
+        source = ClassPrior(counts) if counts.all() and not self._is_frozen() else None
+        source = source or getattr(final, "prior_", None)
         name = "expressed_prior of PriorAdjustedClassifier"
         if self.expressed_prior is not None:
             uniform = ClassPrior(np.ones(len(counts)))
             given = read_target_prior(self.expressed_prior, self.classes_, source or uniform, name)
             self.prior_ = source or ClassPrior(given)
             self.expressed_prior_ = given.numpy()
-        elif source is None and held_out:
+            return
+        if source is None:
+            raise InputError(f"{name} {self._why_required(counts)}, got None")
+        even = weight is None or bool((weight == weight[0]).all())
+        found = expressed_prior(self.estimator_, self.classes_, source.probabilities.numpy(), even)
+        if found is None:
             raise InputError(
-                f"{name} must be given for a frozen estimator that has neither prior_ nor "
-                "expressed_prior_, such as the class counts that it was trained on, got None"
+                f"{name} must be given for {type(final).__name__}, which balances weighted "
+                "samples, draws samples by class, or contains a classifier or sampler with class "
+                "weights or a prior of its own, got None"
             )
-        elif source is None:
-            missing = self.classes_[counts == 0]
-            raise InputError(
-                f"{name} must be given where a class of the estimator has no sample in y, or none "
-                f"with a weight, got None and {len(missing)} such classes, "
-                f"first {missing.tolist()[0]!r}"
-            )
-        else:
-            self.prior_ = source
-            share = source.probabilities.numpy()
-            even = weight is None or bool((weight == weight[0]).all())
-            expressed = expressed_mix(final, self.classes_, share, even)
-            if expressed is None:
-                raise InputError(
-                    f"{name} must be given where {type(final).__name__} holds classifiers with "
-                    "class weights or priors of their own, or balances samples that have weights, "
-                    "got None"
-                )
-            self.expressed_prior_ = expressed
+        self.prior_, self.expressed_prior_ = source, found
 
-    def _held_out(self, X: Any, labels: Array, fit_params: dict[str, Any]) -> tuple[Array, Array]:
-        """Logits of samples that their model was not trained on, and their class indices.
-
-        A class with one sample stays in every training part, and is never held out.
-        """
-        target = encode(labels, self.classes_, "PriorAdjustedClassifier.fit")
-        if isinstance(self.estimator, FrozenEstimator):
-            return _floored(self._logits(X)), target
-        count = np.bincount(target)
-        if count.max() < 2:
-            raise InputError(
-                "y of PriorAdjustedClassifier must have 2 samples or more of a class to estimate "
-                "from, got 1 of each"
+    def _why_required(self, counts: Array) -> str:
+        if self._is_frozen():
+            return (
+                "must be given for a frozen estimator that has neither prior_ nor "
+                "expressed_prior_: the class counts of its training set, for instance"
             )
-        shared, alone = np.flatnonzero(count[target] > 1), np.flatnonzero(count[target] == 1)
-        folds = StratifiedKFold(
-            min(self.cv, int(count.max())), shuffle=True, random_state=self.random_state
+        missing = self.classes_[counts == 0].tolist()
+        return (
+            f"must be given if a class has no sample with a weight above 0 in y: {len(missing)} "
+            f"such classes, first {missing[0]!r}"
         )
-        logits = np.empty((len(target), len(self.classes_)))
-        with warnings.catch_warnings():
-            # A class of fewer samples than folds is held out in some of them only: as it should.
-            warnings.filterwarnings("ignore", message="The least populated class")
-            parts = list(folds.split(shared, target[shared]))
-        for kept, held in parts:
-            train, test = np.concatenate([shared[kept], alone]), shared[held]
-            params = {name: value[train] for name, value in fit_params.items()}
-            model = clone(self.estimator).fit(_safe_indexing(X, train), labels[train], **params)
-            logits[test] = log_probabilities(model, _safe_indexing(X, test))
-        return _floored(logits[shared]), target[shared]
+
+    def _is_frozen(self) -> bool:
+        return isinstance(self.estimator, FrozenEstimator)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
-
-
-def _floored(logits: Array) -> Array:
-    floored: Array = np.maximum(logits, logits.max(axis=1, keepdims=True) - FLOOR)
-    return floored

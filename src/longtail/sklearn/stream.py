@@ -4,25 +4,26 @@ import torch
 from torch import Tensor
 
 from longtail.losses import ClassificationLoss
-from longtail.sklearn.linear import Features, Linear, moments, penalty_strength, product
+from longtail.probe.linear import Features, Linear, moments, penalty_strength, product
 
 TINY = 1e-30
 
 
 class Stream:
-    """Adagrad on mini-batches of features that come a part at a time.
+    """Adagrad on mini-batches of features that arrive batch by batch.
 
-    Duchi et al., Adaptive Subgradient Methods, JMLR 2011: each weight has its own step, large where
-    gradients were small, as they are for a rare class, and smaller with every gradient.
+    Duchi et al., Adaptive Subgradient Methods, JMLR 2011: each weight has its own step size, large
+    where gradients were small, as they are for a rare class, and smaller with every gradient.
 
     Args:
-        x: (samples, num_features), the first part: it sets the centre and scale of the features
+        x: (samples, num_features), the first batch: it sets the mean and variance of the features
             for good.
-        weight: (samples,), weight of each.
+        weight: (samples,), weight of each sample.
         num_classes: number of classes.
-        learning_rate: of the first step, for the weights of one logit together.
+        learning_rate: initial learning rate, for the weights of one logit together.
         inverse_penalty: C, see `penalty_strength`.
-        start: where to begin; zeros when not given.
+        scale: (num_features,), divisor of each feature in the penalty, see `penalty_strength`.
+        start: initial weights; default: zeros.
     """
 
     def __init__(
@@ -33,25 +34,27 @@ class Stream:
         *,
         learning_rate: float,
         inverse_penalty: float,
+        scale: Tensor | None = None,
         start: Linear | None = None,
     ) -> None:
         self.mean, self.variance = moments(x, weight)
-        # A feature that has not varied yet keeps the scale it has.
-        self.scale = torch.where(self.variance > 0, self.variance, 1.0).rsqrt()
-        # Steps of all weights add up in a logit, those of independent features as the root.
-        self.learning_rate = learning_rate / len(self.scale) ** 0.5
+        self.scale = scale
+        # A feature that has not varied yet keeps the unit it has.
+        self.unit = torch.where(self.variance > 0, self.variance, 1.0).rsqrt()
+        # The steps of all weights add up in a logit, those of independent features as their root.
+        self.learning_rate = learning_rate / len(self.unit) ** 0.5
         self.inverse_penalty = inverse_penalty
-        self.weight = self.scale.new_zeros(num_classes, len(self.scale))
-        self.bias = self.scale.new_zeros(num_classes)
+        self.weight = self.unit.new_zeros(num_classes, len(self.unit))
+        self.bias = self.unit.new_zeros(num_classes)
         if start is not None:
-            self.weight = start.weight / self.scale
+            self.weight = start.weight / self.unit
             self.bias = start.bias + start.weight @ self.mean
         self.squares = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
         self.steps = 0
 
     def linear(self) -> Linear:
-        """The head as it stands, for features as they come."""
-        weight = self.weight * self.scale
+        """The current head, for features as they are."""
+        weight = self.weight * self.unit
         return Linear(weight, self.bias - weight @ self.mean)
 
     def step(
@@ -64,15 +67,15 @@ class Stream:
             target: (batch,), class index.
             weight: (batch,), weight of each sample.
             loss: any classification loss.
-            seen: samples so far, which weigh the data against the penalty.
+            seen: number of samples so far, which weighs the data against the penalty.
         """
         head = self.linear()
         logits = head.logits(x).requires_grad_()
         (slope,) = torch.autograd.grad(loss(logits, target, weight), logits)
         total = slope.sum(0)
-        strength = penalty_strength(self.variance, self.inverse_penalty, seen)
+        strength = penalty_strength(self.variance, self.scale, self.inverse_penalty, seen)
         raw = product(x.T, slope.T).T - torch.outer(total, self.mean) + strength * head.weight
-        gradients = raw * self.scale, total
+        gradients = raw * self.unit, total
         for value, gradient, squares in zip(
             (self.weight, self.bias), gradients, self.squares, strict=True
         ):

@@ -1,4 +1,4 @@
-"""What a scikit-learn classifier tells of itself: log probabilities, and how it was weighted."""
+"""Wrapped classifiers: their log probabilities, and the class prior that these express."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,19 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from longtail.sklearn.predictions import Array, PriorClassifier
+
+# Logits further below the largest of their sample count as this far below: a forest's probability
+# of 0 is a coarse one, not a certain one, and must not decide an estimate alone.
+FLOOR = 14.0
+
+# Ensembles of imbalanced-learn whose members see every class equally often, and the sampling
+# strategies that make it so. By name, as the package need not be installed.
+BALANCED = {
+    "BalancedBaggingClassifier",
+    "BalancedRandomForestClassifier",
+    "EasyEnsembleClassifier",
+}
+EVEN_STRATEGIES = ("auto", "all", "not minority")
 
 
 def log_probabilities(estimator: Any, X: Any) -> Array:
@@ -23,8 +36,15 @@ def log_probabilities(estimator: Any, X: Any) -> Array:
     return decision
 
 
-def final_estimator(estimator: Any) -> Any:
-    """The classifier inside a search, a pipeline or a FrozenEstimator."""
+def floored(logits: Array) -> Array:
+    """Logits at most `FLOOR` below the largest of their sample."""
+    result: Array = np.maximum(logits, logits.max(axis=1, keepdims=True) - FLOOR)
+    return result
+
+
+def layers(estimator: Any) -> list[Any]:
+    """A classifier and those inside it: in a search, as the last step of a pipeline, frozen."""
+    found = [estimator]
     while True:
         if isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
@@ -33,47 +53,75 @@ def final_estimator(estimator: Any) -> Any:
         elif hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
         else:
-            return estimator
+            return found
+        found.append(estimator)
 
 
-def expressed_mix(estimator: Any, classes: Array, share: Array, even: bool) -> Array | None:
-    """The class mix that a fitted classifier's probabilities express; None where it cannot tell.
+def expressed_prior(estimator: Any, classes: Array, share: Array, even: bool) -> Array | None:
+    """The class prior that a fitted classifier's probabilities express; None: unknown.
 
     Args:
-        estimator: as `final_estimator` finds it.
+        estimator: the classifier, also a pipeline or a search.
         classes: (num_classes,), labels.
-        share: (num_classes,), of each class in the training set, weights counted.
+        share: (num_classes,), fraction of each class in the training set, weights counted.
         even: whether all samples had the same weight.
     """
+    *outer, final = layers(estimator)
     for name in ("expressed_prior_", "class_prior_", "priors_"):  # ours, Bayes, discriminants
-        own = getattr(estimator, name, None)
+        own = getattr(final, name, None)
         if own is not None:
             return np.asarray(own)
-    if hasattr(estimator, "class_log_prior_"):
-        mass = np.exp(estimator.class_log_prior_)
+    if hasattr(final, "class_log_prior_"):
+        mass = np.exp(final.class_log_prior_)
     else:
-        wanted = getattr(estimator, "class_weight", None)
+        drawn = share if not _samples_anew(final) else _even_draw(final, len(share))
+        wanted = getattr(final, "class_weight", None)
         # Some balance the weighted samples, some the samples.
-        if (isinstance(wanted, str) and not even) or _is_told_inside(estimator):
+        uncertain = not even and (isinstance(wanted, str) or drawn is not share)
+        if drawn is None or uncertain or _is_told_inside(final):
             return None
-        mass = share * _class_weights(wanted, classes, share)
-    mix: Array = mass / mass.sum()
-    return mix
+        if any(_samples_anew(step) for each in outer for step in _transformers(each)):
+            return None
+        mass = drawn * _class_weights(wanted, classes, drawn)
+    prior: Array = mass / mass.sum()
+    return prior
+
+
+def _transformers(estimator: Any) -> list[Any]:
+    return [step for _, step in estimator.steps[:-1]] if isinstance(estimator, Pipeline) else []
+
+
+def _even_draw(estimator: Any, num_classes: int) -> Array | None:
+    """The uniform prior if an ensemble draws all classes equally often, else None."""
+    known = any(base.__name__ in BALANCED for base in type(estimator).__mro__)
+    even = getattr(estimator, "sampling_strategy", None) in EVEN_STRATEGIES
+    if known and even and getattr(estimator, "sampler", None) is None:
+        return np.full(num_classes, 1 / num_classes)
+    return None
+
+
+def _samples_anew(value: Any) -> bool:
+    """Whether an object is a sampler, or a classifier of imbalanced-learn that contains one."""
+    bases = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    return hasattr(value, "fit_resample") or (
+        "imblearn" in bases and hasattr(value, "sampling_strategy")
+    )
 
 
 def _is_told_inside(estimator: Any) -> bool:
-    """Whether a classifier within this one weighs its classes or has a prior of its own."""
-    if isinstance(estimator, CalibratedClassifierCV):  # which fits them to the mix that it sees
+    """Whether a classifier contains one that weighs or draws its classes or has its own prior."""
+    if isinstance(estimator, CalibratedClassifierCV):  # which fits them to the samples as they are
         return False
     return any(
         isinstance(value, PriorClassifier)
+        or _samples_anew(value)
         or (value is not None and name.endswith(("__class_weight", "__priors", "__class_prior")))
         for name, value in estimator.get_params().items()
     )
 
 
 def _class_weights(wanted: Any, classes: Array, share: Array) -> Array:
-    """What each class's share was multiplied by, up to a factor: `class_weight` as numbers."""
+    """The factor of each class's share, up to a common one: `class_weight` as numbers."""
     if isinstance(wanted, str):  # "balanced", or a forest's "balanced_subsample"
         inverse: Array = 1 / share
         return inverse

@@ -10,7 +10,7 @@ from longtail.errors import InputError
 from longtail.losses import class_scores
 from longtail.memory import ClassQueue
 from longtail.prior import ClassPrior
-from longtail.sklearn.linear import Linear
+from longtail.probe.linear import Linear
 
 # Rows scored at once: bounds the memory of similarities to 64 MB at the usual number of keys.
 ROWS = 2048
@@ -29,10 +29,11 @@ class Mixture:
     Args:
         x: (samples, num_features), the training set.
         target: (samples,), class index.
-        prior: of the training set.
-        seed: chooses the samples that are stored where a class has more than its share.
-        keys: samples that the class-wise queue stores, at least one a class.
-        width: of the projection.
+        prior: the class prior of the training set.
+        seed: chooses the samples that are stored if a class has more than its share.
+        scale: (num_features,), divisor of each feature; None: 1.
+        keys: number of samples that the class-wise queue stores, at least one per class.
+        width: number of dimensions of the projection.
         shrinkage: in (0, 1], share of the identity in the scatter.
         temperature: above 0, divides the cosines.
     """
@@ -43,6 +44,7 @@ class Mixture:
         target: Tensor,
         prior: ClassPrior,
         seed: int,
+        scale: Tensor | None = None,
         *,
         keys: int = 4096,
         width: int = 256,
@@ -52,7 +54,9 @@ class Mixture:
         _check(keys, width, shrinkage, temperature, prior.num_classes)
         self.num_classes, self.temperature = prior.num_classes, temperature
         self.mean = x.mean(0)
-        self.projection = discriminants(x - self.mean, target, prior.num_classes, width, shrinkage)
+        self.scale = torch.ones_like(self.mean) if scale is None else scale
+        centred = (x - self.mean) / self.scale
+        self.projection = discriminants(centred, target, prior.num_classes, width, shrinkage)
         # Half of the slots go to all classes alike, half by frequency.
         base = max(1, keys // (2 * prior.num_classes))
         queue = ClassQueue(prior, size=keys, width=len(self.projection), base=base)
@@ -64,7 +68,7 @@ class Mixture:
 
     def embed(self, x: Tensor) -> Tensor:
         """Unit-norm embeddings (samples, width)."""
-        return F.normalize((x - self.mean) @ self.projection.T, dim=1)
+        return F.normalize((x - self.mean) / self.scale @ self.projection.T, dim=1)
 
     def scores(self, x: Tensor) -> Tensor:
         """Class scores (samples, num_classes) of new samples."""
@@ -73,7 +77,7 @@ class Mixture:
     def scores_without_own(self, x: Tensor) -> Tensor:
         """Class scores (samples, num_classes) of the training set, each sample's own key left out.
 
-        A class whose only key is the sample's own gets the mean of the others.
+        A class whose only key is the sample's own gets the mean of the other classes' scores.
         """
         return self._scores(x, torch.arange(len(x)))
 
@@ -97,7 +101,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class MixtureHead:
-    """Class scores plus a linear head that was trained on top of them."""
+    """Class scores plus a linear head that was fitted on top of them."""
 
     mixture: Mixture
     linear: Linear
@@ -118,15 +122,22 @@ def discriminants(
         x: (samples, num_features), centred.
         target: (samples,), class index.
         num_classes: number of classes.
-        width: directions to keep.
+        width: number of directions to keep, at most.
         shrinkage: in (0, 1], share of the identity in the scatter.
     """
+    num_features = x.shape[1]
+    basis = None
+    if len(x) < num_features:
+        # Outside the span of the samples the scatter is a multiple of the identity, and no two
+        # classes differ there.
+        basis = torch.linalg.qr(x.T)[0]
+        x = x @ basis
     count = torch.bincount(target, minlength=num_classes).to(x)
     means = x.new_zeros(num_classes, x.shape[1]).index_add_(0, target, x) / count[:, None]
     inner = x - means[target]
     within = inner.T @ inner / len(x)
-    level = within.diagonal().mean()
-    # Without any scatter, one sample a class say, the plain axes do.
+    level = within.diagonal().sum() / num_features
+    # Without any scatter (one sample per class), the axes are kept as they are.
     level = torch.where(level > 0, level, 1.0)
     within = (1 - shrinkage) * within
     within.diagonal().add_(shrinkage * level)
@@ -134,7 +145,7 @@ def discriminants(
     white = torch.linalg.solve_triangular(factor, x.T, upper=False)
     directions = torch.linalg.eigh(white @ white.T)[1].flip(1)[:, :width]
     projection: Tensor = torch.linalg.solve_triangular(factor.T, directions, upper=True).T
-    return projection
+    return projection if basis is None else projection @ basis.T
 
 
 def _check(keys: int, width: int, shrinkage: float, temperature: float, num_classes: int) -> None:

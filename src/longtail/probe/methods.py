@@ -1,4 +1,4 @@
-"""What `method` and `method_params` of LongTailClassifier may be."""
+"""The methods by which a head can be fitted, and the names of their settings."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from longtail.losses import ClassificationLoss
 from longtail.methods import find_method, method_names
 from longtail.names import nearest
 from longtail.prior import ClassPrior
-from longtail.sklearn.contrast import ContrastNetwork, train_contrast
-from longtail.sklearn.mixture import Mixture
+from longtail.probe.contrast import ContrastNetwork, train_contrast
+from longtail.probe.mixture import Mixture
 
-# Methods with more than a linear head, and where their settings are keywords.
+# Methods with more than a linear head, and the callables whose keywords are their settings.
 NETWORKS: Mapping[str, tuple[Any, ...]] = {
     "gml": (Mixture,),
     "bcl": (ContrastNetwork, train_contrast),
@@ -22,8 +22,14 @@ NETWORKS: Mapping[str, tuple[Any, ...]] = {
 def check_method(method: Any, settings: Mapping[str, Any]) -> None:
     """Checks the name of a method and the names of its settings.
 
+    Args:
+        method: the name of a classification loss of `longtail.losses`, `gml`, `bcl`, or the import
+            path of a ClassificationLoss.
+        settings: keyword arguments of the loss, of `Mixture`, or of `ContrastNetwork` and
+            `train_contrast`.
+
     Raises:
-        ValueError: when there is no such method, or it has no such setting.
+        ValueError: if the method or one of the settings is unknown.
 
     Example:
         >>> check_method("gml", {"width": 64})
@@ -37,13 +43,13 @@ def check_method(method: Any, settings: Mapping[str, Any]) -> None:
     }
     if not settings.keys() <= known:
         raise InputError(
-            f"method_params of LongTailClassifier must be settings of {method!r}, "
-            f"{sorted(known)}, got {sorted(settings.keys() - known)}"
+            f"method_params must be settings of {method!r}, {sorted(known)}, "
+            f"got {sorted(settings.keys() - known)}"
         )
 
 
 def create_loss(method: str, prior: ClassPrior, settings: Mapping[str, Any]) -> ClassificationLoss:
-    """The loss of a linear method, as it is at the end of its schedule."""
+    """The loss of a linear method, at the end of its schedule."""
     loss = _loss_class(method)(prior, **settings)
     loss.set_progress(1.0)
     return loss
@@ -58,6 +64,6 @@ def _loss_class(method: Any) -> type[ClassificationLoss]:
     known = sorted([*losses, *NETWORKS])
     hint = nearest(str(method), known)
     raise InputError(
-        f"method of LongTailClassifier must be one of {known} or the import path of a "
-        f"ClassificationLoss, got {method!r}{hint}"
+        f"method must be one of {known} or the import path of a ClassificationLoss, "
+        f"got {method!r}{hint}"
     )

@@ -1,4 +1,4 @@
-"""A linear head on fixed features: the whole set at once by L-BFGS."""
+"""A linear head on fixed features, fitted to the whole training set at once by L-BFGS."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from longtail.arrays import as_tensor
 from longtail.losses import ClassificationLoss
 from longtail.prior import ClassPrior
 
-# A dense matrix (samples, features), or a scipy sparse one of that shape in CSR form.
+# A dense tensor (samples, num_features), or a scipy sparse matrix of that shape in CSR format.
 Features = Any
 
 
@@ -35,17 +35,19 @@ class Linear:
 
 
 def torch_dtype(x: Any) -> torch.dtype:
-    """Type to compute in: that of the features, which scikit-learn's check made a float."""
+    """The type to compute in: float32 for float32 features, float64 otherwise."""
+    if isinstance(x, Tensor):
+        return x.dtype
     return torch.float32 if x.dtype == np.float32 else torch.float64
 
 
 def as_torch(x: Any) -> Features:
-    """A dense matrix as a tensor without a copy; a sparse one as it is."""
+    """A dense array as a tensor without a copy; a sparse matrix unchanged."""
     return as_tensor(x, "X") if isinstance(x, np.ndarray) else x
 
 
 def product(x: Features, weight: Tensor) -> Tensor:
-    """Product of features and weight^T, (samples, num_classes), of dense or sparse features."""
+    """Product of features and weight^T, (samples, num_classes), for dense or sparse features."""
     if isinstance(x, Tensor):
         return torch.mm(x, weight.T)
     return torch.from_numpy(np.asarray(x @ weight.numpy().T))
@@ -61,14 +63,25 @@ def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(second), second
 
 
-def penalty_strength(variance: Tensor, inverse_penalty: float, samples: float) -> Tensor:
-    """What multiplies half the squared weights beside the mean loss.
+def penalty_strength(
+    variance: Tensor, scale: Tensor | None, inverse_penalty: float, samples: float
+) -> Tensor:
+    """The factor of half the squared weights in the objective, beside the mean loss.
 
-    The variance makes the penalty that of features scaled, all by one factor, to a total variance
-    of 1: one value of C then means the same for any backbone.
+    It penalises the weights of features that were divided by `scale`, then all by one factor that
+    brings their total variance to 1: one value of C then suits any backbone.
+
+    Args:
+        variance: (num_features,), of the features as they are.
+        scale: (num_features,), divisor of each feature; None: 1.
+        inverse_penalty: C.
+        samples: sum of the sample weights.
+
+    Returns: (num_features,).
     """
-    total = variance.sum()
-    return torch.where(total > 0, total, 1.0) / (inverse_penalty * samples)
+    square = torch.ones_like(variance) if scale is None else scale.square()
+    total = (variance / square).sum()
+    return square * torch.where(total > 0, total, 1.0) / (inverse_penalty * samples)
 
 
 def fit_linear(
@@ -81,31 +94,33 @@ def fit_linear(
     inverse_penalty: float,
     max_iter: int,
     tol: float,
+    scale: Tensor | None = None,
     offset: Tensor | None = None,
     start: Linear | None = None,
 ) -> tuple[Linear, int]:
-    """Minimises the mean loss and the penalty over the whole set by L-BFGS.
+    """Minimises the mean loss plus the penalty over the whole training set by L-BFGS.
 
-    The weights are those of each class over the root of the curvature that its share of the data
-    gives them, without which the rare classes, whose gradients are small, would still stand where
-    they began when the frequent ones have arrived.
+    The weights are preconditioned: those of each class are divided by the root of the curvature
+    that its share of the data gives them. Without this, the rare classes, whose gradients are
+    small, would hardly have moved by the time the frequent classes have converged.
 
     Args:
         x: (samples, num_features).
         target: (samples,), class index.
         weight: (samples,), above 0.
         loss: any classification loss.
-        prior: of the training set, weights counted.
+        prior: the class prior of the training set, with sample weights counted.
         inverse_penalty: C, see `penalty_strength`.
-        max_iter: iterations at most.
-        tol: ends where no entry of the scaled gradient is above it.
-        offset: (samples, num_classes), added to the logits that are trained.
-        start: where to begin; zeros when not given.
+        max_iter: maximum number of iterations.
+        tol: stops when no entry of the preconditioned gradient exceeds it.
+        scale: (num_features,), divisor of each feature in the penalty, see `penalty_strength`.
+        offset: (samples, num_classes), constants added to the logits.
+        start: initial weights; default: zeros.
 
-    Returns: the head, and the number of iterations.
+    Returns: the head, for features as they are, and the number of iterations.
     """
     mean, variance = moments(x, weight)
-    strength = penalty_strength(variance, inverse_penalty, float(weight.sum()))
+    strength = penalty_strength(variance, scale, inverse_penalty, float(weight.sum()))
     if isinstance(x, Tensor):
         x = x - mean
     share = prior.probabilities
@@ -133,14 +148,14 @@ def fit_linear(
         (slope,) = torch.autograd.grad(nats, logits)
         by_weight = (product(x.T, slope.T).T + strength * head.weight) * weight_scale
         gradient = torch.cat([by_weight.flatten(), slope.sum(0) * bias_scale])
-        penalty = strength / 2 * head.weight.square().sum()
+        penalty = (strength / 2 * head.weight.square()).sum()
         return float(nats.detach() + penalty), gradient.double().numpy()
 
     begin = torch.zeros(weight_scale.numel() + len(bias_scale))
     if start is not None:
         bias = (start.bias + start.weight @ mean) / bias_scale
         begin = torch.cat([(start.weight / weight_scale).flatten(), bias])
-    # torch.optim would bring its compiler along, whose import takes longer than the fit.
+    # torch.optim would import the compiler, which takes longer than the fit.
     found = minimize(
         objective,
         begin.double().numpy(),

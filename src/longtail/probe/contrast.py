@@ -22,14 +22,14 @@ class ContrastNetwork(nn.Module):
     and the views differ by dropout in place of augmentation.
 
     Args:
-        mean: (num_features,), of the training set.
-        scale: divides the centred features.
-        prior: of the training set.
-        width: of the trainable layer.
-        dropout: share of the features that a view lacks.
-        temperature: of the contrast.
-        classifier_weight: lambda of the paper.
-        contrast_weight: mu of the paper.
+        mean: (num_features,), subtracted from the features.
+        scale: scalar or (num_features,), divisor of the centred features.
+        prior: the class prior of the training set.
+        width: number of units of the trainable layer.
+        dropout: fraction of the features that a view lacks.
+        temperature: above 0, divides the similarities of the contrastive loss.
+        classifier_weight: lambda in the paper.
+        contrast_weight: mu in the paper.
     """
 
     mean: Tensor
@@ -70,7 +70,7 @@ class ContrastNetwork(nn.Module):
         return logits
 
     def forward(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Loss of a batch, scalar; the weights of the samples enter the classifier alone."""
+        """Loss of a batch, scalar; sample weights apply to the classifier's loss only."""
         views = self.hidden(x.repeat(2, 1))
         embeddings = self.projection(torch.cat([views, self.head.weight]))
         nats = self.classify(self.head(views[: len(x)]), target, weight)
@@ -86,6 +86,7 @@ def train_contrast(
     weight: Tensor,
     prior: ClassPrior,
     seed: int,
+    scale: Tensor | None = None,
     *,
     epochs: int = 20,
     batch_size: int = 256,
@@ -99,13 +100,14 @@ def train_contrast(
         x: (samples, num_features).
         target: (samples,), class index.
         weight: (samples,), above 0.
-        prior: of the training set.
-        seed: of initial weights, order and dropout.
-        epochs: passes over the set.
-        batch_size: samples of a step, each in two views.
-        learning_rate: at its highest.
-        weight_decay: of all parameters.
-        **settings: of ContrastNetwork.
+        prior: the class prior of the training set.
+        seed: seeds the initial weights, the order of samples and dropout.
+        scale: (num_features,), divisor of each feature; None: 1.
+        epochs: number of passes over the training set.
+        batch_size: samples per step, each in two views.
+        learning_rate: peak learning rate.
+        weight_decay: weight decay of all parameters.
+        **settings: keyword arguments of ContrastNetwork.
 
     Returns: the network, in eval mode.
     """
@@ -113,12 +115,12 @@ def train_contrast(
         if value < 1:
             raise InputError(f"{name} of bcl must be 1 or more, got {value}")
     mean = x.mean(0)
-    scale = (x - mean).square().mean().sqrt()
+    scale = torch.ones_like(mean) if scale is None else scale
+    spread = ((x - mean) / scale).square().mean().sqrt()
+    scale = scale * torch.where(spread > 0, spread, 1.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: ContrastNetwork = ContrastNetwork(
-            mean, scale if scale > 0 else torch.ones_like(scale), prior, **settings
-        ).to(x.dtype)
+        network: ContrastNetwork = ContrastNetwork(mean, scale, prior, **settings).to(x.dtype)
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=learning_rate, weight_decay=weight_decay
         )
