@@ -69,7 +69,7 @@ def measure(
     paths: tuple[str, ...], method: str, workers: int, rounds: int, device: str
 ) -> dict[str, object]:
     """Speeds of one method's views with some workers."""
-    names = find_recipe("imagenet_lt", method).settings["views"]
+    names = find_recipe("imagenet-lt", method).settings["views"]
     names = [names] if isinstance(names, str) else names
     crops, rest = zip(*(named_view(name, SIZE).apart() for name in names), strict=True)
     generator = torch.Generator().manual_seed(0)

@@ -24,7 +24,7 @@ from longtail.training.run import environment
 from made_tree import make_tree
 
 SIZE = 72  # above 64 pixels, images stay in their files and workers read them
-SHARES = {"imagenet_lt": 0.03, "inaturalist18": 0.01}
+SHARES = {"imagenet-lt": 0.03, "inaturalist18": 0.01}
 WORK = """
 from longtail.cli import main
 sys.path.insert(0, "bench")
@@ -67,7 +67,7 @@ def main() -> None:
 
 def train(name: str, root: Path, out: Path) -> dict[str, object]:
     """Trains in a process of its own; what it took, and what it left."""
-    queue = {"imagenet_lt": 16384, "inaturalist18": 65536}[name]
+    queue = {"imagenet-lt": 16384, "inaturalist18": 65536}[name]
     began = time.perf_counter()
     work = WORK.format(name=name, out=str(out), size=SIZE, queue=queue)
     figures = measure(work, str(root))

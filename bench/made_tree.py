@@ -14,7 +14,7 @@ LINKS = 30_000  # of one file; file systems allow some 65,000
 
 # Class counts of the training part, class names, and the lists that are at hand.
 FILES = {
-    "imagenet_lt": (
+    "imagenet-lt": (
         "ImageNet_LT_train_class_counts.json",
         "ImageNet_LT_classnames.txt",
         "ImageNet_LT_train.txt",
@@ -33,7 +33,7 @@ def make_tree(name: str, root: Path, lists: Path, *, share: float, size: tuple[i
     """Makes images and lists under a root, as `longtail train NAME --data.root ROOT` reads them.
 
     Args:
-        name: `imagenet_lt` or `inaturalist18`.
+        name: `imagenet-lt` or `inaturalist18`.
         root: a folder that is empty.
         lists: folder with the published lists, class names and class counts.
         share: of each class's images in each part that is made, rounded up: no class is lost.

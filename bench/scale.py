@@ -25,7 +25,7 @@ from pages import write_between
 
 GPUS = {1: 128, 8: 16, 64: 16}  # images of a step on each
 KEYS = (10**4, 10**5, 10**6)
-CLASSES = {"imagenet_lt": (1000, 115_846), "inaturalist18": (8142, 437_513)}
+CLASSES = {"imagenet-lt": (1000, 115_846), "inaturalist18": (8142, 437_513)}
 RESULTS = Path("results")
 DOCS = Path("docs/scale.md")
 

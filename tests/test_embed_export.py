@@ -50,7 +50,7 @@ def test_features_of_a_run(run: Path, tmp_path: Path) -> None:
         (["digits-lt", "--backbone", "RUN", "--data.image_size", "0"], "image_size must be 1"),
         (["digits-lt", "--backbone", "RUN", "--precision", "int8"], "precision"),
         (["digits-lt"], "backbone"),
-        (["--backbone", "RUN"], "source"),
+        (["--backbone", "RUN"], "needs DATA"),
     ],
 )
 def test_wrong_words_for_embed(

@@ -1,4 +1,4 @@
-"""The matrix: commands that parse to the settings, runs that are not run twice, figures, table."""
+"""The matrix: configurations that parse to the settings, finished runs, results, table."""
 
 import json
 import threading
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import longtail
+from longtail.api import reproduce
 from longtail.recipes import cifar_lt
-from longtail.reproduce import Cell, matrix, reproduce, row_names, table
+from longtail.reproduce import Cell, matrix, row_names, table
 from longtail.reproduce.cells import scaled
-from longtail.settings import from_arguments, to_config
+from longtail.settings import from_keywords, to_config
 
 SOURCE = "cifar100-lt"
 
@@ -38,13 +39,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("source", sorted(cifar_lt.PUBLISHED))
 @pytest.mark.parametrize("row", row_names(SOURCE))
-def test_commands_parse_to_scaled_settings(source: str, row: str) -> None:
+def test_configurations_parse_to_scaled_settings(source: str, row: str) -> None:
     chosen = Cell(source, row, 50, 3, 0.1, Path("runs"))
     if not chosen.trains:
         assert chosen.of
         assert chosen.folder == chosen.of.folder
         return
-    config = to_config(from_arguments(chosen.command("somewhere")[1:]))
+    config = to_config(from_keywords(**chosen.config("somewhere")))
     assert (config.data.source, config.data.imbalance, config.seed) == (source, 50, 3)
     assert config.data.root == "somewhere"
     assert chosen.epochs == 20
@@ -66,18 +67,18 @@ def test_commands_parse_to_scaled_settings(source: str, row: str) -> None:
 
 def test_proco_decays_later_in_400_epochs() -> None:
     for scale, milestones in ((1.0, [0.8, 0.9]), (2.0, [0.9, 0.95])):
-        config = to_config(from_arguments(cell("proco", scale).command(None)[1:]))
+        config = to_config(from_keywords(**cell("proco", scale).config(None)))
         assert config.epochs == 200 * scale
         assert config.milestones == milestones
 
 
 def test_a_recipe_trains_as_its_paper_says() -> None:
-    bcl = to_config(from_arguments(["cifar100-lt", "--method", "bcl"]))
+    bcl = to_config(from_keywords("cifar100-lt", "bcl"))
     assert (bcl.epochs, bcl.batch_size, bcl.lr, bcl.weight_decay) == (200, 256, 0.15, 5e-4)
     assert bcl.views == ["auto", "sim", "sim"]
-    lade = to_config(from_arguments(["cifar100-lt", "--method", "lade"]))
+    lade = to_config(from_keywords("cifar100-lt", "lade"))
     assert (lade.backbone, lade.batch_size, lade.lr) == ("resnet32_branched", 256, 0.2)
-    gml = to_config(from_arguments(["cifar100-lt", "--method", "gml"]))
+    gml = to_config(from_keywords("cifar100-lt", "gml"))
     assert gml.method["queue_size"] == 4096
     assert gml.teacher_stage == {"backbone": "resnet56"}
 
@@ -168,7 +169,7 @@ def test_gpus_are_given_out_in_turn(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(Cell, "command", lambda cell, root: [])
+    monkeypatch.setattr(Cell, "config", lambda cell, root: {})
     seen: list[str | None] = []
 
     class Process:

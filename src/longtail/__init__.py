@@ -1,23 +1,52 @@
-"""Train, adapt and judge classifiers when most classes are rare.
+"""Train, adapt and evaluate classifiers when most classes are rare.
 
-`ClassPrior` is the class mix as a value; `losses` and `shift` serve any loop of your own; `train`,
-`evaluate` and `predict` are the commands of the same names; `longtail.api` has all of them.
+`ClassPrior` is the class prior as a value; `train`, `evaluate` and `predict` are the commands of
+the same names, `api` has all of them; the sub-packages serve any loop of your own.
 """
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from longtail import losses, shift
+    from longtail import (
+        api,
+        augment,
+        data,
+        losses,
+        memory,
+        methods,
+        metrics,
+        models,
+        shift,
+        sklearn,
+    )
     from longtail.api import evaluate, predict, train
     from longtail.prior import ClassPrior
 
-__all__ = ["ClassPrior", "evaluate", "losses", "predict", "shift", "train"]
+__version__ = version("longtail")
+__all__ = [
+    "ClassPrior",
+    "__version__",
+    "api",
+    "augment",
+    "data",
+    "evaluate",
+    "losses",
+    "memory",
+    "methods",
+    "metrics",
+    "models",
+    "predict",
+    "shift",
+    "sklearn",
+    "train",
+]
 HOMES = {"ClassPrior": "prior", "evaluate": "api", "predict": "api", "train": "api"}
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what is asked for when it is asked for: `longtail --help` need not wait for PyTorch."""
+    """Loads a name when it is used first: `longtail --help` need not wait for PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{HOMES.get(name, name)}")

@@ -1,4 +1,4 @@
-"""Names that people type."""
+"""Names given by a user: the nearest known one, and import paths."""
 
 import importlib
 from collections.abc import Iterable
@@ -9,35 +9,42 @@ from longtail.errors import InputError
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the known one that is nearest, or nothing.
+    """The end of an error about an unknown name: what may have been meant, or nothing.
 
     Example:
         >>> "got 'wake'" + nearest("wake", ["weak", "auto"])
-        "got 'wake'; the nearest is 'weak'"
+        "got 'wake'; did you mean 'weak'?"
+        >>> nearest("my_paper.Loss", ["weak", "auto"])
+        "; no module named 'my_paper' in the current folder or on the path"
         >>> nearest("xyz", ["weak", "auto"])
         ''
     """
+    module = name.rpartition(".")[0]
+    if module and not name.startswith("-"):
+        return f"; no module named {module!r} in the current folder or on the path"
     near = get_close_matches(name, known, n=1)
-    return f"; the nearest is {near[0]!r}" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def imported(path: str, what: str) -> Any | None:
-    """What an import path `package.module.Name` stands for; None where there is no such module.
+    """The object at an import path `package.module.Name`; None where there is no such module.
 
     Args:
         path: the import path, or another name, which may have dots too.
-        what: it is to be, for the error.
+        what: what the object is for, in the error.
 
     Raises:
-        ValueError: when the module is there, but has no such name or fails when it is imported.
+        InputError: when the module has no such name. Errors of the module itself are not caught.
     """
     module, _, attribute = path.rpartition(".")
-    if not module:
+    if not module or not all(word.isidentifier() for word in path.split(".")):
         return None
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        absent = error.name if isinstance(error, ModuleNotFoundError) else None
-        if absent and f"{module}.".startswith(f"{absent}."):
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
             return None
-        raise InputError(f"{what} {path!r} cannot be imported: {error}") from error
+        raise
+    if not hasattr(found, attribute):
+        raise InputError(f"{what} {path!r}: module {module!r} has no {attribute!r}")
+    return getattr(found, attribute)

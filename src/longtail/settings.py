@@ -1,17 +1,15 @@
-"""From a command line, a YAML file or keyword arguments to the settings of a run."""
+"""From words, a YAML file or keyword arguments to the settings of a run."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, get_args
-
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from inspect import Parameter, signature
+from typing import Any
 
 from longtail.data import DataConfig
 from longtail.data.segmentation import PIXEL_SOURCES, PixelDataConfig
 from longtail.errors import InputError
 from longtail.features import Precision
 from longtail.files import read_values
+from longtail.grammar import HELP, Grammar
 from longtail.losses import ClassificationLoss
 from longtail.methods import PlainClassifier, find_method
 from longtail.methods.segmentation import PixelClassifier
@@ -22,232 +20,129 @@ from longtail.training.segmentation import PixelConfig
 
 CONFIGS = {"classification": Config, "segmentation": PixelConfig}
 GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "first", "loss"}
-KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "list": "a list",
-    "dict": "a mapping (JSON)",
-    "NoneType": "null",
-}
-SWITCHES = {"--resume", "--help", "-h", "--print_config"}
+DATA = (
+    "digits-lt, cifar100-lt or another name of `longtail list data`, a folder of images, "
+    "a table of paths and labels, or an import path"
+)
+METHOD = "a name of `longtail list`, or an import path; --help shows the options of this one"
+CONFIG = "YAML file of settings; options override it"
 
 
-def make_parser(
-    source: str, method: str, task: str, imbalance: float | None = None
-) -> ArgumentParser:
-    """The typed parser for one data set and one method; its defaults are the recipe's.
+def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str, Any]) -> Grammar:
+    """The arguments of a command; those of a training depend on data, method and task.
+
+    Args:
+        command: words of the command.
+        function: has a parameter `data`, whose settings are added; `**settings` adds those of a
+            training, with the recipe's values as defaults.
+        given: settings, of which data set, imbalance, method and task decide.
 
     Raises:
-        ValueError: when nobody knows the method or the task.
+        InputError: for an unknown method or task.
     """
+    data = given.get("data", {})
+    source, method = data.get("source", ""), given.get("method", {}).get("name", "gml")
+    task = given.get("task") or _task_of(source)
+    parameters = signature(function).parameters
+    grammar = Grammar(command, function, skip={"data", "method"})
     if task not in CONFIGS:
         raise InputError(f"task must be one of {sorted(CONFIGS)}, got {task!r}")
-    parser = ArgumentParser(
-        prog="longtail train",
-        description=f"Train {method} on {source}.",
-        usage="longtail train DATA [--method NAME] [options]",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--config", action="config", help="YAML file of settings; others override it."
-    )
-    parser.add_argument(
-        "--out", type=str | None, help="Run folder; runs/DATA-METHOD-... if not given."
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="Go on with the run that --out holds."
-    )
-    parser.add_class_arguments(CONFIGS[task], None, skip={"method", "task"}, sub_configs=False)
-    parser.add_argument(
-        "--task", type=str, default=task, help="`classification` of images, or `segmentation`."
-    )
-    parser.add_argument(
-        "--method.name", type=str, help="One of `longtail list`, or an import path."
-    )
+    grammar.add("data.source", "DATA", DATA)
+    trains = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
+    pixels = trains and task == "segmentation"
+    if trains:
+        grammar.add("method.name", "--method", METHOD)
+        grammar.add("task", "--task", f"one of {', '.join(CONFIGS)}")
+        grammar.add_class("training", CONFIGS[task], skip={"data", "method", "task"})
+    grammar.add_class("data", PixelDataConfig if pixels else DataConfig, "data", {"source"})
+    if trains:
+        _add_method(grammar, method, task)
+        grammar.parser.set_defaults({"method.name": method, "task": task})
+        recipe = find_recipe(source, method, _number(data.get("imbalance")))
+        grammar.parser.set_defaults(_flat(recipe.settings))
+    return grammar
+
+
+def _add_method(grammar: Grammar, method: str, task: str) -> None:
+    """Adds the options of a method."""
     found = find_method(method, task)
+    title = f"method {method}"
     if issubclass(found, ClassificationLoss):
         plain = PixelClassifier if task == "segmentation" else PlainClassifier
-        parser.add_class_arguments(found, "method.loss", skip=GIVEN_ELSEWHERE)
-        parser.add_class_arguments(plain, "method", skip=GIVEN_ELSEWHERE)
-        parser.set_defaults({"method.head": found.head})
+        grammar.add_class(title, plain, "method", GIVEN_ELSEWHERE)
+        grammar.add_class(f"loss {method}", found, "method.loss", GIVEN_ELSEWHERE)
+        grammar.parser.set_defaults({"method.head": found.head})
     else:
-        parser.add_class_arguments(found, "method", skip=GIVEN_ELSEWHERE)
-    parser.set_defaults(_flat(find_recipe(source, method, imbalance).settings))
-    parser.set_defaults({"data.source": source, "method.name": method})
-    return parser
+        grammar.add_class(title, found, "method", GIVEN_ELSEWHERE)
 
 
-def from_arguments(arguments: Sequence[str]) -> Namespace:
-    """Parses what follows `longtail train` on the command line.
+def from_words(
+    command: str, function: Callable[..., Any], words: Sequence[str]
+) -> dict[str, Any] | str:
+    """Arguments of a function out of a command line; its help where that is asked for.
+
+    Args:
+        command: words of the command.
+        function: the function of `longtail.api`.
+        words: what follows the command.
 
     Raises:
-        ValueError: for an option or a value that cannot be; the message names it.
+        InputError: for an invalid option or value; the message names it.
     """
-    words, source, method, task, imbalance = _read_ahead(arguments)
-    return _parse(make_parser(source, method, task, imbalance).parse_args, words)
+    asked = [word for word in words if word not in HELP]
+    # Data, method and task decide which options there are, wherever they are named.
+    first = make_grammar(command, function, {"method": {"name": "ce"}})
+    first.add("config", "--config", CONFIG)
+    ahead = first.read(asked, lenient=True)
+    config = _read_config(ahead["config"]) if "config" in ahead else {}
+    grammar = make_grammar(command, function, overlay(config, ahead))
+    grammar.add("config", "--config", CONFIG)
+    if len(asked) < len(words):
+        return grammar.help()
+    arguments = grammar.parse(overlay(config, grammar.read(asked)))
+    arguments.pop("config", None)
+    return arguments
 
 
 def from_keywords(
-    data: str | Mapping[str, Any],
-    method: str | Mapping[str, Any],
-    *,
-    task: str | None = None,
-    **settings: Any,
-) -> Namespace:
-    """The same from Python: nested mappings as in `config.yaml`, a name alone standing for its own.
+    data: str | Mapping[str, Any], method: str | Mapping[str, Any] = "gml", **settings: Any
+) -> dict[str, Any]:
+    """The settings of a run from Python: nested mappings as in `config.yaml`.
+
+    Args:
+        data: name of a source, or a mapping with `source`.
+        method: name of a method, or a mapping with `name`.
+        **settings: those of the task's configuration.
 
     Raises:
-        ValueError: for a setting or a value that cannot be; the message names it.
+        InputError: for an invalid setting or value; the message names it.
     """
-    data = _with_name("data", "source", data)
-    method = _with_name("method", "name", method)
-    imbalance = _number(data.get("imbalance"))
-    parser = make_parser(
-        data["source"], method["name"], task or _task_of(data["source"]), imbalance
-    )
-    return _parse(parser.parse_object, {"data": data, "method": method, **settings})
+    given = {
+        "data": _with_name("data", "source", data),
+        "method": _with_name("method", "name", method),
+        **settings,
+    }
+    return make_grammar("train", any_training, given).parse(given)
+
+
+def any_training(data: str, method: str, **settings: Any) -> None:
+    """Has every setting of a training as an argument."""
 
 
 def read_data(data: str | Mapping[str, Any]) -> DataConfig:
     """The settings of a source from Python.
 
     Raises:
-        ValueError: for a setting or a value that cannot be; the message names it.
+        InputError: for an invalid setting or value; the message names it.
     """
-    settings = _with_name("data", "source", data)
-    given = {"source": settings.pop("source"), "data": settings}
-    return _source(_parse(_data_parser("longtail data").parse_object, given).as_dict())
-
-
-def embed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """Parses what follows `longtail embed`: the arguments of `longtail.api.embed`.
-
-    Raises:
-        ValueError: for an option or a value that cannot be; the message names it.
-    """
-    parser = _data_parser("longtail embed", "--backbone NAME --out FILE ")
-    parser.description = "Features of every image of a data set, as a Parquet file."
-    parser.add_argument(
-        "--backbone",
-        required=True,
-        help="A pretrained one (efficientnet_lite0, or a timm name), or a run folder.",
-    )
-    parser.add_argument("--out", required=True, help="Parquet file to write.")
-    parser.add_argument(
-        "--precision", choices=get_args(Precision), default="auto", help="Of the network."
-    )
-    parsed = _parse(parser.parse_args, arguments).as_dict()
-    return {"data": {"source": parsed.pop("source"), **parsed.pop("data")}, **parsed}
-
-
-def data_arguments(command: str, arguments: Sequence[str]) -> tuple[DataConfig, dict[str, Any]]:
-    """Parses what follows `longtail data check` or `longtail data shard`.
-
-    Returns: the source's settings, and the command's own.
-
-    Raises:
-        ValueError: for an option or a value that cannot be; the message names it.
-    """
-    parser = _data_parser(f"longtail data {command}")
-    if command == "shard":
-        parser.add_argument("--out", type=Path, required=True, help="Folder for the shards.")
-        parser.add_argument("--megabytes", type=int, default=256, help="Least size of a shard.")
-    parsed = _parse(parser.parse_args, arguments).as_dict()
-    return _source(parsed), parsed
-
-
-def _data_parser(command: str, needed: str = "") -> ArgumentParser:
-    """A parser of a source and its settings, for a command that takes no more of a training."""
-    parser = ArgumentParser(
-        prog=command,
-        usage=f"{command} DATA {needed}[options]",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("source", metavar="DATA", help="As for `longtail train`.")
-    parser.add_class_arguments(DataConfig, "data", skip={"source"})
-    return parser
-
-
-def _source(parsed: dict[str, Any]) -> DataConfig:
-    """The settings of a source, taken out of what was parsed."""
-    return DataConfig(source=parsed.pop("source"), **parsed.pop("data"))
-
-
-def _with_name(what: str, name: str, given: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, a name alone standing for its own.
-
-    Raises:
-        ValueError: when there is no name in them.
-    """
-    settings = {name: given} if isinstance(given, str) else dict(given)
-    if name not in settings:
-        raise InputError(f"{what} must have a {name}, got {settings}")
-    return settings
-
-
-def to_config(parsed: Namespace) -> Config:
-    """The settings of a run out of what was parsed."""
-    settings = parsed.as_dict()
-    for name in ("config", "out", "resume"):
-        settings.pop(name, None)
-    for name in STAGES:
-        if settings.get(name):
-            settings[name] = _stage(name, settings)
-    if settings["task"] == "segmentation":
-        return PixelConfig(**{**settings, "data": PixelDataConfig(**settings["data"])})
-    settings.pop("task")
-    return Config(**{**settings, "data": DataConfig(**settings["data"])})
-
-
-def _stage(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an earlier stage, which are one value to the parser: the recipe's, changed.
-
-    Raises:
-        ValueError: for a setting or a value that cannot be; the message names both.
-    """
-    source, method = settings["data"]["source"], settings["method"]["name"]
-    recipe = find_recipe(source, method, settings["data"].get("imbalance"))
-    known, given = recipe.settings.get(name, {}), dict(settings[name])
-    if isinstance(given.get("method"), str):
-        given["method"] = {"name": given["method"]}
-    if "method" in given and given["method"].get("name") != known.get("method", {}).get("name"):
-        known = {key: value for key, value in known.items() if key != "method"}
-    stage = overlay(known, given)
-    own = {"data": source, "method": "ce", "task": settings["task"]}
-    try:
-        from_keywords(**{**own, **stage})
-    except ValueError as error:
-        raise InputError(f"{name}: {error}") from error
-    return stage
-
-
-def _parse(parse: Callable[[Any], Namespace], given: Any) -> Namespace:
-    """What a parser makes of words or a mapping, its errors in the words of the others."""
-    try:
-        return parse(given)
-    except ArgumentError as error:
-        raise InputError(_plain(error)) from error
-
-
-def _plain(error: ArgumentError) -> str:
-    """The parser's message on a wrong value in the words of the other errors."""
-    text = str(error)
-    key = re.match('Parser key "(.+?)":', text)
-    given = re.search("Got value: (.*)|Given value: (.*)", text)
-    choices = re.search(r"typing\.Literal\[(.*?)\]", text)
-    types = re.findall(r"Expected an? <class '(\w+)'>", text)
-    if not key or not given or not (choices or types):
-        return text
-    rule = f"one of {choices[1]}" if choices else " or ".join(KINDS.get(t, t) for t in types)
-    return f"{key[1]} must be {rule}, got {given[1] or given[2]}"
+    grammar = Grammar("data", read_data, skip={"data"})
+    grammar.add("data.source", "DATA", DATA)
+    grammar.add_class("data", DataConfig, "data", {"source"})
+    return DataConfig(**grammar.parse({"data": _with_name("data", "source", data)})["data"])
 
 
 def _task_of(source: str) -> str:
-    """The task of a source where nobody names it: that of its name."""
+    """The task of a source, unless another is given."""
     return "segmentation" if source in PIXEL_SOURCES else "classification"
 
 
@@ -259,64 +154,71 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _read_ahead(arguments: Sequence[str]) -> tuple[list[str], str, str, str, float | None]:
-    """The words in the parser's terms; data set, method, task and imbalance, which it goes by."""
-    words: list[str] = []
-    given: dict[str, str] = {}
-    config: dict[str, Any] = {}
-    rest = iter(arguments)
-    for word in rest:
-        if not word.startswith("-"):
-            name, value = "--data.source", word
-            if name in given:
-                raise InputError(
-                    f"longtail train takes one DATA, got {given[name]!r} and {word!r}; "
-                    'several values of an option are a list: \'["auto", "sim"]\''
-                )
-        elif word in SWITCHES or word.startswith("--print_config"):
-            words.append(word)
-            continue
-        else:
-            name, equals, value = word.partition("=")
-            if not equals:
-                value = next(rest, "--")
-                if value.startswith("--"):
-                    raise InputError(f"{word} must have a value, as in {word} VALUE; got none")
-        name = "--method.name" if name == "--method" else name
-        given[name] = value
-        words.append(f"{name}={value}")
-        if name == "--config":
-            config = _read_config(value)
-    source = given.get("--data.source") or config.get("data", {}).get("source")
-    method = given.get("--method.name") or config.get("method", {}).get("name") or "gml"
-    task = given.get("--task") or config.get("task") or _task_of(source or "")
-    imbalance = _number(given.get("--data.imbalance") or config.get("data", {}).get("imbalance"))
-    if not source:
-        if {"--help", "-h"} & set(words):
-            return words, "DATA", method, task, imbalance
-        raise InputError(
-            "longtail train needs DATA: digits-lt, cifar10-lt, cifar100-lt, a folder of images "
-            "or a table of paths and labels (longtail list shows all)"
+def _with_name(what: str, name: str, given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a mapping; a string is the name alone."""
+    settings = {name: given} if isinstance(given, str) else dict(given)
+    if name not in settings:
+        raise InputError(f"{what} must have a {name}, got {settings}")
+    return settings
+
+
+def to_config(settings: Mapping[str, Any]) -> Config:
+    """The configuration of a run out of settings that were parsed."""
+    settings = dict(settings)
+    for name in STAGES:
+        if settings.get(name):
+            settings[name] = _stage(name, settings)
+    if settings.get("task") == "segmentation":
+        return PixelConfig(**{**settings, "data": PixelDataConfig(**settings["data"])})
+    settings.pop("task", None)
+    return Config(**{**settings, "data": DataConfig(**settings["data"])})
+
+
+def _stage(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an earlier stage: the recipe's, with the given ones changed.
+
+    Raises:
+        InputError: for an invalid setting or value; the message names it and the stage.
+    """
+    source, method = settings["data"]["source"], settings["method"]["name"]
+    recipe = find_recipe(source, method, settings["data"].get("imbalance"))
+    known, given = recipe.settings.get(name, {}), dict(settings[name])
+    if isinstance(given.get("method"), str):
+        given["method"] = {"name": given["method"]}
+    if "method" in given and given["method"].get("name") != known.get("method", {}).get("name"):
+        known = {key: value for key, value in known.items() if key != "method"}
+    stage = overlay(known, given)
+    try:
+        parsed = from_keywords(
+            **{"data": source, "method": "ce", "task": settings["task"], **stage}
         )
-    return words, source, method, task, imbalance
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    return _picked(parsed, stage)
+
+
+def _picked(parsed: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """Of parsed settings those that were given."""
+    return {
+        name: _picked(parsed[name], value) if isinstance(value, Mapping) else parsed[name]
+        for name, value in names.items()
+    }
 
 
 def _read_config(path: str) -> dict[str, Any]:
+    """Settings of a YAML file; `data` and `method` may be names alone."""
     try:
         content = read_values(path)
-    except (OSError, ValueError) as error:
+    except (OSError, InputError) as error:
         raise InputError(f"config {path} cannot be read: {error}") from error
-    for name, inner in (("data", "source"), ("method", "name")):
-        value = content.get(name, {})
-        if not isinstance(value, dict):
-            raise InputError(
-                f"{name} of config {path} must be a mapping with {inner}, got {value!r}"
-            )
+    for what, name in (("data", "source"), ("method", "name")):
+        if what in content:
+            content[what] = _with_name(f"{what} of config {path}", name, content[what])
     return content
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names for the parser; an earlier stage is one value to it."""
+    """Settings by dotted name; those of an earlier stage are one value."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and name not in STAGES:

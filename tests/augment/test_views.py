@@ -132,7 +132,7 @@ def test_views_are_copies():
 
 
 def test_a_name_that_is_not_known():
-    with pytest.raises(ValueError, match=r"one of \['none', .*got 'autto'; the nearest is 'auto'"):
+    with pytest.raises(ValueError, match=r"one of \['none', .*got 'autto'; did you mean 'auto'"):
         named_view("autto", 32)
     with pytest.raises(ValueError, match="size of named_view must be >= 1, got 0"):
         named_view("auto", 0)

@@ -71,4 +71,4 @@ def test_errors_name_what_is_wrong(capsys):
     assert main(["data", "check", "nowhere"]) == 2
     assert "source 'nowhere' is not known" in capsys.readouterr().err
     assert main(["data", "mend", "digits-lt"]) == 2
-    assert "longtail data knows the commands check and shard, got 'mend'" in capsys.readouterr().err
+    assert "longtail data needs one of these commands, got ['mend']" in capsys.readouterr().err

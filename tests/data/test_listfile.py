@@ -21,7 +21,7 @@ def places(tmp_path: Path, save_image) -> Path:
 
 
 def config(places: Path, **more) -> DataConfig:
-    return DataConfig("places_lt", root=str(places / "root"), lists=str(places / "lists"), **more)
+    return DataConfig("places-lt", root=str(places / "root"), lists=str(places / "lists"), **more)
 
 
 def test_lists_labels_and_class_names(places):
@@ -84,8 +84,8 @@ def test_absent_lists_and_root(places):
     (places / "lists" / "Places_LT_test.txt").unlink()
     with pytest.raises(ValueError, match=r"not there: Places_LT_test\.txt\. Set lists"):
         load(config(places))
-    with pytest.raises(ValueError, match="root must be given for places_lt"):
-        load(DataConfig("places_lt"))
+    with pytest.raises(ValueError, match="root must be given for places-lt"):
+        load(DataConfig("places-lt"))
 
 
 def test_inaturalist_tests_on_its_validation_list(tmp_path, save_image):

@@ -284,7 +284,7 @@ def test_wrong_inputs(data: Any) -> None:
         LongTailClassifier().fit(data.x, data.y, -np.ones(len(data.x)))
     model = fitted("logit_adjust", data)
     for prior, message in (
-        ("unifrom", "one of .* got 'unifrom'; the nearest is 'uniform'"),
+        ("unifrom", "one of .* got 'unifrom'; did you mean 'uniform'"),
         ({"ant": 1.0}, "name every class, got 3 missing, first 'bee'"),
         (dict.fromkeys([*NAMES, "eel"], 0.2), "known classes .* first 'eel'"),
         ([0.5, 0.5], "must have 4 classes, got 2"),

@@ -118,7 +118,7 @@ def test_a_class_by_its_import_path() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gmll", "got 'gmll'; the nearest is 'gml'"),
+        ("gmll", "got 'gmll'; did you mean 'gml'"),
         ("nosuch.module.Loss", "an import path, got 'nosuch.module.Loss'"),
         ("longtail.losses.Nothing", "'longtail.losses.Nothing' cannot be imported: .* 'Nothing'"),
         ("longtail.methods.base.Method", "must be a class that can be made, it is abstract"),

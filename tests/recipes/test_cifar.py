@@ -8,7 +8,7 @@ import pytest
 from longtail.recipes import find_recipe
 from longtail.recipes.cifar_lt import PUBLISHED, SETTINGS, SPEED, published
 from longtail.reproduce import Cell
-from longtail.settings import from_arguments, from_keywords, to_config
+from longtail.settings import any_training, from_keywords, from_words, to_config
 from longtail.training import Config
 from longtail.training.optim import learning_rate
 
@@ -56,7 +56,7 @@ def test_settings_are_the_papers(method: str) -> None:
 
 
 def lade(*words: str) -> Config:
-    return to_config(from_arguments(["cifar100-lt", "--method", "lade", *words]))
+    return to_config(from_words("train", any_training, ["cifar100-lt", "--method", "lade", *words]))
 
 
 @pytest.mark.parametrize(("imbalance", "alpha"), [(100, 0.1), (50, 0.01), (10, 0.01), (20, 0.1)])
@@ -68,8 +68,8 @@ def test_alpha_of_lade_depends_on_the_imbalance(imbalance: int, alpha: float) ->
             from_keywords({"source": "cifar10-lt", "imbalance": imbalance}, "lade", epochs=3)
         ),
         to_config(
-            from_arguments(
-                Cell("cifar100-lt", "lade_common", imbalance, 0, 1.0, Path()).command(None)[1:]
+            from_keywords(
+                **Cell("cifar100-lt", "lade_common", imbalance, 0, 1.0, Path()).config(None)
             )
         ),
     ):
@@ -81,7 +81,7 @@ def test_alpha_of_lade_depends_on_the_imbalance(imbalance: int, alpha: float) ->
 def test_the_recipe_follows_the_imbalance_of_a_configuration_file(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("data: {source: cifar100-lt, imbalance: 50}\nmethod: {name: lade}\n")
-    config = to_config(from_arguments(["--config", str(file)]))
+    config = to_config(from_words("train", any_training, ["--config", str(file)]))
     assert config.method["loss"]["alpha"] == 0.01
     with pytest.raises(ValueError, match=r"data.imbalance.*many"):
         lade("--data.imbalance", "many")
@@ -102,9 +102,7 @@ def test_the_rate_of_lade_is_that_of_its_code() -> None:
 
 def test_the_rows_of_lades_table_share_its_network_and_schedule() -> None:
     rows = {
-        row: to_config(
-            from_arguments(Cell("cifar100-lt", row, 50, 0, 1.0, Path()).command(None)[1:])
-        )
+        row: to_config(from_keywords(**Cell("cifar100-lt", row, 50, 0, 1.0, Path()).config(None)))
         for row in ("ce_branched", "logit_adjust_branched", "lade")
     }
     for name in ("backbone", "batch_size", "lr", "warmup_start", "milestones", "views"):

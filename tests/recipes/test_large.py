@@ -3,7 +3,7 @@
 import pytest
 
 from longtail.recipes import IMAGENET_LT, INATURALIST18, PLACES_LT
-from longtail.settings import from_arguments, to_config
+from longtail.settings import any_training, from_words, to_config
 from longtail.training import Config
 from longtail.training.optim import learning_rate
 from longtail.training.stages import Earlier
@@ -12,28 +12,28 @@ LARGE = [*IMAGENET_LT, *PLACES_LT, *INATURALIST18]
 
 # Backbone, epochs, batch, rate, weight decay, schedule.
 SCHEDULES = {
-    ("imagenet_lt", "ce"): ("resnext50_32x4d", 90, 256, 0.2, 5e-4, "cosine"),
-    ("imagenet_lt", "logit_adjust"): ("resnext50_32x4d", 90, 128, 0.05, 5e-4, "cosine"),
-    ("imagenet_lt", "lade"): ("resnext50_32x4d", 180, 256, 0.05, 5e-4, "cosine"),
-    ("imagenet_lt", "bcl"): ("resnext50_32x4d", 90, 256, 0.1, 5e-4, "cosine"),
-    ("imagenet_lt", "gml"): ("resnext50_32x4d", 90, 128, 0.05, 5e-4, "cosine"),
-    ("places_lt", "ce"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
-    ("places_lt", "logit_adjust"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
-    ("places_lt", "lade"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
-    ("places_lt", "bcl"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
-    ("places_lt", "gml"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
+    ("imagenet-lt", "ce"): ("resnext50_32x4d", 90, 256, 0.2, 5e-4, "cosine"),
+    ("imagenet-lt", "logit_adjust"): ("resnext50_32x4d", 90, 128, 0.05, 5e-4, "cosine"),
+    ("imagenet-lt", "lade"): ("resnext50_32x4d", 180, 256, 0.05, 5e-4, "cosine"),
+    ("imagenet-lt", "bcl"): ("resnext50_32x4d", 90, 256, 0.1, 5e-4, "cosine"),
+    ("imagenet-lt", "gml"): ("resnext50_32x4d", 90, 128, 0.05, 5e-4, "cosine"),
+    ("places-lt", "ce"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
+    ("places-lt", "logit_adjust"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
+    ("places-lt", "lade"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
+    ("places-lt", "bcl"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
+    ("places-lt", "gml"): ("resnet152", 30, 128, 0.05, 5e-4, "step"),
     ("inaturalist18", "ce"): ("resnet50", 200, 256, 0.1, 1e-4, "cosine"),
     ("inaturalist18", "logit_adjust"): ("resnet50", 100, 256, 0.2, 1e-4, "cosine"),
     ("inaturalist18", "lade"): ("resnet50", 200, 256, 0.1, 1e-4, "cosine"),
     ("inaturalist18", "bcl"): ("resnet50", 100, 256, 0.2, 1e-4, "cosine"),
     ("inaturalist18", "gml"): ("resnet50", 100, 128, 0.05, 1e-4, "cosine"),
 }
-LADE = {"imagenet_lt": (0.05, 0.5), "places_lt": (0.005, 0.1), "inaturalist18": (0.05, 0.5)}
+LADE = {"imagenet-lt": (0.05, 0.5), "places-lt": (0.005, 0.1), "inaturalist18": (0.05, 0.5)}
 
 
 def settings(source: str, method: str, *more: str) -> Config:
     words = [source, "--method", method, "--data.root", "images", *more]
-    return to_config(from_arguments(words))
+    return to_config(from_words("train", any_training, words))
 
 
 def test_every_recipe_of_a_large_set_is_in_the_table():
@@ -53,12 +53,12 @@ def test_schedules(source, method):
     ) == SCHEDULES[source, method]
     assert (config.momentum, config.warmup, config.sampling) == (0.9, 0, "shuffle")
     assert config.data.root == "images"
-    assert config.pretrained == (source == "places_lt")
+    assert config.pretrained == (source == "places-lt")
     assert learning_rate(config, 0) == config.lr
 
 
 def test_gml_on_imagenet_lt():
-    config = settings("imagenet_lt", "gml")
+    config = settings("imagenet-lt", "gml")
     assert {key: config.method[key] for key in ("queue_size", "queue_base", "width", "hidden")} == {
         "queue_size": 16384,
         "queue_base": 3,
@@ -75,7 +75,7 @@ def test_gml_on_imagenet_lt():
     assert (stage.epochs, stage.batch_size, stage.lr) == (90, 128, 0.05)
 
 
-@pytest.mark.parametrize("source", ["imagenet_lt", "inaturalist18"])
+@pytest.mark.parametrize("source", ["imagenet-lt", "inaturalist18"])
 def test_bcl(source):
     config = settings(source, "bcl")
     assert config.method == {
@@ -103,9 +103,9 @@ def test_the_classifiers_of_hong_et_al_start_as_pytorch_does(source):
 
 def test_expected_accuracies_say_where_they_are_from():
     expected = {(recipe.source, recipe.method): recipe.expected for recipe in LARGE}
-    assert "57.8 with rand-rand" in expected["imagenet_lt", "bcl"]
-    assert "best epoch" in expected["imagenet_lt", "bcl"]
-    assert expected["places_lt", "logit_adjust"].startswith("38.6")
+    assert "57.8 with rand-rand" in expected["imagenet-lt", "bcl"]
+    assert "best epoch" in expected["imagenet-lt", "bcl"]
+    assert expected["places-lt", "logit_adjust"].startswith("38.6")
     assert [expected[source, "ce"].split(",")[0] for source in LADE] == ["43.1", "31.5", "65.0"]
 
 
@@ -127,15 +127,15 @@ def test_backbones_are_timms(recipe):
 
 
 def test_the_rate_follows_the_batch():
-    assert learning_rate(settings("imagenet_lt", "gml", "--batch_size", "1024"), 0) == 0.4
-    given = settings("imagenet_lt", "gml", "--batch_size", "1024", "--lr_batch", "1024")
+    assert learning_rate(settings("imagenet-lt", "gml", "--batch_size", "1024"), 0) == 0.4
+    given = settings("imagenet-lt", "gml", "--batch_size", "1024", "--lr_batch", "1024")
     assert learning_rate(given, 0) == 0.05
     with pytest.raises(ValueError, match="lr_batch must be 1 or more, got 0"):
-        settings("imagenet_lt", "gml", "--lr_batch", "0")
+        settings("imagenet-lt", "gml", "--lr_batch", "0")
 
 
 def test_the_classifier_of_places_lt_learns_fifty_times_faster():
-    config = settings("places_lt", "lade")
+    config = settings("places-lt", "lade")
     assert (config.lr, config.backbone_lr) == (0.05, 0.02)
     assert [learning_rate(config, epoch) for epoch in (9.9, 10, 20)] == pytest.approx(
         [0.05, 0.005, 0.0005]

@@ -125,7 +125,7 @@ def test_the_commands(
 ) -> None:
     root, folder = make_scenes(sizes={"train": 8, "val": 2, "test": 3}), tmp_path / "run"
     words = [str(root), "--task", "segmentation", "--method", "gml", "--method.queue_size=64"]
-    words += ["--method.queue_base", "4", "--epochs=1", "--batch_size=4", "--crop", "[24,24]"]
+    words += ["--method.queue_base", "4", "--epochs=1", "--batch_size=4", "--crop", "24", "24"]
     words += ["--backbone", "longtail.models.tiny_unet", "--out", str(folder)]
     assert main(["train", *words]) == 0
     assert "mIoU" in capsys.readouterr().out
@@ -190,7 +190,7 @@ def test_the_commands(
     embed = ["--backbone", str(folder), "--out", str(tmp_path / "e.parquet")]
     assert main(["embed", "digits", *embed]) == 2
     assert "is a run of segmentation, not of whole images" in capsys.readouterr().err
-    assert main(["evaluate", str(folder), "--protocol", "lade"]) == 2
+    assert main(["protocol", str(folder)]) == 2
     assert "keeps no logits of every pixel" in capsys.readouterr().err
 
 

@@ -15,10 +15,10 @@ KILLED = """
 import json, os, signal, sys
 import lightning_fabric, longtail.report, pyarrow.parquet, sklearn.datasets
 from longtail.api import start
-from longtail.settings import from_arguments, to_config
+from longtail.settings import from_keywords, to_config
 from longtail.training import loop
 
-def attempt(folder, kill_at, words):
+def attempt(folder, kill_at, settings):
     steps, train_step = 0, loop.train_step
     def counted(*args):
         nonlocal steps
@@ -27,13 +27,13 @@ def attempt(folder, kill_at, words):
         steps += 1
         return train_step(*args)
     loop.train_step = counted
-    start(to_config(from_arguments(words)), folder, resume=True)
+    start(to_config(from_keywords(**settings)), folder, resume=True)
 
-for folder, kills, words in json.loads(sys.argv[1]):
+for folder, kills, settings in json.loads(sys.argv[1]):
     for kill_at in [*kills, None]:
         child = os.fork()
         if not child:
-            attempt(folder, kill_at, words)
+            attempt(folder, kill_at, settings)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert (os.WIFSIGNALED(status) and kill_at is not None) or status == 0, status
@@ -46,11 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base, draw = tmp_path_factory.mktemp("runs"), random.Random(7)
     jobs = []
     for teacher in ("train", "none"):
-        words = ["digits-lt", "--method", "gml", "--epochs", "3", "--teacher", teacher]
+        settings = {"data": "digits-lt", "method": "gml", "epochs": 3, "teacher": teacher}
         # 411 images make 6 steps an epoch: a kill within the first ten steps of each attempt.
         kills = [draw.randrange(1, 10) for _ in range(3)]
-        jobs += [[str(base / teacher / "killed"), kills, words]]
-        jobs += [[str(base / teacher / "whole"), [], words]]
+        jobs += [[str(base / teacher / "killed"), kills, settings]]
+        jobs += [[str(base / teacher / "whole"), [], settings]]
     command = [sys.executable, "-c", KILLED, json.dumps(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

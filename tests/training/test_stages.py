@@ -57,8 +57,8 @@ def test_stages_that_cannot_be(tmp_path: Path) -> None:
         ),
         ("ce", {"first": "runs/x"}, "method 'ce' has no first stage: leave --first and"),
         ("ce", {"first_stage": {"epochs": 1}}, "method 'ce' has no first stage: leave --first and"),
-        ("crt", {"first_stage": {"epocs": 1}}, "first_stage: .*'epocs' is not accepted"),
-        ("gml", {"teacher_stage": {"epocs": 1}}, "teacher_stage: .*'epocs' is not accepted"),
+        ("crt", {"first_stage": {"epocs": 1}}, "first_stage: .*'epocs'"),
+        ("gml", {"teacher_stage": {"epocs": 1}}, "teacher_stage: .*'epocs'"),
         ("crt", {"first_stage": {"epochs": "two"}}, "first_stage: epochs must be a whole number"),
         ("crt", {"first_stage": {"data": "digits-lt"}}, r"first_stage must hold .*\['data'\]"),
         (

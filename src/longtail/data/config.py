@@ -12,8 +12,8 @@ class DataConfig:
     """Where the images come from, and how they are parted.
 
     Args:
-        source: a built-in source (`digits-lt`, `cifar10-lt`, `cifar100-lt`, `imagenet_lt`,
-            `places_lt`, `inaturalist18`), a folder with a sub-folder for each class, a folder of
+        source: a built-in source (`digits-lt`, `cifar10-lt`, `cifar100-lt`, `imagenet-lt`,
+            `places-lt`, `inaturalist18`), a folder with a sub-folder for each class, a folder of
             shards (`longtail data shard`), or a .csv or .parquet table.
         root: cifar: folder of the data files (`data` when not given). List files: the image root.
             Tables: folder that relative paths start from (that of the table when not given).

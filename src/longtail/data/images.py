@@ -35,7 +35,7 @@ _TURNS = {
 }
 
 
-class UnreadableImagesError(ValueError):
+class UnreadableImagesError(InputError):
     """Image files that cannot be read, all that were found.
 
     Args:

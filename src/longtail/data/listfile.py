@@ -37,7 +37,7 @@ def imagenet_lt(config: DataConfig) -> Records:
     """
     return from_lists(
         Lists(
-            "imagenet_lt",
+            "imagenet-lt",
             {part: f"ImageNet_LT_{part}.txt" for part in ("train", "val", "test")},
             "ImageNet_LT_classnames.txt",
         ),
@@ -52,7 +52,7 @@ def places_lt(config: DataConfig) -> Records:
     """
     return from_lists(
         Lists(
-            "places_lt",
+            "places-lt",
             {part: f"Places_LT_{part}.txt" for part in ("train", "val", "test")},
             "Places_LT_classnames.txt",
         ),

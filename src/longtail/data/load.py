@@ -1,10 +1,10 @@
 """From a source's name to its data set."""
 
-import difflib
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from longtail.data.cifar import cifar10_lt, cifar100_lt
 from longtail.data.config import DataConfig
@@ -16,6 +16,7 @@ from longtail.data.records import Records, to_dataset
 from longtail.data.shards import INDEX, shards
 from longtail.data.table import table
 from longtail.errors import InputError
+from longtail.names import imported, nearest
 
 Source = Callable[[DataConfig], Dataset | Records]
 
@@ -29,8 +30,8 @@ BUILT_IN: dict[str, tuple[Source, set[str]]] = {
     "digits-lt": (digits_lt, SUBSET),
     "cifar10-lt": (cifar10_lt, SUBSET | {"root"}),
     "cifar100-lt": (cifar100_lt, SUBSET | {"root"}),
-    "imagenet_lt": (imagenet_lt, LISTS),
-    "places_lt": (places_lt, LISTS),
+    "imagenet-lt": (imagenet_lt, LISTS),
+    "places-lt": (places_lt, LISTS),
     "inaturalist18": (inaturalist18, LISTS),
 }
 COLUMNS = {"root", "path_column", "label_column", "split_column"}
@@ -79,10 +80,30 @@ def _find(source: str) -> tuple[Source, set[str]]:
     is_table = path.suffix.lower() in (".csv", ".parquet")
     if is_table and path.is_file():
         return table, FILES | {"test_fraction"} | COLUMNS
+    if not is_table and (found := imported(source, "source")) is not None:
+        return _own(source, found), {field.name for field in fields(DataConfig)}
     what = "there is no such file" if is_table else "it is neither built in nor a folder or table"
-    near = difflib.get_close_matches(source.lower().replace("_", "-"), BUILT_IN, 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = "" if is_table else nearest(source.replace("_", "-"), BUILT_IN)
     raise InputError(
-        f"source '{source}' is not known: {what}.{hint} Known are {', '.join(BUILT_IN)}, a folder "
-        "with a sub-folder of images for each class, one of shards, and a .csv or .parquet table"
+        f"source {source!r} is not known: {what}{hint}. Known are {', '.join(BUILT_IN)}, a folder "
+        "with a sub-folder of images for each class, one of shards, a .csv or .parquet table, and "
+        "the import path of a function"
     )
+
+
+def _own(name: str, found: Any) -> Source:
+    """A function outside the package as a source; what it returns is checked.
+
+    Raises:
+        InputError: when it is not a function.
+    """
+    if not callable(found):
+        raise InputError(f"source {name!r} must be a function of a DataConfig, got {found!r}")
+
+    def read(config: DataConfig) -> Dataset | Records:
+        source = found(config)
+        if not isinstance(source, Dataset | Records):
+            raise InputError(f"source {name!r} must return a Dataset, got {type(source).__name__}")
+        return source
+
+    return read

@@ -70,7 +70,7 @@ GML: dict[str, Any] = {
 }
 
 IMAGENET_LT = [
-    Recipe("imagenet_lt", method, settings, expected=expected, options="--data.root DIR")
+    Recipe("imagenet-lt", method, settings, expected=expected, options="--data.root DIR")
     for method, settings, expected in (
         (
             "ce",

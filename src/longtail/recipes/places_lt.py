@@ -45,7 +45,7 @@ GML: dict[str, Any] = {
 }
 
 PLACES_LT = [
-    Recipe("places_lt", method, settings, expected=expected, options="--data.root DIR")
+    Recipe("places-lt", method, settings, expected=expected, options="--data.root DIR")
     for method, settings, expected in (
         ("ce", CE, "31.5, as PC-Softmax 38.7 (Hong et al., best epoch on validation)"),
         ("logit_adjust", CE, "38.6 (Balanced Softmax of Hong et al., best epoch on validation)"),

@@ -1,28 +1,27 @@
-"""Cells of the matrix: settings, run folder and command of each."""
+"""Cells of the matrix: configuration and run folder of each."""
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from longtail.errors import InputError
 from longtail.recipes import cifar_lt, find_recipe, overlay
-from longtail.settings import from_arguments, to_config
+from longtail.settings import from_keywords, to_config
 from longtail.training import Run
 from longtail.training.config import STAGES
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one imbalance with one seed: a run folder, or another cell's judged anew.
+    """One method at one imbalance with one seed: a run, or another cell's run evaluated anew.
 
     Args:
-        source: the data set.
-        row: name of the method, or of a variant.
-        imbalance: of the training set.
-        seed: of the run.
-        scale: of all epochs.
+        source: data set.
+        row: name of the method, or of a variant of it.
+        imbalance: imbalance of the training set.
+        seed: seed of the run.
+        scale: factor on all epochs.
         runs: folder of all run folders.
     """
 
@@ -35,7 +34,7 @@ class Cell:
 
     @property
     def of(self) -> "Cell | None":
-        """The cell on whose run this one stands, if it does."""
+        """The cell whose run this one uses, if it uses one."""
         before = {**cifar_lt.PC_SOFTMAX, **cifar_lt.FIRST_STAGE}.get(self.row)
         return Cell(**{**vars(self), "row": before}) if before else None
 
@@ -71,41 +70,50 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Its run folder, or that of the cell whose run it judges."""
+        """Its run folder, or that of the cell whose run it evaluates."""
         if self.of and not self.trains:
             return self.of.folder
         name = f"{self.row}-{self.imbalance}-{self.epochs}epochs-seed{self.seed}"
         return self.runs / self.source / name
 
-    def command(self, root: str | None) -> list[str]:
-        """What `longtail` is called with to train it."""
+    def config(self, root: str | None) -> dict[str, Any]:
+        """Settings of its run, as a configuration file has them.
+
+        Args:
+            root: folder of the data files.
+        """
         method = cifar_lt.VARIANTS.get(self.row, (self.row, {}))[0]
-        words = ["train", self.source, "--method", method]
-        words += [f"--data.imbalance={self.imbalance}", f"--seed={self.seed}"]
-        words += [f"--data.root={root}"] if root else []
-        words += list(_options(self.settings, self._recipe(method)))
-        words += [f"--first={self.of.folder}"] if self.of else []
-        return [*words, f"--out={self.folder}", "--resume"]
+        data = {
+            "source": self.source,
+            "imbalance": self.imbalance,
+            **({"root": root} if root else {}),
+        }
+        config = {**self.settings, "data": data, "seed": self.seed}
+        config["method"] = {"name": method, **config.get("method", {})}
+        return {**config, "first": str(self.of.folder)} if self.of else config
 
     @property
     def done(self) -> bool:
-        """Whether its run has ended, with figures."""
+        """Whether its run has ended, with metrics."""
         return (self.folder / "config.yaml").is_file() and Run(self.folder).finished
 
     def check(self, root: str | None) -> None:
         """Refuses a run folder whose run was trained with other settings.
 
+        Args:
+            root: folder of the data files.
+
         Raises:
-            ValueError: names the folder and the settings.
+            InputError: names the folder and the settings.
         """
         if not (self.folder / "config.yaml").is_file():
             return
-        asked = json.loads(json.dumps(asdict(to_config(from_arguments(self.command(root)[1:])))))
+        asked = json.loads(json.dumps(asdict(to_config(from_keywords(**self.config(root))))))
         known = {name: value for name, value in asked.items() if value != "auto"}
         if other := Run(self.folder).differences(known):
             raise InputError(
                 f"{self.folder} holds a run with other settings ({'; '.join(other)}): "
-                "take it away, or name another folder for --runs"
+                "remove it, or name another folder with --runs"
             )
 
 
@@ -113,7 +121,7 @@ def row_names(source: str) -> list[str]:
     """Names of the rows: methods with a recipe, their variants, and PC-Softmax.
 
     Raises:
-        ValueError: when there is no matrix for the source.
+        InputError: when there is no matrix for the source.
     """
     if source not in cifar_lt.PUBLISHED:
         raise InputError(f"source must be one of {sorted(cifar_lt.PUBLISHED)}, got {source!r}")
@@ -128,15 +136,3 @@ def scaled(epochs: int, scale: float) -> int:
         (20, 1, 0)
     """
     return max(1, round(epochs * scale)) if epochs else 0
-
-
-def _options(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> Iterator[str]:
-    """Options for all settings that differ from the recipe's."""
-    for name, value in settings.items():
-        if recipe.get(name) == value:
-            continue
-        if isinstance(value, Mapping) and name not in STAGES:
-            inner = recipe.get(name, {})
-            yield from (f"--{name}.{word[2:]}" for word in _options(value, inner))
-        else:
-            yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"

@@ -13,48 +13,31 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import yaml
+
 from longtail.data import available_cpus
 from longtail.errors import InputError
+from longtail.files import write_text
 from longtail.reproduce.cells import Cell, row_names
 from longtail.reproduce.results import earlier_rows, write_results
 
 Slots = Queue[dict[str, str]]  # environments that runs at the same time take turns in
 
 
-def reproduce(
-    source: str = "cifar100-lt",
-    *,
-    methods: Sequence[str] | None = None,
-    imbalances: Sequence[int] = (100,),
-    seeds: int = 3,
-    epochs_scale: float = 1.0,
-    root: str | None = None,
-    runs: str | Path = "runs/reproduce",
-    out: str | Path | None = None,
-    jobs: int | None = None,
+def train_matrix(
+    source: str,
+    methods: Sequence[str] | None,
+    imbalance: Sequence[int],
+    seeds: int,
+    epochs_scale: float,
+    root: str | None,
+    runs: str | Path,
+    out: str | Path | None,
+    jobs: int | None,
 ) -> list[dict[str, Any]]:
-    """Trains whatever is not trained yet of a matrix, and writes its figures.
+    """Trains the runs of a matrix that are missing, and writes its results.
 
-    A run that was interrupted goes on from its last checkpoint; one that is done is read, not run
-    again. After every run its row enters the result file; rows of other runs stay there.
-
-    Args:
-        source: `cifar100-lt` or `cifar10-lt`.
-        methods: rows of the matrix, see `row_names`; all of them when not given.
-        imbalances: of the training sets.
-        seeds: 0 to `seeds` - 1.
-        epochs_scale: factor on all epochs; 0.1 is a tenth of the papers' schedules, 2 the long.
-        root: folder of the data files.
-        runs: folder of the run folders.
-        out: JSON file; `results/SOURCE.json` when not given. The table lies beside it as Markdown.
-        jobs: runs at the same time. When not given: one for each core on a CPU, since a small
-            network gains little from a second core, and 1 on a GPU.
-
-    Returns: the rows of these runs.
-    Raises:
-        ValueError: when nobody knows the source or a method, a number is too small, or a run folder
-            holds a run with other settings; before anything is trained.
-        ChildProcessError: when runs failed, after all others are done; it names them.
+    Arguments, result and errors are those of `longtail.api.reproduce`.
     """
     known = row_names(source)
     methods = [methods] if isinstance(methods, str) else methods
@@ -62,20 +45,20 @@ def reproduce(
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise InputError(f"methods of {source} must be of {known}, got {unknown}")
-    numbers = {"seeds": seeds, "jobs": 1 if jobs is None else jobs, "imbalances": min(imbalances)}
+    numbers = {"seeds": seeds, "jobs": 1 if jobs is None else jobs, "imbalance": min(imbalance)}
     for name, value in numbers.items():
         if value < 1:
             raise InputError(f"{name} must be 1 or more, got {value}")
     if not epochs_scale > 0:
         raise InputError(f"epochs_scale must be above 0, got {epochs_scale}")
     cells = [
-        Cell(source, row, imbalance, seed, epochs_scale, Path(runs))
+        Cell(source, row, number, seed, epochs_scale, Path(runs))
         for seed in range(seeds)
-        for imbalance in dict.fromkeys(imbalances)
+        for number in dict.fromkeys(imbalance)
         for row in chosen
     ]
     out = Path(out or f"results/{source}.json")
-    earlier_rows(out)  # what it cannot be is said before anything is trained
+    earlier_rows(out)  # an invalid file is refused before anything is trained
     trained = _trained(cells)
     for cell in trained:
         cell.check(root)
@@ -85,18 +68,18 @@ def reproduce(
     failed = _train_all(todo, root, jobs, lambda: write_results(cells, out, root))
     rows = write_results(cells, out, root)
     if failed:
-        raise ChildProcessError("these runs failed; the same command tries them again: " + failed)
+        raise ChildProcessError("these runs failed; the same command repeats them: " + failed)
     return rows
 
 
 def _trained(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells with a run of their own, those that others stand on first."""
+    """Cells with a run of their own, those that others use first."""
     needed = [cell.of for cell in cells if cell.of]
     return list(dict.fromkeys([*needed, *(cell for cell in cells if cell.trains)]))
 
 
 def _train_all(todo: Sequence[Cell], root: str | None, jobs: int, then: Callable[[], Any]) -> str:
-    """Trains cells as processes side by side, each after the one that it stands on."""
+    """Trains cells as processes side by side, each after the one whose run it uses."""
     waiting = deque(cell for cell in todo if cell.of not in todo)
     failed = []
     active: dict[Future[int], Cell] = {}
@@ -127,7 +110,10 @@ def _train(
     cell: Cell, root: str | None, slots: Slots, running: set[subprocess.Popen[bytes]]
 ) -> int:
     """Trains a cell in a process of its own; returns its exit status."""
-    words = [sys.executable, "-m", "longtail.cli", *cell.command(root)]
+    config = cell.folder.with_name(f"{cell.folder.name}.yaml")
+    write_text(config, yaml.safe_dump(cell.config(root), sort_keys=False))
+    words = [sys.executable, "-m", "longtail.cli", "train", "--config", str(config)]
+    words += ["--out", str(cell.folder), "--resume"]
     slot = slots.get()
     try:
         with subprocess.Popen(words, env={**os.environ, **slot}) as process:
@@ -140,7 +126,7 @@ def _train(
 
 
 def _slots(jobs: int) -> Slots:
-    """The share of the machine that each of so many runs has, as its environment says it."""
+    """The share of the machine that each of the parallel runs gets, as environment variables."""
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, available_cpus() // jobs)))
     gpus = _gpus()
     slots: Slots = Queue()
@@ -161,7 +147,7 @@ def _gpus() -> list[str]:
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """Lets SIGTERM end the command as an error does: its processes are told before it goes."""
+    """Lets SIGTERM end the command as an error does, so that it stops its processes first."""
 
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)

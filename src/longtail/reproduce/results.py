@@ -1,4 +1,4 @@
-"""The result file of the matrix, and its table beside the published figures."""
+"""The result file of the matrix, and its table beside the published results."""
 
 import math
 import shlex
@@ -13,22 +13,22 @@ from longtail.recipes import cifar_lt
 from longtail.reproduce.cells import Cell, row_names
 from longtail.training import Run, judge
 
-FIGURES = ("accuracy", "many", "medium", "few", "ece")
+METRICS = ("accuracy", "many", "medium", "few", "ece")
 
 
 def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[dict[str, Any]]:
-    """Puts the rows of these cells into the result file, in place of older ones of the same.
+    """Writes the rows of these cells to the result file, where they replace older ones.
 
     Returns: the rows.
     """
     rows = [_row(cell, root) for cell in cells if cell.done]
-    own = [_place(row) for row in rows]
-    every = [*(row for row in earlier_rows(out) if _place(row) not in own), *rows]
-    place = {name: number for number, name in enumerate(row_names(cells[0].source))}
-    every.sort(  # a row of a method that is no more comes last
+    own = [_key(row) for row in rows]
+    every = [*(row for row in earlier_rows(out) if _key(row) not in own), *rows]
+    order = {name: number for number, name in enumerate(row_names(cells[0].source))}
+    every.sort(  # a row of a method that no longer exists comes last
         key=lambda r: (
             *(r["data"], -r["imbalance"], -r["epochs_scale"]),
-            place.get(r["method"], len(place)),
+            order.get(r["method"], len(order)),
         )
     )
     if every:
@@ -38,10 +38,10 @@ def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[di
 
 
 def earlier_rows(out: Path) -> list[dict[str, Any]]:
-    """Rows of a result file; none where there is no file yet.
+    """Rows of a result file; none if the file does not exist.
 
     Raises:
-        ValueError: when the name is not one of a JSON file, or the file holds something else.
+        InputError: when the name is not that of a JSON file, or the file holds something else.
     """
     if out.suffix != ".json":
         raise InputError(f"out of reproduce must be a .json file, got {out}")
@@ -51,23 +51,23 @@ def earlier_rows(out: Path) -> list[dict[str, Any]]:
     return list(values["runs"])
 
 
-def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a row of the result file is about."""
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What identifies a row of the result file."""
     return tuple(row[name] for name in ("data", "method", "imbalance", "epochs_scale", "seed"))
 
 
 def _row(cell: Cell, root: str | None) -> dict[str, Any]:
     """A row of the result file."""
     run = Run(cell.folder)
-    figures = run.metrics if cell.trains else judge(run.predictions(), "uniform")
+    metrics = run.metrics if cell.trains else judge(run.predictions(), "uniform")
     trained = [run, *run.stages]
     if cell.of and cell.trains:
         trained.append(Run(cell.of.folder))
     history = [record for one in trained for record in one.history]
     own = cell if cell.trains or not cell.of else cell.of
-    command = shlex.join(["longtail", *own.command(root)])
-    if not cell.trains:
-        command += f" && longtail evaluate {own.folder} --target-prior uniform"
+    words = ["longtail", "reproduce", cell.source, "--methods", cell.row]
+    words += ["--imbalance", str(cell.imbalance), "--epochs-scale", f"{cell.scale:g}"]
+    words += ["--seeds", str(cell.seed + 1)]
     return {
         "data": cell.source,
         "method": cell.row,
@@ -75,7 +75,7 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
         "epochs": cell.epochs,
         "epochs_scale": cell.scale,
         "seed": cell.seed,
-        **_percent(figures),
+        **_percent(metrics),
         **{stage.folder.name: _percent(stage.metrics) for stage in run.stages},
         "views": run.config["views"],
         "selection": "last epoch",
@@ -86,23 +86,24 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
         "precision": run.over_starts(lambda start: start["precision"]),
         "packages": run.starts[-1]["packages"],
         "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
-        "command": command,
+        "command": shlex.join(words),
+        "settings": own.config(root),
     }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The figures beside the published ones, in Markdown: mean and deviation over seeds."""
+    """Markdown table of results and published results: mean and standard deviation over seeds."""
     tables: dict[tuple[str, int, float], dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
-        place = (row["data"], row["imbalance"], row["epochs_scale"])
-        tables.setdefault(place, {}).setdefault(row["method"], []).append(row)
-    return "\n\n".join(_table_of(*place, groups) for place, groups in tables.items()) + "\n"
+        about = (row["data"], row["imbalance"], row["epochs_scale"])
+        tables.setdefault(about, {}).setdefault(row["method"], []).append(row)
+    return "\n\n".join(_table_of(*about, groups) for about, groups in tables.items()) + "\n"
 
 
 def _table_of(
     data: str, imbalance: int, scale: float, groups: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> str:
-    """The table of one training set and one length of training, a line a method."""
+    """The table of one training set and one length of training, one line per method."""
     due = 400 if scale == 2 else 200
     lines = [
         f"| {data}, imbalance {imbalance}, percent | epochs | seeds | published, {due} epochs "
@@ -111,7 +112,7 @@ def _table_of(
     ]
     for method, group in groups.items():
         published = cifar_lt.published(data, method, imbalance, due)
-        cells = [_spread([row[name] for row in group]) for name in FIGURES]
+        cells = [_spread([row[name] for row in group]) for name in METRICS]
         minutes = statistics.mean(row["minutes"] for row in group)
         about = f"{method} | {group[0]['epochs']} | {len(group)} | {published}"
         lines.append(f"| {about} | {' | '.join(cells)} | {minutes:.1f} |")
@@ -119,13 +120,13 @@ def _table_of(
         lines += [
             "",
             f"Every schedule is scaled by {scale:g}: a check that all of it runs at a short "
-            "budget, not a comparison with the published figures, nor of one method with another.",
+            "budget, not a comparison with the published results, nor of one method with another.",
         ]
     return "\n".join(lines)
 
 
 def _percent(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(100 * metrics[name], 2) for name in FIGURES}
+    return {name: round(100 * metrics[name], 2) for name in METRICS}
 
 
 def _spread(values: Sequence[float | None]) -> str:

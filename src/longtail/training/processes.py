@@ -110,8 +110,9 @@ def launch(config: Config) -> "Fabric":
             strategy=strategy,
             precision=config.precision,  # type: ignore[arg-type]
         )
-    except (RuntimeError, ImportError, MisconfigurationException) as error:
-        raise InputError(f"device {config.device!r} cannot be had here: {error}") from error
+    except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
+        asked = f"device {config.device!r} with precision {config.precision!r}"
+        raise InputError(f"{asked} is not available: {error}") from error
     fabric.launch()
     return fabric
 

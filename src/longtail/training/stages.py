@@ -101,7 +101,7 @@ def _changed(config: Config, stage: str, changes: Mapping[str, Any]) -> Config:
 def _naming(stage: str) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f"{stage}: {error}") from error
 
 

@@ -1,0 +1,84 @@
+"""Names that the commands take, with a line on each."""
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from longtail.recipes import RECIPES
+
+HERE = Path(__file__).parent
+# Folders with the methods of each task; those of segmentation use the losses too.
+METHODS = {
+    "classification": ("losses", "methods"),
+    "segmentation": ("losses", "methods/segmentation"),
+}
+
+
+def list_names(
+    kind: Literal["methods", "backbones", "views", "data", "recipes"] = "methods",
+    task: Literal["classification", "segmentation"] = "classification",
+) -> dict[str, str]:
+    """Lists methods, backbones, views, data sets or recipes by name.
+
+    Args:
+        kind: what to list
+        task: task that they are for
+
+    Returns: a line on each, by name.
+    """
+    if kind == "methods":
+        return dict(sorted(_methods(task)))
+    if kind == "recipes":
+        return {
+            recipe.command: f"cost: {recipe.cost}; expected: {recipe.expected}"
+            for recipe in RECIPES
+        }
+    return {name: _summary(entry) for name, entry in _entries(kind, task).items()}
+
+
+def _methods(task: str) -> Iterator[tuple[str, str]]:
+    """Names of methods and losses, and when to use them, read from their source.
+
+    To import them takes seconds, since PyTorch comes with them.
+    """
+    for folder in METHODS[task]:
+        for path in sorted((HERE / folder).glob("*.py")):
+            for item in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(item, ast.ClassDef):
+                    values = dict(_strings(item))
+                    if name := values.get("name"):
+                        yield name, values.get("use") or _first(ast.get_docstring(item))
+
+
+def _strings(item: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Class attributes whose value is a string."""
+    for line in item.body:
+        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(line.value, ast.Constant):
+            (target,) = [line.target] if isinstance(line, ast.AnnAssign) else line.targets
+            yield ast.unparse(target), str(line.value.value)
+
+
+def _entries(kind: str, task: str) -> Mapping[str, Any]:
+    """Functions, classes or lines by name."""
+    from longtail.augment import PAIRED_VIEWS, VIEWS
+    from longtail.data import BUILT_IN
+    from longtail.data.segmentation import PIXEL_SOURCES
+    from longtail.models import backbone_names, dense_backbone_names
+
+    pixels = task == "segmentation"
+    if kind == "backbones":
+        return dense_backbone_names() if pixels else backbone_names()
+    if kind == "views":
+        return PAIRED_VIEWS if pixels else VIEWS
+    return PIXEL_SOURCES if pixels else {name: read for name, (read, _) in BUILT_IN.items()}
+
+
+def _summary(entry: Any) -> str:
+    return entry if isinstance(entry, str) else _first(inspect.getdoc(entry))
+
+
+def _first(text: str | None) -> str:
+    """First paragraph of a docstring as one line."""
+    return " ".join((text or "").split("\n\n")[0].split())
