@@ -1,6 +1,7 @@
 """Cells of the matrix: configuration and run folder of each."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
