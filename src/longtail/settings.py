@@ -7,7 +7,6 @@ from typing import Any
 from longtail.data import DataConfig
 from longtail.data.segmentation import PIXEL_SOURCES, PixelDataConfig
 from longtail.errors import InputError
-from longtail.features import Precision
 from longtail.files import read_values
 from longtail.grammar import HELP, Grammar
 from longtail.losses import ClassificationLoss
