@@ -109,7 +109,7 @@ def test_spoilt_cifar_is_told_from_absent(cifar10, monkeypatch):
     ("source", "message"),
     [
         ("cifar100_lt", "did you mean .cifar100-lt"),
-        ("imagenet-lt", "Did you mean imagenet_lt"),
+        ("imagenet_lt", "did you mean .imagenet-lt"),
         ("/no/such/table.csv", "there is no such file"),
         ("xyz", "neither built in nor a folder or table.* Known are digits-lt, cifar10-lt"),
     ],
