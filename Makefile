@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-slow check clean
+.PHONY: train test test-slow check wheel clean
 
 # Trains GML (teacher, then student) and plain cross-entropy on the built-in digits.
 train: $(READY)
@@ -23,6 +23,15 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Builds the wheel and tries it in an environment with its declared dependencies alone.
+wheel: $(READY)
+	rm -rf build
+	$(BIN)/uv build --quiet --wheel --out-dir build
+	$(PYTHON) -m venv build/fresh
+	$(BIN)/uv pip install --quiet --python build/fresh/bin/python --constraint requirements.lock build/*.whl
+	cd build && fresh/bin/longtail --version && fresh/bin/longtail list
+	cd build && fresh/bin/longtail train digits-lt --epochs 1 --out run
+
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet uv
@@ -31,4 +40,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv build runs

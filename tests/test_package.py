@@ -1,11 +1,18 @@
 """The names of the package itself."""
 
+import ast
 import importlib
+import importlib.metadata
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import longtail
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_names_are_the_same_after_every_module_was_imported() -> None:
@@ -20,3 +27,34 @@ def test_names_are_the_same_after_every_module_was_imported() -> None:
 def test_the_command_line_does_not_wait_for_pytorch() -> None:
     code = "import sys, longtail.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_sub_packages_answer_after_one_import() -> None:
+    code = "import longtail, sys; assert 'torch' not in sys.modules; " + "; ".join(
+        f"longtail.{name}" for name in longtail.__all__
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_imported_package_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        declared += extra
+    names = {re.match(r"[\w.-]+", line)[0].lower() for line in declared}  # type: ignore[index]
+    packages = importlib.metadata.packages_distributions()
+    imported = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    for name in sorted(imported - sys.stdlib_module_names - {"longtail", "triton"}):
+        distributions = {d.lower().replace("_", "-") for d in packages.get(name, [name])}
+        assert distributions & names, f"{name} is imported and not declared"
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"version: {version['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
