@@ -1,0 +1,149 @@
+"""Hugging Face Trainer, pipelines and `datasets`, for text and images.
+
+loss = LogitAdjustedLoss(class_prior(train_set))
+trainer = Trainer(
+    model=model,
+    args=args,
+    train_dataset=train_set,
+    compute_loss_func=trainer_loss(loss),
+    compute_metrics=group_metrics(prior),
+    callbacks=[PriorCallback(PriorRecord(prior, loss.expresses, names), loss)],
+)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from longtail.errors import InputError
+from longtail.integrations.record import KEY, PriorRecord
+from longtail.losses import ClassificationLoss
+from longtail.metrics import classification_metrics
+from longtail.prior import ClassPrior
+from longtail.shift.priors import Prior
+
+
+def class_prior(dataset: Any, column: str = "label") -> ClassPrior:
+    """Class prior of a `datasets.Dataset`.
+
+    Args:
+        dataset: with a column of class indices.
+        column: name of that column. Its feature decides the number of classes if it is a
+            `ClassLabel`, else the largest label does.
+
+    Raises:
+        InputError: if there is no such column, a label is not a class index, or a class has no
+            sample.
+    """
+    if column not in dataset.column_names:
+        raise InputError(f"column must be one of {dataset.column_names}, got {column!r}")
+    classes = getattr(dataset.features[column], "num_classes", None)
+    return ClassPrior.from_labels(dataset[column][:], classes)
+
+
+def trainer_loss(loss: ClassificationLoss) -> Callable[..., Tensor]:
+    """A classification loss as `compute_loss_func` of `transformers.Trainer`.
+
+    With gradient accumulation the Trainer passes the number of samples of all accumulated batches
+    and expects their mean as the sum over the batches; this is what the function returns.
+
+    Args:
+        loss: any of `longtail.losses`; it is moved to the device of the logits.
+    """
+
+    def compute_loss(
+        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs.logits
+        mean: Tensor = loss.to(logits.device)(logits, labels)
+        return (
+            mean
+            if num_items_in_batch is None
+            else mean * (labels.ne(-100).sum() / num_items_in_batch)
+        )
+
+    return compute_loss
+
+
+def group_metrics(prior: ClassPrior) -> Callable[[Any], dict[str, float]]:
+    """`longtail.metrics.classification_metrics` as `compute_metrics` of `transformers.Trainer`.
+
+    Args:
+        prior: class prior of the training set; decides the many, medium and few groups.
+    """
+
+    def compute_metrics(evaluated: Any) -> dict[str, float]:
+        logits, labels = evaluated.predictions, evaluated.label_ids
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        return classification_metrics(torch.as_tensor(logits), torch.as_tensor(labels), prior)
+
+    return compute_metrics
+
+
+class PriorCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types for it
+    """Stores class names and the expressed prior in the model's configuration.
+
+    `save_pretrained` and `push_to_hub` then carry them, and `AdjustedPipeline` reads them.
+
+    Args:
+        record: class prior, expressed prior and class names.
+        loss: the loss, if it changes during the training (LDAM-DRW): it is told the progress at
+            every epoch.
+    """
+
+    def __init__(self, record: PriorRecord, loss: ClassificationLoss | None = None) -> None:
+        self.record, self.loss = record, loss
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Writes the record into `model.config`."""
+        config = kwargs["model"].config
+        setattr(config, KEY, self.record.to_dict())
+        config.id2label = dict(enumerate(self.record.class_names))
+        config.label2id = {name: c for c, name in enumerate(self.record.class_names)}
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tells the loss how much of the training is done."""
+        if self.loss is not None:
+            self.loss.set_progress(min((state.epoch or 0.0) / args.num_train_epochs, 1.0))
+
+
+class AdjustedPipeline:
+    """A text or image classification pipeline that predicts under another class prior.
+
+    Args:
+        pipeline: of a model that was trained with `PriorCallback`.
+        target_prior: `uniform`, `source`, a file of probabilities per class, or (C,) probabilities.
+
+    Raises:
+        InputError: if the model's configuration holds no prior.
+    """
+
+    def __init__(self, pipeline: Any, target_prior: Prior | str = "uniform") -> None:
+        self.pipeline, self.target_prior = pipeline, target_prior
+        config = pipeline.model.config
+        self.record = PriorRecord.from_dict(
+            vars(config), f"the configuration of {config._name_or_path!r}"
+        )
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """Label and probability of every class, most probable first, as the pipeline returns them.
+
+        Args:
+            inputs: what the pipeline takes: one input or a list.
+            **options: of the pipeline, such as `batch_size`.
+        """
+        classes = self.record.prior.num_classes
+        found = self.pipeline(inputs, top_k=classes, function_to_apply="none", **options)
+        one = bool(found) and isinstance(found[0], Mapping)
+        adjusted = [self._adjusted(scores) for scores in ([found] if one else found)]
+        return adjusted[0] if one else adjusted
+
+    def _adjusted(self, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        by_name = {score["label"]: score["score"] for score in scores}
+        logits = torch.tensor([by_name[name] for name in self.record.class_names])
+        p = self.record.adjust(logits, self.target_prior).softmax(0)
+        order = p.argsort(descending=True).tolist()
+        return [{"label": self.record.class_names[c], "score": float(p[c])} for c in order]

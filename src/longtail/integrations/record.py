@@ -1,0 +1,73 @@
+"""What a model must carry so that its probabilities can be adjusted to another class prior."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch import Tensor
+
+from longtail.errors import InputError
+from longtail.prior import ClassPrior
+from longtail.shift import adjust, resolve_prior
+from longtail.shift.priors import Prior
+
+KEY = "longtail"  # of a configuration or a checkpoint
+
+
+@dataclass(frozen=True)
+class PriorRecord:
+    """Training counts, class names and the prior that the logits of a model express.
+
+    Args:
+        prior: class prior of the training set.
+        expresses: prior that the logits express, as `ClassificationLoss.expresses`: `source`,
+            `uniform` or (C,) probabilities.
+        class_names: name of each class; default: the class indices.
+
+    Raises:
+        InputError: if `class_names` does not have one name per class.
+    """
+
+    prior: ClassPrior
+    expresses: str | list[float]
+    class_names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Fills in the names and checks their number."""
+        classes = self.prior.num_classes
+        names = tuple(self.class_names) or tuple(str(c) for c in range(classes))
+        if len(names) != classes:
+            raise InputError(f"class_names must have {classes} names, got {len(names)}")
+        object.__setattr__(self, "class_names", names)
+
+    def adjust(self, logits: Tensor, target_prior: Prior | str) -> Tensor:
+        """Adjusts logits (..., C) of the model to a target prior: `uniform`, `source` or (C,)."""
+        classes = self.prior.num_classes
+        expressed = resolve_prior(self.expresses, self.prior, classes)
+        target = resolve_prior(target_prior, self.prior, classes, self.class_names)
+        return adjust(logits, expressed, target)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON types."""
+        return {
+            "class_counts": self.prior.counts.tolist(),
+            "expresses": self.expresses,
+            "class_names": list(self.class_names),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any], owner: str) -> Self:
+        """Reads what `to_dict` wrote.
+
+        Args:
+            stored: the configuration or checkpoint that should hold the record.
+            owner: what an error calls it.
+
+        Raises:
+            InputError: if there is no record in it.
+        """
+        record = stored.get(KEY)
+        if not isinstance(record, Mapping):
+            raise InputError(f"{owner} must hold a {KEY!r} entry with the class prior, got none")
+        prior = ClassPrior(record["class_counts"])
+        return cls(prior, record["expresses"], tuple(record["class_names"]))

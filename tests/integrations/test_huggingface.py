@@ -1,0 +1,206 @@
+"""Hugging Face Trainer and pipelines, on a tiny transformer that is made from its configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+import transformers
+
+from longtail import ClassPrior
+from longtail.integrations.huggingface import (
+    AdjustedPipeline,
+    PriorCallback,
+    class_prior,
+    group_metrics,
+    trainer_loss,
+)
+from longtail.integrations.record import PriorRecord
+from longtail.losses import CrossEntropyLoss, LDAMLoss, LogitAdjustedLoss
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+WORDS = 4
+NAMES = ("common", "seldom", "rare")
+COUNTS = (150, 30, 10)
+
+
+def made_text(counts: tuple[int, ...], seed: int) -> datasets.Dataset:
+    """Sequences of eight tokens, one in two that of their class, the others that of any class."""
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[dict[str, Any]] = []
+    for label, count in enumerate(counts):
+        for _ in range(count):
+            tokens = torch.randint(0, 3, (8,), generator=generator)
+            own = torch.rand(8, generator=generator) < 0.5
+            rows.append({"input_ids": (tokens.where(~own, label) + 1).tolist(), "label": label})
+    features = datasets.Features(
+        {
+            "input_ids": datasets.List(datasets.Value("int64")),
+            "label": datasets.ClassLabel(names=list(NAMES)),
+        }
+    )
+    return datasets.Dataset.from_list(rows, features=features)
+
+
+def tiny_model(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=WORDS,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        num_labels=3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return transformers.BertForSequenceClassification(config)
+
+
+def make_trainer(folder: Path, loss: Any, record: PriorRecord, **options: Any) -> Any:
+    settings = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 16,
+        "num_train_epochs": 4,
+        "learning_rate": 5e-3,
+        "report_to": [],
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "seed": 0,
+    } | options
+    return transformers.Trainer(
+        model=tiny_model(),
+        args=transformers.TrainingArguments(**settings),
+        train_dataset=made_text(COUNTS, 0),
+        eval_dataset=made_text((40, 40, 40), 1),
+        compute_loss_func=loss,
+        compute_metrics=group_metrics(record.prior),
+        callbacks=[PriorCallback(record)],
+    )
+
+
+@pytest.fixture
+def prior() -> ClassPrior:
+    return class_prior(made_text(COUNTS, 0))
+
+
+def test_class_prior_counts_the_labels(prior: ClassPrior) -> None:
+    assert prior.counts.tolist() == list(COUNTS)
+    with pytest.raises(ValueError, match=r"column .*'labels'"):
+        class_prior(made_text(COUNTS, 0), "labels")
+    with pytest.raises(ValueError, match="above zero for every class"):
+        class_prior(made_text((3, 2, 0), 0))  # a ClassLabel without a sample
+
+
+def test_the_trainer_computes_the_loss_of_a_plain_loop(tmp_path: Path, prior: ClassPrior) -> None:
+    loss = LogitAdjustedLoss(prior)
+    trainer = make_trainer(tmp_path, trainer_loss(loss), PriorRecord(prior, "uniform"))
+    rows = made_text(COUNTS, 0).select(range(140, 172))
+    batch = {
+        "input_ids": torch.tensor(rows["input_ids"][:]),
+        "labels": torch.tensor(rows["label"][:]),
+    }
+    logits = trainer.model.eval()(input_ids=batch["input_ids"]).logits
+    ours = loss(logits, batch["labels"])
+    theirs = trainer.compute_loss(trainer.model, dict(batch))
+    torch.testing.assert_close(theirs, ours, rtol=1e-6, atol=1e-6)
+
+
+def test_accumulated_batches_have_the_gradient_of_one(tmp_path: Path, prior: ClassPrior) -> None:
+    """Unequal batches, 10 and 6 samples: the sum of both is the mean over 16."""
+    loss = LogitAdjustedLoss(prior)
+    compute = trainer_loss(loss)
+    logits, labels = torch.randn(16, 3), torch.arange(16) % 3
+    pieces = [
+        compute({"logits": logits[part]}, labels[part], num_items_in_batch=16)
+        for part in (slice(0, 10), slice(10, 16))
+    ]
+    torch.testing.assert_close(sum(pieces), loss(logits, labels))
+
+
+def test_the_rare_class_is_found_more_often_than_with_the_default_loss(
+    tmp_path: Path, prior: ClassPrior
+) -> None:
+    found = []
+    for loss in (None, trainer_loss(LogitAdjustedLoss(prior))):
+        trainer = make_trainer(tmp_path, loss, PriorRecord(prior, "uniform", NAMES))
+        trainer.train()
+        found.append(trainer.evaluate())
+    plain, adjusted = found
+    assert adjusted["eval_few"] > plain["eval_few"]
+    assert adjusted["eval_balanced_accuracy"] > plain["eval_balanced_accuracy"] + 0.1
+
+
+def test_a_pipeline_predicts_under_another_prior(tmp_path: Path, prior: ClassPrior) -> None:
+    trainer = make_trainer(
+        tmp_path, trainer_loss(CrossEntropyLoss(prior)), PriorRecord(prior, "source", NAMES)
+    )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    model = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert model.config.longtail["class_names"] == list(NAMES)
+    tokens = torch.tensor([made_text((1, 1, 1), 2)["input_ids"][2]])
+    logits = model.eval()(input_ids=tokens).logits[0].detach()
+
+    class Pipeline:  # what a text pipeline does, without a tokeniser
+        def __init__(self) -> None:
+            self.model = model
+
+        def __call__(self, inputs: Any, top_k: int, function_to_apply: str) -> Any:
+            assert (top_k, function_to_apply) == (3, "none")
+            return [
+                {"label": name, "score": float(z)} for name, z in zip(NAMES, logits, strict=True)
+            ]
+
+    found = AdjustedPipeline(Pipeline(), "uniform")("a text")
+    expected = (logits - prior.log_prior.float()).softmax(0)
+    assert {row["label"]: row["score"] for row in found} == pytest.approx(
+        dict(zip(NAMES, expected.tolist(), strict=True)), abs=1e-6
+    )
+    assert [row["score"] for row in found] == sorted((row["score"] for row in found), reverse=True)
+    model.config.longtail = None
+    with pytest.raises(ValueError, match="'longtail' entry"):
+        AdjustedPipeline(Pipeline())
+
+
+def test_a_real_pipeline(tmp_path: Path, prior: ClassPrior) -> None:
+    """An image pipeline of a tiny network: its output has the adjusted probabilities."""
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        image_size=8, patch_size=4, num_labels=3, id2label=dict(enumerate(NAMES)),
+        label2id={name: c for c, name in enumerate(NAMES)},
+    )  # fmt: skip
+    model = transformers.ViTForImageClassification(config).eval()
+    model.config.longtail = PriorRecord(prior, "source", NAMES).to_dict()
+    processor = transformers.ViTImageProcessor(size={"height": 8, "width": 8})
+    pipeline = transformers.pipeline("image-classification", model=model, image_processor=processor)
+    from PIL import Image
+
+    picture = Image.new("RGB", (9, 7), (200, 30, 90))
+    plain = {row["label"]: row["score"] for row in pipeline(picture, top_k=3)}
+    raw = torch.tensor([plain[name] for name in NAMES], dtype=torch.float64)
+    expected = raw / prior.probabilities
+    found = AdjustedPipeline(pipeline, "uniform")([picture, picture])
+    assert len(found) == 2
+    got = {row["label"]: row["score"] for row in found[1]}
+    assert [got[name] for name in NAMES] == pytest.approx(
+        (expected / expected.sum()).tolist(), abs=1e-5
+    )
+
+
+def test_a_deferred_loss_is_told_the_progress(tmp_path: Path, prior: ClassPrior) -> None:
+    loss = LDAMLoss(prior, deferred=0.5)
+    callback = PriorCallback(PriorRecord(prior, "source"), loss)
+    weights = []
+    for epoch in (0.0, 2.0):
+        state, args = (
+            transformers.TrainerState(epoch=epoch),
+            make_trainer(tmp_path, None, callback.record).args,
+        )
+        callback.on_epoch_begin(args, state, None)
+        weights.append(loss.class_weight())
+    assert weights[0] is None
+    assert weights[1] is not None

@@ -1,0 +1,121 @@
+"""Lightning: state in checkpoints, the prior beside it, and adjusted predictions."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from longtail import ClassPrior, losses, memory
+from longtail.integrations.lightning import PriorCallback, read_record
+from longtail.integrations.record import PriorRecord
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning: few workers, no logger
+PRIOR = ClassPrior([60, 12, 4])
+RECORD = PriorRecord(PRIOR, "uniform", ("a", "b", "c"))
+
+
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat_interleave(PRIOR.counts)
+    x = torch.randn(len(labels), 5, generator=generator) + 2 * torch.nn.functional.one_hot(
+        labels, 5
+    )
+    return TensorDataset(x, labels, torch.arange(len(labels)))
+
+
+class Module(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = torch.nn.Linear(5, 3)
+        self.loss = losses.LogitAdjustedLoss(PRIOR)
+        self.queue = memory.ClassQueue(PRIOR, size=12, width=5, base=2)
+        self.record = RECORD
+
+    def training_step(self, batch: Any, number: int) -> torch.Tensor:
+        x, y, index = batch
+        self.queue.enqueue(x, y, index)
+        loss: torch.Tensor = self.loss(self.network(x), y)
+        return loss
+
+    def predict_step(self, batch: Any) -> torch.Tensor:
+        return self.record.adjust(self.network(batch[0]), [0.8, 0.1, 0.1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def make_trainer(folder: Path, epochs: int, *callbacks: Any) -> pl.Trainer:
+    return pl.Trainer(
+        default_root_dir=folder, max_epochs=epochs, callbacks=list(callbacks), accelerator="cpu",
+        logger=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Module, Path]:
+    module, file = Module(), tmp_path / "last.ckpt"
+    trainer = make_trainer(tmp_path, 2, PriorCallback(RECORD))
+    trainer.fit(module, DataLoader(data(), batch_size=16))
+    trainer.save_checkpoint(file)
+    return module, file
+
+
+def test_loss_and_queue_are_in_the_checkpoint(trained: tuple[Module, Path]) -> None:
+    module, file = trained
+    state = torch.load(file, weights_only=True)["state_dict"]
+    assert {"loss.log_prior", *(f"queue.{name}" for name in module.queue.state_dict())} <= set(
+        state
+    )
+    assert read_record(file) == RECORD
+
+
+def test_the_same_losses_as_a_plain_loop(trained: tuple[Module, Path]) -> None:
+    module, plain = trained[0], Module()
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.1)
+    for _ in range(2):
+        for number, batch in enumerate(DataLoader(data(), batch_size=16)):
+            optimiser.zero_grad()
+            plain.training_step(batch, number).backward()
+            optimiser.step()
+    torch.testing.assert_close(plain.network.weight, module.network.weight, rtol=1e-6, atol=1e-6)
+
+
+def test_predictions_express_the_target_prior(trained: tuple[Module, Path], tmp_path: Path) -> None:
+    module = trained[0]
+    (first, *_) = make_trainer(tmp_path, 1).predict(module, DataLoader(data(), batch_size=16))
+    raw = module.network(data().tensors[0][:16]).detach()
+    target = torch.tensor([0.8, 0.1, 0.1]).log() - torch.full((3,), 1 / 3).log()
+    torch.testing.assert_close(first, raw + target)
+
+
+def test_a_checkpoint_of_other_classes_is_refused(
+    trained: tuple[Module, Path], tmp_path: Path
+) -> None:
+    other = PriorRecord(PRIOR, "uniform", ("a", "b", "d"))
+    with pytest.raises(ValueError, match="'d'"):
+        make_trainer(tmp_path, 3, PriorCallback(other)).fit(
+            Module(), DataLoader(data(), batch_size=16), ckpt_path=trained[1]
+        )
+
+
+def test_a_deferred_loss_is_told_the_progress(tmp_path: Path) -> None:
+    loss = losses.LDAMLoss(PRIOR, deferred=0.5)
+    seen: list[bool] = []
+
+    class Watched(Module):
+        def training_step(self, batch: Any, number: int) -> torch.Tensor:
+            seen.append(loss.class_weight() is not None)
+            return super().training_step(batch, number)
+
+    loader = DataLoader(data(), batch_size=76)
+    make_trainer(tmp_path, 4, PriorCallback(RECORD, loss)).fit(Watched(), loader)
+    assert seen == [False, False, True, True]
+
+
+def test_a_record_names_every_class() -> None:
+    with pytest.raises(ValueError, match=r"3 names, got 2"):
+        PriorRecord(PRIOR, "uniform", ("a", "b"))
