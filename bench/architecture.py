@@ -1,8 +1,8 @@
-"""The picture of docs/architecture.md: every module of the package in the layer that it imports from.
+"""The picture of docs/architecture.md: every module in its layer.
 
     python bench/architecture.py
 
-Layers come from the import rules in pyproject.toml, sentences from the modules' docstrings.
+Modules import from the layers below theirs. Layers come from the import rules in pyproject.toml, sentences from the modules' docstrings.
 """
 
 import ast

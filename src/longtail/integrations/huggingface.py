@@ -83,7 +83,7 @@ def group_metrics(prior: ClassPrior) -> Callable[[Any], dict[str, float]]:
     return compute_metrics
 
 
-class PriorCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types for it
+class PriorCallback(TrainerCallback):
     """Stores class names and the expressed prior in the model's configuration.
 
     `save_pretrained` and `push_to_hub` then carry them, and `AdjustedPipeline` reads them.
