@@ -2,7 +2,8 @@
 
     python bench/architecture.py
 
-Modules import from the layers below theirs. Layers come from the import rules in pyproject.toml, sentences from the modules' docstrings.
+Modules import from the layers below theirs. Layers come from the import rules in pyproject.toml,
+sentences from the modules' docstrings.
 """
 
 import ast
