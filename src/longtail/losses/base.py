@@ -22,6 +22,7 @@ class ClassificationLoss(nn.Module, ABC):
 
     Attributes:
         name: the method's name on the command line.
+        use: when to use it, for `longtail list` (default: the first sentence of the docstring).
         expresses: prior that the raw logits express after training: "source", "uniform" or
             (num_classes,) probabilities.
         head: the classifier that it is meant for, `linear` or `cosine`.
@@ -29,6 +30,7 @@ class ClassificationLoss(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    use: ClassVar[str]
     expresses: str | list[float]
     head: ClassVar[str] = "linear"
     log_prior: Tensor

@@ -68,6 +68,7 @@ class CrossEntropyLoss(ClassificationLoss):
     """
 
     name: ClassVar[str] = "ce"
+    use: ClassVar[str] = "baseline to compare with: plain cross-entropy"
     expresses = "source"
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -91,6 +92,7 @@ class ReweightedLoss(ClassificationLoss):
     """
 
     name: ClassVar[str] = "reweighted"
+    use: ClassVar[str] = "baseline: classes weighted by one over their count"
     expresses = "uniform"
     weights: Tensor
 
@@ -124,6 +126,7 @@ class ClassBalancedLoss(ClassificationLoss):
     """
 
     name: ClassVar[str] = "class_balanced"
+    use: ClassVar[str] = "baseline: classes weighted by one over their effective number of samples"
     expresses = "uniform"
     weights: Tensor
 

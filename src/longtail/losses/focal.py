@@ -55,6 +55,7 @@ class FocalLoss(ClassificationLoss):
     """
 
     name: ClassVar[str] = "focal"
+    use: ClassVar[str] = "baseline of many papers; does not use the class counts"
     expresses = "source"
 
     def __init__(self, prior: ClassPrior, *, gamma: float = 2.0) -> None:

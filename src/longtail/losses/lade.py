@@ -91,6 +91,7 @@ class LADELoss(ClassificationLoss):
     """
 
     name: ClassVar[str] = "lade"
+    use: ClassVar[str] = "where the class prior of the test data is known or will change"
     expresses = "uniform"
 
     def __init__(

@@ -78,6 +78,9 @@ class LDAMLoss(ClassificationLoss):
     """
 
     name: ClassVar[str] = "ldam"
+    use: ClassVar[str] = (
+        "baseline of the CIFAR-LT papers: margins, and class weights late in training"
+    )
     expresses = "uniform"
     head: ClassVar[str] = "cosine"
     margin: Tensor

@@ -62,6 +62,7 @@ class LogitAdjustedLoss(ClassificationLoss):
     """
 
     name: ClassVar[str] = "logit_adjust"
+    use: ClassVar[str] = "start here: the cost of cross-entropy, and nothing to tune"
     expresses: str | list[float] = "uniform"
 
     def __init__(self, prior: ClassPrior, *, tau: float = 1.0) -> None:

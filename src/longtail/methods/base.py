@@ -33,8 +33,17 @@ class Method(nn.Module, ABC):
     A method's state (queue, averages, temperature) lies in parameters and buffers, so that
     `state_dict` is all that a checkpoint needs.
 
+    The constructor of a method for whole images must have this signature; the settings are keywords
+    with a type and a default, which the command line offers as options:
+
+        def __init__(self, prior: ClassPrior, backbone: Backbone, *, setting: float = 1.0) -> None
+
+    With `teacher_method` it takes `teacher: ImageClassifier | None = None` as well; with
+    `first_method` the model of the first stage, `first: ImageClassifier`, in place of `backbone`.
+
     Attributes:
         name: the name on the command line.
+        use: when to use it, for `longtail list` (default: the first sentence of the docstring).
         task: `classification` of images, or `segmentation`.
         num_views: views of every image that a step needs.
         expresses: the prior that the logits of `model` express after training: `source`,
@@ -48,6 +57,7 @@ class Method(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    use: ClassVar[str]
     task: ClassVar[str] = "classification"
     num_views: ClassVar[int] = 1
     mixes: ClassVar[bool] = True

@@ -32,6 +32,7 @@ class BCL(Method):
     """
 
     name = "bcl"
+    use = "long training from scratch: balanced contrastive learning, three views"
     num_views = 3
     expresses = "uniform"
 

@@ -45,6 +45,7 @@ class GML(Method):
     """
 
     name = "gml"
+    use = "long training from scratch: mutual information, three views, optional teacher"
     num_views = 3
     # The classifier's part of the loss alone: what the paper trains its teachers with.
     teacher_method: ClassVar = {"name": "logit_adjust", "head": "cosine"}

@@ -37,6 +37,7 @@ class PaCo(Method):
     """
 
     name = "paco"
+    use = "long training from scratch: contrast with class centres, two views and a queue"
     num_views = 2
     mixes = False
     expresses = "uniform"

@@ -31,6 +31,7 @@ class ProCo(Method):
     """
 
     name = "proco"
+    use = "long training from scratch: contrast with class distributions, three views, no queue"
     num_views = 3
     expresses = "uniform"
     progress: Tensor

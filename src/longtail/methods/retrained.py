@@ -64,6 +64,7 @@ class CRT(Retrained):
     """
 
     name = "crt"
+    use = "two stages: retrain the classifier of a cross-entropy run, classes balanced"
 
 
 class LWS(Retrained):
@@ -80,6 +81,7 @@ class LWS(Retrained):
     """
 
     name = "lws"
+    use = "two stages: retrain one scale per class of a cross-entropy run"
 
     def __init__(self, prior: ClassPrior, first: ImageClassifier) -> None:
         super().__init__(prior, first)
@@ -115,6 +117,7 @@ class TauNorm(Retrained):
     """
 
     name = "tau_norm"
+    use = "two stages: rescale the classifier of a cross-entropy run, without training"
     expresses = "uniform"
 
     def __init__(self, prior: ClassPrior, first: ImageClassifier, *, tau: float = 1.0) -> None:

@@ -25,6 +25,7 @@ class SupConFeatures(Method):
     """
 
     name = "supcon_features"
+    use = "first stage of supcon; not meant to be used alone"
     num_views = 2
     mixes = False
     expresses = "uniform"
@@ -65,4 +66,5 @@ class SupCon(CRT):
     """
 
     name = "supcon"
+    use = "two stages: supervised contrastive features, then a classifier on them"
     first_method = SupConFeatures.name
