@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from longtail.data.segmentation import PixelDataset, load_pixels
+from longtail.segmentation import PixelDataset, load_pixels
 from longtail.files import write_json
 from longtail.metrics import class_iou, segmentation_metrics
 from longtail.settings import from_keywords, to_config
 from longtail.shift import resolve_prior
 from longtail.training.run import environment
-from longtail.training.segmentation import (
+from longtail.segmentation import (
     PixelConfig,
     PixelRun,
     confusion_of,

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from camvid import judge
-from longtail.data.segmentation import load_pixels
+from longtail.segmentation import load_pixels
 from longtail.files import write_json
 from longtail.settings import from_keywords, to_config
 from longtail.training.run import environment
-from longtail.training.segmentation import PixelConfig, train_pixels
+from longtail.segmentation import PixelConfig, train_pixels
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "logit_adjust-linear": {"name": "logit_adjust", "head": "linear"},

@@ -22,15 +22,15 @@ from lightning_fabric import Fabric
 
 from longtail.augment import View
 from longtail.data import Batch
-from longtail.data.segmentation import PixelDataConfig
+from longtail.segmentation import PixelDataConfig
 from longtail.files import write_json
-from longtail.methods.segmentation import create_pixel_method
+from longtail.segmentation.methods import create_pixel_method
 from longtail.models import create_dense_backbone
 from longtail.prior import ClassPrior
 from longtail.training.loop import train_step
 from longtail.training.optim import make_optimizer
 from longtail.training.run import environment
-from longtail.training.segmentation import PixelConfig
+from longtail.segmentation import PixelConfig
 from pages import write_between
 
 CLASSES = 11

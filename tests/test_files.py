@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from longtail.data.segmentation.masks import read_class_names
+from longtail.segmentation.masks import read_class_names
 from longtail.files import read_records, read_text, read_values, write_text
 from longtail.shift import resolve_prior
 

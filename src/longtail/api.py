@@ -13,8 +13,8 @@ from longtail.listing import list_names
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which `longtail --help` need not wait for
     from longtail.data import Dataset, Findings
     from longtail.features import Precision
-    from longtail.training import Classified, Config, Embeddings, Run
-    from longtail.training.segmentation import Segmented
+    from longtail.training import Config, Embeddings, Run, RunFolder
+    from longtail.training.task import Predicted
 
 # Words of each command, and the function behind it.
 COMMANDS = {
@@ -53,7 +53,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     **settings: Any,
-) -> Run:
+) -> RunFolder:
     """Trains a classifier of images or of pixels, and evaluates it on the test split.
 
     Args:
@@ -64,9 +64,10 @@ def train(
         out: run folder (default: a new one under `runs/`)
         resume: resume the run in the folder `out`
         **settings: any other setting of `longtail.training.Config`, such as `epochs=20`; with
-            `task="segmentation"`, of `longtail.training.segmentation.PixelConfig`.
+            `task="segmentation"`, of `longtail.segmentation.PixelConfig`.
 
-    Returns: the finished run: `.metrics`, `.history`, `.predictions()`, `.model()`.
+    Returns: the finished run: `.metrics`, `.history`, `.model()`; of images
+        `.predictions()`, too.
     Raises:
         InputError: for invalid settings or data, before the training starts.
     """
@@ -81,31 +82,18 @@ def train(
 
 def start(
     config: Config, out: str | Path | None, resume: bool, dataset: Dataset | None = None
-) -> Run:
+) -> RunFolder:
     """Trains with resolved settings, and writes the report."""
-    from longtail.training import is_first, train_run
-    from longtail.training.segmentation import PixelConfig, train_pixels
+    from longtail import tasks
+    from longtail.training import is_first
 
     if resume and out is None:
         raise InputError("out must be the run folder to resume, as in --out runs/..., got none")
     folder = Path(out) if out else new_folder(config)
-    run: Run
-    if isinstance(config, PixelConfig):
-        run = train_pixels(config, folder, resume=resume)
-    else:
-        run = train_run(config, folder, resume=resume, dataset=dataset)
+    run = tasks.train(config, folder, resume=resume, dataset=dataset)
     if is_first():
         report([run.folder, *(stage.folder for stage in run.stages)])
     return run
-
-
-def open_run(run: str | Path | Run) -> Run:
-    """A run from its folder: a `PixelRun` where its task is segmentation."""
-    from longtail.training import Run
-    from longtail.training.segmentation import PixelRun
-
-    run = run if isinstance(run, Run) else Run(run)
-    return PixelRun(run.folder) if run.task == "segmentation" else run
 
 
 def new_folder(config: Config) -> Path:
@@ -120,7 +108,7 @@ def new_folder(config: Config) -> Path:
 
 
 def evaluate(
-    run: str | Path | Run,
+    run: str | Path | RunFolder,
     target_prior: str | None = None,
     *,
     split: Literal["train", "val", "test"] | None = None,
@@ -141,27 +129,18 @@ def evaluate(
         segmentation those of `segmentation_metrics`, for which its model sees the images again
         where an argument is given.
     Raises:
-        InputError: when a setting of segmentation is given for another run.
+        InputError: for an option that the run's task does not have.
     """
-    from longtail.training import judge
-    from longtail.training.segmentation import PixelRun, judge_pixels
+    from longtail.tasks import open_run, task_of_run
 
     run = open_run(run)
-    testing: dict[str, Any] = {"split": split, "window": window, "flip": flip}
-    if isinstance(run, PixelRun):
-        return judge_pixels(run, target_prior, **testing)
-    _refuse(testing, run)
-    return judge(run.predictions(), target_prior)
+    options = _given(split=split, window=window, flip=flip)
+    metrics: dict[str, float] = task_of_run(run).evaluate(run, target_prior, **options)
+    return metrics
 
 
-def _refuse(testing: Mapping[str, Any], run: Run) -> None:
-    """Refuses settings of segmentation for another run."""
-    given = [name for name, value in testing.items() if value is not None]
-    if given:
-        raise InputError(
-            f"{', '.join(given)}: only for runs of segmentation, got {run.folder}, a run of "
-            f"{run.task}"
-        )
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_file(out: str | Path | None, command: str) -> None:
@@ -176,23 +155,24 @@ def protocol(run: str | Path | Run) -> list[dict[str, Any]]:
     Args:
         run: run folder
 
-    Returns: see `longtail.training.judge_protocol`.
+    Returns: see `longtail.training.evaluate_protocol`.
     """
-    from longtail.training import judge_protocol
+    from longtail.training import Run, evaluate_protocol
 
-    return judge_protocol(open_run(run).predictions())
+    run = run if isinstance(run, Run) else Run(run)
+    return evaluate_protocol(run.predictions())
 
 
 def predict(
-    run: str | Path | Run,
+    run: str | Path | RunFolder,
     files: str | Path | Sequence[str | Path],
     target_prior: str | None = None,
     *,
     out: str | Path | None = None,
-    top: int = 5,
+    top: int | None = None,
     window: Sequence[int] | None = None,
     flip: bool | None = None,
-) -> Classified | Segmented:
+) -> Predicted:
     """Classifies image files, or each of their pixels, with a run's model.
 
     Args:
@@ -201,30 +181,20 @@ def predict(
         target_prior: as for `evaluate`, or `estimate`: the class prior of these images
         out: CSV file to write: path, class, probability, and the next classes up to `top`; for a
             run of segmentation a folder (required on the command line)
-        top: classes listed per image
+        top: classes listed per image (default: 5)
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
 
     Raises:
-        InputError: when a setting of segmentation is given for another run, or `top` is below 1.
+        InputError: for an option that the run's task does not have, or `top` below 1.
     """
-    from longtail.training import predict_files
-    from longtail.training.segmentation import PixelRun, segment_files
+    from longtail.tasks import open_run, task_of_run
 
-    if top < 1:
-        raise InputError(f"top of predict must be 1 or more, got {top}")
     run = open_run(run)
-    testing: dict[str, Any] = {"window": window, "flip": flip}
-    if isinstance(run, PixelRun):
-        if out is None:
-            raise InputError("out of predict must be a folder for a run of segmentation, got None")
-        return segment_files(run, files, Path(out), target_prior, **testing)
-    _refuse(testing, run)
-    _check_file(out, "predict")
-    classified = predict_files(run, files, target_prior)
-    if out is not None:
-        classified.write(Path(out), top)
-    return classified
+    options = _given(top=top, window=window, flip=flip)
+    path = Path(out) if out else None
+    found: Predicted = task_of_run(run).predict(run, files, target_prior, out=path, **options)
+    return found
 
 
 def embed(
@@ -254,7 +224,7 @@ def embed(
 
 
 def export(
-    run: str | Path | Run,
+    run: str | Path | RunFolder,
     to: Literal["onnx", "safetensors"] = "onnx",
     out: str | Path | None = None,
 ) -> Path:
@@ -266,6 +236,7 @@ def export(
         out: file to write (default for onnx: `model.onnx` in the run folder)
     """
     from longtail.export import export_run
+    from longtail.tasks import open_run
 
     return export_run(open_run(run), to, Path(out) if out else None)
 
@@ -277,15 +248,17 @@ def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = Non
         runs: run folders
         out: page to write (default: `report.html` in the first run's folder)
     """
-    from longtail.report import load_pixel_run, load_run, write_pixel_report, write_report
-    from longtail.training import Run
+    from longtail.tasks import all_tasks, find_task
+    from longtail.training.run import task_of
 
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     path = Path(out) if out else Path(*folders[:1]) / "report.html"
-    if any(Run(folder).task == "segmentation" for folder in folders):
-        write_pixel_report([load_pixel_run(folder) for folder in folders], path)
-    else:
-        write_report([load_run(folder) for folder in folders], path)
+    found = {task_of(folder): folder for folder in folders}
+    if len(found) > 1:
+        given = ", ".join(f"{folder} of {name}" for name, folder in found.items())
+        raise InputError(f"runs of one report must be of one task, got {given}")
+    task = find_task(*found) if found else next(all_tasks())
+    task.report(folders, path)
     return path
 
 

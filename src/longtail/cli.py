@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtail import api
-from longtail.errors import InputError
+from longtail.errors import InputError, LostProcessError
 from longtail.files import to_json
 from longtail.names import nearest
 
 if TYPE_CHECKING:
-    from longtail.training import Embeddings, Run
+    from longtail.training import Embeddings, RunFolder
 
 ABOUT = "Train, adapt and evaluate classifiers when most classes are rare."
-LOST = "another process of this run has ended; --resume continues from the last checkpoint"
 KEPT = ("predict", "embed")  # their result is of use in a file alone
 RESUMES = {
     "train": "; --resume continues from the last checkpoint",
@@ -44,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader of the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except Exception as error:
-            if not isinstance(error, (OSError, *_ends_of_training())):
-                raise
+        except (OSError, FloatingPointError, LostProcessError) as error:
             _say(f"error: {_reason(error)}")
             return 1
         except KeyboardInterrupt as stop:
@@ -120,19 +117,20 @@ def _show(command: str, result: Any, arguments: Mapping[str, Any]) -> None:
         print(result)
 
 
-def _show_run(run: "Run", arguments: Mapping[str, Any]) -> None:
-    from longtail.report import print_table
+def _show_run(run: "RunFolder", arguments: Mapping[str, Any]) -> None:
+    from longtail.tasks import task_of_run
     from longtail.training import is_first
 
     if is_first():
-        print_table([{"run": run.folder.as_posix(), **run.metrics}])
+        task_of_run(run).print_metrics([{"run": run.folder.as_posix(), **run.metrics}])
         print(f"report: {run.folder / 'report.html'}")
 
 
 def _show_metrics(metrics: Mapping[str, float], arguments: Mapping[str, Any]) -> None:
-    from longtail.report import print_table
+    from longtail.tasks import open_run, task_of_run
 
-    print_table([{"run": Path(arguments["run"]).as_posix(), **metrics}])
+    run = open_run(arguments["run"])
+    task_of_run(run).print_metrics([{"run": run.folder.as_posix(), **metrics}])
 
 
 def _show_protocol(rows: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> None:
@@ -143,10 +141,10 @@ def _show_protocol(rows: Sequence[Mapping[str, Any]], arguments: Mapping[str, An
 
 def _show_predictions(found: Any, arguments: Mapping[str, Any]) -> None:
     from longtail.report.shift_tables import print_estimate
-    from longtail.training import Run
+    from longtail.tasks import open_run
 
     if estimate := getattr(found, "estimate", None):
-        print_estimate(estimate, Run(arguments["run"]).prior, found.class_names)
+        print_estimate(estimate, open_run(arguments["run"]).prior, found.class_names)
     print(f"predictions of {len(found):,} images written: {arguments['out']}")
 
 
@@ -156,11 +154,11 @@ def _show_embeddings(found: "Embeddings", arguments: Mapping[str, Any]) -> None:
 
 
 def _show_report(path: Path, arguments: Mapping[str, Any]) -> None:
-    from longtail.report import print_table
-    from longtail.training import Run
+    from longtail.tasks import open_run, task_of_run
 
-    runs = [Run(folder) for folder in arguments["runs"]]
-    print_table([{"run": r.folder.as_posix(), **(r.metrics if r.finished else {})} for r in runs])
+    runs = [open_run(folder) for folder in arguments["runs"]]
+    rows = [{"run": r.folder.as_posix(), **(r.metrics if r.finished else {})} for r in runs]
+    task_of_run(runs[0]).print_metrics(rows)
     print(f"report: {path}")
 
 
@@ -180,7 +178,7 @@ def _show_names(names: Mapping[str, str], arguments: Mapping[str, Any]) -> None:
     for name, line in names.items():
         print(f"  {name:<{width}}  {line}")
     if arguments["kind"] == "methods":
-        print("More: longtail list backbones, views, data or recipes; --task segmentation.")
+        print("More: longtail list backbones, views, data or recipes; see --task, too.")
 
 
 SHOWN: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
@@ -196,18 +194,12 @@ SHOWN: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
 }
 
 
-def _ends_of_training() -> tuple[type[Exception], ...]:
-    """Errors with which a training ends that are no faults: PyTorch's only where it is loaded."""
-    distributed: Any = sys.modules.get("torch.distributed")
-    return (FloatingPointError, *([distributed.DistError] if distributed else []))
-
-
 def _reason(error: Exception) -> str:
     """An error in one line; that of a file names the file first."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    lost = not isinstance(error, OSError | FloatingPointError)
-    return LOST if lost else str(error)
+    lost = isinstance(error, LostProcessError)
+    return f"{error}; --resume continues from the last checkpoint" if lost else str(error)
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:

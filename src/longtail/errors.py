@@ -1,4 +1,4 @@
-"""The error of input that the package refuses."""
+"""Errors that the package raises on purpose."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The commands print it as one line. Any other exception is a fault and keeps its traceback.
     """
+
+
+class LostProcessError(RuntimeError):
+    """Another process of a run has ended; raised on the processes that waited for it."""

@@ -12,7 +12,7 @@ from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.models import ImageClassifier
 from longtail.shift import resolve_prior
-from longtail.training import Run
+from longtail.training import RunFolder
 from longtail.training.run import save_weights
 
 Format = Literal["onnx", "safetensors"]
@@ -49,7 +49,7 @@ class Deployed(nn.Module):
         return logits, logits.softmax(dim=1)
 
 
-def export_run(run: Run, to: Format = "onnx", out: Path | None = None) -> Path:
+def export_run(run: RunFolder, to: Format = "onnx", out: Path | None = None) -> Path:
     """Writes a run's model as one file that has been checked, or none.
 
     `onnx`: inputs `images` (batch, 3, size, size) uint8 and `log_prior` (classes,) float32, which
@@ -66,31 +66,33 @@ def export_run(run: Run, to: Format = "onnx", out: Path | None = None) -> Path:
 
     Returns: the file.
     Raises:
-        ValueError: when the format is unknown, or none for a run of segmentation; a file is not
-            named where it must be; `onnx` is not installed; or the run has not ended.
+        InputError: when the format is unknown, or onnx for a run that is not of whole images; `out`
+            is missing where it is needed; `onnx` is not installed; or the run has not ended.
         FloatingPointError: when the file does not compute what the model computes; none is left.
     """
     if to not in get_args(Format):
         raise InputError(f"to must be one of {get_args(Format)}, got {to!r}")
     card = describe(run)
-    if to == "onnx" and run.task == "segmentation":
-        raise InputError(
-            f"to must be 'safetensors' for {run.folder}, a run of segmentation, got {to!r}"
-        )
-    if to == "safetensors" and out is None:
+    model = run.model()
+    if to == "onnx":
+        if not isinstance(model, ImageClassifier):
+            raise InputError(
+                f"to must be 'safetensors' for {run.folder}, which is not a run of whole images, "
+                f"got {to!r}"
+            )
+        path = out or run.folder / "model.onnx"
+        _write_onnx(model, card, path)
+        return path
+    if out is None:
         raise InputError(
             f"out must be a file for safetensors, since {run.folder} has its model.safetensors, "
             "got None"
         )
-    path = out or run.folder / "model.onnx"
-    if to == "safetensors":
-        save_weights(path, run.model(), card)
-    else:
-        _write_onnx(run, card, path)
-    return path
+    save_weights(out, model, card)
+    return out
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe(run: RunFolder) -> dict[str, Any]:
     """The model card that goes into the file: classes, counts, prior, image size, figures."""
     card = run.model_card()
     prior = resolve_prior(card["expresses"], run.prior, run.prior.num_classes)
@@ -103,7 +105,7 @@ def describe(run: Run) -> dict[str, Any]:
     }
 
 
-def _write_onnx(run: Run, card: dict[str, Any], path: Path) -> None:
+def _write_onnx(classifier: ImageClassifier, card: dict[str, Any], path: Path) -> None:
     try:
         import onnx
         import onnxruntime  # noqa: F401  (the check needs it)
@@ -111,7 +113,7 @@ def _write_onnx(run: Run, card: dict[str, Any], path: Path) -> None:
     except ImportError as error:
         raise InputError(f"to='onnx' needs {error.name}: pip install 'longtail[onnx]'") from error
     log_expressed = torch.tensor(card["expressed_prior"]).log().float()
-    model = Deployed(run.model(), log_expressed).eval()
+    model = Deployed(classifier, log_expressed).eval()
     size = card["image_size"]
     # Not the buffer itself as the example: the exporter would take both for the same value.
     example = torch.zeros(2, 3, size, size, dtype=torch.uint8), torch.zeros_like(log_expressed)

@@ -2,23 +2,19 @@
 
 import ast
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from longtail.recipes import RECIPES
+from longtail.tasks import TASKS, check_task, find_task
 
 HERE = Path(__file__).parent
-# Folders with the methods of each task; those of segmentation use the losses too.
-METHODS = {
-    "classification": ("losses", "methods"),
-    "segmentation": ("losses", "methods/segmentation"),
-}
 
 
 def list_names(
     kind: Literal["methods", "backbones", "views", "data", "recipes"] = "methods",
-    task: Literal["classification", "segmentation"] = "classification",
+    task: str = "classification",
 ) -> dict[str, str]:
     """Lists methods, backbones, views, data sets or recipes by name.
 
@@ -28,6 +24,7 @@ def list_names(
 
     Returns: a line on each, by name.
     """
+    check_task(task)
     if kind == "methods":
         return dict(sorted(_methods(task)))
     if kind == "recipes":
@@ -35,7 +32,7 @@ def list_names(
             recipe.command: f"cost: {recipe.cost}; expected: {recipe.expected}"
             for recipe in RECIPES
         }
-    return {name: _summary(entry) for name, entry in _entries(kind, task).items()}
+    return {name: _summary(entry) for name, entry in find_task(task).catalogue(kind).items()}
 
 
 def _methods(task: str) -> Iterator[tuple[str, str]]:
@@ -43,7 +40,7 @@ def _methods(task: str) -> Iterator[tuple[str, str]]:
 
     To import them takes seconds, since PyTorch comes with them.
     """
-    for folder in METHODS[task]:
+    for folder in ("losses", TASKS[task][1]):
         for path in sorted((HERE / folder).glob("*.py")):
             for item in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(item, ast.ClassDef):
@@ -58,21 +55,6 @@ def _strings(item: ast.ClassDef) -> Iterator[tuple[str, str]]:
         if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(line.value, ast.Constant):
             (target,) = [line.target] if isinstance(line, ast.AnnAssign) else line.targets
             yield ast.unparse(target), str(line.value.value)
-
-
-def _entries(kind: str, task: str) -> Mapping[str, Any]:
-    """Functions, classes or lines by name."""
-    from longtail.augment import PAIRED_VIEWS, VIEWS
-    from longtail.data import BUILT_IN
-    from longtail.data.segmentation import PIXEL_SOURCES
-    from longtail.models import backbone_names, dense_backbone_names
-
-    pixels = task == "segmentation"
-    if kind == "backbones":
-        return dense_backbone_names() if pixels else backbone_names()
-    if kind == "views":
-        return PAIRED_VIEWS if pixels else VIEWS
-    return PIXEL_SOURCES if pixels else {name: read for name, (read, _) in BUILT_IN.items()}
 
 
 def _summary(entry: Any) -> str:

@@ -5,19 +5,16 @@ from inspect import Parameter, signature
 from typing import Any
 
 from longtail.data import DataConfig
-from longtail.data.segmentation import PIXEL_SOURCES, PixelDataConfig
 from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.grammar import HELP, Grammar
 from longtail.losses import ClassificationLoss
-from longtail.methods import PlainClassifier, find_method
-from longtail.methods.segmentation import PixelClassifier
+from longtail.methods import find_method
 from longtail.recipes import find_recipe, overlay
-from longtail.training import Config
+from longtail.tasks import TASKS, find_task, task_of_source
+from longtail.training import Config, Task
 from longtail.training.config import STAGES
-from longtail.training.segmentation import PixelConfig
 
-CONFIGS = {"classification": Config, "segmentation": PixelConfig}
 GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "first", "loss"}
 DATA = (
     "digits-lt, cifar100-lt or another name of `longtail list data`, a folder of images, "
@@ -41,34 +38,30 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
     """
     data = given.get("data", {})
     source, method = data.get("source", ""), given.get("method", {}).get("name", "gml")
-    task = given.get("task") or _task_of(source)
+    task = find_task(given["task"]) if given.get("task") else task_of_source(source)
     parameters = signature(function).parameters
     grammar = Grammar(command, function, skip={"data", "method"})
-    if task not in CONFIGS:
-        raise InputError(f"task must be one of {sorted(CONFIGS)}, got {task!r}")
     grammar.add("data.source", "DATA", DATA)
     trains = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
-    pixels = trains and task == "segmentation"
     if trains:
         grammar.add("method.name", "--method", METHOD)
-        grammar.add("task", "--task", f"one of {', '.join(CONFIGS)}")
-        grammar.add_class("training", CONFIGS[task], skip={"data", "method", "task"})
-    grammar.add_class("data", PixelDataConfig if pixels else DataConfig, "data", {"source"})
+        grammar.add("task", "--task", f"one of {', '.join(TASKS)}")
+        grammar.add_class("training", task.config, skip={"data", "method", "task"})
+    grammar.add_class("data", task.data_config if trains else DataConfig, "data", {"source"})
     if trains:
         _add_method(grammar, method, task)
-        grammar.parser.set_defaults({"method.name": method, "task": task})
+        grammar.parser.set_defaults({"method.name": method, "task": task.name})
         recipe = find_recipe(source, method, _number(data.get("imbalance")))
         grammar.parser.set_defaults(_flat(recipe.settings))
     return grammar
 
 
-def _add_method(grammar: Grammar, method: str, task: str) -> None:
+def _add_method(grammar: Grammar, method: str, task: Task[Any, Any, Any]) -> None:
     """Adds the options of a method."""
-    found = find_method(method, task)
+    found = find_method(method, task.methods)
     title = f"method {method}"
     if issubclass(found, ClassificationLoss):
-        plain = PixelClassifier if task == "segmentation" else PlainClassifier
-        grammar.add_class(title, plain, "method", GIVEN_ELSEWHERE)
+        grammar.add_class(title, task.plain, "method", GIVEN_ELSEWHERE)
         grammar.add_class(f"loss {method}", found, "method.loss", GIVEN_ELSEWHERE)
         grammar.parser.set_defaults({"method.head": found.head})
     else:
@@ -140,11 +133,6 @@ def read_data(data: str | Mapping[str, Any]) -> DataConfig:
     return DataConfig(**grammar.parse({"data": _with_name("data", "source", data)})["data"])
 
 
-def _task_of(source: str) -> str:
-    """The task of a source, unless another is given."""
-    return "segmentation" if source in PIXEL_SOURCES else "classification"
-
-
 def _number(value: Any) -> float | None:
     """A number that may be written as text; None for anything else, which the parser refuses."""
     try:
@@ -167,10 +155,9 @@ def to_config(settings: Mapping[str, Any]) -> Config:
     for name in STAGES:
         if settings.get(name):
             settings[name] = _stage(name, settings)
-    if settings.get("task") == "segmentation":
-        return PixelConfig(**{**settings, "data": PixelDataConfig(**settings["data"])})
-    settings.pop("task", None)
-    return Config(**{**settings, "data": DataConfig(**settings["data"])})
+    task = find_task(settings["task"])
+    config: Config = task.config(**{**settings, "data": task.data_config(**settings["data"])})
+    return config
 
 
 def _stage(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from longtail.methods import create_method
 from longtail.models import CosineHead, ImageClassifier, create_backbone
 from longtail.training import Config, Run, loop, train_run
 from longtail.training.optim import make_optimizer
-from longtail.training.processes import launch, share_batch_norm
+from longtail.training.distributed import launch, share_batch_norm
 
 GROUPS = (1, 2, 3)
 STEPS, BATCH = 2, 12

@@ -7,7 +7,7 @@ import pytest
 from longtail.cli import main
 from longtail.data import DataConfig
 from longtail.training import Config
-from longtail.training.processes import launch, settle_processes
+from longtail.training.distributed import launch, settle_processes
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
 

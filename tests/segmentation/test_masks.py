@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longtail.data.segmentation import ColourCoding, IndexCoding, read_class_names, read_palette
+from longtail.segmentation import ColourCoding, IndexCoding, read_class_names, read_palette
 
 
 def picture(values: list[list[int]]) -> Image.Image:

@@ -9,7 +9,7 @@ from torch import Tensor
 from longtail import ClassPrior
 from longtail.losses import gml_loss
 from longtail.methods import method_names
-from longtail.methods.segmentation import (
+from longtail.segmentation.methods import (
     PixelClassifier,
     PixelGML,
     PixelMethod,

@@ -44,11 +44,11 @@ def test_a_model_sees_levels_not_normalised_pictures() -> None:
 def test_networks_by_name() -> None:
     assert "small_unet" in dense_backbone_names()
     assert "small_unet" not in backbone_names()
-    assert isinstance(create_dense_backbone("longtail.models.small_unet"), SmallUNet)
+    assert isinstance(create_dense_backbone("longtail.segmentation.small_unet"), SmallUNet)
     with pytest.raises(ValueError, match=r"must make a longtail\.models\.DenseBackbone"):
         create_dense_backbone("longtail.models.smallnet")
     with pytest.raises(ValueError, match=r"a longtail\.models\.Backbone, got .*SmallUNet"):
-        create_backbone("longtail.models.small_unet")
+        create_backbone("longtail.segmentation.small_unet")
     with pytest.raises(ValueError, match="has no pretrained weights"):
         create_dense_backbone("small_unet", pretrained=True)
     with pytest.raises(ValueError, match=r"head must be one of \['cosine', 'linear'\]"):

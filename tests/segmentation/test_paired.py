@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from longtail.augment import PairedView, named_paired_view
-from longtail.augment.paired import paired_crop
+from longtail.segmentation.views import paired_crop
 
 GENERATOR = torch.Generator()
 

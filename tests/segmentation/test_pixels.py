@@ -4,7 +4,7 @@ from torch import Tensor
 
 from longtail import ClassPrior, losses
 from longtail.losses import ClassificationLoss
-from longtail.methods.segmentation import pixel_loss, sample_pixels, shrink
+from longtail.segmentation.methods import pixel_loss, sample_pixels, shrink
 
 C = 4
 PRIOR = ClassPrior([500, 80, 20, 3])

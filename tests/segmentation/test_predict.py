@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from longtail import ClassPrior
 from longtail.data import InMemoryLoader
-from longtail.data.segmentation import PixelSplit
+from longtail.segmentation import PixelSplit
 from longtail.metrics import pixel_confusion
 from longtail.shift import adjust
-from longtail.training.segmentation import classes_of, confusion_of, dense_logits, target_of
-from longtail.training.segmentation.predict import _starts
+from longtail.segmentation import classes_of, confusion_of, dense_logits, target_of
+from longtail.segmentation.predict import _starts
 
 C = 3
 

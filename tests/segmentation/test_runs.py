@@ -13,10 +13,10 @@ from PIL import Image
 from longtail import api
 from longtail.cli import main
 from longtail.data import UnreadableImagesError
-from longtail.data.segmentation import PixelDataConfig, load_pixels
+from longtail.segmentation import PixelDataConfig, load_pixels
 from longtail.models import SmallUNet
 from longtail.training import Run, loop
-from longtail.training.segmentation import PixelConfig, PixelRun, train_pixels
+from longtail.segmentation import PixelConfig, PixelRun, train_pixels
 
 MakeScenes = Callable[..., Path]
 BCL = {"name": "bcl"}
@@ -28,12 +28,12 @@ def tiny_unet() -> SmallUNet:
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.models.tiny_unet", tiny_unet, raising=False)
+    monkeypatch.setattr("longtail.segmentation.tiny_unet", tiny_unet, raising=False)
 
 
 def settings(root: Path, method: str = "gml", **more: Any) -> PixelConfig:
     config: dict[str, Any] = {
-        "backbone": "longtail.models.tiny_unet",
+        "backbone": "longtail.segmentation.tiny_unet",
         "epochs": 2,
         "batch_size": 4,
         "crop": [24, 24],
@@ -86,7 +86,7 @@ def test_from_files_as_from_memory(
 ) -> None:
     root = make_scenes()
     in_memory = train_pixels(settings(root, "ce"), tmp_path / "memory")
-    monkeypatch.setattr("longtail.data.segmentation.load.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("longtail.segmentation.load.IN_MEMORY_BYTES", 0)
     config = settings(root, "ce")
     config.data.workers = 0
     dataset = load_pixels(config.data)
@@ -126,7 +126,7 @@ def test_the_commands(
     root, folder = make_scenes(sizes={"train": 8, "val": 2, "test": 3}), tmp_path / "run"
     words = [str(root), "--task", "segmentation", "--method", "gml", "--method.queue_size=64"]
     words += ["--method.queue_base", "4", "--epochs=1", "--batch_size=4", "--crop", "24", "24"]
-    words += ["--backbone", "longtail.models.tiny_unet", "--out", str(folder)]
+    words += ["--backbone", "longtail.segmentation.tiny_unet", "--out", str(folder)]
     assert main(["train", *words]) == 0
     assert "mIoU" in capsys.readouterr().out
     assert (folder / "report.html").is_file()

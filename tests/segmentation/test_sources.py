@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from longtail.data.samplers import draw
-from longtail.data.segmentation import (
+from longtail.segmentation import (
     BadPairsError,
     PixelDataConfig,
     RandomPairCrops,

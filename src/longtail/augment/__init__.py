@@ -24,7 +24,6 @@ from longtail.augment.geometry import (
     resized_crop,
 )
 from longtail.augment.mix import CutMix, Mixed, Mixup
-from longtail.augment.paired import PAIRED_VIEWS, PairedView, named_paired_view
 from longtail.augment.policies import AutoAugment, SimAugment
 from longtail.augment.rand_augment import RandAugment
 from longtail.augment.transforms import (
@@ -40,7 +39,6 @@ from longtail.augment.transforms import (
 from longtail.augment.views import VIEWS, View, make_views, named_view
 
 __all__ = [
-    "PAIRED_VIEWS",
     "VIEWS",
     "AutoAugment",
     "ColorJitter",
@@ -49,7 +47,6 @@ __all__ = [
     "Mixed",
     "Mixup",
     "Operation",
-    "PairedView",
     "RandAugment",
     "RandomAffine",
     "RandomBlur",
@@ -73,7 +70,6 @@ __all__ = [
     "hue",
     "invert",
     "make_views",
-    "named_paired_view",
     "named_view",
     "posterize",
     "resized_crop",

@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-def gather_with_grad(tensor: Tensor) -> Tensor:
+def this_process() -> tuple[int, int]:
+    """Rank of this process, and the number of processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def gather_with_grad(tensor: Tensor, *, ragged: bool = False) -> Tensor:
     """Joins the rows that all processes hold, in rank order; the gradient finds its way back.
 
     Every process gets, for its own rows, the sum of the gradients of all processes. What a run
@@ -24,8 +31,9 @@ def gather_with_grad(tensor: Tensor) -> Tensor:
     Never divide or multiply by the number of processes.
 
     Args:
-        tensor: (rows, ...), the same number of rows on every process, of any type; class indices
-            have no gradient and are joined all the same.
+        tensor: (rows, ...), of any type; class indices have no gradient and are joined all the
+            same.
+        ragged: the processes may hold different numbers of rows; see `gather_keys`.
 
     Returns: (rows of all processes, ...); the input itself where there is one process.
 
@@ -35,7 +43,7 @@ def gather_with_grad(tensor: Tensor) -> Tensor:
     """
     if not _several():
         return tensor
-    gathered: Tensor = _Gather.apply(tensor)
+    gathered: Tensor = _Gather.apply(tensor, _sizes(tensor) if ragged else None)
     return gathered
 
 
@@ -60,26 +68,32 @@ def gather_keys(*tensors: Tensor, ragged: bool = False) -> tuple[Tensor, ...]:
         return tensors
     if not ragged:
         return tuple(_join(tensor) for tensor in tensors)
-    rows = torch.tensor([len(tensors[0])], device=tensors[0].device)
-    sizes = _join(rows).tolist()
+    sizes = _sizes(tensors[0])
     return tuple(_join_ragged(tensor, sizes) for tensor in tensors)
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        ctx.rows = len(tensor)
-        return _join(tensor)
+    def forward(ctx: Any, tensor: Tensor, sizes: list[int] | None) -> Tensor:
+        rank, ctx.rows = dist.get_rank(), len(tensor)
+        ctx.first = rank * ctx.rows if sizes is None else sum(sizes[:rank])
+        return _join(tensor) if sizes is None else _join_ragged(tensor, sizes)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         total = grad.clone(memory_format=torch.contiguous_format)  # others may hold the gradient
         dist.all_reduce(total)
-        return total[dist.get_rank() * ctx.rows :][: ctx.rows]
+        return total[ctx.first :][: ctx.rows], None
 
 
 def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return this_process()[1] > 1
+
+
+def _sizes(tensor: Tensor) -> list[int]:
+    """Rows of every process, in rank order."""
+    sizes: list[int] = _join(torch.tensor([len(tensor)], device=tensor.device)).tolist()
+    return sizes
 
 
 def _join(tensor: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class Method(nn.Module, ABC):
     Attributes:
         name: the name on the command line.
         use: when to use it, for `longtail list` (default: the first sentence of the docstring).
-        task: `classification` of images, or `segmentation`.
+        task: name of the task that it is for.
         num_views: views of every image that a step needs.
         expresses: the prior that the logits of `model` express after training: `source`,
             `uniform` or (C,) probabilities.

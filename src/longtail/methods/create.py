@@ -14,42 +14,41 @@ from longtail.models import Backbone, ImageClassifier
 from longtail.names import imported, nearest
 from longtail.prior import ClassPrior
 
-PACKAGES = {"classification": "longtail.methods", "segmentation": "longtail.methods.segmentation"}
-
 
 def method_names(
-    task: str = "classification",
+    base: type[Method] = Method,
 ) -> dict[str, type[Method] | type[ClassificationLoss]]:
     """Every name that `--method` takes: exported methods, and exported classification losses.
 
     Args:
-        task: `classification`, or `segmentation` for methods of pixels.
+        base: base class of the task's methods; the package that it is in exports them.
     """
-    methods = importlib.import_module(PACKAGES[task])
+    methods = importlib.import_module(base.__module__.rpartition(".")[0])
     exported = [getattr(longtail.losses, name) for name in longtail.losses.__all__]
     exported += [getattr(methods, name) for name in methods.__all__]
     return {
         item.name: item
         for item in exported
         if inspect.isclass(item)
-        and issubclass(item, Method | ClassificationLoss)
+        and issubclass(item, base | ClassificationLoss)
         and not inspect.isabstract(item)
         and hasattr(item, "name")
     }
 
 
-def find_method(name: str, task: str = "classification") -> type[Method] | type[ClassificationLoss]:
+def find_method(name: str, base: type[Method] = Method) -> type[Method] | type[ClassificationLoss]:
     """The class that a method's name stands for.
 
     Args:
         name: a key of `method_names`, or the import path `package.module.Class` of a subclass of
             `Method` or `ClassificationLoss`.
-        task: as for `method_names`.
+        base: as for `method_names`.
 
     Raises:
-        ValueError: when there is none, naming the nearest, or it is none for the task.
+        InputError: when the name is unknown (the message names the nearest), or is that of a
+            method for another task.
     """
-    known = method_names(task)
+    known = method_names(base)
     if name in known:
         return known[name]
     found = imported(name, "method")
@@ -59,9 +58,9 @@ def find_method(name: str, task: str = "classification") -> type[Method] | type[
     if not inspect.isclass(found) or not issubclass(found, Method | ClassificationLoss):
         raise InputError(f"method {name!r} must be a Method or a ClassificationLoss, got {found!r}")
     if inspect.isabstract(found):
-        raise InputError(f"method {name!r} must be a class that can be made, it is abstract")
-    if issubclass(found, Method) and found.task != task:
-        raise InputError(f"method {name!r} must be one for {task}, it is for {found.task}")
+        raise InputError(f"method {name!r} must not be an abstract class")
+    if issubclass(found, Method) and found.task != base.task:
+        raise InputError(f"method {name!r} must be one for {base.task}, it is for {found.task}")
     return found
 
 

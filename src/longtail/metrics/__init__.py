@@ -4,27 +4,15 @@ from longtail.metrics.calibration import CalibrationCurve, calibration_curve
 from longtail.metrics.classification import classification_metrics, metrics_from_scores
 from longtail.metrics.confusion import Confusion, confusion_matrix, per_class_recall
 from longtail.metrics.scores import SampleScores, score_samples
-from longtail.metrics.segmentation import (
-    class_accuracy,
-    class_iou,
-    pixel_confusion,
-    pixel_groups,
-    segmentation_metrics,
-)
 
 __all__ = [
     "CalibrationCurve",
     "Confusion",
     "SampleScores",
     "calibration_curve",
-    "class_accuracy",
-    "class_iou",
     "classification_metrics",
     "confusion_matrix",
     "metrics_from_scores",
     "per_class_recall",
-    "pixel_confusion",
-    "pixel_groups",
     "score_samples",
-    "segmentation_metrics",
 ]

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
-class Backbone(nn.Module, ABC):
-    """Turns a batch of images into a batch of feature vectors.
+class Encoder(nn.Module, ABC):
+    """Turns a batch of images into features.
 
-    A backbone is given pictures as they are and normalises them itself, so that training,
-    prediction and an exported file cannot disagree.
+    It is given images as they are and normalises them itself, so that training, prediction and an
+    exported file cannot disagree.
 
     Args:
-        num_features: width of the feature vector, D.
+        num_features: width of the features, D.
         mean: mean of each channel, in units of the range [0, 1].
         std: standard deviation of each channel, in the same units.
 
     Attributes:
-        frozen: whether it stays in evaluation mode, whatever `train` says.
+        frozen: whether `train` leaves it in evaluation mode.
         image_size: side in pixels that its pretrained weights were trained at; None: unknown.
     """
 
@@ -41,12 +41,12 @@ class Backbone(nn.Module, ABC):
         self.register_buffer("shift", shift, persistent=False)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training or evaluation mode; a frozen backbone knows the latter alone."""
+        """Sets training or evaluation mode; a frozen encoder stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Features (B, D) of normalised images (B, 3, H, W)."""
+        """Features (B, D, ...) of normalised images (B, 3, H, W)."""
 
     def for_inference(self) -> Self:
         """A copy in eval mode and without gradients, made as fast as the architecture allows."""
@@ -58,7 +58,11 @@ class Backbone(nn.Module, ABC):
         Args:
             images: (B, 3, H, W), levels 0 to 255, uint8 or any floating type.
 
-        Returns: (B, D) features.
+        Returns: (B, D, ...) features.
         """
         pictures = images.contiguous(memory_format=torch.channels_last)
         return self.encode(torch.addcmul(self.shift, pictures.to(self.scale.dtype), self.scale))
+
+
+class Backbone(Encoder):
+    """An encoder with one feature vector per image: `encode` and `forward` return (B, D)."""

@@ -2,35 +2,36 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from torch import nn
 
 from longtail.errors import InputError
-from longtail.models.backbone import Backbone
-from longtail.models.dense import DenseBackbone
-from longtail.models.dense_timm import TimmDense
-from longtail.models.heads import CosineHead, DefaultLinearHead, LinearHead
+from longtail.models.backbone import Backbone, Encoder
+from longtail.models.heads import (
+    CosineHead,
+    DefaultLinearHead,
+    DenseCosineHead,
+    DenseHead,
+    DenseLinearHead,
+    LinearHead,
+)
 from longtail.models.timm_backbone import TimmBackbone
 from longtail.names import imported
 
-AnyBackbone = TypeVar("AnyBackbone", bound=Backbone)
+AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "linear": LinearHead,
     "linear_default": DefaultLinearHead,
     "cosine": CosineHead,
 }
+DENSE_HEADS: dict[str, type[DenseHead]] = {"linear": DenseLinearHead, "cosine": DenseCosineHead}
 
 
 def backbone_names() -> dict[str, Callable[..., Backbone]]:
     """The package's own backbones: every function that `longtail.models` exports to make one."""
-    return _makers(Backbone)  # type: ignore[type-abstract]
-
-
-def dense_backbone_names() -> dict[str, Callable[..., DenseBackbone]]:
-    """The package's own networks for pixels, as `backbone_names` has those for images."""
-    return _makers(DenseBackbone)  # type: ignore[type-abstract]
+    return exported_makers("longtail.models", Backbone)  # type: ignore[type-abstract]
 
 
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
@@ -39,60 +40,53 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     Args:
         name: a name of `backbone_names`, the import path of a function or class of your own that
             makes one (`package.module.Name`), or a timm model name.
-        pretrained: with weights from elsewhere: of a package (`efficientnet_lite0`) or timm's hub.
+        pretrained: load pretrained weights: of a package (`efficientnet_lite0`) or timm's.
 
     Raises:
-        ValueError: when nobody knows the name, or there are no pretrained weights to be had.
+        InputError: when the name is unknown, or no pretrained weights are available.
     """
-    made: Backbone | None = _make(name, Backbone, pretrained)  # type: ignore[type-abstract]
+    known = backbone_names()
+    made: Backbone | None = make_named(name, known, Backbone, pretrained)  # type: ignore[type-abstract]
     return made or TimmBackbone(name, pretrained)
 
 
-def create_dense_backbone(
-    name: str, *, decoder: str = "atrous", pretrained: bool = False
-) -> DenseBackbone:
-    """Makes a network for pixels: one of the package's own, or a timm encoder with a decoder.
+def exported_makers(package: str, kind: type[AnyEncoder]) -> dict[str, Callable[..., AnyEncoder]]:
+    """Functions that a package exports and that make an encoder of this kind, by name.
 
     Args:
-        name: a name of `dense_backbone_names`, the import path of a function or class of your own
-            that makes one (`package.module.Name`), or a timm model name.
-        decoder: of a timm encoder: `atrous` or `pyramid`.
-        pretrained: with timm's weights of the encoder.
-
-    Raises:
-        ValueError: when nobody knows the name, or there are no pretrained weights to be had.
+        package: import path of the package.
+        kind: the encoder's base class.
     """
-    made: DenseBackbone | None = _make(name, DenseBackbone, pretrained)  # type: ignore[type-abstract]
-    return made or TimmDense(name, decoder, pretrained)
-
-
-def _makers(kind: type[AnyBackbone]) -> dict[str, Callable[..., AnyBackbone]]:
-    """Functions that `longtail.models` exports and that make a backbone of this kind."""
-    models = importlib.import_module("longtail.models")
-    exported = {name: getattr(models, name) for name in models.__all__}
+    module = importlib.import_module(package)
+    exported = {name: getattr(module, name) for name in module.__all__}
     return {
         name: make
         for name, make in exported.items()
         if inspect.isfunction(make)
         and inspect.isclass(made := make.__annotations__.get("return"))
-        and _is_of(kind, made)
+        and issubclass(made, kind)
         and not set(inspect.signature(make).parameters) - {"pretrained"}
     }
 
 
-def _is_of(kind: type[Backbone], made: type) -> bool:
-    """Whether a class is of this kind: a backbone for pixels is none for whole images."""
-    dense = issubclass(made, DenseBackbone)
-    return issubclass(made, kind) and dense == issubclass(kind, DenseBackbone)
+def make_named(
+    name: str,
+    known: Mapping[str, Callable[..., AnyEncoder]],
+    kind: type[AnyEncoder],
+    pretrained: bool,
+) -> AnyEncoder | None:
+    """Makes an encoder from its name or an import path; None where the name is neither.
 
-
-def _make(name: str, kind: type[AnyBackbone], pretrained: bool) -> AnyBackbone | None:
-    """Makes one of the package's own backbones or a user's; None where the name is neither's.
+    Args:
+        name: a key of `known`, or an import path.
+        known: functions that make an encoder, by name.
+        kind: base class that the encoder must have.
+        pretrained: load pretrained weights.
 
     Raises:
-        ValueError: when an import path makes something else, or there are no pretrained weights.
+        InputError: when an import path makes something else, or there are no pretrained weights.
     """
-    make = _makers(kind).get(name) or imported(name, "backbone")
+    make = known.get(name) or imported(name, "backbone")
     if make is None:
         return None
     if not callable(make):
@@ -100,12 +94,9 @@ def _make(name: str, kind: type[AnyBackbone], pretrained: bool) -> AnyBackbone |
     if pretrained and "pretrained" not in inspect.signature(make).parameters:
         raise InputError(f"backbone {name!r} has no pretrained weights; --pretrained false")
     made = make(pretrained=True) if pretrained else make()
-    if not _is_of(kind, type(made)):
-        raise InputError(
-            f"backbone {name!r} must make a longtail.models.{kind.__name__}, got {type(made)}"
-        )
-    found: AnyBackbone = made
-    return found
+    if not isinstance(made, kind):
+        raise InputError(f"backbone {name!r} must make a {kind.__name__}, got {type(made)}")
+    return made
 
 
 def create_head(name: str, num_features: int, num_classes: int) -> nn.Module:
@@ -117,8 +108,19 @@ def create_head(name: str, num_features: int, num_classes: int) -> nn.Module:
         num_classes: number of classes, C.
 
     Raises:
-        ValueError: for an unknown name.
+        InputError: when the name is unknown.
     """
     if name not in HEADS:
         raise InputError(f"head must be one of {sorted(HEADS)}, got {name!r}")
     return HEADS[name](num_features, num_classes)
+
+
+def create_dense_head(name: str, num_features: int, num_classes: int) -> DenseHead:
+    """Makes a classifier of every position of a feature map, `linear` or `cosine`.
+
+    Raises:
+        InputError: when the name is unknown.
+    """
+    if name not in DENSE_HEADS:
+        raise InputError(f"head must be one of {sorted(DENSE_HEADS)}, got {name!r}")
+    return DENSE_HEADS[name](num_features, num_classes)

@@ -1,4 +1,6 @@
-"""What stands on a backbone: classifiers, projections, and the two together."""
+"""Classifiers and projections of features, and a backbone with a classifier."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +60,68 @@ class CosineHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, C) of features (B, D)."""
         return self.scale * self.cosine(features)
+
+
+class DenseLinearHead(nn.Conv2d):
+    """Linear classifier of every position of a feature map."""
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes, 1)
+        nn.init.kaiming_normal_(self.weight)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C, h, w) of features (B, D, h, w); never below float32."""
+        with no_autocast(features):
+            return super().forward(full_precision(features))
+
+
+class DenseCosineHead(nn.Module):
+    """Cosine classifier of every position: logits = scale * cos(features, weight of the class).
+
+    Args:
+        num_features: width of the features, D.
+        num_classes: number of classes, C.
+        scale: inverse of the temperature of the logits.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, num_features)))
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C, h, w) of features (B, D, h, w); never below float32."""
+        features = full_precision(features)
+        with no_autocast(features):
+            # The norm comes in after the product: a map of unit features would double the memory.
+            weight = self.scale * F.normalize(self.weight, dim=1)[:, :, None, None]
+            inverse: Tensor = _InverseNorm.apply(features)
+            return F.conv2d(features, weight) * inverse
+
+
+class _InverseNorm(torch.autograd.Function):
+    """One over the norm of the features at every position, (B, 1, h, w).
+
+    Its gradient by hand is one product of the size of the features, by autograd it is four.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        squares = features.square().sum(1, keepdim=True)
+        inverse = squares.clamp_(min=1e-24).rsqrt_()
+        ctx.save_for_backward(features, inverse)
+        return inverse
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        features, inverse = ctx.saved_tensors
+        slope: Tensor = features * (-grad * inverse**3)
+        return slope
+
+
+DenseHead = DenseLinearHead | DenseCosineHead
 
 
 class Projection(nn.Sequential):

@@ -2,15 +2,6 @@
 
 from longtail.report.page import write_report
 from longtail.report.run import RunData, load_run
-from longtail.report.segmentation import PixelRunData, load_pixel_run, write_pixel_report
 from longtail.report.tables import print_table
 
-__all__ = [
-    "PixelRunData",
-    "RunData",
-    "load_pixel_run",
-    "load_run",
-    "print_table",
-    "write_pixel_report",
-    "write_report",
-]
+__all__ = ["RunData", "load_run", "print_table", "write_report"]

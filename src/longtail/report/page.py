@@ -16,6 +16,7 @@ from longtail.report.content import content
 from longtail.report.run import RunData
 
 AnyRun = TypeVar("AnyRun", bound=RunData)
+FOLDER = Path(__file__).parent
 MOST_RUNS = len(svg.MARKERS)
 
 
@@ -33,21 +34,20 @@ def write_report(runs: Sequence[RunData], path: str | Path) -> Path:
     Raises:
         ValueError: when there is no run, there are too many, or their classes differ.
     """
-    return write_page("page.html", content(shown_together(runs)), path)
+    return write_page(FOLDER / "page.html", content(shown_together(runs)), path)
 
 
-def write_page(template: str, values: Mapping[str, Any], path: str | Path) -> Path:
-    """Writes the page of a template of this folder; returns its path."""
-    folder = Path(__file__).parent
+def write_page(template: Path, values: Mapping[str, Any], path: str | Path) -> Path:
+    """Writes the page of a template, which may extend those of this folder; returns its path."""
     pages = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader([template.parent, FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = Markup((folder / "page.css").read_text(encoding="utf-8"))
-    write_text(path, pages.get_template(template).render(style=style, **values) + "\n")
+    style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
+    write_text(path, pages.get_template(template.name).render(style=style, **values) + "\n")
     return Path(path)
 
 

@@ -13,7 +13,7 @@ from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.metrics import SampleScores, metrics_from_scores, score_samples
 from longtail.prior import ClassPrior
-from longtail.training import Predictions, Run
+from longtail.training import Predictions, Run, RunFolder
 
 BATCH_ELEMENTS = 2**24  # logits in memory at a time: 64 MiB of float32
 
@@ -81,7 +81,7 @@ def load_run(path: str | Path) -> RunData:
     return RunData(**common_parts(run), **(_read_predictions(file) if file.is_file() else {}))
 
 
-def common_parts(run: Run) -> dict[str, Any]:
+def common_parts(run: RunFolder) -> dict[str, Any]:
     """What runs of all tasks have: name, settings, history, environment and saved figures."""
     environment = run.folder / "environment.json"
     return {

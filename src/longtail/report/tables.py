@@ -69,23 +69,16 @@ MORE_COLUMNS = (
     Column("nll", "NLL", percent=False, higher=False),
     Column("brier", "Brier", percent=False, higher=False),
 )
-PIXEL_COLUMNS = (
-    Column("miou", "mIoU"),
-    Column("macc", "mAcc"),
-    Column("pixel_accuracy", "pixels"),
-    Column("head_iou", "head IoU"),
-    Column("medium_iou", "medium IoU"),
-    Column("tail_iou", "tail IoU"),
-)
 
 
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = KEY_COLUMNS) -> None:
     """Prints the key figures of runs to the terminal, the best of each column in bold.
 
     Args:
-        rows: one mapping a run: `run`, its name, and the figures of `classification_metrics` or of
-            `segmentation_metrics`, as fractions. ECE is printed as it is, all else in percent; a
-            figure that is missing or undefined as n/a.
+        rows: one mapping per run: `run`, its name, and the metrics by the keys of the columns, as
+            fractions. A metric that is missing or undefined is printed as n/a.
+        columns: the columns; default: those of `classification_metrics`, ECE as it is, all else
+            in percent.
 
     Example:
         >>> print_table([{"run": "ce", "accuracy": 0.5, "many": 0.75, "ece": 0.25}])
@@ -100,7 +93,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(box=_box(), show_edge=False, pad_edge=False)
     table.add_column("run", overflow="fold")
     cells = []
-    for column in PIXEL_COLUMNS if any("miou" in row for row in rows) else KEY_COLUMNS:
+    for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
         values = [row.get(column.key) for row in rows]
         best = column.best(values)

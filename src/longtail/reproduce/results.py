@@ -11,7 +11,7 @@ from longtail.errors import InputError
 from longtail.files import read_values, write_json, write_text
 from longtail.recipes import cifar_lt
 from longtail.reproduce.cells import Cell, row_names
-from longtail.training import Run, judge
+from longtail.training import Run, evaluate_predictions
 
 METRICS = ("accuracy", "many", "medium", "few", "ece")
 
@@ -59,7 +59,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _row(cell: Cell, root: str | None) -> dict[str, Any]:
     """A row of the result file."""
     run = Run(cell.folder)
-    metrics = run.metrics if cell.trains else judge(run.predictions(), "uniform")
+    metrics = run.metrics if cell.trains else evaluate_predictions(run.predictions(), "uniform")
     trained = [run, *run.stages]
     if cell.of and cell.trains:
         trained.append(Run(cell.of.folder))

@@ -2,12 +2,14 @@
 
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.config import Config
+from longtail.training.distributed import is_first
 from longtail.training.embed import Embeddings, embed_dataset
-from longtail.training.evaluate import judge, judge_protocol
+from longtail.training.evaluate import evaluate_predictions, evaluate_protocol
 from longtail.training.loop import fit, predict_logits
 from longtail.training.predict import Classified, predict_files
-from longtail.training.processes import is_first
-from longtail.training.run import Predictions, Run
+from longtail.training.predictions import Predictions
+from longtail.training.run import Run, RunFolder
+from longtail.training.task import Task
 from longtail.training.train import train_run
 
 __all__ = [
@@ -17,11 +19,13 @@ __all__ = [
     "Embeddings",
     "Predictions",
     "Run",
+    "RunFolder",
+    "Task",
     "embed_dataset",
+    "evaluate_predictions",
+    "evaluate_protocol",
     "fit",
     "is_first",
-    "judge",
-    "judge_protocol",
     "predict_files",
     "predict_logits",
     "train_run",

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, with a checksum in the name, the last two kept."""
+"""Checkpoints: written atomically, with a checksum in the name; the last two are kept."""
 
 import hashlib
 import io
@@ -18,36 +18,35 @@ DIGITS = 16
 class Checkpoints:
     """The checkpoints of a run folder.
 
-    A file is named `epoch-NNNNNN-STEP-CHECKSUM.pt`, after the whole epochs done, the steps of the
-    one that had begun, and the first 16 digits of its SHA-256. It is
-    written beside its place, flushed to the disk and renamed; a file cut short is never taken for
-    a whole one.
+    A file is named `epoch-NNNNNN-STEP-CHECKSUM.pt`: whole epochs done, steps of the epoch that has
+    begun, and the first 16 digits of its SHA-256. It is written under a temporary name, flushed to
+    the disk and renamed, so that a truncated file is never taken for a valid one.
 
     Args:
-        folder: made when the first one is saved.
+        folder: the folder; created with the first checkpoint.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def files(self) -> list[Path]:
-        """Files of the folder, oldest first."""
+        """Checkpoint files, oldest first."""
         return sorted(self.folder.glob("epoch-*-*.pt"))
 
     def last_in_words(self) -> str:
-        """Which file is the last, for errors that end a training."""
+        """Names the last file, for errors that end a training."""
         files = self.files()
         return f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
 
     def save(self, state: dict[str, Any]) -> Path:
-        """Saves a state and drops all but the last two.
+        """Saves a state and deletes all but the last two checkpoints.
 
         Args:
             state: tensors and plain values, with the whole epochs done as `epoch` and the steps of
-                the one that had begun as `step`.
+                the epoch that has begun as `step`.
 
         Raises:
-            OSError: when it cannot be written; the older ones stay, and the message names the last.
+            OSError: when it cannot be written; older files stay, and the message names the last.
         """
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -65,25 +64,25 @@ class Checkpoints:
         return path
 
     def load_last(self) -> dict[str, Any] | None:
-        """The last whole checkpoint, on the CPU, or None where none was ever saved.
+        """The last valid checkpoint, on the CPU, or None where there is no file.
 
-        A broken file is named in a warning, and the one before it is taken.
+        A corrupt file is named in a warning, and the one before it is loaded.
 
         Raises:
-            ValueError: when there are checkpoints and every one is broken.
+            InputError: when there are files and all are corrupt.
         """
         files = self.files()
-        broken: list[Path] = []
+        corrupt: list[Path] = []
         for path in reversed(files):
             if _checksum(path) == path.stem.rpartition("-")[2]:
-                for other in broken:  # none of the last two any more
-                    other.rename(other.with_suffix(".broken"))
+                for other in corrupt:  # does not count among the last two
+                    other.rename(other.with_suffix(".corrupt"))
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return state
-            warnings.warn(f"checkpoint {path} is broken (its checksum is another)", stacklevel=2)
-            broken.append(path)
+            warnings.warn(f"checkpoint {path} is corrupt (checksum mismatch)", stacklevel=2)
+            corrupt.append(path)
         if files:
-            raise InputError(f"no whole checkpoint in {self.folder}: all {len(files)} are broken")
+            raise InputError(f"no valid checkpoint in {self.folder}: all {len(files)} are corrupt")
         return None
 
 

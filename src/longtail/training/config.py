@@ -8,60 +8,59 @@ from longtail.errors import InputError
 from longtail.models import Tuning
 from longtail.training.loggers import Logger
 
-STAGES = ("teacher_stage", "first_stage")  # settings of a stage before the run
+STAGES = ("teacher_stage", "first_stage")  # settings of a run's stages
+NOT_OF_A_STAGE = {"data", "task"}  # a stage has those of the run
 
 
 @dataclass
 class Config:
-    """Everything that decides what a training run does; `config.yaml` of a run holds it all.
+    """Training options.
 
     Args:
-        data: where the images come from (`--data.*`).
+        data: source of the images (`--data.*`).
         method: `name` and the settings of the training method (`--method.*`).
-        backbone: one of `longtail list`, a timm name, or an import path; `auto` goes by the image
-            size (up to 16 pixels: smallnet, up to 64: resnet32, else timm's resnet50).
-        pretrained: start from the weights that timm has for the backbone.
+        backbone: a name of `longtail list`, a timm name, or an import path; `auto` depends on the
+            image size (up to 16 pixels: smallnet, up to 64: resnet32, else timm's resnet50).
+        pretrained: start from pretrained weights of the backbone.
         tune: what of the backbone is trained: `all` of it, nothing (`head`), its normalisation
             layers (`norm`), or low-rank additions to a transformer's layers (`lora`), which are
             merged into its weights at the end.
-        lora_rank: rank of those additions.
-        views: name of the view that the images are seen in, or a list with one name for each view
-            of the method.
+        lora_rank: rank of LoRA's matrices.
+        views: name of the view of the images, or a list with one name for each view of the method.
         mix: Mixup or CutMix of the view that the classifier sees.
-        mix_alpha: of mix: the shares of the two images are drawn from Beta(alpha, alpha).
-        epochs: passes over the training set; 0 for a method that trains nothing.
-        batch_size: images of a step, over all processes.
+        mix_alpha: alpha of the Beta distribution that mix weights are drawn from.
+        epochs: passes over the training set; 0 for a method that has nothing to train.
+        batch_size: images per step, over all processes.
         lr: learning rate after the warm-up.
-        lr_batch: images of a step that `lr` is meant for: with another batch size the rate is
+        lr_batch: batch size for which `lr` was tuned: with another batch size the rate is
             `lr * batch_size / lr_batch`, the linear rule of Goyal et al., 2017, arXiv 1706.02677
-            (it wants a warm-up of some epochs where the batch is much larger). `lr` as it is when
-            not given.
-        backbone_lr: learning rate of the backbone over that of the rest.
-        momentum: of stochastic gradient descent.
-        nesterov: Nesterov's form of the momentum.
-        weight_decay: on all weights but a learned temperature.
-        schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` falls to 0,
+            (a much larger batch needs a warm-up of some epochs). Default: `lr` is not scaled.
+        backbone_lr: multiplier on the backbone's learning rate.
+        momentum: momentum of stochastic gradient descent.
+        nesterov: use Nesterov momentum.
+        weight_decay: weight decay, of all weights but a learned temperature.
+        schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
             `constant` stays.
         warmup: share of the training in which the rate rises linearly.
         warmup_start: share of the rate from which it rises.
         milestones: shares of the training after which `step` acts.
-        sampling: `shuffle` sees every image once an epoch; `class_balanced` draws every class
-            equally often, `square_root` by the root of its count.
-        teacher: `train` trains one first, as a stage of the run; `none` does without (momentum
-            encoder); a run folder reuses its model.
+        sampling: `shuffle` draws every image once per epoch; `class_balanced` draws every class
+            equally often, `square_root` by the square root of its count.
+        teacher: `train` trains a teacher first, as a stage of the run; `none` uses no teacher but
+            a momentum encoder; a run folder: its model.
         teacher_stage: settings in which the teacher's training differs from the run's.
-        first: of a two-stage method: `train` trains its first stage as a part of the run; a run
-            folder reuses its model.
+        first: first stage of a two-stage method: `train` trains it as a stage of the run; a run
+            folder: its model.
         first_stage: settings in which the first stage's training differs from the run's.
-        seed: of weights, order and views.
-        precision: of the network: `32-true`, `bf16-mixed`, ...; `auto` is bf16 where the hardware
-            has it.
+        seed: seed of weights, order and views.
+        precision: precision of the network: `32-true`, `bf16-mixed`, ...; `auto` is bf16 where the
+            hardware has it.
         device: `auto`, `cpu`, `cuda`, ...
-        devices: processes on each machine, one for each device; torchrun's number where it started
-            them.
-        nodes: machines.
+        devices: processes per machine, one per device; default under torchrun: its number.
+        nodes: number of machines.
         checkpoint_every: epochs between checkpoints.
-        logger: shows the epochs in `tensorboard` or `wandb`, too; `metrics.jsonl` always has them.
+        logger: logs the epochs to `tensorboard` or `wandb`, too; always to `metrics.jsonl`.
+        task: name of the task.
     """
 
     data: DataConfig
@@ -97,9 +96,10 @@ class Config:
     nodes: int = 1
     checkpoint_every: int = 1
     logger: Logger = "none"
+    task: str = "classification"
 
     def __post_init__(self) -> None:
-        """Checks the values that no type can check."""
+        """Checks the ranges of the values."""
         self.views = [self.views] if isinstance(self.views, str) else self.views
         ones = dict.fromkeys(("checkpoint_every", "devices", "nodes", "lora_rank"), 1)
         for name, least in {"epochs": 0, "seed": 0, "batch_size": 2, **ones}.items():
@@ -112,11 +112,13 @@ class Config:
                 "precision must keep the weights in float32 (32-true, bf16-mixed, 16-mixed), "
                 f"got {self.precision}"
             )
-        known = {setting.name for setting in fields(self)} - {"data"}  # it sees the run's
+        known = {setting.name for setting in fields(self)} - NOT_OF_A_STAGE
         for name in STAGES:
             unknown = sorted(set(getattr(self, name)) - known)
             if unknown:
-                raise InputError(f"{name} must hold settings of a run, got {unknown}")
+                raise InputError(
+                    f"{name} must hold settings of a run without data and task, got {unknown}"
+                )
         if self.lr_batch is not None and self.lr_batch < 1:
             raise InputError(f"lr_batch must be 1 or more, got {self.lr_batch}")
         if not self.mix_alpha > 0:

@@ -15,8 +15,8 @@ from longtail.errors import InputError
 from longtail.features import FeatureCache, Precision, extract, fastest, fingerprint
 from longtail.files import whole_file
 from longtail.models import Backbone, create_backbone
+from longtail.training.distributed import best_device
 from longtail.training.input import evaluation_crop
-from longtail.training.processes import best_device
 from longtail.training.run import Run
 
 

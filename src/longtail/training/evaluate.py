@@ -1,22 +1,24 @@
-"""Judging the predictions of a run, under any target prior and under many."""
+"""Metrics of the predictions of a run, under any target prior and on shifted test sets."""
 
 from dataclasses import asdict
 from typing import Any
 
 from longtail.metrics import classification_metrics
 from longtail.shift import adjust, protocol_table, resolve_prior
-from longtail.training.run import Predictions
+from longtail.training.predictions import Predictions
 
-PROTOCOL_FIGURES = ("accuracy", "ece", "brier", "nll")
+PROTOCOL_METRICS = ("accuracy", "ece", "brier", "nll")
 
 
-def judge(predictions: Predictions, target_prior: str | None = None) -> dict[str, float]:
-    """Figures of a run's predictions.
+def evaluate_predictions(
+    predictions: Predictions, target_prior: str | None = None
+) -> dict[str, float]:
+    """Metrics of a run's predictions.
 
     Args:
         predictions: raw logits, and the prior that they express.
-        target_prior: `uniform`, `source` (the training mix) or a file of probabilities, to which
-            the logits are adjusted first; as they are when not given.
+        target_prior: `uniform`, `source` (the training prior) or a file of probabilities, to which
+            the logits are adjusted first; default: not adjusted.
 
     Returns: see `longtail.metrics.classification_metrics`.
     """
@@ -31,23 +33,23 @@ def judge(predictions: Predictions, target_prior: str | None = None) -> dict[str
     return classification_metrics(logits, predictions.labels, predictions.prior)
 
 
-def judge_protocol(predictions: Predictions) -> list[dict[str, Any]]:
-    """Figures on LADE's shifted test sets, with the class mix unknown, known and estimated.
+def evaluate_protocol(predictions: Predictions) -> list[dict[str, Any]]:
+    """Metrics on LADE's shifted test sets, with the class prior unknown, known and estimated.
 
     Args:
         predictions: raw logits of a balanced test set.
 
     Returns: a record for each of the eleven sets, from `forward` 50 by 1 to `backward` 50, with
         all of `longtail.shift.Column`; `scores` holds accuracy, ECE, Brier and NLL for the logits
-        `raw`, adjusted to the `known` mix, and to the `estimated` one.
+        `raw`, adjusted to the `known` prior, and to the `estimated` one.
     Raises:
-        ValueError: when a class has no test image.
+        InputError: when a class has no test image.
     """
     prior = predictions.prior
 
     def score(logits: Any, labels: Any) -> dict[str, float]:
-        figures = classification_metrics(logits, labels, prior)
-        return {name: figures[name] for name in PROTOCOL_FIGURES}
+        metrics = classification_metrics(logits, labels, prior)
+        return {name: metrics[name] for name in PROTOCOL_METRICS}
 
     expressed = resolve_prior(predictions.expressed, prior, prior.num_classes)
     columns = protocol_table(predictions.logits, predictions.labels, prior, expressed, score)

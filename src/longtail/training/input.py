@@ -1,11 +1,15 @@
-"""Loaders and views of a run: images in memory or from files, behind one interface."""
+"""Training and evaluation batches, from images in memory or in files."""
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from longtail.augment import View, named_view
+from longtail.augment import CutMix, Mixup, View, make_views, named_view
 from longtail.data import (
+    Batch,
     CentreCrop,
     Dataset,
     InMemoryLoader,
@@ -14,43 +18,137 @@ from longtail.data import (
     Split,
     WorkerLoader,
 )
+from longtail.data.loaders import mix_seed
+from longtail.methods import Pairs
 from longtail.training.config import Config
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
 
 EVALUATION_BATCH = 256  # images of each process
+MIXES: dict[str, type[Mixup | CutMix]] = {"mixup": Mixup, "cutmix": CutMix}
 
 
-def training_input(
+@dataclass(frozen=True, eq=False)
+class TrainingBatch:
+    """Batch of one training step, as `Method.forward` takes it.
+
+    Args:
+        views: (V, B, 3, H, W) uint8, V views of the images.
+        target: (B, ...) int64, class index of each image or pixel.
+        index: (B,) int64, index of each image in its source.
+        pairs: what the first view is mixed with, or None.
+    """
+
+    views: Tensor
+    target: Tensor
+    index: Tensor
+    pairs: Pairs | None = None
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Arguments of `Method.forward`."""
+        fixed = (self.views, self.target, self.index)
+        return fixed if self.pairs is None else (*fixed, self.pairs)
+
+
+MakeBatch = Callable[[Batch, torch.Generator], TrainingBatch]
+
+
+class TrainingLoader:
+    """Batches of a loader with their random views.
+
+    The views of a step are seeded by the run's seed, epoch, step and rank, so that a resumed run
+    draws the same views again.
+
+    Args:
+        images: loader of this process's images.
+        make: makes the views of a batch, with all its random numbers from the generator.
+        stream: further numbers of the seed.
+    """
+
+    def __init__(self, images: Loader, make: MakeBatch, stream: Sequence[int] = (0,)) -> None:
+        self.images, self.make, self.stream = images, make, stream
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self.images)
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[TrainingBatch]:
+        """The batches of an epoch from step `first` on."""
+        generator = torch.Generator()
+        seed, rank = self.images.seed, self.images.rank
+        for step, batch in enumerate(self.images.epoch(number, first), first):
+            generator.manual_seed(mix_seed(seed, number, step, rank, *self.stream))
+            yield self.make(batch, generator)
+
+
+def shared_by(fabric: "Fabric") -> dict[str, Any]:
+    """Arguments of a loader that gives each process its share of a batch."""
+    return {
+        "device": fabric.device,
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+    }
+
+
+def training_loader(
     dataset: Dataset, config: Config, num_views: int, fabric: "Fabric"
-) -> tuple[Loader, list[View]]:
-    """The loader of this process's training images, and what makes each view of its batches.
+) -> TrainingLoader:
+    """The loader of this process's training batches.
 
-    Images in memory are cropped with the rest of a view, on the device. Large ones are cropped by
-    the processes that decode them, once a view as it says (the middle where it has no resized
-    crop); only the rest is left to do.
+    Images in memory are cropped with the rest of a view, on the device. Image files are cropped by
+    the processes that read them, once per view as the view says (the centre where it has no resized
+    crop); the rest of the view is made on the device.
     """
     views = [named_view(name, dataset.image_size) for name in config.views]
     views = views * num_views if len(views) == 1 else views
     split, size = dataset.train, config.batch_size
-    shared: dict[str, Any] = {
+    mix = None if config.mix == "none" else MIXES[config.mix](config.mix_alpha)
+    given: dict[str, Any] = {
         "sampler": config.sampling,
         "seed": config.seed,
-        "device": fabric.device,
         "drop_last": True,
-        "rank": fabric.global_rank,
-        "world_size": fabric.world_size,
+        **shared_by(fabric),
     }
     if split.images is not None:
-        return InMemoryLoader(split, size, **shared), views
+        return TrainingLoader(InMemoryLoader(split, size, **given), MakeViews(tuple(views), mix))
     crops, rest = zip(*(view.apart() for view in views), strict=True)
     transform: CentreCrop | RandomCrops = CentreCrop(dataset.image_size)
     if any(crops):
         scales = tuple(crop and crop.scale for crop in crops)
         transform = RandomCrops(dataset.image_size, scales)
-    loader = WorkerLoader(split, size, transform=transform, workers=config.data.workers, **shared)
-    return loader, list(rest)
+    loader = WorkerLoader(split, size, transform=transform, workers=config.data.workers, **given)
+    return TrainingLoader(loader, MakeViews(rest, mix, any(crops) and len(views) > 1))
+
+
+@dataclass(frozen=True)
+class MakeViews:
+    """Makes the views of a batch of images.
+
+    Args:
+        views: V views.
+        mix: mixes the first view, or None.
+        read_apart: the images come as (V, B, 3, H, W), cropped for each view when they were read,
+            and not as (B, 3, H, W).
+    """
+
+    views: tuple[View, ...]
+    mix: Mixup | CutMix | None = None
+    read_apart: bool = False
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> TrainingBatch:
+        """Draws the views, and then what the first is mixed with."""
+        if self.read_apart:
+            parts = zip(self.views, batch.images, strict=True)
+            images = torch.stack([view(part, generator) for view, part in parts])
+        else:
+            images = make_views(batch.images, self.views, generator)
+        if self.mix is None:
+            return TrainingBatch(images, batch.target, batch.index)
+        mixed = self.mix(images[0], batch.target, generator)
+        images[0] = mixed.images
+        pairs = Pairs(mixed.other, mixed.weight)
+        return TrainingBatch(images, batch.target, batch.index, pairs)
 
 
 def evaluation_loader(
@@ -76,7 +174,7 @@ def evaluation_loader(
 
 
 def evaluation_crop(dataset: Dataset) -> CentreCrop:
-    """How an image file is cropped for a model of this data: small ones are used to the edge."""
+    """The crop of image files for a model of this data: small images are used whole."""
     if dataset.train.images is not None:
         return CentreCrop(dataset.image_size, margin=1.0)
     return CentreCrop(dataset.image_size)

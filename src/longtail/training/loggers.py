@@ -1,4 +1,4 @@
-"""Where the record of an epoch goes: `metrics.jsonl` always, and a page that others look at."""
+"""Loggers of the record of an epoch: `metrics.jsonl` always, TensorBoard or W&B if asked for."""
 
 import importlib.util
 import uuid
@@ -8,27 +8,27 @@ from typing import Any, Literal
 
 from longtail.errors import InputError
 from longtail.files import write_text
-from longtail.training.run import Run
+from longtail.training.run import RunFolder
 
 Logger = Literal["none", "tensorboard", "wandb"]
 Record = Mapping[str, float]
 
 
 @contextmanager
-def epoch_logger(logger: Logger, run: Run, epoch: int) -> Iterator[Callable[[Record], None]]:
-    """Gives what an epoch's record is handed to.
+def epoch_logger(logger: Logger, run: RunFolder, epoch: int) -> Iterator[Callable[[Record], None]]:
+    """Context that gives the function to log an epoch's record with.
 
-    A run that goes on continues its curves: what an earlier process showed of `epoch` and later
-    ones is replaced.
+    A resumed run continues its curves: what an earlier process logged of `epoch` and later ones is
+    replaced.
 
     Args:
         logger: `tensorboard` writes to the folder `tensorboard` of the run; `wandb` to Weights &
-            Biases, by the settings of its client (`WANDB_MODE=offline` stays on this machine).
-        run: whose `metrics.jsonl` is written in any case.
-        epoch: the first that comes.
+            Biases, by the settings of its client (`WANDB_MODE=offline` stays offline).
+        run: the run, whose `metrics.jsonl` is always written.
+        epoch: first epoch to be logged.
 
     Raises:
-        ValueError: when the package that the logger needs is not installed.
+        InputError: when the package that the logger needs is not installed.
     """
     check_logger(logger)
     if logger == "none":
@@ -47,10 +47,10 @@ def epoch_logger(logger: Logger, run: Run, epoch: int) -> Iterator[Callable[[Rec
 
 
 def check_logger(logger: Logger) -> None:
-    """Looks whether a logger's package is there.
+    """Checks that a logger's package is installed.
 
     Raises:
-        ValueError: when it is not installed.
+        InputError: when it is not.
     """
     if logger != "none" and importlib.util.find_spec(logger) is None:
         raise InputError(f"logger {logger!r} needs its package: pip install 'longtail[{logger}]'")
@@ -59,7 +59,7 @@ def check_logger(logger: Logger) -> None:
 Show = Callable[[Record, float], object]
 
 
-def _tensorboard(run: Run, epoch: int) -> tuple[Show, Callable[[], object]]:
+def _tensorboard(run: RunFolder, epoch: int) -> tuple[Show, Callable[[], object]]:
     from torch.utils.tensorboard import SummaryWriter
 
     writer: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=epoch)
@@ -71,11 +71,11 @@ def _tensorboard(run: Run, epoch: int) -> tuple[Show, Callable[[], object]]:
     return show, writer.close
 
 
-def _wandb(run: Run, epoch: int) -> tuple[Show, Callable[[], object]]:
+def _wandb(run: RunFolder, epoch: int) -> tuple[Show, Callable[[], object]]:
     import wandb
 
     known = run.folder / "wandb-id"
-    if not known.is_file():  # a run that goes on is the same run there, too
+    if not known.is_file():  # a resumed run keeps its id
         write_text(known, uuid.uuid4().hex[:8])
     shown: Any = wandb.init(
         project="longtail",
@@ -85,6 +85,6 @@ def _wandb(run: Run, epoch: int) -> tuple[Show, Callable[[], object]]:
         config=run.config,
         resume="allow",
     )
-    # Its own step only counts up; a run that goes on may step back to its last checkpoint.
+    # Its own step only increases; a resumed run may step back to its last checkpoint.
     shown.define_metric("*", step_metric="epoch")
     return lambda values, step: shown.log({**values, "epoch": step}), shown.finish

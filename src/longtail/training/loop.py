@@ -1,36 +1,34 @@
 """The training loop, on Lightning Fabric: one screen, nothing hidden."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from longtail.augment import CutMix, Mixup, View, make_views
-from longtail.data import Batch, Loader, UnreadableImagesError
-from longtail.data.loaders import Batches, mix_seed
+from longtail.data import Loader, UnreadableImagesError
+from longtail.data.loaders import mix_seed
 from longtail.errors import InputError
-from longtail.methods import Method, Pairs
+from longtail.methods import Method
 from longtail.training.config import Config
-from longtail.training.faults import Watch
+from longtail.training.distributed import mean_of, on_first, share_batch_norm
+from longtail.training.input import TrainingBatch, TrainingLoader
+from longtail.training.interrupts import Monitor
 from longtail.training.loggers import epoch_logger
 from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate, start_momentum
-from longtail.training.processes import mean_of, on_first, share_batch_norm
-from longtail.training.progress import Progress
-from longtail.training.run import Run
+from longtail.training.progress import ProgressBar
+from longtail.training.run import RunFolder
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
 
-MIXES: dict[str, type[Mixup | CutMix]] = {"mixup": Mixup, "cutmix": CutMix}
-LOOK_EVERY = 20  # steps between looks at the loss: each one makes a GPU's host wait
+CHECK_EVERY = 20  # steps between checks of the loss: each one makes a GPU's host wait
 
 
 @dataclass
-class Place:
-    """How far a training is: whole epochs, and what the one that has begun has given so far."""
+class TrainingProgress:
+    """How far a training is: whole epochs, and the sums of the epoch that has begun."""
 
     epoch: int = 0
     step: int = 0
@@ -42,20 +40,19 @@ class Place:
 def fit(
     fabric: "Fabric",
     method: Method,
-    loader: Batches,
-    views: Sequence[View],
+    loader: TrainingLoader,
     config: Config,
-    run: Run,
+    run: RunFolder,
 ) -> None:
     """Trains a method from the run's last checkpoint, or from the start, to the end.
 
-    All randomness of a step follows from the seed, the step's number and the process's, so that a
-    run that was killed goes on as if nothing had happened.
+    All randomness of a step follows from the seed, the step's number and the process's rank, so
+    that a run that was killed continues as if it had not been.
 
     Raises:
-        FloatingPointError: when the loss is no longer finite; see `Watch.look`.
+        FloatingPointError: when the loss is NaN or infinite; see `Monitor.check`.
         OSError: when the log or a checkpoint cannot be written.
-        UnreadableImagesError: at the end of an epoch, whose state a single process has saved.
+        UnreadableImagesError: at the end of the epoch; with one process the state is saved first.
         SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.
     """
     share_batch_norm(method, fabric)
@@ -64,40 +61,38 @@ def fit(
     start_momentum(optimizer)
     at = restore(fabric, method, optimizer, config, run)
     method.train()
-    generator = torch.Generator()
-    mix = None if config.mix == "none" else MIXES[config.mix](config.mix_alpha)
     steps = len(loader)
     title, shown = run.folder.as_posix(), fabric.is_global_zero
     with (
-        Progress(title, config.epochs, steps, at.epoch, shown) as progress,
-        Watch(fabric, run) as watch,
+        ProgressBar(title, config.epochs, steps, at.epoch, shown) as progress,
+        Monitor(fabric, run) as monitor,
         epoch_logger(config.logger if shown else "none", run, at.epoch) as log,
     ):
         leave = False
         while at.epoch < config.epochs and not leave:
             began = time.perf_counter() - at.seconds
             method.set_progress(at.epoch / config.epochs)
-            broken: UnreadableImagesError | None = None
+            unreadable: UnreadableImagesError | None = None
             try:
                 for batch in loader.epoch(at.epoch, at.step):
-                    seed_step(generator, config.seed, at.epoch, at.step, fabric.global_rank)
+                    seed_step(config.seed, at.epoch, at.step, fabric.global_rank)
                     rate = learning_rate(config, at.epoch + at.step / steps)
                     set_learning_rate(optimizer, rate)
-                    parts = train_step(fabric, model, wrapped, batch, views, generator, mix)
-                    for name, value in parts.items():
+                    losses = train_step(fabric, model, wrapped, batch)
+                    for name, value in losses.items():
                         at.sums[name] = at.sums.get(name, 0) + value.detach()
-                    watch.see(parts["loss"], batch.index, at.step)
+                    monitor.record(losses["loss"], batch.index, at.step)
                     at.images += len(batch.target) * fabric.world_size
                     at.step += 1
-                    if at.step % LOOK_EVERY == 0 or at.step == steps:
-                        leave = watch.look(at.epoch)
-                        progress.step(at.step, float(parts["loss"].detach()))
+                    if at.step % CHECK_EVERY == 0 or at.step == steps:
+                        leave = monitor.check(at.epoch)
+                        progress.step(at.step, float(losses["loss"].detach()))
                         if leave:
                             break
-            except UnreadableImagesError as error:  # after the last batch: others stood in for them
+            except UnreadableImagesError as error:  # after the last batch: others substitute them
                 if fabric.world_size > 1:
                     raise
-                broken = error
+                unreadable = error
             at.seconds = time.perf_counter() - began
             at.sums = mean_of(fabric, at.sums)
             if at.step == steps:
@@ -106,39 +101,51 @@ def fit(
                 record |= {"images_per_second": at.images / at.seconds}
                 on_first(fabric, log, {"epoch": at.epoch, **record})
                 progress.epoch(at.epoch, record)
-                at = Place(at.epoch + 1)
+                at = TrainingProgress(at.epoch + 1)
             whole = at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs
-            if whole or leave or broken:
-                watch.check_weights(method, at.epoch)
+            if whole or leave or unreadable:
+                monitor.check_weights(method, at.epoch)
                 save(fabric, method, optimizer, config, run, at)
-            if broken:
-                raise broken
+            if unreadable:
+                raise unreadable
         if leave:
-            watch.leave(f"after {at.epoch} epochs and {at.step} steps")
+            monitor.leave(f"epoch {at.epoch}, step {at.step}")
 
 
 def restore(
-    fabric: "Fabric", method: Method, optimizer: torch.optim.Optimizer, config: Config, run: Run
-) -> Place:
-    """Loads the run's last whole checkpoint, if there is one, on all processes.
+    fabric: "Fabric",
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    run: RunFolder,
+) -> TrainingProgress:
+    """Loads the run's last valid checkpoint, if there is one, on all processes.
 
     Returns: how far the training was.
     Raises:
-        ValueError: when it is of another method.
+        InputError: when the checkpoint is of another method, or an older version wrote it that
+            this one cannot read.
     """
     state = on_first(fabric, run.checkpoints.load_last)
     if state is None:
-        return Place()
+        return TrainingProgress()
     if state["name"] != config.method["name"]:
         raise InputError(
             f"the checkpoint in {run.folder} is of method {state['name']!r}, "
             f"the run's is {config.method['name']!r}"
         )
-    method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        method.load_state_dict(state["method"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the checkpoint in {run.folder}, a run that longtail {run.version} started, "
+            f"cannot be loaded: {error}"
+        ) from error
     if scale := state.get("precision"):  # of 16-mixed, empty after any other
         fabric.strategy.precision.load_state_dict(scale)
-    at = Place(**{name: state[name] for name in asdict(Place()) if name in state})
+    known = asdict(TrainingProgress())
+    at = TrainingProgress(**{name: state[name] for name in known if name in state})
     at.sums = {name: value.to(fabric.device) for name, value in at.sums.items()}
     return at
 
@@ -148,10 +155,10 @@ def save(
     method: Method,
     optimizer: torch.optim.Optimizer,
     config: Config,
-    run: Run,
-    at: Place,
+    run: RunFolder,
+    at: TrainingProgress,
 ) -> None:
-    """Lets the first process save all that the others have, too."""
+    """Saves a checkpoint, by the first process: the state is the same on all of them."""
 
     def write() -> None:
         state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
@@ -162,48 +169,28 @@ def save(
 
 
 def train_step(
-    fabric: "Fabric",
-    model: Any,
-    optimizer: Any,
-    batch: Batch,
-    views: Sequence[View],
-    generator: torch.Generator,
-    mix: Mixup | CutMix | None = None,
+    fabric: "Fabric", model: Any, optimizer: Any, batch: TrainingBatch
 ) -> dict[str, Tensor]:
-    """One step: views, loss, gradients, weights, and what the method does after it.
+    """One step: loss, gradients, weights, and what the method does after it.
 
     Args:
-        fabric: of the run.
+        fabric: fabric of the run.
         model: the method, as `fabric.setup` wraps it.
-        optimizer: likewise.
-        batch: images, targets and indices, on the device.
-        views: of every image, as many as the method needs.
-        generator: of the views, on the CPU.
-        mix: of the first view, if it is mixed.
+        optimizer: the optimizer, as `fabric.setup` wraps it.
+        batch: views, targets and indices, on the device.
 
     Returns: what the method's `forward` returned.
     """
-    if batch.images.ndim == 4:
-        images = make_views(batch.images, views, generator)
-    else:  # (V, B, 3, H, W): the views were cropped where the files were read
-        parts = zip(views, batch.images, strict=True)
-        images = torch.stack([view(part, generator) for view, part in parts])
-    inputs: tuple[Any, ...] = (images, batch.target, batch.index)
-    if mix is not None:
-        mixed = mix(images[0], batch.target, generator)
-        images[0] = mixed.images
-        inputs = (*inputs, Pairs(mixed.other, mixed.weight))
     optimizer.zero_grad()
-    losses: dict[str, Tensor] = model(*inputs)
+    losses: dict[str, Tensor] = model(*batch.arguments())
     fabric.backward(losses["loss"])
     optimizer.step()
     model.module.after_step()
     return losses
 
 
-def seed_step(generator: torch.Generator, seed: int, epoch: int, step: int, rank: int) -> None:
-    """Seeds the views' generator and the global one (dropout) for one step of one process."""
-    generator.manual_seed(mix_seed(seed, epoch, step, rank, 0))
+def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Seeds torch's global generator (dropout, sampled pixels) for one step of one process."""
     torch.manual_seed(mix_seed(seed, epoch, step, rank, 1))
 
 

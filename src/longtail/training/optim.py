@@ -7,13 +7,16 @@ import torch
 from torch.optim import SGD
 
 from longtail.methods import Method
+from longtail.models import Encoder
 from longtail.training.config import Config
 
 
 def make_optimizer(method: Method, config: Config) -> SGD:
     """Stochastic gradient descent over what the method trains; see `Config`."""
     bare = {id(p) for p in method.no_weight_decay()}
-    slow = set(method.model.backbone.parameters()) if config.backbone_lr != 1 else set()
+    # Not that of `method.model`, which may be an average of the network that is trained.
+    backbones = [module for module in method.modules() if isinstance(module, Encoder)]
+    slow = {p for b in backbones for p in b.parameters()} if config.backbone_lr != 1 else set()
     trained = [p for p in method.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if id(p) not in bare and p not in slow]},

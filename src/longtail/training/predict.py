@@ -1,4 +1,4 @@
-"""A trained model on new image files."""
+"""Predictions of a trained model for image files."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -12,21 +12,21 @@ from longtail.data import CentreCrop, Split, check_images, files_below, is_image
 from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.shift import PriorEstimate, adjust, estimate_prior, resolve_prior
+from longtail.training.distributed import best_device
 from longtail.training.input import evaluation_loader
 from longtail.training.loop import predict_logits
-from longtail.training.processes import best_device
 from longtail.training.run import Run
 
 
 @dataclass(frozen=True)
 class Classified:
-    """Classes of image files.
+    """Predicted classes of image files.
 
     Args:
         paths: N files.
-        logits: (N, C), adjusted to the target prior that was asked for.
+        logits: (N, C), adjusted to the target prior.
         class_names: C names.
-        estimate: what was found of the images' class mix, where that was asked for.
+        estimate: estimated class prior of the images, where that was asked for.
     """
 
     paths: tuple[str, ...]
@@ -40,10 +40,10 @@ class Classified:
     def top(self, k: int) -> Iterator[tuple[str, list[tuple[str, float]]]]:
         """Each file with its `k` most probable classes, most probable first."""
         found = torch.softmax(self.logits.double(), 1).topk(min(k, len(self.class_names)))
-        for path, places, values in zip(
+        for path, classes, values in zip(
             self.paths, found.indices.tolist(), found.values.tolist(), strict=True
         ):
-            names = [self.class_names[place] for place in places]
+            names = [self.class_names[c] for c in classes]
             yield path, list(zip(names, values, strict=True))
 
     def write(self, path: Path, k: int) -> None:
@@ -53,8 +53,8 @@ class Classified:
         with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow(["path", "class", "probability", *more])
-            for file, classes in self.top(k):
-                cells = [cell for name, p in classes for cell in (name, f"{p:.6f}")]
+            for file, top in self.top(k):
+                cells = [cell for name, p in top for cell in (name, f"{p:.6f}")]
                 writer.writerow([file, *cells])
 
 
@@ -66,17 +66,17 @@ def predict_files(
     Args:
         run: a finished run.
         files: image files, and folders that are searched for them.
-        target_prior: `uniform`, `source`, a file of probabilities, or `estimate`: the mix of these
-            very images, estimated with the run's labelled predictions as the source; the prior
-            that the model expresses when not given.
+        target_prior: `uniform`, `source`, a file of probabilities, or `estimate`: the class prior
+            of these images, estimated with the run's labelled predictions as the source; default:
+            the prior that the model expresses.
 
     Raises:
-        ValueError: when a file is missing, no image was found, some cannot be read (all of them
-            named), or there are no labelled predictions to estimate with.
+        InputError: when a file is missing, no image is found, some cannot be read (all of them
+            are named), or there are no labelled predictions to estimate with.
     """
     card = run.model_card()
     names = tuple(card["class_names"])
-    # What cannot be is said before the model sees the first image.
+    # Errors of input come before the model sees the first image.
     source = run.predictions() if target_prior == "estimate" else None
     target = None
     if target_prior is not None and source is None:
@@ -102,11 +102,11 @@ def predict_files(
 
 
 def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
-    """Image files among files and folders, those of a folder in order of their paths.
+    """Image files among files and folders; those of a folder sorted by path.
 
-    Returns: each file, and its path below the folder that was given, or its name.
+    Returns: each file, with its path below the given folder, or its name.
     Raises:
-        ValueError: when one does not exist, or there is no image at all.
+        InputError: when one does not exist, or there is no image at all.
     """
     files = [files] if isinstance(files, str | Path) else files
     found: dict[Path, Path] = {}

@@ -1,4 +1,4 @@
-"""A progress bar where a person looks on, a line an epoch where a log file does."""
+"""A progress bar on a terminal, one line per epoch otherwise."""
 
 from types import TracebackType
 from typing import Self
@@ -7,24 +7,22 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.progress import (
-    Progress as RichProgress,
-)
 
 
-class Progress:
-    """Shows how far a training is: loss, rate and time left.
+class ProgressBar:
+    """Shows the progress of a training: loss, images per second and time left.
 
     Args:
-        title: what is trained.
-        epochs: of the whole training.
-        steps: of an epoch.
+        title: name of what is trained.
+        epochs: epochs of the whole training.
+        steps: steps per epoch.
         start: epochs that are done already.
-        shown: not by the second process and those after it.
+        shown: whether this process shows it: the first one alone does.
     """
 
     def __init__(
@@ -32,7 +30,7 @@ class Progress:
     ) -> None:
         self.console = Console(stderr=True, quiet=not shown)
         self.epochs, self.steps, self.done, self.title = epochs, steps, start * steps, title
-        self.bar = RichProgress(
+        self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -59,15 +57,15 @@ class Progress:
         self.bar.stop()
 
     def step(self, step: int, loss: float) -> None:
-        """Within an epoch: steps done, and the loss of the last."""
+        """Shows the steps done in an epoch, and the loss of the last one."""
         self.bar.update(self.task, completed=self.done + step, loss=loss)
 
     def epoch(self, epoch: int, record: dict[str, float]) -> None:
-        """An epoch has ended; `record` is its line of `metrics.jsonl`."""
+        """Shows a finished epoch; `record` is its line of `metrics.jsonl`."""
         self.done = (epoch + 1) * self.steps
         speed = record["images_per_second"]
         self.bar.update(self.task, completed=self.done, loss=record["loss"], speed=speed)
-        every = max(1, self.epochs // 20)  # a log of 20 lines, however long the training
+        every = max(1, self.epochs // 20)  # about 20 lines, however long the training
         if not self.console.is_terminal and ((epoch + 1) % every == 0 or epoch + 1 == self.epochs):
             self.console.print(
                 f"{self.title}: epoch {epoch + 1}/{self.epochs}, loss {record['loss']:.3f}, "

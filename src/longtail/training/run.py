@@ -1,4 +1,4 @@
-"""A run folder: what a training run leaves, and how it is read again."""
+"""A run folder: what a training run writes, and how it is read again."""
 
 import errno
 import importlib.metadata
@@ -8,149 +8,52 @@ import os
 import platform
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from longtail.errors import InputError
 from longtail.files import read_records, read_values, whole_file, write_json, write_text
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.prior import ClassPrior
 from longtail.training.checkpoint import Checkpoints
+from longtail.training.predictions import Predictions
 
-# Between a run and its resumption.
+# Settings that may change when a run is resumed.
 MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger"}
-Model = TypeVar("Model", bound=nn.Module)
+STAGE_FOLDERS = ("teacher", "first")
 PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "numpy")
+Model = TypeVar("Model", bound=nn.Module)
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Raw logits of a split, and all that is needed to judge them.
-
-    Args:
-        logits: (N, C) float32, unadjusted.
-        labels: (N,) class index.
-        index: (N,) place of each image in its source.
-        paths: file of each image.
-        class_names: name of each class.
-        prior: of the training set.
-        expressed: the prior that the logits express: `source`, `uniform` or (C,) probabilities.
-        name: of the data set.
-        split: of the data set.
-    """
-
-    logits: Tensor
-    labels: Tensor
-    index: Tensor
-    paths: tuple[str, ...]
-    class_names: tuple[str, ...]
-    prior: ClassPrior
-    expressed: str | list[float]
-    name: str
-    split: str = "test"
-
-    def write(self, path: Path) -> None:
-        """Writes a Parquet file, whole or not at all."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        flat = pa.array(self.logits.float().reshape(-1).numpy())
-        table = pa.table(
-            {
-                "logits": pa.FixedSizeListArray.from_arrays(flat, self.logits.shape[1]),
-                "label": self.labels.numpy(),
-                "index": self.index.numpy(),
-                "path": pa.array(self.paths, pa.string()),
-            }
-        )
-        about = {
-            "class_names": self.class_names,
-            "class_counts": self.prior.counts.tolist(),
-            "expressed": self.expressed,
-            "name": self.name,
-            "split": self.split,
-        }
-        table = table.replace_schema_metadata({"longtail": json.dumps(about)})
-        with whole_file(path) as part:
-            pq.write_table(table, part)
-
-    @classmethod
-    def read(cls, path: Path) -> "Predictions":
-        """Reads what `write` wrote.
-
-        Raises:
-            ValueError: when the file is no predictions file of this package.
-        """
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(path)
-            about = cls.about(table.schema)
-            columns = {name: table[name].combine_chunks() for name in ("logits", "label", "index")}
-            values = columns["logits"].flatten().to_numpy(zero_copy_only=False)
-            return cls(
-                logits=torch.from_numpy(values.copy()).view(-1, len(about["class_names"])),
-                labels=torch.from_numpy(columns["label"].to_numpy().copy()),
-                index=torch.from_numpy(columns["index"].to_numpy().copy()),
-                paths=tuple(table["path"].to_pylist()),
-                class_names=tuple(about["class_names"]),
-                prior=ClassPrior(about["class_counts"]),
-                expressed=about["expressed"],
-                name=about["name"],
-                split=about["split"],
-            )
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is no whole predictions file: {error}") from error
-
-    @staticmethod
-    def about(schema: Any) -> dict[str, Any]:
-        """What the file says of its logits, from its pyarrow schema.
-
-        Raises:
-            ValueError: when that does not fit, or parts of it are missing.
-            KeyError: when there is no column of logits.
-        """
-        metadata = schema.metadata or {}
-        if b"longtail" not in metadata:
-            raise InputError("it has no metadata of longtail, so it is no predictions file")
-        about = json.loads(metadata[b"longtail"])
-        missing = {"class_names", "class_counts", "expressed", "name", "split"} - about.keys()
-        if missing:
-            raise InputError(f"its metadata has no {', '.join(sorted(missing))}")
-        width = getattr(schema.field("logits").type, "list_size", None)
-        if width != len(about["class_names"]):
-            known = len(about["class_names"])
-            raise InputError(f"it names {known} classes, its logits have {width}")
-        return cast(dict[str, Any], about)
-
-
-class Run:
-    """A run folder.
+class RunFolder(ABC):
+    """A run folder: settings, checkpoints, log, metrics and model; one subclass per task.
 
     Args:
         folder: made by `create`, else it must hold a run.
 
     Raises:
-        ValueError: when `folder` holds no run.
+        InputError: when `folder` does not hold a run, or holds one of another task.
     """
+
+    reads: ClassVar[str]  # name of the task
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not (self.folder / "config.yaml").is_file():
-            raise InputError(f"{self.folder} is no run folder: it has no config.yaml")
+        if (task := task_of(folder)) != self.reads:
+            raise InputError(f"{folder} must hold a run of {self.reads}, got one of {task}")
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
 
     @classmethod
-    def create(cls, folder: Path, config: Mapping[str, Any]) -> "Run":
-        """Makes the folder, with its settings and the state of everything around it."""
+    def create(cls, folder: Path, config: Mapping[str, Any]) -> Self:
+        """Creates the folder, with the settings and the state of the environment."""
         write_json(folder / "environment.json", environment())
         write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         return cls(folder)
@@ -162,58 +65,63 @@ class Run:
 
     @property
     def starts(self) -> list[dict[str, Any]]:
-        """What was around the run when it began, and each time it went on elsewhere."""
+        """The environment in which the run was started, and each other one that resumed it."""
         first = read_values(self.folder / "environment.json")
         later = first.pop("resumed", [])
         return [{**first, **_computing(self.config)}, *later]
 
-    def go_on(self, config: Mapping[str, Any]) -> None:
-        """Notes that the run goes on, where device, precision, versions or commit are others."""
+    @property
+    def version(self) -> str:
+        """Version of longtail that created the folder."""
+        return str(self.starts[0].get("packages", {}).get("longtail", "unknown"))
+
+    def note_resumption(self, config: Mapping[str, Any]) -> None:
+        """Records that the run is resumed, where device, precision, versions or commit changed."""
         first, *later = self.starts
         last, now = [first, *later][-1], {**environment(), **_computing(config)}
         if any(last.get(name) != now[name] for name in now.keys() - {"command"}):
             write_json(self.folder / "environment.json", {**first, "resumed": [*later, now]})
 
-    @property
-    def task(self) -> str:
-        """`classification` or `segmentation`."""
-        return str(self.config.get("task", "classification"))
-
     def over_starts(self, pick: Callable[[dict[str, Any]], object]) -> str | None:
-        """Something that may have changed while the run was trained, as `this, then that`."""
+        """A value that may have changed while the run was trained, as `this, then that`."""
         picked = dict.fromkeys(pick(start) for start in self.starts)
         return None if set(picked) == {None} else ", then ".join(map(str, picked))
 
-    def differences(self, settings: Mapping[str, Any]) -> list[str]:
-        """What settings would train otherwise than the run was, in words.
+    def differences(
+        self, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Settings that would train otherwise than the run was trained, in words.
 
         Args:
-            settings: of a `Config`, as they are in `config.yaml`.
+            settings: settings of a `Config`, as `config.yaml` has them.
+            defaults: values of settings that the file may lack, since an older version wrote it.
         """
         before = self.config
+        gone = [name for name in before if name not in settings]
+        before = {**(defaults or {}), **before}
         return [
             f"{name} was {before.get(name)!r} and is {value!r}"
             for name, value in settings.items()
             if name not in MAY_DIFFER and _lasting(before.get(name)) != _lasting(value)
-        ]
+        ] + [f"{name} was {before[name]!r} and is not a setting any more" for name in gone]
 
     @property
     def finished(self) -> bool:
-        """Whether the training ended; `metrics.json` is the last file that it writes."""
+        """Whether the training has ended; `metrics.json` is the last file that it writes."""
         return (self.folder / "metrics.json").is_file()
 
     @property
-    def stages(self) -> "list[Run]":
-        """The stage before, where it was trained as a part of this run."""
-        folders = [self.folder / name for name in ("teacher", "first")]
-        return [Run(folder) for folder in folders if (folder / "config.yaml").is_file()]
+    def stages(self) -> list[Self]:
+        """The run of the stage that was trained as a part of this run, if there is one."""
+        folders = [self.folder / name for name in STAGE_FOLDERS]
+        return [type(self)(folder) for folder in folders if (folder / "config.yaml").is_file()]
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The figures of the test set at the end of the training; NaN for one that is undefined.
+        """Metrics at the end of the training; NaN for one that is undefined.
 
         Raises:
-            ValueError: when the training has not ended.
+            InputError: when the training has not ended.
         """
         if not self.finished:
             raise InputError(f"{self.folder} has no metrics.json: its training has not ended")
@@ -222,33 +130,24 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record an epoch."""
+        """One record per epoch."""
         return read_records(self.folder / "metrics.jsonl")
 
     def log_epoch(self, record: Mapping[str, float]) -> None:
-        """Adds the record of an epoch; one that a killed run left for it, or after it, goes."""
+        """Appends the record of an epoch; replaces what a killed run wrote of it and later ones."""
         kept = [r for r in self.history if r["epoch"] < record["epoch"]]
         lines = [json.dumps(r) for r in [*kept, dict(record)]]
         write_text(self.folder / "metrics.jsonl", "\n".join(lines) + "\n")
 
-    def predictions(self) -> Predictions:
-        """The raw logits of the test set."""
-        path = self.folder / "predictions.parquet"
-        if not path.is_file():
-            raise InputError(
-                f"{self.folder} has no predictions.parquet: its training has not ended"
-            )
-        return Predictions.read(path)
-
-    def save_model(self, model: nn.Module, about: Mapping[str, Any]) -> None:
-        """Writes `model.safetensors`, with what is needed to make the model again."""
-        save_weights(self.folder / "model.safetensors", model, about)
+    def save_model(self, model: nn.Module, card: Mapping[str, Any]) -> None:
+        """Writes `model.safetensors`, with the card that is needed to make the model again."""
+        save_weights(self.folder / "model.safetensors", model, card)
 
     def model_card(self) -> dict[str, Any]:
-        """What `save_model` was told: names of backbone, head and classes, counts, image size.
+        """The model's card: names of backbone, head and classes, class counts, image size.
 
         Raises:
-            ValueError: when the training has not ended, or the file is broken.
+            InputError: when the training has not ended, or the file is corrupt.
         """
         from safetensors import safe_open
 
@@ -259,55 +158,99 @@ class Run:
             with safe_open(path, framework="pt") as handle:
                 return cast(dict[str, Any], json.loads(handle.metadata()["longtail"]))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is no whole model file: {error}") from error
+            raise InputError(f"{path} is not a valid model file: {error}") from error
 
     @property
     def prior(self) -> ClassPrior:
-        """The class prior of the training set."""
+        """Class prior of the training split."""
         return ClassPrior(self.model_card()["class_counts"])
 
     def check_classes(self, names: tuple[str, ...], role: str) -> None:
         """Refuses the run in a role, such as `teacher`, for data with other classes.
 
         Raises:
-            ValueError: when its classes are not `names`, in their order.
+            InputError: when its classes are not `names`, in their order.
         """
         own = tuple(self.model_card()["class_names"])
         if own != names:
             raise InputError(
-                f"{role} {self.folder} must know the data's classes, {names[:5]} ..., "
+                f"{role} {self.folder} must have the data's classes, {names[:5]} ..., "
                 f"it was trained on {own[:5]} ..."
             )
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The trained model, in evaluation mode on the CPU.
+
+        Raises:
+            InputError: when the training has not ended.
+        """
+
+    def _load_weights(self, make: Callable[[dict[str, Any]], Model]) -> Model:
+        """The model that `make` makes of the card, with the weights of the run."""
+        card = self.model_card()
+        try:
+            model = make(card)
+            model.load_state_dict(load_file(self.folder / "model.safetensors"))
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{self.folder} was written by longtail {self.version}, whose model this version "
+                f"cannot load: {error}"
+            ) from error
+        return model.eval()
+
+
+class Run(RunFolder):
+    """A run folder of a classification."""
+
+    reads = "classification"
+
+    def predictions(self) -> Predictions:
+        """The raw logits of the split that the run was evaluated on."""
+        path = self.folder / "predictions.parquet"
+        if not path.is_file():
+            raise InputError(
+                f"{self.folder} has no predictions.parquet: its training has not ended"
+            )
+        return Predictions.read(path)
 
     def model(self) -> ImageClassifier:
         """The trained model, in evaluation mode on the CPU.
 
         Raises:
-            ValueError: when the training has not ended, or was one of segmentation.
+            InputError: when the training has not ended.
         """
-        about = self.model_card()
-        if self.task == "segmentation":
-            raise InputError(f"{self.folder} is a run of segmentation, not of whole images")
-        backbone = create_backbone(about["backbone"])
-        head = create_head(about["head"], backbone.num_features, len(about["class_names"]))
-        return self._filled(ImageClassifier(backbone, head))
 
-    def _filled(self, model: Model) -> Model:
-        """The model with the weights of the run, in evaluation mode."""
-        model.load_state_dict(load_file(self.folder / "model.safetensors"))
-        return model.eval()
+        def make(card: dict[str, Any]) -> ImageClassifier:
+            backbone = create_backbone(card["backbone"])
+            head = create_head(card["head"], backbone.num_features, len(card["class_names"]))
+            return ImageClassifier(backbone, head)
+
+        return self._load_weights(make)
 
 
-def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
-    """Writes weights as a safetensors file, whole or not at all, `about` in its metadata.
+def task_of(folder: str | Path) -> str:
+    """Name of the task of the run that a folder holds.
 
     Raises:
-        OSError: when it cannot be written, or does not hold the weights.
+        InputError: when the folder does not hold a run.
+    """
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{folder} is not a run folder: it has no config.yaml")
+    return str(read_values(path).get("task", Run.reads))  # 0.1.0 named the other tasks alone
+
+
+def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:
+    """Writes weights as a safetensors file, whole or not at all, with a card in its metadata.
+
+    Raises:
+        OSError: when the file cannot be written, or its verification fails.
     """
     state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     with whole_file(path) as part:
         try:
-            save_file(state, part, metadata={"longtail": json.dumps(about)})
+            save_file(state, part, metadata={"longtail": json.dumps(card)})
         except SafetensorError as error:  # its form of a full disk
             raise OSError(errno.EIO, str(error)) from error
         written = load_file(part)
@@ -315,21 +258,25 @@ def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None
             torch.allclose(written[name], value, rtol=0.0, atol=0.0, equal_nan=True)
             for name, value in state.items()
         ):
-            raise OSError(errno.EIO, "what was read back are other weights")
+            raise OSError(errno.EIO, "the file does not match the weights (verification failed)")
 
 
 def _lasting(value: Any) -> Any:
-    """A setting without what may differ in it: where the data lie, who reads them, how paths go."""
+    """A setting without what may change: paths of the data, workers, spelling of paths."""
     if isinstance(value, Mapping):
         left_out = ("root", "workers", "check")
-        return {name: _lasting(inner) for name, inner in value.items() if name not in left_out}
+        return {
+            name: _lasting(inner)
+            for name, inner in value.items()
+            if name not in left_out and inner is not None
+        }
     if isinstance(value, str) and os.path.exists(value):
         return os.path.realpath(value)
     return value
 
 
 def _computing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the settings says how it is computed."""
+    """Settings of how a run is computed."""
     return {name: config.get(name) for name in ("precision", "devices", "nodes")}
 
 

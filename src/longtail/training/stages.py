@@ -1,49 +1,61 @@
-"""The stage before: a run's teacher, or what a two-stage method trains first."""
+"""Stages: what a run trains before its method, a teacher or the first of two stages."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from longtail.data.samplers import POWERS
 from longtail.errors import InputError
-from longtail.methods import Method, create_method, find_method
-from longtail.models import ImageClassifier, create_backbone, tune_backbone
+from longtail.methods import Method, find_method
 from longtail.prior import ClassPrior
 from longtail.shift import resolve_prior
 from longtail.training.config import Config
-from longtail.training.run import Run
+from longtail.training.run import RunFolder
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """The stage before, if the method has one."""
+class Stage:
+    """A run that another run needs first, in a folder of its own inside the other's.
 
-    name: str  # of its folder in the run's: "teacher" or "first"
-    given: str  # "train", or the run folder whose model is taken
-    config: Config  # with which it is trained
+    Args:
+        name: name of the folder: "teacher" or "first".
+        given: "train", or an existing run folder whose model is used.
+        config: settings with which it is trained.
+    """
+
+    name: str
+    given: str
+    config: Config
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained as a part of the run."""
+        return self.given == "train"
 
     @classmethod
-    def of(cls, config: Config) -> "Earlier | None":
-        """The stage before a run with these settings.
+    def of(cls, config: Config, methods: type[Method]) -> "Stage | None":
+        """The stage of a run with these settings, if it has one.
+
+        Args:
+            config: settings of the run.
+            methods: base class of the task's methods.
 
         Raises:
-            ValueError: when a teacher or a first stage is asked for that the method has no use for,
-                or one with another backbone than the run's, which is to keep it.
+            InputError: when the settings ask for a stage that the method does not have, or for a
+                first stage with another backbone than the run's, which keeps it.
         """
         name = config.method["name"]
-        found = find_method(name, getattr(config, "task", "classification"))
+        found = find_method(name, methods)
         own = found if issubclass(found, Method) else Method
         if (config.teacher != "none" or config.teacher_stage) and not own.teacher_method:
             raise InputError(
-                f"method {name!r} has no use for a teacher: --teacher none, and no "
-                f"--teacher_stage, got {config.teacher!r} and {config.teacher_stage}"
+                f"method {name!r} does not take a teacher; remove --teacher and --teacher_stage, "
+                f"got {config.teacher!r} and {config.teacher_stage}"
             )
         if (config.first != "train" or config.first_stage) and not own.first_method:
             raise InputError(
-                f"method {name!r} has no first stage: leave --first and --first_stage out, "
+                f"method {name!r} has no first stage; remove --first and --first_stage, "
                 f"got {config.first!r} and {config.first_stage}"
             )
         if own.first_method:
@@ -62,20 +74,20 @@ class Earlier:
         return cls("teacher", config.teacher, _changed(config, "teacher_stage", changes))
 
     @contextmanager
-    def naming(self) -> Iterator[None]:
-        """Names the stage in errors that its settings cause."""
-        with _naming(f"{self.name}_stage"):
+    def named(self) -> Iterator[None]:
+        """Names the stage in errors of input that its settings cause."""
+        with _named(f"{self.name}_stage"):
             yield
 
-    def check_run(self, run: Run, class_names: tuple[str, ...]) -> None:
-        """Refuses the run that the settings name where it cannot be this stage.
+    def check_run(self, run: RunFolder, class_names: tuple[str, ...]) -> None:
+        """Refuses a given run that cannot be this stage.
 
         Args:
-            run: in the folder that is given.
-            class_names: of the data.
+            run: the run in the given folder.
+            class_names: class names of the data.
 
         Raises:
-            ValueError: when it was trained on other classes, or has another backbone, which a
+            InputError: when it was trained on other classes, or has another backbone, which a
                 two-stage method would keep.
         """
         run.check_classes(class_names, self.name)
@@ -88,32 +100,18 @@ class Earlier:
 
 
 def _changed(config: Config, stage: str, changes: Mapping[str, Any]) -> Config:
-    """The settings of the stage before: the run's, but for what it is and what was asked for."""
+    """The run's settings with the changes of the stage, and with those that were asked for."""
     alone: dict[str, Any] = {"teacher": "none", "teacher_stage": {}, "first_stage": {}}
-    with _naming(stage):
-        changed = replace(config, **{**alone, **changes, **getattr(config, stage)})
-        if not changed.epochs:
-            raise InputError("epochs must be 1 or more, got 0")
-    return changed
+    with _named(stage):
+        return replace(config, **{**alone, **changes, **getattr(config, stage)})
 
 
 @contextmanager
-def _naming(stage: str) -> Iterator[None]:
+def _named(stage: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
         raise InputError(f"{stage}: {error}") from error
-
-
-def make_method(
-    config: Config, prior: ClassPrior, earlier: ImageClassifier | None = None
-) -> Method:
-    """Makes backbone and method of a run; the same settings always give the same weights."""
-    torch.manual_seed(config.seed)
-    backbone = create_backbone(config.backbone, pretrained=config.pretrained)
-    tune_backbone(backbone, config.tune, config.lora_rank)
-    settings = {key: value for key, value in config.method.items() if key != "name"}
-    return create_method(config.method["name"], settings, prior, backbone, earlier)
 
 
 def expressed_after_sampling(
@@ -121,13 +119,13 @@ def expressed_after_sampling(
 ) -> str | list[float]:
     """The prior that logits express when classes are drawn more evenly than the data have them.
 
-    A method says what its logits express after training on the source prior, which is then in its
-    loss. Other samples shift them by the ratio of what was drawn to that prior.
+    A method states what its logits express after training on the source prior, which is the prior
+    in its loss. Other samples shift the logits by the ratio of the drawn prior to that prior.
 
     Args:
-        expresses: what the method says: `source`, `uniform` or (C,) probabilities.
-        prior: of the training set.
-        sampling: of the run.
+        expresses: what the method states: `source`, `uniform` or (C,) probabilities.
+        prior: class prior of the training split.
+        sampling: the sampling of the run.
 
     Example:
         >>> prior = ClassPrior([3, 1])
@@ -140,7 +138,7 @@ def expressed_after_sampling(
         return expresses
     if expresses == "source" and sampling == "class_balanced":
         return "uniform"
-    said = resolve_prior(expresses, prior, prior.num_classes)
-    mass = said * prior.probabilities ** (POWERS[sampling] - 1)
+    stated = resolve_prior(expresses, prior, prior.num_classes)
+    mass = stated * prior.probabilities ** (POWERS[sampling] - 1)
     shares: list[float] = (mass / mass.sum()).tolist()
     return shares

@@ -1,136 +1,144 @@
-"""One training run: data, teacher, fit, predictions, figures."""
+"""One training run of any task: checks, stage, training loop, predictions and metrics."""
 
-import csv
 import json
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from longtail.augment import named_view
-from longtail.data import Dataset, load
 from longtail.errors import InputError
-from longtail.files import whole_file, write_json
-from longtail.methods import Method, find_method
-from longtail.models import ImageClassifier, merge_lora
+from longtail.methods import Method
+from longtail.models import merge_lora
 from longtail.training.config import Config
-from longtail.training.evaluate import judge
-from longtail.training.input import evaluation_crop, evaluation_loader, training_input
-from longtail.training.loggers import check_logger
-from longtail.training.loop import fit, predict_logits
-from longtail.training.processes import (
-    AnyConfig,
+from longtail.training.distributed import (
     launch,
+    named_lost_processes,
     on_first,
-    rows_of_all,
     settle_processes,
 )
-from longtail.training.run import Predictions, Run
-from longtail.training.stages import Earlier, expressed_after_sampling, make_method
-
-if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
-    from lightning_fabric import Fabric
+from longtail.training.loggers import check_logger
+from longtail.training.loop import fit
+from longtail.training.run import RunFolder
+from longtail.training.stages import Stage
+from longtail.training.task import AnyConfig, AnyRun, Data, Task, TrainingData
 
 
 def train_run(
-    config: Config, folder: Path, *, resume: bool = False, dataset: Dataset | None = None
-) -> Run:
-    """Trains, predicts and judges; everything lands in the run folder.
+    task: Task[AnyConfig, Data, AnyRun],
+    config: AnyConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    dataset: Data | None = None,
+) -> AnyRun:
+    """Trains, predicts and evaluates a run; everything is written into the run folder.
 
     Args:
-        config: the settings.
-        folder: of the run.
-        resume: go on with the run that the folder holds; a finished one is left as it is.
-        dataset: `config.data`, when it is loaded already.
+        task: the task.
+        config: settings of the run.
+        folder: the run folder.
+        resume: resume the run that the folder holds; a finished one is left as it is.
+        dataset: the data set of `config.data`, if it is loaded already.
 
     Raises:
-        ValueError: for settings or data that cannot work, before anything is written.
+        InputError: for invalid settings or data, before anything is written.
+        LostProcessError: when another process of the run has ended.
     """
-    dataset = dataset or load(config.data)
-    config = settle(config, dataset)
-    earlier = Earlier.of(config)
-    stage = None
-    # Everything is made once before the first file is written: what cannot be is named here.
-    before: ImageClassifier | None = None
-    if earlier and earlier.given == "train":
-        with earlier.naming():
-            stage = settle(earlier.config, dataset)
-            Earlier.of(stage)  # refuses what it has no use for
-            # Without LoRA: a run's model is saved with its backbone as an ordinary one.
-            before = make_method(replace(stage, tune="all"), dataset.prior).model
-    elif earlier:
-        finished = Run(earlier.given)
-        earlier.check_run(finished, dataset.class_names)
-        before = finished.model()
-    method = make_method(config, dataset.prior, before)
-    trains = any(p.requires_grad for p in method.parameters())
-    if trains != bool(config.epochs):
-        rule = "must be 1 or more," if trains else "must be 0, since it trains nothing,"
-        raise InputError(f"epochs {rule} got {config.epochs}, method {config.method['name']!r}")
+    dataset = task.load(config.data) if dataset is None else dataset
+    prepared = prepare(task, config, dataset)
+    config, method = prepared.config, prepared.method
     fabric = launch(config)
-    folder = fabric.broadcast(folder)
-    run = on_first(fabric, lambda: begin_run(folder, config, resume))
-    if on_first(fabric, lambda: run.finished):
-        return run
-    if earlier and stage and before:
-        trained = train_run(stage, folder / earlier.name, resume=True, dataset=dataset)
-        before.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
-    if before:  # made again with the weights, which it may copy, and on the device
-        method = make_method(config, dataset.prior, before.to(fabric.device))
-    method.to(fabric.device)  # without epochs, nothing else moves it
-    loader, views = training_input(dataset, config, method.num_views, fabric)
-    on_first(fabric, lambda: _write_split(folder / "split.csv", dataset))
-    if config.epochs:
-        fit(fabric, method, loader, views, config, run)
-    _finish(fabric, run, config, dataset, method)
+    with named_lost_processes(fabric):
+        folder = fabric.broadcast(folder)
+        run = on_first(fabric, lambda: begin_run(task, folder, config, resume))
+        if on_first(fabric, lambda: run.finished):
+            return run
+        stage, model = prepared.stage, prepared.stage_model
+        if stage and stage.trained and model:
+            below: Any = stage.config
+            trained = train_run(task, below, folder / stage.name, resume=True, dataset=dataset)
+            model.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
+        if model:  # made again with the weights, which it may copy, and on the device
+            method = task.make_method(config, dataset, model.to(fabric.device))
+        method.to(fabric.device)  # without epochs, nothing else moves it
+        on_first(fabric, lambda: task.record(run, dataset))
+        if config.epochs:
+            fit(fabric, method, task.loader(config, dataset, method, fabric), config, run)
+        merge_lora(method.model.backbone)
+        task.finish(fabric, run, config, dataset, method)
     return run
 
 
-def settle(config: Config, dataset: Dataset) -> Config:
-    """Replaces every `auto` by what it stands for, and checks what needs the data.
+@dataclass(frozen=True)
+class Prepared(Generic[AnyConfig]):
+    """A run that has been checked and can start.
+
+    Args:
+        config: settings, without `auto`.
+        method: the method, with a stage that is not trained yet.
+        stage: the stage, if the run has one.
+        stage_model: model of the stage: trained, if it is given, else of its architecture.
+    """
+
+    config: AnyConfig
+    method: Method
+    stage: Stage | None = None
+    stage_model: nn.Module | None = None
+
+
+def prepare(
+    task: Task[AnyConfig, Data, AnyRun], config: AnyConfig, dataset: Data
+) -> Prepared[AnyConfig]:
+    """Checks a run with its stages, by making everything once: nothing is written.
 
     Raises:
-        ValueError: when method, views, batch size or logger do not fit.
+        InputError: for invalid settings or data; those of a stage are named as such.
     """
-    backbone = config.backbone
-    if backbone == "auto":
-        small = "smallnet" if dataset.image_size <= 16 else "resnet32"
-        backbone = small if dataset.image_size <= 64 else "resnet50"
-    found = find_method(config.method["name"])
-    num_views = found.num_views if issubclass(found, Method) else 1
-    if config.mix != "none" and issubclass(found, Method) and not found.mixes:
+    config = settle_common(task.settle(config, dataset), dataset)
+    stage = Stage.of(config, task.methods)
+    model: nn.Module | None = None
+    if stage and stage.trained:
+        below: Any = stage.config
+        with stage.named():
+            first = prepare(task, below, dataset).method.model
+            merge_lora(first.backbone)  # as the model of a finished run is
+            model = first
+    elif stage:
+        given = task.runs(stage.given)
+        stage.check_run(given, dataset.class_names)
+        model = given.model()
+    method = task.make_method(config, dataset, model)
+    trains = any(p.requires_grad for p in method.parameters())
+    if trains and not config.epochs:
+        raise InputError("epochs must be 1 or more, got 0")
+    if config.epochs and not trains:
+        name = config.method["name"]
         raise InputError(
-            f"mix must be none for method {config.method['name']!r}, which has no view for the "
-            f"classifier alone, got {config.mix!r}"
+            f"method {name!r} has nothing to train: epochs must be 0, got {config.epochs}"
         )
-    if len(config.views) not in (1, num_views):
-        raise InputError(
-            f"views must be one name, or {num_views} for method {config.method['name']!r}, "
-            f"got {config.views}"
-        )
-    for name in config.views:
-        named_view(name, dataset.image_size)
-    fewest = min(len(split) for split in dataset.splits.values())
-    config = settle_common(config, len(dataset.train))
-    return replace(settle_processes(config, fewest), backbone=backbone)
+    return Prepared(config, method, stage, model)
 
 
-def settle_common(config: AnyConfig, images: int) -> AnyConfig:
-    """What every run settles: the precision, a batch no larger than the training set, the logger.
+def settle_common(config: AnyConfig, dataset: TrainingData) -> AnyConfig:
+    """Settles what every run has: batch size, logger, precision and number of processes.
 
     Raises:
-        ValueError: when one of them does not fit.
+        InputError: when one of them does not fit.
     """
+    images = len(dataset.train)
     if config.batch_size > images:
         raise InputError(
             f"batch_size must not exceed the {images} training images, got {config.batch_size}"
         )
     check_logger(config.logger)
-    if config.precision != "auto":
-        return config
-    return replace(config, precision="bf16-mixed" if has_bf16(config.device) else "32-true")
+    if config.precision == "auto":
+        precision = "bf16-mixed" if has_bf16(config.device) else "32-true"
+        config = replace(config, precision=precision)
+    return settle_processes(config, min(len(split) for split in dataset.splits.values()))
 
 
 def has_bf16(device: str) -> bool:
@@ -140,82 +148,48 @@ def has_bf16(device: str) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
-def begin_run(folder: Path, config: Config, resume: bool) -> Run:
-    """Makes the run folder, or opens it to go on with the same settings.
+def begin_run(task: Task[Any, Any, AnyRun], folder: Path, config: Config, resume: bool) -> AnyRun:
+    """Creates the run folder, or opens it to resume the run with the same settings.
 
     Raises:
-        ValueError: when the folder holds a run and `resume` is not set, or its settings differ.
+        InputError: when the folder holds a run and `resume` is not set, or its settings differ.
     """
-    # By way of JSON, so that what was read from the file compares with what is asked for.
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    # Through JSON, so that it compares with what is read from the file.
+    settings, defaults = _as_json(asdict(config)), _as_json(_defaults(config))
     if not (folder / "config.yaml").is_file():
-        return Run.create(folder, settings)
-    run = Run(folder)
+        return task.runs.create(folder, settings)
+    run = task.runs(folder)
     if not resume:
         raise InputError(
-            f"{folder} holds a run already: --resume goes on with it, --out names another folder"
+            f"{folder} already holds a run: resume it with --resume, or choose another --out"
         )
-    other = run.differences(settings)
+    other = run.differences(settings, defaults)
     if other:
-        raise InputError(f"{folder} cannot go on with other settings: {'; '.join(other)}")
+        raise InputError(
+            f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
+        )
     if not run.finished:
-        run.go_on(settings)
+        run.note_resumption(settings)
     return run
 
 
-def _write_split(path: Path, dataset: Dataset) -> None:
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(("path", "label", "split"))
-        writer.writerows(dataset.split_table())
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(values))
+    return found
 
 
-def _finish(fabric: "Fabric", run: Run, config: Config, dataset: Dataset, method: Method) -> None:
-    """Predicts with all processes; the first saves the model, its predictions and figures."""
-    merge_lora(method.model.backbone)
-    crop = evaluation_crop(dataset)
-    sampling = config.sampling if config.epochs else "shuffle"  # nothing was drawn
-    expresses = expressed_after_sampling(method.expresses, dataset.prior, sampling)
-    about = {
-        "data": dataset.name,
-        "method": config.method["name"],
-        "backbone": config.backbone,
-        "head": method.model.head_name,
-        "image_size": crop.size,
-        "margin": crop.margin,
-        "class_names": dataset.class_names,
-        "class_counts": dataset.prior.counts.tolist(),
-        "expresses": expresses,
-    }
-    part = "test" if dataset.test is not None else "val"
-    rows: dict[str, Tensor] = {}
-    if part in dataset.splits:
-        loader = evaluation_loader(
-            dataset.splits[part],
-            crop,
-            fabric.device,
-            config.data.workers,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-        )
-        rows = rows_of_all(fabric, loader, predict_logits(method.model, loader))
+def _defaults(config: Config) -> dict[str, Any]:
+    """Default values of the settings that have one."""
+    found = {}
+    for setting in fields(config):
+        make: Callable[[], Any] | Any = setting.default_factory
+        if setting.default is not MISSING:
+            found[setting.name] = setting.default
+        elif make is not MISSING:
+            found[setting.name] = make()
+    return found
 
-    def write() -> None:
-        run.save_model(method.model, about)
-        figures: dict[str, Any] = {}
-        if rows:
-            predictions = Predictions(
-                **rows,
-                paths=dataset.splits[part].paths,
-                class_names=dataset.class_names,
-                prior=dataset.prior,
-                expressed=expresses,
-                name=dataset.name,
-                split=part,
-            )
-            predictions.write(run.folder / "predictions.parquet")
-            figures = {**judge(predictions), "split": part, "selection": "last epoch"}
-        # The figures are written last: they say that the training has ended.
-        write_json(run.folder / "metrics.json", figures)
 
-    on_first(fabric, write)
+def _written_by(run: RunFolder) -> str:
+    """The version that created the run folder, if it is not this one."""
+    return "" if run.version == version("longtail") else f" (created by longtail {run.version})"

@@ -1,0 +1,211 @@
+"""The task of whole images: one class per image."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from longtail.augment import VIEWS, named_view
+from longtail.data import BUILT_IN, DataConfig, Dataset, load
+from longtail.errors import InputError
+from longtail.files import whole_file, write_json
+from longtail.methods import Method, PlainClassifier, create_method, find_method
+from longtail.models import backbone_names, create_backbone, tune_backbone
+from longtail.report import load_run, print_table, write_report
+from longtail.training import (
+    Classified,
+    Config,
+    Predictions,
+    Run,
+    RunFolder,
+    Task,
+    evaluate_predictions,
+    predict_files,
+    predict_logits,
+)
+from longtail.training.distributed import on_first, rows_of_all
+from longtail.training.input import (
+    TrainingLoader,
+    evaluation_crop,
+    evaluation_loader,
+    training_loader,
+)
+from longtail.training.stages import expressed_after_sampling
+from longtail.training.task import refuse_options
+
+if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+    from lightning_fabric import Fabric
+
+
+class Classification(Task[Config, Dataset, Run]):
+    """Classification of images."""
+
+    name = "classification"
+    config = Config
+    data_config = DataConfig
+    methods = Method
+    plain = PlainClassifier
+    runs = Run
+
+    def catalogue(self, kind: str) -> Mapping[str, Any]:
+        """See `Task.catalogue`."""
+        if kind == "backbones":
+            return backbone_names()
+        return VIEWS if kind == "views" else {name: read for name, (read, _) in BUILT_IN.items()}
+
+    def load(self, config: DataConfig) -> Dataset:
+        """See `Task.load`."""
+        return load(config)
+
+    def settle(self, config: Config, dataset: Dataset) -> Config:
+        """See `Task.settle`."""
+        backbone = config.backbone
+        if backbone == "auto":
+            small = "smallnet" if dataset.image_size <= 16 else "resnet32"
+            backbone = small if dataset.image_size <= 64 else "resnet50"
+        method = config.method["name"]
+        found = find_method(method)
+        num_views = found.num_views if issubclass(found, Method) else 1
+        if config.mix != "none" and issubclass(found, Method) and not found.mixes:
+            raise InputError(
+                f"mix must be none for method {method!r}, which has no view for the classifier "
+                f"alone, got {config.mix!r}"
+            )
+        if len(config.views) not in (1, num_views):
+            raise InputError(
+                f"views must be one name, or {num_views} for method {method!r}, got {config.views}"
+            )
+        for name in config.views:
+            named_view(name, dataset.image_size)
+        return replace(config, backbone=backbone)
+
+    def make_method(
+        self, config: Config, dataset: Dataset, stage_model: nn.Module | None = None
+    ) -> Method:
+        """See `Task.make_method`."""
+        torch.manual_seed(config.seed)
+        backbone = create_backbone(config.backbone, pretrained=config.pretrained)
+        tune_backbone(backbone, config.tune, config.lora_rank)
+        settings = {key: value for key, value in config.method.items() if key != "name"}
+        model: Any = stage_model
+        return create_method(config.method["name"], settings, dataset.prior, backbone, model)
+
+    def record(self, run: RunFolder, dataset: Dataset) -> None:
+        """Writes `split.csv`: which image is in which split."""
+        path = run.folder / "split.csv"
+        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle, lineterminator="\n")
+            writer.writerow(("path", "label", "split"))
+            writer.writerows(dataset.split_table())
+
+    def loader(
+        self, config: Config, dataset: Dataset, method: Method, fabric: "Fabric"
+    ) -> TrainingLoader:
+        """See `Task.loader`."""
+        return training_loader(dataset, config, method.num_views, fabric)
+
+    def finish(
+        self, fabric: "Fabric", run: RunFolder, config: Config, dataset: Dataset, method: Method
+    ) -> None:
+        """See `Task.finish`."""
+        sampling = config.sampling if config.epochs else "shuffle"  # nothing was drawn
+        expresses = expressed_after_sampling(method.expresses, dataset.prior, sampling)
+        split = "test" if dataset.test is not None else "val"
+        rows = _predict_split(fabric, config, dataset, method, split)
+
+        def write() -> None:
+            run.save_model(method.model, _card(config, dataset, method, expresses))
+            metrics: dict[str, Any] = {}
+            if rows:
+                predictions = Predictions(
+                    **rows,
+                    paths=dataset.splits[split].paths,
+                    class_names=dataset.class_names,
+                    prior=dataset.prior,
+                    expressed=expresses,
+                    name=dataset.name,
+                    split=split,
+                )
+                predictions.write(run.folder / "predictions.parquet")
+                metrics = {**evaluate_predictions(predictions), "split": split}
+                metrics["selection"] = "last epoch"
+            write_json(run.folder / "metrics.json", metrics)
+
+        on_first(fabric, write)
+
+    def evaluate(
+        self, run: Run, target_prior: str | None = None, **options: Any
+    ) -> dict[str, float]:
+        """See `Task.evaluate` and `evaluate_predictions`."""
+        refuse_options(self.name, options)
+        return evaluate_predictions(run.predictions(), target_prior)
+
+    def predict(
+        self,
+        run: Run,
+        files: str | Path | Sequence[str | Path],
+        target_prior: str | None = None,
+        *,
+        out: Path | None = None,
+        top: int = 5,
+        **options: Any,
+    ) -> Classified:
+        """Classifies image files, and writes a CSV file with the `top` classes of each."""
+        refuse_options(self.name, options)
+        if top < 1:
+            raise InputError(f"top of predict must be 1 or more, got {top}")
+        if out is not None and out.is_dir():
+            raise InputError(f"out of predict must be a file, {out} is a folder")
+        classified = predict_files(run, files, target_prior)
+        if out is not None:
+            classified.write(out, top)
+        return classified
+
+    def print_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """See `Task.print_metrics`."""
+        print_table(rows)
+
+    def report(self, folders: Sequence[Path], path: Path) -> None:
+        """See `Task.report`."""
+        write_report([load_run(folder) for folder in folders], path)
+
+
+CLASSIFICATION = Classification()
+
+
+def _predict_split(
+    fabric: "Fabric", config: Config, dataset: Dataset, method: Method, split: str
+) -> dict[str, Tensor]:
+    """Logits, labels and index of a split, by all processes; empty where there is none."""
+    if split not in dataset.splits:
+        return {}
+    loader = evaluation_loader(
+        dataset.splits[split],
+        evaluation_crop(dataset),
+        fabric.device,
+        config.data.workers,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    return rows_of_all(fabric, loader, predict_logits(method.model, loader))
+
+
+def _card(
+    config: Config, dataset: Dataset, method: Method, expresses: str | list[float]
+) -> dict[str, Any]:
+    crop = evaluation_crop(dataset)
+    return {
+        "data": dataset.name,
+        "method": config.method["name"],
+        "backbone": config.backbone,
+        "head": method.model.head_name,
+        "image_size": crop.size,
+        "margin": crop.margin,
+        "class_names": dataset.class_names,
+        "class_counts": dataset.prior.counts.tolist(),
+        "expresses": expresses,
+    }

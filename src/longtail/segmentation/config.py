@@ -1,0 +1,101 @@
+"""The settings of a segmentation run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from longtail.errors import InputError
+from longtail.segmentation.layouts import PixelDataConfig
+from longtail.training import Config
+
+# Settings of a classification that have no meaning for pixels, or none yet.
+WITHOUT_EFFECT = {"tune", "lora_rank", "mix", "mix_alpha", "first", "first_stage"}
+
+
+@dataclass
+class PixelConfig(Config):
+    """Training options of a segmentation.
+
+    Settings of `Config` that are not listed here have no effect in segmentation, and are refused.
+
+    Args:
+        data: source of images and masks (`--data.*`).
+        method: `name` and the settings of the training method (`--method.*`).
+        backbone: a dense backbone of `longtail list`, a timm name, or an import path.
+        decoder: decoder on a timm encoder: `atrous` (DeepLabV3+) or `pyramid`.
+        pretrained: start from timm's pretrained weights of the encoder.
+        views: view of the images with their masks: `none`, `weak` (scale, crop, flip) or `strong`
+            (and colours).
+        crop: height and width of a training crop; default: those of the images.
+        epochs: passes over the training set.
+        batch_size: images per step, over all processes.
+        lr: learning rate after the warm-up.
+        lr_batch: batch size for which `lr` was tuned; see `Config`.
+        backbone_lr: multiplier on the backbone's learning rate.
+        momentum: momentum of stochastic gradient descent.
+        nesterov: use Nesterov momentum.
+        weight_decay: weight decay, of all weights but a learned temperature.
+        schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
+            `constant` stays.
+        warmup: share of the training in which the rate rises linearly.
+        milestones: shares of the training after which `step` acts.
+        sampling: `shuffle` draws every image once per epoch; `class_balanced` and `square_root`
+            draw by the rarest class in an image.
+        teacher: `train` trains a teacher first, as a stage of the run; `none` uses no teacher but
+            a momentum copy; a run folder: its model.
+        teacher_stage: settings in which the teacher's training differs from the run's.
+        prior_power: predict for the pixel prior to this power: 1 is that of the training set, 0
+            the uniform prior, between them rare classes get more than their share. Default: the
+            prior that the method's logits express.
+        flip_test: average the logits with those of the mirrored image.
+        window: height and width of sliding windows to predict large images in; default: whole
+            images.
+        seed: seed of weights, order and views.
+        precision: precision of the network in training: `32-true`, `bf16-mixed`, ...; `auto` is
+            bf16 where the hardware has it.
+        device: `auto`, `cpu`, `cuda`, ...
+        devices: processes per machine, one per device; default under torchrun: its number.
+        nodes: number of machines.
+        checkpoint_every: epochs between checkpoints.
+        logger: logs the epochs to `tensorboard` or `wandb`, too.
+        task: `segmentation`.
+    """
+
+    data: PixelDataConfig  # type: ignore[assignment]  # of pixels, not of images
+    backbone: str = "small_unet"
+    decoder: Literal["atrous", "pyramid"] = "atrous"
+    views: str | list[str] = "weak"
+    crop: list[int] | None = None
+    epochs: int = 100
+    batch_size: int = 8
+    lr: float = 0.05
+    schedule: Literal["step", "cosine", "constant"] = "cosine"
+    warmup: float = 0.03
+    prior_power: float | None = None
+    flip_test: bool = False
+    window: list[int] | None = None
+    task: str = "segmentation"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges of the values."""
+        super().__post_init__()
+        for setting in fields(Config):
+            value = getattr(self, setting.name)
+            if setting.name in WITHOUT_EFFECT and value not in (setting.default, {}):
+                raise InputError(f"{setting.name} has no effect in segmentation, got {value!r}")
+        check_size("crop", self.crop)
+        check_size("window", self.window)
+        if len(self.views) != 1:
+            raise InputError(f"views must be one name for segmentation, got {self.views}")
+        if self.prior_power is not None and not self.prior_power >= 0:
+            raise InputError(f"prior_power must be 0 or more, got {self.prior_power}")
+
+
+def check_size(name: str, size: Sequence[int] | None) -> None:
+    """Refuses a height and width that are too small for a network.
+
+    Raises:
+        InputError: when they are not two numbers of 16 or more.
+    """
+    if size is not None and (len(size) != 2 or min(size) < 16):
+        raise InputError(f"{name} must be a height and a width of 16 or more, got {list(size)}")

@@ -1,0 +1,103 @@
+"""Evaluating a segmentation run again, under any target prior, and samples for its report."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from longtail.errors import InputError
+from longtail.prior import ClassPrior
+from longtail.segmentation.dataset import PixelDataset, PixelSplit, load_pixels
+from longtail.segmentation.input import evaluation_pairs
+from longtail.segmentation.layouts import PixelDataConfig
+from longtail.segmentation.masks import mask_picture, save_png
+from longtail.segmentation.metrics import segmentation_metrics
+from longtail.segmentation.model import Segmenter
+from longtail.segmentation.pairs import PairReader
+from longtail.segmentation.predict import classes_of, confusion_of, dense_logits, target_of
+from longtail.segmentation.run import PixelRun
+from longtail.shift import resolve_prior
+from longtail.training import RunFolder
+from longtail.training.distributed import best_device
+
+SAMPLES = 6
+
+
+def evaluate_pixels(
+    run: PixelRun,
+    target_prior: str | None = None,
+    *,
+    split: str | None = None,
+    window: Sequence[int] | None = None,
+    flip: bool | None = None,
+) -> dict[str, float]:
+    """Metrics of a run; where any argument is given, its model predicts the images again.
+
+    Args:
+        run: a finished run.
+        target_prior: `uniform`, `source` or a file of probabilities; default: the run's own.
+        split: `train`, `val` or `test`; default: the one that the run was evaluated on.
+        window: height and width of sliding windows; default: that of the run's settings.
+        flip: average with the mirrored image; default: that of the run's settings.
+
+    Returns: see `segmentation_metrics`.
+    Raises:
+        InputError: when there is no such split, or the data have changed.
+    """
+    if target_prior is None and split is None and window is None and flip is None:
+        return segmentation_metrics(run.confusion(), run.prior)
+    config = run.config
+    dataset = load_pixels(PixelDataConfig(**config["data"]))
+    if dataset.class_names != tuple(run.model_card()["class_names"]):
+        raise InputError(f"the data of {run.folder} have other classes now: {dataset.class_names}")
+    split = split or dataset.evaluated
+    if split not in dataset.splits:
+        raise InputError(f"split must be one of {sorted(dataset.splits)}, got {split!r}")
+    device = torch.device(best_device())
+    (matrix,) = confusion_of(
+        run.model().to(device),
+        evaluation_pairs(dataset, dataset.splits[split], device, config["data"]["workers"]),
+        resolve_prior(run.model_card()["expresses"], run.prior, dataset.num_classes),
+        [target_of(config["prior_power"], target_prior, run.prior, dataset.class_names)],
+        window=config["window"] if window is None else window,
+        flip=config["flip_test"] if flip is None else flip,
+    )
+    return segmentation_metrics(matrix, run.prior)
+
+
+def sample_indices(split: PixelSplit, prior: ClassPrior) -> list[int]:
+    """Indices of images to show: for each of the rarest classes the image with most of its pixels.
+
+    The choice does not depend on predictions. An image that two classes choose is listed once.
+    """
+    rarest = prior.counts.argsort(stable=True)[:SAMPLES].tolist()
+    found = [int(split.pixels[:, c].argmax()) for c in rarest if split.pixels[:, c].any()]
+    return list(dict.fromkeys(found))
+
+
+@torch.no_grad()
+def save_samples(
+    run: RunFolder,
+    model: Segmenter,
+    dataset: PixelDataset,
+    split: PixelSplit,
+    expressed: Tensor,
+    target: Tensor | None,
+) -> None:
+    """Writes image, truth and prediction of a few images into `samples/` of the run folder."""
+    device = next(model.parameters()).device
+    reader = PairReader(split.mask_of, dataset.coding, dataset.image_size)
+    window, flip = run.config["window"], run.config["flip_test"]
+    for number, index in enumerate(sample_indices(split, dataset.prior)):
+        pair = reader(split.paths[index]).to(device)
+        logits = dense_logits(model, pair[None, :3], window=window, flip=flip)
+        pictures = {
+            "image": Image.fromarray(pair[:3].permute(1, 2, 0).cpu().numpy()),
+            "truth": mask_picture(pair[3], dataset.num_classes),
+            "prediction": mask_picture(
+                classes_of(logits, expressed, target)[0], dataset.num_classes
+            ),
+        }
+        for name, picture in pictures.items():
+            save_png(picture, run.folder / "samples" / f"{number}-{name}.png")

@@ -1,0 +1,49 @@
+"""The run folder of a segmentation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longtail.errors import InputError
+from longtail.files import read_values
+from longtail.models import create_dense_head
+from longtail.segmentation.create import create_dense_backbone
+from longtail.segmentation.model import Segmenter
+from longtail.training import RunFolder
+
+
+class PixelRun(RunFolder):
+    """A run folder of a segmentation.
+
+    It holds `confusion.json` instead of predictions: logits of every pixel would take more space
+    than the data. For another prior the model predicts the images again.
+    """
+
+    reads = "segmentation"
+
+    def model(self) -> Segmenter:
+        """The trained model, in evaluation mode on the CPU.
+
+        Raises:
+            InputError: when the training has not ended.
+        """
+
+        def make(card: dict[str, Any]) -> Segmenter:
+            backbone = create_dense_backbone(card["backbone"], decoder=card["decoder"])
+            classes = len(card["class_names"])
+            head = create_dense_head(card["head"], backbone.num_features, classes)
+            return Segmenter(backbone, head)
+
+        return self._load_weights(make)
+
+    def confusion(self) -> Tensor:
+        """(C, C), true against predicted class, of the split that the run was evaluated on.
+
+        Raises:
+            InputError: when the training has not ended.
+        """
+        path = self.folder / "confusion.json"
+        if not path.is_file():
+            raise InputError(f"{self.folder} has no confusion.json: its training has not ended")
+        return torch.tensor(read_values(path)["matrix"])

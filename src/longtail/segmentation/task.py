@@ -1,0 +1,188 @@
+"""The task of pixels: one class per pixel."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from longtail.errors import InputError
+from longtail.files import write_json
+from longtail.methods import Method
+from longtail.report import print_table
+from longtail.segmentation.config import PixelConfig
+from longtail.segmentation.create import create_dense_backbone, dense_backbone_names
+from longtail.segmentation.dataset import PixelDataset, load_pixels
+from longtail.segmentation.evaluate import evaluate_pixels, save_samples
+from longtail.segmentation.input import evaluation_pairs, training_pairs
+from longtail.segmentation.layouts import PIXEL_SOURCES, PixelDataConfig
+from longtail.segmentation.methods import PixelClassifier, PixelMethod, create_pixel_method
+from longtail.segmentation.metrics import segmentation_metrics
+from longtail.segmentation.predict import confusion_of, target_of
+from longtail.segmentation.predict_files import Segmented, segment_files
+from longtail.segmentation.report import PIXEL_COLUMNS, load_pixel_run, write_pixel_report
+from longtail.segmentation.run import PixelRun
+from longtail.segmentation.views import PAIRED_VIEWS, named_paired_view
+from longtail.shift import resolve_prior
+from longtail.training import RunFolder, Task
+from longtail.training.distributed import on_first
+from longtail.training.input import TrainingLoader
+from longtail.training.task import refuse_options
+
+if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+    from lightning_fabric import Fabric
+
+
+class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
+    """Segmentation of images."""
+
+    name = "segmentation"
+    config = PixelConfig
+    data_config = PixelDataConfig
+    methods = PixelMethod
+    plain = PixelClassifier
+    runs = PixelRun
+
+    def catalogue(self, kind: str) -> Mapping[str, Any]:
+        """See `Task.catalogue`."""
+        if kind == "backbones":
+            return dense_backbone_names()
+        return PAIRED_VIEWS if kind == "views" else PIXEL_SOURCES
+
+    def load(self, config: PixelDataConfig) -> PixelDataset:
+        """See `Task.load`."""
+        return load_pixels(config)
+
+    def settle(self, config: PixelConfig, dataset: PixelDataset) -> PixelConfig:
+        """See `Task.settle`."""
+        if dataset.train.images is None and config.crop is None:
+            raise InputError(
+                f"crop must be given where images are read from files: those of {dataset.name} "
+                "differ in size or do not fit in memory"
+            )
+        if dataset.evaluated is None:
+            raise InputError(f"data of {dataset.name} must have a val or test split to evaluate on")
+        named_paired_view(config.views[0], None)
+        return config
+
+    def make_method(
+        self, config: PixelConfig, dataset: PixelDataset, stage_model: nn.Module | None = None
+    ) -> PixelMethod:
+        """See `Task.make_method`."""
+        torch.manual_seed(config.seed)
+        backbone = create_dense_backbone(
+            config.backbone, decoder=config.decoder, pretrained=config.pretrained
+        )
+        settings = {key: value for key, value in config.method.items() if key != "name"}
+        priors = dataset.priors_as_drawn(config.sampling)
+        teacher: Any = stage_model
+        return create_pixel_method(config.method["name"], settings, *priors, backbone, teacher)
+
+    def loader(
+        self, config: PixelConfig, dataset: PixelDataset, method: Method, fabric: "Fabric"
+    ) -> TrainingLoader:
+        """See `Task.loader`."""
+        return training_pairs(dataset, config, fabric)
+
+    def finish(
+        self,
+        fabric: "Fabric",
+        run: RunFolder,
+        config: PixelConfig,
+        dataset: PixelDataset,
+        method: Method,
+    ) -> None:
+        """See `Task.finish`; beside the model it writes a confusion matrix and samples."""
+        expresses: str | list[float] = method.expresses
+        if expresses == "source" and config.sampling != "shuffle":
+            expresses = dataset.priors_as_drawn(config.sampling)[0].probabilities.tolist()
+        name = dataset.evaluated
+        assert name  # checked in `settle`
+        model: Any = method.model
+        split, classes = dataset.splits[name], dataset.class_names
+        expressed = resolve_prior(expresses, dataset.prior, dataset.num_classes)
+        target = target_of(config.prior_power, None, dataset.prior, classes)
+        pairs = evaluation_pairs(
+            dataset,
+            split,
+            fabric.device,
+            config.data.workers,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+        matrices = confusion_of(
+            model, pairs, expressed, [target], window=config.window, flip=config.flip_test
+        )
+        summed: Any = fabric.all_reduce(matrices.to(fabric.device), reduce_op="sum")
+        matrix = summed[0].cpu()
+
+        def write() -> None:
+            run.save_model(model, _card(config, dataset, method, expresses))
+            save_samples(run, model, dataset, split, expressed, target)
+            stored = {"split": name, "class_names": classes, "matrix": matrix.tolist()}
+            write_json(run.folder / "confusion.json", stored)
+            metrics = segmentation_metrics(matrix, dataset.prior)
+            about = {"split": name, "selection": "last epoch"}
+            write_json(run.folder / "metrics.json", {**metrics, **about})
+
+        on_first(fabric, write)
+
+    def evaluate(
+        self,
+        run: PixelRun,
+        target_prior: str | None = None,
+        *,
+        split: str | None = None,
+        window: Sequence[int] | None = None,
+        flip: bool | None = None,
+        **options: Any,
+    ) -> dict[str, float]:
+        """See `evaluate_pixels`."""
+        refuse_options(self.name, options)
+        return evaluate_pixels(run, target_prior, split=split, window=window, flip=flip)
+
+    def predict(
+        self,
+        run: PixelRun,
+        files: str | Path | Sequence[str | Path],
+        target_prior: str | None = None,
+        *,
+        out: Path | None = None,
+        window: Sequence[int] | None = None,
+        flip: bool | None = None,
+        **options: Any,
+    ) -> Segmented:
+        """See `segment_files`."""
+        refuse_options(self.name, options)
+        if out is None:
+            raise InputError("out of predict must be a folder for a run of segmentation, got None")
+        return segment_files(run, files, out, target_prior, window=window, flip=flip)
+
+    def print_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """See `Task.print_metrics`."""
+        print_table(rows, PIXEL_COLUMNS)
+
+    def report(self, folders: Sequence[Path], path: Path) -> None:
+        """See `Task.report`."""
+        write_pixel_report([load_pixel_run(folder) for folder in folders], path)
+
+
+SEGMENTATION = Segmentation()
+
+
+def _card(
+    config: PixelConfig, dataset: PixelDataset, method: Method, expresses: str | list[float]
+) -> dict[str, Any]:
+    return {
+        "task": config.task,
+        "data": dataset.name,
+        "method": config.method["name"],
+        "backbone": config.backbone,
+        "decoder": config.decoder,
+        "head": method.model.head_name,
+        "class_names": dataset.class_names,
+        "class_counts": dataset.prior.counts.tolist(),
+        "image_size": dataset.image_size,
+        "expresses": expresses,
+    }

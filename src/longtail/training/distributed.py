@@ -1,0 +1,313 @@
+"""Several processes: how a run starts them, what the first does for all, what they share."""
+
+import inspect
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from longtail.data import Loader
+from longtail.errors import InputError, LostProcessError
+from longtail.memory import gather_keys
+from longtail.training.config import Config
+
+if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+    from lightning_fabric import Fabric
+
+STARTED_BY = "LONGTAIL_STARTED_BY"
+PATIENCE = 2.0  # seconds in which a broken connection must show
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def settle_processes(config: AnyConfig, fewest: int) -> AnyConfig:
+    """Takes the number of processes from torchrun where it started them, and checks it.
+
+    Args:
+        config: the settings.
+        fewest: images of the smallest split.
+
+    Raises:
+        InputError: when the settings ask for another number than torchrun started, the processes
+            cannot share a batch equally, or one would have no image to predict.
+    """
+    started = _started_by_torchrun()
+    if started:
+        asked = (config.devices, config.nodes)
+        if asked not in (started, (1, 1)):
+            raise InputError(
+                f"devices and nodes must be those of torchrun, {started}, or be left out, "
+                f"got {asked}"
+            )
+        config = replace(config, devices=started[0], nodes=started[1])
+    processes = config.devices * config.nodes
+    if config.batch_size % processes:
+        raise InputError(
+            f"batch_size must be a multiple of the {processes} processes, got {config.batch_size}"
+        )
+    if processes > fewest:
+        raise InputError(
+            f"devices * nodes must not exceed the {fewest} images of the smallest split, "
+            f"got {processes}"
+        )
+    return config
+
+
+def _started_by_torchrun() -> tuple[int, int] | None:
+    """Processes per machine, and machines; None without torchrun."""
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        return None
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return local, world // local
+
+
+def launch(config: Config) -> "Fabric":
+    """Starts the processes of a run, or joins those that torchrun or SLURM started.
+
+    On one machine without either, this process becomes the first and runs the program again for
+    each of the others, up to this line.
+
+    Raises:
+        InputError: when the device is not available.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    strategy: Any = "auto"
+    if config.devices * config.nodes > 1:
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {
+            # Buffers are equal on all processes by construction; to send a queue of 10^5 keys
+            # with every step would cost more than the gradients.
+            buffers: False,
+            # Parameters may be unused, say by a weight of 0, without a search in every step.
+            "static_graph": True,
+            "gradient_as_bucket_view": True,
+        }
+        strategy = DDPStrategy(**options)
+        _end_with_parent()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        fabric = Fabric(
+            accelerator=best_device() if config.device == "auto" else config.device,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=strategy,
+            precision=config.precision,  # type: ignore[arg-type]
+        )
+    except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
+        asked = f"device {config.device!r} with precision {config.precision!r}"
+        raise InputError(f"{asked} is not available: {error}") from error
+    fabric.launch()
+    return fabric
+
+
+def best_device() -> str:
+    """The device of `auto`: a GPU if there is one, but not Apple's, which have no float64."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _end_with_parent() -> None:
+    """Lets the processes that this one starts end when it has ended, for whatever reason.
+
+    Fabric ends the first process when one of those that it started has ended.
+    """
+    parent = os.environ.pop(STARTED_BY, None)
+    if parent is None:
+        os.environ[STARTED_BY] = str(os.getpid())
+    elif int(parent) == os.getppid():
+
+        def watch() -> None:
+            while os.getppid() == int(parent):
+                time.sleep(1)
+            os.kill(os.getpid(), signal.SIGKILL)  # it may wait in C++ for the one that has ended
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def named_lost_processes(fabric: "Fabric") -> Iterator[None]:
+    """Raises an error of its own where the processes of a run lose the connection to one of them.
+
+    Gloo raises a bare RuntimeError then, as many faults do. Connections between the processes, which
+    nothing else uses, tell the two apart: they break at once where a process has ended.
+
+    Args:
+        fabric: fabric of the run.
+
+    Raises:
+        LostProcessError: in place of the RuntimeError.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    connections = dist.new_group(backend="gloo")
+    try:
+        yield
+    except LostProcessError:  # of a stage
+        raise
+    except RuntimeError as error:
+        if _intact(connections):
+            raise
+        raise LostProcessError("another process of this run has ended") from error
+
+
+def _intact(connections: Any) -> bool:
+    try:
+        probe: Any = dist.all_reduce(torch.zeros(1), group=connections, async_op=True)
+    except RuntimeError:
+        return False
+    last = time.monotonic() + PATIENCE
+    while not probe.is_completed() and time.monotonic() < last:
+        time.sleep(0.01)
+    return not probe.is_completed() or bool(probe.is_success())
+
+
+def is_first() -> bool:
+    """Whether this process is the first of a run, or the only one: the one that writes and prints."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def on_first(
+    fabric: "Fabric",
+    action: Callable[Arguments, Result],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Result:
+    """Lets the first process act, say write a file; every process gets its result, or its error.
+
+    The others wait meanwhile, so that a full disk ends all processes and not the first alone.
+    """
+    if fabric.world_size == 1:
+        return action(*args, **kwargs)
+    outcome: Any = None
+    if fabric.is_global_zero:
+        try:
+            outcome = action(*args, **kwargs), None
+        except (OSError, ValueError) as error:
+            outcome = None, error
+    result, failure = fabric.broadcast(outcome)
+    if failure is not None:
+        raise failure
+    return cast(Result, result)
+
+
+def mean_of(fabric: "Fabric", values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars by name, averaged over the processes."""
+    if fabric.world_size == 1 or not values:
+        return dict(values)
+    means = fabric.all_reduce(torch.stack([v.double() for v in values.values()]), reduce_op="mean")
+    return dict(zip(values, means, strict=True))
+
+
+def rows_of_all(fabric: "Fabric", loader: Loader, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Results of the processes for their shares of an epoch, joined in the epoch's order.
+
+    Args:
+        fabric: fabric of the run.
+        loader: the loader of this process's share.
+        rows: (images of this process, ...) by name, on the CPU.
+
+    Returns: (all images, ...) by name, on the CPU of every process.
+    """
+    if fabric.world_size == 1:
+        return dict(rows)
+    here = [value.to(fabric.device) for value in (loader.places(), *rows.values())]
+    positions, *columns = gather_keys(*here, ragged=True)
+    order = positions.argsort()
+    return {name: column[order].cpu() for name, column in zip(rows, columns, strict=True)}
+
+
+def share_batch_norm(method: nn.Module, fabric: "Fabric") -> None:
+    """Makes every batch norm take its statistics over the rows of all processes, in place.
+
+    Raises:
+        InputError: for a batch norm that has no such form: on the CPU, those of timm that include
+            an activation.
+    """
+    if fabric.world_size == 1:
+        return
+    if fabric.device.type == "cuda":
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+        if "timm" in sys.modules:  # which has batch norms of its own
+            convert = sys.modules["timm"].layers.convert_sync_batchnorm
+        convert(method)
+        return
+    for module in method.modules():
+        if isinstance(module, _BatchNorm):
+            if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+                raise InputError(
+                    f"devices must be 1 on {fabric.device.type}: {type(module).__name__} of the "
+                    "backbone cannot be shared by processes on it"
+                )
+            module.__class__ = SharedBatchNorm  # parameters, buffers and references stay
+
+
+class SharedBatchNorm(_BatchNorm):
+    """Batch norm over the rows of all processes for any device; torch's own is for CUDA alone.
+
+    The mean first, then the mean square about it, each summed over the processes with gradient.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Accepts any shape: the class of a checked module was changed."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises (B, C, ...) by the statistics of all processes' rows."""
+        if not self.training:
+            return super().forward(input)
+        by_channel = (1, -1, *[1] * (input.ndim - 2))
+        dims = [d for d in range(input.ndim) if d != 1]
+        x = input if input.dtype == torch.float64 else input.float()
+        rows = x.new_tensor([x.numel() / x.shape[1]])
+        total: Tensor = _SumOfAll.apply(torch.cat([x.sum(dims), rows]))
+        mean, count = total[:-1] / total[-1], total[-1].detach()
+        centred = x - mean.view(by_channel)
+        squares: Tensor = _SumOfAll.apply(centred.square().sum(dims))
+        variance = squares / count
+        self._remember(mean.detach(), squares.detach() / (count - 1))
+        scale = torch.rsqrt(variance + self.eps)
+        if self.affine:
+            scale = scale * self.weight
+        out = centred * scale.view(by_channel)
+        if self.affine:
+            out = out + self.bias.view(by_channel)
+        return out.to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = self.momentum or 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_(variance.to(self.running_var), share)
+
+
+class _SumOfAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total

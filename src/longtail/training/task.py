@@ -1,0 +1,179 @@
+"""What a task defines: everything about its data, models and results that `train_run` calls."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from torch import nn
+
+from longtail.data import Split
+from longtail.errors import InputError
+from longtail.methods import Method
+from longtail.prior import ClassPrior
+from longtail.training.config import Config
+from longtail.training.input import TrainingLoader
+from longtail.training.run import RunFolder
+
+if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+    from lightning_fabric import Fabric
+
+
+class TrainingData(Protocol):
+    """What `train_run` needs to know of a data set; `longtail.data.Dataset` has it."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class."""
+
+    @property
+    def prior(self) -> ClassPrior:
+        """Class prior of the training split."""
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """The splits that exist, by name."""
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+Data = TypeVar("Data", bound=TrainingData)
+AnyRun = TypeVar("AnyRun", bound=RunFolder)
+
+
+class Predicted(Protocol):
+    """What `Task.predict` returns."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+
+class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
+    """A task, such as the classification of images: its settings, and the steps of a training.
+
+    `train_run` calls the methods up to `finish`, in this order; the commands call the others.
+
+    Attributes:
+        name: value of the setting `task`.
+        config: class of the settings of a run.
+        data_config: class of the settings under `data`.
+        methods: base class of the task's methods.
+        plain: the method that trains with any classification loss.
+        runs: class that reads the run folders.
+    """
+
+    name: ClassVar[str]
+    config: type[AnyConfig]
+    data_config: type[Any]
+    methods: type[Method]
+    plain: type[Method]
+    runs: type[AnyRun]
+
+    @abstractmethod
+    def catalogue(self, kind: str) -> Mapping[str, Any]:
+        """Names of the task's `backbones`, `views` or `data`.
+
+        Returns: each name, with its description or a documented class or function.
+        """
+
+    @abstractmethod
+    def load(self, config: Any) -> Data:
+        """The data set of the settings under `data`."""
+
+    @abstractmethod
+    def settle(self, config: AnyConfig, dataset: Data) -> AnyConfig:
+        """Replaces the settings `auto` by their values, and checks settings against the data.
+
+        Raises:
+            InputError: when a setting does not fit the method or the data.
+        """
+
+    @abstractmethod
+    def make_method(
+        self, config: AnyConfig, dataset: Data, stage_model: nn.Module | None = None
+    ) -> Method:
+        """Makes backbone and method of a run; equal settings always give equal weights.
+
+        Args:
+            config: settings of the run.
+            dataset: data of the run.
+            stage_model: model of the run's stage: the teacher, or the first stage.
+        """
+
+    def record(self, run: RunFolder, dataset: Data) -> None:
+        """Writes into the run folder, before the training, what it should hold of the data."""
+
+    @abstractmethod
+    def loader(
+        self, config: AnyConfig, dataset: Data, method: Method, fabric: "Fabric"
+    ) -> TrainingLoader:
+        """The loader of this process's training batches."""
+
+    @abstractmethod
+    def finish(
+        self, fabric: "Fabric", run: RunFolder, config: AnyConfig, dataset: Data, method: Method
+    ) -> None:
+        """Predicts with all processes; the first writes model, predictions and metrics.
+
+        `metrics.json` is written last: a run folder that has it is finished.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self, run: AnyRun, target_prior: str | None = None, **options: Any
+    ) -> dict[str, float]:
+        """Metrics of a finished run, under any target prior.
+
+        Args:
+            run: the run.
+            target_prior: `uniform`, `source` or a file of probabilities; default: the prior for
+                which the run was evaluated.
+            **options: options of the task.
+
+        Raises:
+            InputError: for an option that the task does not have.
+        """
+
+    @abstractmethod
+    def predict(
+        self,
+        run: AnyRun,
+        files: str | Path | Sequence[str | Path],
+        target_prior: str | None = None,
+        *,
+        out: Path | None = None,
+        **options: Any,
+    ) -> "Predicted":
+        """Predictions of a finished run for image files.
+
+        Args:
+            run: the run.
+            files: image files, and folders that are searched for them.
+            target_prior: as for `evaluate`.
+            out: file or folder to write.
+            **options: options of the task.
+
+        Raises:
+            InputError: for an option that the task does not have.
+        """
+
+    @abstractmethod
+    def print_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Prints a table of metrics to the terminal, one row per run: `run` is its name."""
+
+    @abstractmethod
+    def report(self, folders: Sequence[Path], path: Path) -> None:
+        """Writes one HTML page that compares runs of this task."""
+
+
+def refuse_options(task: str, options: Mapping[str, Any]) -> None:
+    """Refuses the options that a task does not have.
+
+    Raises:
+        InputError: when there are any.
+    """
+    if options:
+        raise InputError(f"{', '.join(sorted(options))}: no effect for a run of {task}")
