@@ -16,20 +16,22 @@ from typing import Any
 
 import torch
 
-from longtail.segmentation import PixelDataset, load_pixels
 from longtail.files import write_json
-from longtail.metrics import class_iou, segmentation_metrics
-from longtail.settings import from_keywords, to_config
-from longtail.shift import resolve_prior
-from longtail.training.run import environment
 from longtail.segmentation import (
     PixelConfig,
+    PixelDataset,
     PixelRun,
+    class_iou,
     confusion_of,
     evaluation_pairs,
+    load_pixels,
+    segmentation_metrics,
     target_of,
-    train_pixels,
 )
+from longtail.settings import from_keywords, to_config
+from longtail.shift import resolve_prior
+from longtail.tasks import train
+from longtail.training.run import environment
 from pages import write_between
 
 CHOSEN_ON = "val and on a drive held out of train, with another seed"
@@ -56,8 +58,8 @@ def main() -> None:
             assert isinstance(config, PixelConfig)
             dataset = load_pixels(config.data)
             folder = given.runs / f"{method}-seed{seed}"
-            run = train_pixels(config, folder, resume=True, dataset=dataset)
-            rows.append(judge(run, method, dataset))
+            run = train(config, folder, resume=True, dataset=dataset)
+            rows.append(evaluated(run, method, dataset))
             print({key: rows[-1][key] for key in ("method", "seed", *SHOWN)}, flush=True)
     about = {
         "environment": environment(),
@@ -76,8 +78,8 @@ def main() -> None:
         write_between(given.page, "bench/camvid.py", lines)
 
 
-def judge(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, Any]:
-    """Figures of a run in percent: as its recipe predicts, and for each power of the prior."""
+def evaluated(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, Any]:
+    """Metrics of a run in percent: as its recipe predicts, and for each power of the prior."""
     config = run.config
     expressed = resolve_prior(run.model_card()["expresses"], dataset.prior, dataset.num_classes)
     targets = [target_of(power, None, dataset.prior, dataset.class_names) for power in POWERS]

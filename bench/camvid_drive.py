@@ -12,12 +12,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from camvid import judge
-from longtail.segmentation import load_pixels
+from camvid import evaluated
 from longtail.files import write_json
+from longtail.segmentation import PixelConfig, load_pixels
 from longtail.settings import from_keywords, to_config
+from longtail.tasks import train
 from longtail.training.run import environment
-from longtail.segmentation import PixelConfig, train_pixels
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "logit_adjust-linear": {"name": "logit_adjust", "head": "linear"},
@@ -45,8 +45,8 @@ def main() -> None:
         config = to_config(from_keywords(data, method, epochs=given.epochs, seed=given.seed))
         assert isinstance(config, PixelConfig)
         dataset = load_pixels(config.data)
-        run = train_pixels(config, given.runs / name, resume=True, dataset=dataset)
-        rows.append({**judge(run, config.method["name"], dataset), "head": method["head"]})
+        run = train(config, given.runs / name, resume=True, dataset=dataset)
+        rows.append({**evaluated(run, config.method["name"], dataset), "head": method["head"]})
         print(name, rows[-1]["by_prior_power"], flush=True)
     about = {"environment": environment(), "unit": "percent", "split": f"val: drive {given.drive}"}
     write_json(given.out, {**about, "runs": rows})

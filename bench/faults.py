@@ -31,7 +31,8 @@ import torch
 import longtail.report  # noqa: F401
 from longtail.files import write_json
 from longtail.settings import from_keywords, to_config
-from longtail.training import Run, loop, train_run
+from longtail.tasks import train
+from longtail.training import Run, loop
 from longtail.training.run import environment
 
 STEPS = 6  # of an epoch: 411 images, 64 in a batch
@@ -161,9 +162,9 @@ def run_process(folder: Path, processes: int) -> None:
     """What a forked process does; it never returns."""
     seed_step = loop.seed_step
 
-    def counted(generator: Any, seed: int, epoch: int, step: int, rank: int) -> None:
+    def counted(seed: int, epoch: int, step: int, rank: int) -> None:
         reached.value = epoch * STEPS + step
-        seed_step(generator, seed, epoch, step, rank)
+        seed_step(seed, epoch, step, rank)
 
     loop.seed_step = counted
     with Path(f"{folder}.log").open("a") as log:
@@ -171,7 +172,7 @@ def run_process(folder: Path, processes: int) -> None:
         os.dup2(log.fileno(), 2)
     try:
         config = to_config(from_keywords("digits-lt", **SETTINGS, devices=processes))
-        train_run(config, folder, resume=True)
+        train(config, folder, resume=True)
         sys.stdout.flush()
         os._exit(0)
     except BaseException:

@@ -20,17 +20,14 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from longtail.augment import View
-from longtail.data import Batch
-from longtail.segmentation import PixelDataConfig
 from longtail.files import write_json
-from longtail.segmentation.methods import create_pixel_method
-from longtail.models import create_dense_backbone
 from longtail.prior import ClassPrior
+from longtail.segmentation import PixelConfig, PixelDataConfig, create_dense_backbone
+from longtail.segmentation.methods import create_pixel_method
+from longtail.training.input import TrainingBatch
 from longtail.training.loop import train_step
 from longtail.training.optim import make_optimizer
 from longtail.training.run import environment
-from longtail.segmentation import PixelConfig
 from pages import write_between
 
 CLASSES = 11
@@ -92,17 +89,16 @@ def make_step(name: str, case: str, precision: str) -> tuple[Callable[[], None],
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
     model, optimizer = fabric.setup(method, make_optimizer(method, config))
     model.train()
-    generator = torch.Generator().manual_seed(0)
     blocks = torch.rand(images, 1, 12, 16).argsort(-1) % CLASSES  # of a scene's parts
     target = torch.nn.functional.interpolate(blocks.float(), size=(height, width))[:, 0].long()
-    batch = Batch(
+    batch = TrainingBatch(
         torch.randint(0, 256, (1, images, 3, height, width), dtype=torch.uint8).to(fabric.device),
         target.to(fabric.device),
         torch.arange(images, device=fabric.device),
     )
 
     def step() -> None:
-        train_step(fabric, model, optimizer, batch, [View(())], generator)
+        train_step(fabric, model, optimizer, batch)
 
     return step, fabric.device
 

@@ -28,6 +28,7 @@ from longtail.models import CosineHead, ImageClassifier, LinearHead, create_back
 from longtail.prior import ClassPrior
 from longtail.recipes import find_recipe
 from longtail.training import Config
+from longtail.training.input import MakeViews
 from longtail.training.loop import train_step
 from longtail.training.optim import make_optimizer
 from longtail.training.run import environment
@@ -107,7 +108,7 @@ def make(name: str, precision: str) -> Case:
     fill_queue(method, prior)
     generator = torch.Generator().manual_seed(0)
     views = [named_view(view, 32) for view in config.views]
-    views = views * method.num_views if len(views) == 1 else views
+    make = MakeViews(tuple(views * method.num_views if len(views) == 1 else views))
     batch_size = config.batch_size
     batch = Batch(
         torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8, device=fabric.device),
@@ -118,7 +119,7 @@ def make(name: str, precision: str) -> Case:
     images = torch.cat([batch.images] * max(trained, passing))
 
     def step() -> None:
-        train_step(fabric, model, wrapped, batch, views, generator)
+        train_step(fabric, model, wrapped, make(batch, generator))
 
     def limit() -> None:
         with fabric.autocast():

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from longtail.segmentation.masks import read_class_names
 from longtail.files import read_records, read_text, read_values, write_text
+from longtail.segmentation.masks import read_class_names
 from longtail.shift import resolve_prior
 
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,29 @@ from typing import Any
 import lightning_fabric  # noqa: F401  (these three would be imported by each process for itself)
 import pyarrow.parquet  # noqa: F401
 import sklearn.datasets  # noqa: F401
+import numpy as np
 import torch
+from PIL import Image
 
 from longtail import ClassPrior
-from longtail.augment import View
-from longtail.data import Batch, DataConfig
+from longtail.data import DataConfig
+from longtail.errors import LostProcessError
 from longtail.memory import ClassQueue, gather_keys, gather_with_grad
 from longtail.methods import create_method
-from longtail.models import CosineHead, ImageClassifier, create_backbone
-from longtail.training import Config, Run, loop, train_run
-from longtail.training.optim import make_optimizer
+from longtail.methods import Method
+from longtail.models import CosineHead, ImageClassifier, create_backbone, create_dense_head
+from longtail.segmentation import (
+    PixelConfig,
+    PixelDataConfig,
+    Segmenter,
+    SmallUNet,
+    create_pixel_method,
+)
+from longtail.tasks import train
+from longtail.training import Config, Run, loop
 from longtail.training.distributed import launch, share_batch_norm
+from longtail.training.input import TrainingBatch
+from longtail.training.optim import make_optimizer
 
 GROUPS = (1, 2, 3)
 STEPS, BATCH = 2, 12
@@ -47,6 +59,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "proco": {"width": 8},
     "supcon_features": {"width": 8},
 }
+# Enough samples for all pixels of a class, so that none are drawn at random.
+SAMPLED = {"queue_size": 600, "queue_base": 8, "queries": 96, "keys": 96, "key_share": 0.5}
+PIXEL_METHODS: dict[str, dict[str, Any]] = {
+    "pixel_ce": {},
+    "pixel_lade": {},
+    "pixel_bcl": {"samples": 96},
+    "pixel_gml": SAMPLED,
+    "pixel_gml_teacher": SAMPLED,
+}
 
 
 def config(world: int, **settings: Any) -> Config:
@@ -54,7 +75,7 @@ def config(world: int, **settings: Any) -> Config:
     return Config(DataConfig("digits-lt"), {"name": "ce"}, devices=world, **{**given, **settings})
 
 
-def batches(rank: int, world: int, views: int) -> Iterator[Batch]:
+def batches(rank: int, world: int, views: int) -> Iterator[TrainingBatch]:
     """This process's share of each global batch, as files give it: (V, B, 3, H, W)."""
     generator = torch.Generator().manual_seed(1)
     rarity = torch.tensor(COUNTS).sqrt()
@@ -64,24 +85,57 @@ def batches(rank: int, world: int, views: int) -> Iterator[Batch]:
         target[3] = 4  # of the class with one slot in the queue
         index = torch.randint(0, 60, (BATCH,), generator=generator)
         mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
-        yield Batch(images[:, mine], target[mine], index[mine])
+        yield TrainingBatch(images[:, mine], target[mine], index[mine])
 
 
-def steps_of(name: str, rank: int, world: int) -> dict[str, Any]:
-    """Losses and gradients of a few steps, and the state that they leave."""
+def pixel_batches(rank: int, world: int) -> Iterator[TrainingBatch]:
+    """This process's share of each global batch; the last images of the second have no class."""
+    generator = torch.Generator().manual_seed(1)
+    for step in range(STEPS):
+        images = torch.randint(0, 256, (1, BATCH, 3, 16, 16), generator=generator).byte()
+        target = torch.randint(len(COUNTS) - 1, (BATCH, 4, 4), generator=generator)
+        target[1, 0, 0] = len(COUNTS) - 1
+        target = target.repeat_interleave(4, 1).repeat_interleave(4, 2)
+        target[torch.rand(target.shape, generator=generator) < 0.2] = 255
+        target[BATCH - 4 * step :] = 255
+        mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+        yield TrainingBatch(images[:, mine], target[mine], torch.arange(BATCH)[mine])
+
+
+def pixel_method(name: str) -> Method:
+    torch.manual_seed(0)
+    words = name.split("_")
+    teacher = None
+    if words[-1] == "teacher":
+        teacher = Segmenter(tiny_unet(), create_dense_head("linear", 6, len(COUNTS))).double()
+    images = ClassPrior([12, 12, 10, 9, 1])
+    settings = PIXEL_METHODS[name]
+    return create_pixel_method(words[1], settings, ClassPrior(COUNTS), images, tiny_unet(), teacher)
+
+
+def tiny_unet() -> SmallUNet:
+    return SmallUNet((4, 8, 8, 8), (1, 1, 1), num_features=6)
+
+
+def image_method(name: str) -> Method:
     torch.manual_seed(0)
     prior = ClassPrior(COUNTS)
     teacher = None
     if name == "gml_teacher":
         backbone = create_backbone("smallnet_wide")
         teacher = ImageClassifier(backbone, CosineHead(backbone.num_features, len(COUNTS))).double()
-    method = create_method(
+    return create_method(
         name.partition("_unused")[0].partition("_teacher")[0],
         METHODS[name],
         prior,
         create_backbone("smallnet"),
         teacher,
     )
+
+
+def steps_of(name: str, rank: int, world: int) -> dict[str, Any]:
+    """Losses and gradients of a few steps, and the state that they leave."""
+    method = pixel_method(name) if name in PIXEL_METHODS else image_method(name)
     settings = config(world)
     fabric = launch(settings)
     share_batch_norm(method, fabric)
@@ -89,9 +143,9 @@ def steps_of(name: str, rank: int, world: int) -> dict[str, Any]:
     model, wrapped = fabric.setup(method, optimizer)
     method.train()
     found: dict[str, Any] = {"losses": [], "gradients": [], "targets": []}
-    for batch in batches(rank, world, method.num_views):
-        views = [View(())] * method.num_views
-        parts = loop.train_step(fabric, model, wrapped, batch, views, torch.Generator())
+    pixels, views = name in PIXEL_METHODS, method.num_views
+    for batch in pixel_batches(rank, world) if pixels else batches(rank, world, views):
+        parts = loop.train_step(fabric, model, wrapped, batch)
         found["losses"].append(parts["loss"].detach())
         found["targets"].append(batch.target)
         found["gradients"].append(
@@ -125,7 +179,7 @@ def gathered(rank: int) -> dict[str, Any]:
 def whole_run(folder: Path, world: int) -> dict[str, Any]:
     """A run from start to predictions; images are seen as they are, so nothing is random."""
     settings = config(world, epochs=2, batch_size=60, views="none", sampling="class_balanced")
-    return result_of(train_run(settings, folder / f"run-{world}"))
+    return result_of(train(settings, folder / f"run-{world}"))
 
 
 def staged_run(folder: Path, world: int, name: str) -> dict[str, Any]:
@@ -133,7 +187,82 @@ def staged_run(folder: Path, world: int, name: str) -> dict[str, Any]:
     stage = {"teacher": {"teacher": "train"}, "first": {}}[name]
     method = {"teacher": {"name": "gml", **QUEUE}, "first": {"name": "crt"}}[name]
     settings = config(world, epochs=1, batch_size=60, views="none", **stage)
-    return result_of(train_run(replace(settings, method=method), folder / f"{name}-{world}"))
+    return result_of(train(replace(settings, method=method), folder / f"{name}-{world}"))
+
+
+def pixel_run(folder: Path, world: int) -> dict[str, Any]:
+    """A segmentation with a teacher, from start to metrics; images are seen as they are."""
+    settings = PixelConfig(
+        PixelDataConfig(str(folder / "scenes")),
+        {"name": "gml", **SAMPLED},
+        views="none",
+        epochs=1,
+        batch_size=6,
+        teacher="train",
+        precision="64-true",
+        device="cpu",
+        devices=world,
+    )
+    run = train(settings, folder / f"pixels-{world}")
+    return {
+        "confusion": run.confusion(),
+        "metrics": run.metrics,
+        "weights": run.model().state_dict(),
+        "files": sorted(path.relative_to(run.folder) for path in run.folder.rglob("*.png")),
+        "loss": [record["loss"] for record in run.history],
+    }
+
+
+def make_scenes(folder: Path) -> None:
+    """Images of 16x24 with blocks of four classes, and their masks."""
+    draw = np.random.default_rng(0)
+    for split, count in {"train": 12, "test": 5}.items():
+        for number in range(count):
+            mask = np.repeat(np.repeat(draw.integers(0, 4, (4, 6)), 4, 0), 4, 1)
+            mask[draw.random(mask.shape) < 0.1] = 255
+            image = draw.integers(0, 256, (16, 24, 3))
+            for kind, values in (("images", image), ("masks", mask)):
+                path = folder / kind / split / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values.astype(np.uint8)).save(path)
+
+
+def lost_process(folder: Path, rank: int, world: int) -> str | None:
+    """What the others raise where the last process is killed, in a run of their own."""
+    settings = config(world, epochs=2, batch_size=60, views="none")
+    train_step, steps = loop.train_step, 0
+
+    def killed(*args: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 3 and rank == world - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train_step(*args)
+
+    loop.train_step = killed
+    try:
+        train(settings, folder / f"lost-{world}")
+    except LostProcessError as error:
+        return str(error)
+    return None
+
+
+def own_fault(folder: Path, rank: int, world: int) -> str:
+    """What a process raises whose own step fails with a RuntimeError, while the others wait."""
+    settings = config(world, epochs=2, batch_size=60, views="none")
+    train_step = loop.train_step
+
+    def failing(*args: Any) -> Any:
+        if rank == 0:
+            raise RuntimeError("a fault of its own")
+        return train_step(*args)
+
+    loop.train_step = failing
+    try:
+        train(settings, folder / f"fault-{world}")
+    except RuntimeError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def resumed_run(folder: Path, world: int) -> dict[str, Any]:
@@ -148,16 +277,16 @@ def resumed_run(folder: Path, world: int) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGTERM)
         return train_step(fabric, *args)
 
-    loop.train_step, every = stopped, loop.LOOK_EVERY
-    loop.LOOK_EVERY = 2
+    loop.train_step, every = stopped, loop.CHECK_EVERY
+    loop.CHECK_EVERY = 2
     try:
-        train_run(settings, folder / "resumed", resume=True)
+        train(settings, folder / "resumed", resume=True)
     except SystemExit as stop:
         exit_codes.append(stop.code)
-    loop.train_step, loop.LOOK_EVERY = train_step, every
+    loop.train_step, loop.CHECK_EVERY = train_step, every
     found = {"exit_codes": exit_codes}
     if world == 3:
-        found |= result_of(train_run(settings, folder / "resumed", resume=True))
+        found |= result_of(train(settings, folder / "resumed", resume=True))
     return found
 
 
@@ -177,12 +306,12 @@ def faults(folder: Path, rank: int, world: int) -> dict[str, str]:
 
     loop.train_step = not_finite
     try:
-        train_run(settings, folder / f"not-finite-{world}")
+        train(settings, folder / f"not-finite-{world}")
     except FloatingPointError as error:
         said["not finite"] = str(error)
     loop.train_step, os.fsync = train_step, full
     try:
-        train_run(settings, folder / f"full-{world}")
+        train(settings, folder / f"full-{world}")
     except OSError as error:
         said["full"] = str(error)
     os.fsync = fsync
@@ -203,9 +332,12 @@ def result_of(run: Run) -> dict[str, Any]:
 
 
 def process(folder: Path, rank: int, world: int) -> None:
-    found: dict[str, Any] = {name: steps_of(name, rank, world) for name in METHODS}
+    found: dict[str, Any] = {
+        name: steps_of(name, rank, world) for name in (*METHODS, *PIXEL_METHODS)
+    }
     found["run"] = whole_run(folder, world)
     found |= {name: staged_run(folder, world, name) for name in ("teacher", "first")}
+    found["pixels"] = pixel_run(folder, world)
     if world > 1:
         found["resumed"] = resumed_run(folder, world)
         found["faults"] = faults(folder, rank, world)
@@ -213,27 +345,40 @@ def process(folder: Path, rank: int, world: int) -> None:
     torch.save(found, folder / f"{world}-{rank}.pt")
 
 
+def in_group(world: int, action: Callable[[int], object]) -> list[int]:
+    """Statuses of so many processes, each of which acts with its rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if not child:
+            os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port)}
+            try:
+                action(rank)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
 def main(folder: Path) -> None:
+    make_scenes(folder / "scenes")
     for world in GROUPS:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        children = []
-        for rank in range(world):
-            child = os.fork()
-            if not child:
-                os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port)}
-                try:
-                    process(folder, rank, world)
-                    os._exit(0)
-                except BaseException:
-                    traceback.print_exc()
-                    os._exit(1)
-            children.append(child)
-        for child in children:
-            status = os.waitpid(child, 0)[1]
-            if status:
-                sys.exit(f"a process of {world} ended with status {status}")
+        statuses = in_group(world, lambda rank, world=world: process(folder, rank, world))
+        if any(statuses):
+            sys.exit(f"processes of {world} ended with statuses {statuses}")
+    for name, act in {"lost": lost_process, "fault": own_fault}.items():
+
+        def ending(rank: int, name: str = name, act: Any = act) -> None:
+            said = act(folder, rank, GROUPS[-1])
+            torch.save(said, folder / f"{name}-{rank}.pt")
+            os._exit(0)  # without a farewell to the process that is gone
+
+        torch.save(in_group(GROUPS[-1], ending), folder / f"{name}-statuses.pt")
 
 
 if __name__ == "__main__":

@@ -30,14 +30,19 @@ METHODS = (
     "paco",
     "proco",
     "supcon_features",
+    "pixel_ce",
+    "pixel_lade",
+    "pixel_bcl",
+    "pixel_gml",
+    "pixel_gml_teacher",
 )
 RANKS = [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
 
 @pytest.fixture(scope="session")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Any]:
-    """What every process of every group found; the groups run once for all workers of xdist."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of every process of every group; the groups run once for all workers of xdist."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "groups"
     said = folder / "said"
@@ -52,6 +57,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Any
         )
         write_text(said, done.stderr if done.returncode else "")
     assert not said.read_text(), said.read_text()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def found(folder: Path) -> dict[tuple[int, int], Any]:
     return {
         (world, rank): torch.load(folder / f"{world}-{rank}.pt") for world, rank in [(1, 0), *RANKS]
     }
@@ -71,11 +81,13 @@ def test_loss_gradients_and_state_are_those_of_one_process(found: Any, name: str
         for key, value in alone["state"].items():
             # The variance that is remembered is n / (n - 1) times that of the batch: of queue or
             # prototypes, n is larger where every process counts its copy. Nothing ever reads it.
-            if not key.startswith(("project_key.1.running_var", "project_prototype.1.running")):
+            counted = ("project_key.1.running_var", "project_prototype.1.running")
+            counted += ("project.1.running_var",) if name == "pixel_bcl" else ()
+            if not key.startswith(counted):
                 torch.testing.assert_close(ours["state"][key], value, **CLOSE, msg=key)
 
 
-@pytest.mark.parametrize("name", ["gml", "gml_teacher", "paco"])
+@pytest.mark.parametrize("name", ["gml", "gml_teacher", "paco", "pixel_gml", "pixel_gml_teacher"])
 def test_queues_are_filled_alike(found: Any, name: str) -> None:
     queue = {k: v for k, v in found[1, 0][name]["state"].items() if k.startswith("queue.")}
     assert (queue["queue.labels"] >= 0).sum() > 12
@@ -108,6 +120,30 @@ def test_a_run_gives_the_same_model_and_predictions(found: Any, name: str) -> No
                 torch.testing.assert_close(ours["state"][key], value, **CLOSE, msg=key)
 
 
+def test_a_segmentation_gives_the_same_model_and_metrics(found: Any) -> None:
+    alone = found[1, 0]["pixels"]
+    assert alone["confusion"].sum() > 1000
+    for rank in RANKS:
+        ours = found[rank]["pixels"]
+        assert torch.equal(ours["confusion"], alone["confusion"])
+        assert ours["metrics"] == alone["metrics"]
+        assert ours["files"] == alone["files"]
+        torch.testing.assert_close(ours["loss"], alone["loss"])
+        torch.testing.assert_close(ours["weights"], alone["weights"], **CLOSE)
+
+
+def test_the_others_say_that_a_process_was_lost(folder: Path) -> None:
+    assert torch.load(folder / "lost-statuses.pt") == [0, 0, -9]
+    said = [torch.load(folder / f"lost-{rank}.pt") for rank in (0, 1)]
+    assert said == ["another process of this run has ended"] * 2
+
+
+def test_a_fault_of_one_process_is_raised_as_it_is(folder: Path) -> None:
+    said = [torch.load(folder / f"fault-{rank}.pt") for rank in (0, 1, 2)]
+    assert said[0] == "RuntimeError: a fault of its own"
+    assert all("LostProcessError: another process" in text for text in said[1:])
+
+
 def test_a_run_stopped_twice_goes_on_with_another_number_of_processes(found: Any) -> None:
     alone = found[1, 0]["run"]
     for place in RANKS:
@@ -125,7 +161,7 @@ def test_all_processes_end_at_the_fault_of_one(found: Any, world: int) -> None:
     assert all(other == said[0] for other in said)
     assert "cannot write" in said[0]["full"]
     assert "No space left on device; there is no checkpoint yet" in said[0]["full"]
-    assert "at step 0 of epoch 0, of the images with index" in said[0]["not finite"]
+    assert "at step 0 of epoch 0, for the images with index" in said[0]["not finite"]
     # Those of the last process alone.
     images = said[0]["not finite"].partition("with index ")[2].partition(" (")[0]
     assert len(images.partition(" and ")[0].split(", ")) == 20

@@ -1,4 +1,4 @@
-"""Numbers of processes that cannot be, named before anything starts."""
+"""Invalid numbers of processes, refused before anything starts."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from longtail.cli import main
 from longtail.data import DataConfig
 from longtail.training import Config
-from longtail.training.distributed import launch, settle_processes
+from longtail.training.distributed import settle_processes
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
 
@@ -31,8 +31,6 @@ def test_torchrun_says_how_many(torchrun: None, settings: dict[str, int]) -> Non
 def test_torchrun_and_the_settings_must_agree(torchrun: None) -> None:
     with pytest.raises(ValueError, match=r"must be those of torchrun, \(4, 2\), .* got \(2, 1\)"):
         settle_processes(config(devices=2), 100)
-    with pytest.raises(ValueError, match="this run takes one process: start it without torchrun"):
-        launch(config())
 
 
 def test_a_batch_is_shared_equally() -> None:
@@ -42,12 +40,12 @@ def test_a_batch_is_shared_equally() -> None:
         settle_processes(config(devices=3, nodes=2), 100)
 
 
-def test_each_process_has_an_image_to_judge() -> None:
+def test_each_process_has_an_image_to_predict() -> None:
     with pytest.raises(ValueError, match=r"devices \* nodes must not exceed the 7 images .* got 8"):
         settle_processes(config(devices=8), 7)
 
 
-def test_nothing_starts_with_settings_that_cannot_be(
+def test_nothing_starts_with_invalid_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "digits-lt", "--method", "ce", "--out", str(tmp_path / "run")]

@@ -2,11 +2,12 @@
 
 import pytest
 
+from longtail.methods import Method
 from longtail.recipes import IMAGENET_LT, INATURALIST18, PLACES_LT
 from longtail.settings import any_training, from_words, to_config
 from longtail.training import Config
 from longtail.training.optim import learning_rate
-from longtail.training.stages import Earlier
+from longtail.training.stages import Stage
 
 LARGE = [*IMAGENET_LT, *PLACES_LT, *INATURALIST18]
 
@@ -69,7 +70,7 @@ def test_gml_on_imagenet_lt():
     assert [config.method[key] for key in ("alpha", "beta", "gamma")] == [0, 1, 1]
     assert config.views == ["rand", "rand_stack", "rand_stack"]
     assert config.teacher == "train"
-    stage = Earlier.of(config).config
+    stage = Stage.of(config, Method).config
     assert (stage.backbone, stage.views) == ("resnext101_32x8d", ["rand"])
     assert stage.method == {"name": "logit_adjust", "head": "cosine"}
     assert (stage.epochs, stage.batch_size, stage.lr) == (90, 128, 0.05)

@@ -9,6 +9,8 @@ from torch import Tensor
 from longtail import ClassPrior
 from longtail.losses import gml_loss
 from longtail.methods import method_names
+from longtail.models import create_dense_head
+from longtail.segmentation import DenseBackbone, Segmenter, SmallUNet
 from longtail.segmentation.methods import (
     PixelClassifier,
     PixelGML,
@@ -17,14 +19,13 @@ from longtail.segmentation.methods import (
     pixel_loss,
     sample_pixels,
 )
-from longtail.models import DenseBackbone, Segmenter, SmallUNet, create_dense_head
 
 C = 4
 PRIOR, IMAGE_PRIOR = ClassPrior([500, 80, 20, 3]), ClassPrior([12, 12, 10, 4])
 NAMES = [
     "ce",
     "lade",
-    *(n for n, m in method_names("segmentation").items() if issubclass(m, PixelMethod)),
+    *(n for n, m in method_names(PixelMethod).items() if issubclass(m, PixelMethod)),
 ]
 SMALL: dict[str, dict[str, object]] = {"gml": {"queue_size": 64, "queue_base": 4}}
 
@@ -172,7 +173,7 @@ def test_gml_is_classifier_plus_mutual_information() -> None:
     features = method.model.backbone(images[0])
     small = target[:, 1::2, 1::2]
     chosen = sample_pixels(small, C, method.queries)
-    rows = features.movedim(1, -1).flatten(0, 2)[chosen.places]
+    rows = features.movedim(1, -1).flatten(0, 2)[chosen.indices]
     stored = method.queue.labels >= 0
     contrast = gml_loss(
         method.project_query(rows),

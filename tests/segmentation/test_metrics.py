@@ -5,7 +5,7 @@ import torch
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from longtail import ClassPrior
-from longtail.metrics import (
+from longtail.segmentation import (
     class_accuracy,
     class_iou,
     pixel_confusion,

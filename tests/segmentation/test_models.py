@@ -2,13 +2,16 @@ import pytest
 import torch
 
 from longtail.models import (
+    backbone_names,
+    create_backbone,
+    create_dense_head,
+    create_head,
+)
+from longtail.segmentation import (
     DenseBackbone,
     Segmenter,
     SmallUNet,
-    backbone_names,
-    create_backbone,
     create_dense_backbone,
-    create_dense_head,
     dense_backbone_names,
 )
 
@@ -35,6 +38,22 @@ def test_cosine_head_is_that_of_pixels() -> None:
     assert head(torch.zeros(1, 6, 1, 1)).isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_heads_compute_in_float32_under_autocast(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 64, 4, 5, generator=generator)
+    rows = features.movedim(1, -1).flatten(0, 2)
+    for head, given in (
+        (create_dense_head(name, 64, 7), features),
+        (create_head(name, 64, 7), rows),
+    ):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = head(given)
+        exact = head.double()(given.double())
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits.double(), exact, rtol=1e-5, atol=1e-5)
+
+
 def test_a_model_sees_levels_not_normalised_pictures() -> None:
     backbone = SmallUNet((4, 8, 8, 8), (1, 1, 1), num_features=6).eval()
     images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
@@ -45,9 +64,9 @@ def test_networks_by_name() -> None:
     assert "small_unet" in dense_backbone_names()
     assert "small_unet" not in backbone_names()
     assert isinstance(create_dense_backbone("longtail.segmentation.small_unet"), SmallUNet)
-    with pytest.raises(ValueError, match=r"must make a longtail\.models\.DenseBackbone"):
+    with pytest.raises(ValueError, match=r"must make a DenseBackbone, got .*SmallNet"):
         create_dense_backbone("longtail.models.smallnet")
-    with pytest.raises(ValueError, match=r"a longtail\.models\.Backbone, got .*SmallUNet"):
+    with pytest.raises(ValueError, match=r"must make a Backbone, got .*SmallUNet"):
         create_backbone("longtail.segmentation.small_unet")
     with pytest.raises(ValueError, match="has no pretrained weights"):
         create_dense_backbone("small_unet", pretrained=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from longtail.augment import PairedView, named_paired_view
+from longtail.segmentation import PairedView, named_paired_view
 from longtail.segmentation.views import paired_crop
 
 GENERATOR = torch.Generator()

@@ -70,18 +70,18 @@ def test_samples_are_a_fixed_number_a_class_and_image() -> None:
     counts = torch.zeros(3, C, dtype=torch.int64)
     counts.index_put_((chosen.images, chosen.labels), torch.ones_like(chosen.labels), True)
     assert counts.tolist() == [[8, 8, 0, 0], [0, 0, 5, 0], [0, 0, 0, 0]]
-    assert torch.equal(target.flatten()[chosen.places], chosen.labels)
-    assert torch.equal(chosen.places // 600, chosen.images)
-    assert len(chosen.places.unique()) == len(chosen)
+    assert torch.equal(target.flatten()[chosen.indices], chosen.labels)
+    assert torch.equal(chosen.indices // 600, chosen.images)
+    assert len(chosen.indices.unique()) == len(chosen)
     # They spread over the rows of a class rather than crowd in one.
-    rows = chosen.places[(chosen.labels == 0)] // 30
+    rows = chosen.indices[(chosen.labels == 0)] // 30
     assert rows.max() - rows.min() > 12
 
 
 def test_samples_are_random_and_even() -> None:
     torch.manual_seed(0)
     target = torch.zeros(1, 1, 40, dtype=torch.int64)
-    drawn = torch.cat([sample_pixels(target, C, 4).places for _ in range(500)])
+    drawn = torch.cat([sample_pixels(target, C, 4).indices for _ in range(500)])
     counts = torch.bincount(drawn, minlength=40)
     assert counts.min() > 25  # 50 are expected
     assert counts.max() < 80

@@ -6,11 +6,16 @@ from torch import Tensor, nn
 
 from longtail import ClassPrior
 from longtail.data import InMemoryLoader
-from longtail.segmentation import PixelSplit
-from longtail.metrics import pixel_confusion
-from longtail.shift import adjust
-from longtail.segmentation import classes_of, confusion_of, dense_logits, target_of
+from longtail.segmentation import (
+    PixelSplit,
+    classes_of,
+    confusion_of,
+    dense_logits,
+    pixel_confusion,
+    target_of,
+)
 from longtail.segmentation.predict import _starts
+from longtail.shift import adjust
 
 C = 3
 

@@ -13,10 +13,9 @@ from PIL import Image
 from longtail import api
 from longtail.cli import main
 from longtail.data import UnreadableImagesError
-from longtail.segmentation import PixelDataConfig, load_pixels
-from longtail.models import SmallUNet
-from longtail.training import Run, loop
-from longtail.segmentation import PixelConfig, PixelRun, train_pixels
+from longtail.segmentation import PixelConfig, PixelDataConfig, PixelRun, SmallUNet, load_pixels
+from longtail.tasks import train
+from longtail.training import loop
 
 MakeScenes = Callable[..., Path]
 BCL = {"name": "bcl"}
@@ -57,7 +56,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     make_scenes: MakeScenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_scenes()
-    whole = train_pixels(settings(root), tmp_path / "whole")
+    whole = train(settings(root), tmp_path / "whole")
     train_step, steps = loop.train_step, 0
 
     def killed(*args: Any) -> Any:
@@ -69,50 +68,50 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
 
     monkeypatch.setattr(loop, "train_step", killed)
     with pytest.raises(Killed):
-        train_pixels(settings(root), tmp_path / "killed")
-    again = train_pixels(settings(root), tmp_path / "killed", resume=True)
+        train(settings(root), tmp_path / "killed")
+    again = train(settings(root), tmp_path / "killed", resume=True)
     ours, theirs = (run.model().state_dict() for run in (again, whole))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
     assert torch.equal(again.confusion(), whole.confusion())
     assert [r["loss"] for r in again.history] == [r["loss"] for r in whole.history]
-    with pytest.raises(ValueError, match="holds a run already"):
-        train_pixels(settings(root), tmp_path / "whole")
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(settings(root), tmp_path / "whole")
     with pytest.raises(ValueError, match="epochs was 2 and is 3"):
-        train_pixels(settings(root, epochs=3), tmp_path / "whole", resume=True)
+        train(settings(root, epochs=3), tmp_path / "whole", resume=True)
 
 
 def test_from_files_as_from_memory(
     make_scenes: MakeScenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_scenes()
-    in_memory = train_pixels(settings(root, "ce"), tmp_path / "memory")
-    monkeypatch.setattr("longtail.segmentation.load.IN_MEMORY_BYTES", 0)
+    in_memory = train(settings(root, "ce"), tmp_path / "memory")
+    monkeypatch.setattr("longtail.segmentation.dataset.IN_MEMORY_BYTES", 0)
     config = settings(root, "ce")
     config.data.workers = 0
     dataset = load_pixels(config.data)
     assert dataset.train.images is None
     judged = api.evaluate(in_memory, split="test")
     assert judged == {k: v for k, v in in_memory.metrics.items() if k in judged}
-    run = train_pixels(config, tmp_path / "files", dataset=dataset)
+    run = train(config, tmp_path / "files", dataset=dataset)
     assert run.finished
     with pytest.raises(ValueError, match="crop must be given where images are read from files"):
-        train_pixels(settings(root, "ce", crop=None), tmp_path / "none", dataset=dataset)
+        train(settings(root, "ce", crop=None), tmp_path / "none", dataset=dataset)
     assert not (tmp_path / "none").exists()
 
 
 def test_with_a_teacher(make_scenes: MakeScenes, tmp_path: Path) -> None:
     config = settings(make_scenes(), epochs=1, teacher="train", teacher_stage={"epochs": 1})
-    run = train_pixels(config, tmp_path / "run")
-    assert Run(run.folder / "teacher").config["method"] == {"name": "logit_adjust"}
+    run = train(config, tmp_path / "run")
+    assert PixelRun(run.folder / "teacher").config["method"] == {"name": "logit_adjust"}
     bcl = settings(make_scenes("c"), epochs=1, teacher="train", teacher_stage={"method": BCL})
-    assert train_pixels(bcl, tmp_path / "bcl").finished  # its head is its own method's
-    with pytest.raises(ValueError, match="'ce' has no use for a teacher"):
-        train_pixels(settings(make_scenes("b"), "ce", teacher="train"), tmp_path / "ce")
+    assert train(bcl, tmp_path / "bcl").finished  # its head is its own method's
+    with pytest.raises(ValueError, match="'ce' does not take a teacher"):
+        train(settings(make_scenes("b"), "ce", teacher="train"), tmp_path / "ce")
 
 
 def test_a_model_says_which_prior_was_drawn(make_scenes: MakeScenes, tmp_path: Path) -> None:
     config = settings(make_scenes(), "ce", epochs=1, sampling="class_balanced")
-    run = train_pixels(config, tmp_path / "run")
+    run = train(config, tmp_path / "run")
     drawn, _ = load_pixels(config.data).priors_as_drawn("class_balanced")
     assert run.model_card()["expresses"] == drawn.probabilities.tolist()
     assert run.prior == load_pixels(config.data).prior
@@ -184,30 +183,30 @@ def test_the_commands(
 
     capsys.readouterr()
     assert main(["export", str(folder)]) == 2
-    assert "a run of segmentation, got 'onnx'" in capsys.readouterr().err
+    assert "not a run of whole images, got 'onnx'" in capsys.readouterr().err
     weights = ["--to", "safetensors", "--out", str(tmp_path / "w.safetensors")]
     assert main(["export", str(folder), *weights]) == 0
     embed = ["--backbone", str(folder), "--out", str(tmp_path / "e.parquet")]
     assert main(["embed", "digits", *embed]) == 2
-    assert "is a run of segmentation, not of whole images" in capsys.readouterr().err
+    assert "must hold a run of classification, got one of segmentation" in capsys.readouterr().err
     assert main(["protocol", str(folder)]) == 2
-    assert "keeps no logits of every pixel" in capsys.readouterr().err
+    assert "must hold a run of classification, got one of segmentation" in capsys.readouterr().err
 
 
-def test_settings_that_cannot_be(make_scenes: MakeScenes, tmp_path: Path) -> None:
+def test_invalid_settings(make_scenes: MakeScenes, tmp_path: Path) -> None:
     root = str(make_scenes())
     for wrong, message in (
         ({"crop": [24]}, "crop must be a height and a width"),
         ({"window": [24, 8]}, "window must be a height and a width of 16 or more"),
         ({"views": ["weak", "weak"]}, "views must be one name for segmentation"),
-        ({"devices": 2}, "devices has no effect in segmentation, got 2"),
+        ({"devices": 3}, "batch_size must be a multiple of the 3 processes, got 8"),
         ({"mix": "mixup"}, "mix has no effect in segmentation"),
-        ({"epochs": 0}, "epochs must be 1 or more for segmentation"),
+        ({"epochs": 0}, "epochs must be 1 or more, got 0"),
         ({"method": {"name": "gml", "queries": 0}}, "queries of gml must be >= 1"),
         ({"prior_power": -1}, "prior_power must be 0 or more"),
         ({"batch_size": 100}, "batch_size must not exceed the 12 training images"),
-        ({"views": "cutout"}, "views of pairs must be one of"),
-        ({"teacher_stage": {"epochs": 1}}, "'ce' has no use for a teacher"),
+        ({"views": "cutout"}, "views of segmentation must be one of"),
+        ({"teacher_stage": {"epochs": 1}}, "'ce' does not take a teacher"),
     ):
         with pytest.raises(ValueError, match=message):
             api.train(root, **{"method": "ce", **wrong}, task="segmentation", out=tmp_path / "x")
@@ -220,14 +219,14 @@ def test_images_that_cannot_be_read_are_named_once_the_rest_is_written(
     make_scenes: MakeScenes, tmp_path: Path
 ) -> None:
     root = make_scenes()
-    run = train_pixels(settings(root, "ce", epochs=1, prior_power=0.5), tmp_path / "run")
+    run = train(settings(root, "ce", epochs=1, prior_power=0.5), tmp_path / "run")
     broken = root / "images" / "test" / "001.png"
     broken.write_bytes(b"no picture")
     with pytest.raises(UnreadableImagesError, match=r"1 of 4 images.*(?s:.*)001\.png"):
         api.predict(run, [root / "images" / "test"], out=tmp_path / "out")
     assert (tmp_path / "out" / "003.png").is_file()
     for names, message in (
-        (("001.png",), "would be written over an image to predict"),
+        (("001.png",), "would overwrite an image to predict"),
         (("a.png", "a-overlay.png"), "would both be written to"),
     ):
         folder = tmp_path / "given"

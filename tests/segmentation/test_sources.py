@@ -32,7 +32,7 @@ def test_a_folder_of_images_and_masks(make_scenes: MakeScenes) -> None:
     data = load_pixels(PixelDataConfig(str(make_scenes())))
     assert data.class_names == ("ground", "sky", "box", "pole")
     assert data.val is None
-    assert data.judged == "test"
+    assert data.evaluated == "test"
     assert data.train.images is not None
     assert data.train.images.shape == (12, 4, 32, 48)
     masks = data.train.images[:, 3]
@@ -119,7 +119,7 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert data.name == "cityscapes"
     assert data.class_names[18] == "bicycle"
     assert data.prior.counts.tolist() == [1] * 19
-    assert data.judged == "val"
+    assert data.evaluated == "val"
 
 
 def test_ade20k(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_ade20k(tmp_path: Path) -> None:
     data = load_pixels(PixelDataConfig("ade20k", root=str(tmp_path)))
     assert data.class_names[0] == "class 1"
     assert data.prior.counts.tolist() == [1] * 150
-    assert data.judged == "val"
+    assert data.evaluated == "val"
 
 
 def test_all_bad_pairs_are_named_at_once(make_scenes: MakeScenes) -> None:

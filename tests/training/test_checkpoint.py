@@ -46,7 +46,7 @@ def test_a_broken_one_is_named_and_the_one_before_taken(tmp_path: Path, damage: 
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes({"cut": content[:-7], "changed": content, "empty": b""}[damage])
-    with pytest.warns(UserWarning, match=f"{path.name} is broken"):
+    with pytest.warns(UserWarning, match=f"{path.name} is corrupt"):
         state = checkpoints.load_last()
     assert state == {"epoch": 1, "step": 0}
     again = checkpoints.save({"epoch": 2, "step": 0, "other": True})
@@ -58,7 +58,7 @@ def test_a_broken_one_is_named_and_the_one_before_taken(tmp_path: Path, damage: 
 def test_all_broken_is_an_error(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({"epoch": 1, "step": 0}).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no whole checkpoint .* all 1 are broken"):
+    with pytest.raises(ValueError, match=r"no valid checkpoint .* all 1 are corrupt"):
         checkpoints.load_last()
 
 

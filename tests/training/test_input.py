@@ -6,7 +6,7 @@ import torch
 from longtail.augment import RandomFlip, RandomResizedCrop, named_view
 from longtail.data import CentreCrop, DataConfig, Dataset, RandomCrops, Split
 from longtail.training import Config
-from longtail.training.input import training_input
+from longtail.training.input import training_loader
 
 ALONE = SimpleNamespace(device=torch.device("cpu"), global_rank=0, world_size=1)
 
@@ -18,8 +18,8 @@ def dataset(size: int) -> Dataset:
 
 def reading(views: list[str], size: int = 224):
     config = Config(DataConfig("files", workers=0), {"name": "gml"}, views=views, batch_size=4)
-    loader, rest = training_input(dataset(size), config, 3, ALONE)
-    return loader.transform, rest
+    loader = training_loader(dataset(size), config, 3, ALONE)
+    return loader.images.transform, loader.make.views
 
 
 @pytest.mark.parametrize("views", [["weak"], ["rand", "rand_stack", "rand_stack"]])
@@ -43,7 +43,7 @@ def test_views_without_a_resized_crop_see_the_middle(view):
     transform, rest = reading([view])
     assert isinstance(transform, CentreCrop)
     assert transform.size == 224
-    assert rest == [named_view(view, 224)] * 3
+    assert rest == (named_view(view, 224),) * 3
 
 
 def test_each_view_is_cropped_as_it_says():

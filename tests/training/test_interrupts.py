@@ -16,7 +16,8 @@ from PIL import Image
 from longtail import files
 from longtail.cli import main
 from longtail.data import DataConfig, InMemoryLoader, UnreadableImagesError, load
-from longtail.training import Config, Run, loop, train_run
+from longtail.tasks import train
+from longtail.training import Config, Run, loop
 
 STEPS = 6  # of an epoch: 411 images, 64 in a batch
 
@@ -35,7 +36,7 @@ def settings() -> Config:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train_run(settings(), tmp_path_factory.mktemp("runs") / "whole")
+    return train(settings(), tmp_path_factory.mktemp("runs") / "whole")
 
 
 def at_step(
@@ -74,16 +75,16 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
     step: int,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "LOOK_EVERY", 1)
+        patch.setattr(loop, "CHECK_EVERY", 1)
         at_step(patch, step, lambda parts: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as stop:
-            train_run(settings(), tmp_path / "run")
+            train(settings(), tmp_path / "run")
     assert stop.value.code == 143
     epochs, steps = divmod(step + 1, STEPS)
     message = capsys.readouterr().err
-    assert f"stopped by SIGTERM after {epochs} epochs and {steps} steps, which is saved" in message
+    assert f"stopped by SIGTERM; checkpoint saved at epoch {epochs}, step {steps};" in message
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+    check_equal(train(settings(), tmp_path / "run", resume=True), whole)
 
 
 def test_sigterm_twice_saves_as_well(
@@ -96,8 +97,8 @@ def test_sigterm_twice_saves_as_well(
     with monkeypatch.context() as patch:
         at_step(patch, 8, twice)
         with pytest.raises(SystemExit):
-            train_run(settings(), tmp_path / "run")
-    check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+            train(settings(), tmp_path / "run")
+    check_equal(train(settings(), tmp_path / "run", resume=True), whole)
 
 
 def test_weights_that_are_no_numbers_are_not_saved(
@@ -116,11 +117,11 @@ def test_weights_that_are_no_numbers_are_not_saved(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", spoiled)
-        with pytest.raises(FloatingPointError, match="weights are no numbers in epoch") as error:
-            train_run(settings(), tmp_path / "run")
+        with pytest.raises(FloatingPointError, match="weights are NaN or infinite") as error:
+            train(settings(), tmp_path / "run")
     (path,) = Run(tmp_path / "run").checkpoints.files()
     assert f"the last checkpoint is {path}" in str(error.value)
-    check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+    check_equal(train(settings(), tmp_path / "run", resume=True), whole)
 
 
 def test_an_image_that_cannot_be_read_any_more_costs_no_epoch(
@@ -146,7 +147,7 @@ def test_an_image_that_cannot_be_read_any_more_costs_no_epoch(
     broken = Path(load(data).train.paths[0])
     at_step(monkeypatch, 7, lambda parts: broken.write_bytes(b""))  # the second epoch's last
     with pytest.raises(UnreadableImagesError, match=re.escape(broken.name)):
-        train_run(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     run = Run(tmp_path / "run")
     state = run.checkpoints.load_last()
     assert state is not None
@@ -170,13 +171,13 @@ def test_ctrl_c_saves_and_a_second_one_ends_at_once(
 
     with monkeypatch.context() as patch:
         at_step(patch, 1, interrupt)
-        with pytest.raises(KeyboardInterrupt, match="after 1 epochs and 0 steps, which is saved"):
-            train_run(settings(), tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt, match="saved at epoch 1, step 0"):
+            train(settings(), tmp_path / "run")
     (path,) = Run(tmp_path / "run").checkpoints.files()
     with monkeypatch.context() as patch:
         at_step(patch, 1, lambda parts: [interrupt(parts), interrupt(parts)])
         with pytest.raises(KeyboardInterrupt) as stop:
-            train_run(settings(), tmp_path / "run", resume=True)
+            train(settings(), tmp_path / "run", resume=True)
     assert not stop.value.args
     assert Run(tmp_path / "run").checkpoints.files() == [path]
 
@@ -187,7 +188,7 @@ def test_a_loss_that_is_no_number_names_images_and_checkpoint(
     at_step(monkeypatch, STEPS + 2, lambda parts: parts.update(loss=parts["loss"] * torch.inf))
     folder = tmp_path / "run"
     with pytest.raises(FloatingPointError, match="at step 2 of epoch 1") as error:
-        train_run(settings(), folder)
+        train(settings(), folder)
     (path,) = Run(folder).checkpoints.files()
     assert f"the last checkpoint is {path}" in str(error.value)
     loader = InMemoryLoader(
@@ -195,7 +196,7 @@ def test_a_loss_that_is_no_number_names_images_and_checkpoint(
     )
     bad = list(loader.epoch(1))[2].index.tolist()
     first = ", ".join(map(str, bad[:20]))
-    assert f"of the images with index {first} and 44 more" in str(error.value)
+    assert f"for the images with index {first} and 44 more" in str(error.value)
     found = json.loads((folder / "not_finite.json").read_text())
     assert found == {"epoch": 1, "step": 2, "index": bad}
 
@@ -206,7 +207,7 @@ def test_weights_that_burst_are_an_error_of_one_line(
     words = ["train", "digits-lt", "--method", "ce", "--lr", "1e30", "--device", "cpu"]
     assert main([*words, "--epochs", "2", "--out", str(tmp_path / "run")]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert re.fullmatch(r"longtail: error: the loss is no number at step \d of .*", lines[0])
+    assert re.fullmatch(r"longtail: error: the loss is NaN or infinite at step \d of .*", lines[0])
     assert "there is no checkpoint yet" in lines[0]
     assert len(lines) == 1
 
@@ -230,10 +231,10 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "fsync", full)
         with pytest.raises(OSError, match=f"cannot write .*{name}.*: No space left on device"):
-            train_run(settings(), tmp_path / "run")
+            train(settings(), tmp_path / "run")
     assert not list((tmp_path / "run").rglob("*.part"))
     assert Run(tmp_path / "run").checkpoints.load_last() is not None
-    check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+    check_equal(train(settings(), tmp_path / "run", resume=True), whole)
 
 
 def test_a_cut_checkpoint_costs_one_interval(
@@ -242,8 +243,8 @@ def test_a_cut_checkpoint_costs_one_interval(
     with monkeypatch.context() as patch:
         at_step(patch, 2 * STEPS + 1, lambda parts: (_ for _ in ()).throw(OSError("power cut")))
         with pytest.raises(OSError, match="power cut"):
-            train_run(settings(), tmp_path / "run")
+            train(settings(), tmp_path / "run")
     path = Run(tmp_path / "run").checkpoints.files()[-1]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match="is broken"):
-        check_equal(train_run(settings(), tmp_path / "run", resume=True), whole)
+    with pytest.warns(UserWarning, match="is corrupt"):
+        check_equal(train(settings(), tmp_path / "run", resume=True), whole)

@@ -11,7 +11,7 @@ import torch
 from longtail import ClassPrior
 from longtail.files import write_json
 from longtail.models import ImageClassifier, create_backbone, create_head
-from longtail.training import Predictions, Run, judge
+from longtail.training import Predictions, Run, evaluate_predictions
 
 
 def predictions(logits: torch.Tensor | None = None) -> Predictions:
@@ -42,7 +42,7 @@ def test_predictions_of_another_file(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     predictions().write(path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"p\.parquet is no whole predictions file"):
+    with pytest.raises(ValueError, match=r"p\.parquet is not a valid predictions file"):
         Predictions.read(path)
 
 
@@ -52,7 +52,7 @@ def test_predictions_without_their_columns_or_of_other_classes(tmp_path: Path) -
     table = pq.read_table(path)
     for column in ("logits", "label", "path"):
         pq.write_table(table.drop_columns(column), path)
-        with pytest.raises(ValueError, match=rf"no whole predictions file: .*{column}"):
+        with pytest.raises(ValueError, match=rf"not a valid predictions file .*{column}"):
             Predictions.read(path)
     about = json.loads(table.schema.metadata[b"longtail"])
     for changed, message in (
@@ -78,15 +78,15 @@ def test_another_spelling_of_a_path_is_no_other_setting(
     assert len(run.differences(other)) == 2
 
 
-def test_judged_under_another_mix() -> None:
+def test_evaluated_under_another_prior() -> None:
     prior = ClassPrior([200, 50, 5])
     # Every logit is the log prior alone: the model knows nothing but the mix.
     given = predictions(prior.log_prior.float().expand(6, 3))
-    assert judge(given)["accuracy"] == pytest.approx(2 / 6)
-    assert judge(given)["many"] == 1.0
-    uniform = judge(given, "uniform")
+    assert evaluate_predictions(given)["accuracy"] == pytest.approx(2 / 6)
+    assert evaluate_predictions(given)["many"] == 1.0
+    uniform = evaluate_predictions(given, "uniform")
     assert uniform["nll"] == pytest.approx(torch.tensor(3.0).log().item(), abs=1e-5)
-    assert judge(given, "source") == judge(given)
+    assert evaluate_predictions(given, "source") == evaluate_predictions(given)
 
 
 def test_a_mix_from_a_file_goes_by_the_names_of_its_classes(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_mix_from_a_file_goes_by_the_names_of_its_classes(tmp_path: Path) -> N
         logits, labels, torch.arange(2), ("a", "b"), ("ant", "wren"), prior, "source", "birds"
     )
     (tmp_path / "mix.csv").write_text("wren,0.9\nant,0.1\n")
-    assert judge(predictions, str(tmp_path / "mix.csv"))["accuracy"] == 1.0
+    assert evaluate_predictions(predictions, str(tmp_path / "mix.csv"))["accuracy"] == 1.0
 
 
 def test_undefined_figures_are_null_in_the_file_and_nan_in_python(tmp_path: Path) -> None:
@@ -111,12 +111,12 @@ def test_undefined_figures_are_null_in_the_file_and_nan_in_python(tmp_path: Path
 def test_a_run_notes_where_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"epochs": 3, "precision": "bf16-mixed", "devices": 1, "nodes": 1}
     run = Run.create(tmp_path, settings)
-    run.go_on(settings)
+    run.note_resumption(settings)
     assert len(run.starts) == 1  # nothing has changed
-    run.go_on({**settings, "precision": "32-true"})
+    run.note_resumption({**settings, "precision": "32-true"})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     for _ in range(2):
-        run.go_on({**settings, "precision": "32-true"})
+        run.note_resumption({**settings, "precision": "32-true"})
     assert len(run.starts) == 3
     assert run.over_starts(lambda start: start["precision"]) == "bf16-mixed, then 32-true"
     assert str(run.over_starts(lambda start: start["threads"])).endswith(", then 77")
@@ -143,7 +143,7 @@ def test_a_broken_file_is_named(
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is no run folder: it has no config\.yaml"):
+    with pytest.raises(ValueError, match=r"is not a run folder: it has no config\.yaml"):
         Run(tmp_path)
 
 

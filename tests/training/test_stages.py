@@ -7,9 +7,10 @@ import torch
 
 import longtail
 from longtail import ClassPrior
+from longtail.methods import Method
 from longtail.settings import from_keywords, to_config
 from longtail.training import Run
-from longtail.training.stages import Earlier, expressed_after_sampling
+from longtail.training.stages import Stage, expressed_after_sampling
 
 QUICK = {"epochs": 1, "batch_size": 64, "device": "cpu"}
 
@@ -36,7 +37,7 @@ def test_tau_norm_needs_no_epoch_and_takes_none(tmp_path: Path) -> None:
     run = longtail.train("digits-lt", "tau_norm", out=tmp_path / "a", **settings)
     weight = run.model().head.weight.detach()
     torch.testing.assert_close(weight.norm(dim=1), torch.ones(len(weight)))
-    with pytest.raises(ValueError, match="epochs must be 0, since it trains nothing, got 1"):
+    with pytest.raises(ValueError, match="has nothing to train: epochs must be 0, got 1"):
         longtail.train("digits-lt", "tau_norm", out=tmp_path / "b", **{**QUICK, **stage})
     assert not (tmp_path / "b").exists()
 
@@ -55,8 +56,12 @@ def test_stages_that_cannot_be(tmp_path: Path) -> None:
             {"epochs": 0, "first_stage": {"epochs": 0}},
             "first_stage: epochs must be 1 or more, got 0",
         ),
-        ("ce", {"first": "runs/x"}, "method 'ce' has no first stage: leave --first and"),
-        ("ce", {"first_stage": {"epochs": 1}}, "method 'ce' has no first stage: leave --first and"),
+        ("ce", {"first": "runs/x"}, "method 'ce' has no first stage; remove --first"),
+        (
+            "ce",
+            {"first_stage": {"epochs": 1}},
+            "method 'ce' has no first stage; remove --first",
+        ),
         ("crt", {"first_stage": {"epocs": 1}}, "first_stage: .*'epocs'"),
         ("gml", {"teacher_stage": {"epocs": 1}}, "teacher_stage: .*'epocs'"),
         ("crt", {"first_stage": {"epochs": "two"}}, "first_stage: epochs must be a whole number"),
@@ -92,9 +97,9 @@ def test_settings_of_a_stage_change_those_of_the_recipe() -> None:
 
 def test_a_stage_has_the_views_and_the_mix_that_it_can_use() -> None:
     config = to_config(from_keywords("digits-lt", "gml", views=["shift", "weak", "weak"]))
-    assert Earlier.of(config).config.views == ["shift"]
+    assert Stage.of(config, Method).config.views == ["shift"]
     config = to_config(from_keywords("digits-lt", "supcon", mix="mixup"))
-    assert Earlier.of(config).config.mix == "none"
+    assert Stage.of(config, Method).config.mix == "none"
 
 
 def test_mixing_needs_a_view_for_the_classifier_alone(tmp_path: Path) -> None:

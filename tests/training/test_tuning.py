@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from longtail.data import DataConfig, Dataset, Split
+from longtail.tasks import train
 from longtail.training import Config, Run
-from longtail.training.train import train_run
 
 
 def dataset(size: int) -> Dataset:
@@ -40,12 +40,12 @@ def test_a_run_tuned_by_lora_leaves_an_ordinary_model(tmp_path: Path):
         device="cpu",
     )
     data = dataset(160)
-    run = train_run(config, tmp_path / "run", dataset=data)
+    run = train(config, tmp_path / "run", dataset=data)
     assert not any("lora" in name for name in run.model().state_dict())
     with torch.no_grad():
         logits = run.model()(data.test.images)
     torch.testing.assert_close(logits, run.predictions().logits, rtol=1e-4, atol=1e-4)
     checkpoint = Run(run.folder).checkpoints.load_last()
     assert any("lora" in name for name in checkpoint["method"])
-    again = train_run(config, tmp_path / "run", dataset=data, resume=True)
+    again = train(config, tmp_path / "run", dataset=data, resume=True)
     assert again.metrics == run.metrics

@@ -1,4 +1,4 @@
-"""Pixels of each class in each image: counted once, in parallel, and cached in the data's folder."""
+"""Pixels of each class in each image: counted in parallel, cached in the data's folder."""
 
 import contextlib
 import hashlib

@@ -8,7 +8,7 @@ from longtail.segmentation.timm_model import TimmDense
 
 
 def dense_backbone_names() -> dict[str, Callable[..., DenseBackbone]]:
-    """The package's own dense backbones, as `longtail.models.backbone_names` has those of images."""
+    """The package's own dense backbones; see `longtail.models.backbone_names`."""
     return exported_makers("longtail.segmentation", DenseBackbone)  # type: ignore[type-abstract]
 
 

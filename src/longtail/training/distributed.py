@@ -143,8 +143,8 @@ def _end_with_parent() -> None:
 def named_lost_processes(fabric: "Fabric") -> Iterator[None]:
     """Raises an error of its own where the processes of a run lose the connection to one of them.
 
-    Gloo raises a bare RuntimeError then, as many faults do. Connections between the processes, which
-    nothing else uses, tell the two apart: they break at once where a process has ended.
+    Gloo raises a bare RuntimeError then, as many faults do. Connections of their own between the
+    processes tell the two apart: they break at once where a process has ended.
 
     Args:
         fabric: fabric of the run.
@@ -178,7 +178,7 @@ def _intact(connections: Any) -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process is the first of a run, or the only one: the one that writes and prints."""
+    """Whether this process is the first of a run: the one that writes and prints."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 

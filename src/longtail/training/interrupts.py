@@ -119,8 +119,8 @@ class Monitor:
         on_first(self.fabric, write_text, path, text)
         more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
         raise FloatingPointError(
-            f"the loss is NaN or infinite at step {int(step)} of epoch {epoch}, for the images with "
-            f"index {', '.join(map(str, images[:NAMED]))}{more} (all in {path}); "
+            f"the loss is NaN or infinite at step {int(step)} of epoch {epoch}, for the images "
+            f"with index {', '.join(map(str, images[:NAMED]))}{more} (all in {path}); "
             f"{self.run.checkpoints.last_in_words()}. {REMEDY}"
         )
 

@@ -1,0 +1,41 @@
+"""Nothing outside of the package knows of segmentation, but the line that registers the task."""
+
+import ast
+import re
+from pathlib import Path
+
+import longtail
+
+SOURCE = Path(longtail.__file__).parent
+OWN = re.compile(r"segmentation|Pixel[A-Z]|pixel_")
+
+
+def words(path: Path) -> list[str]:
+    """Names, imports and texts of a file's code; docstrings are left out."""
+    found, docstrings = [], set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            docstrings.add(node.body[0].value)  # type: ignore[attr-defined]
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += [] if node in docstrings else [node.value]
+        elif isinstance(node, ast.Name | ast.Attribute):
+            found.append(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found += [getattr(node, "module", None) or "", *(name.name for name in node.names)]
+    return found
+
+
+def test_one_line_outside_knows_of_segmentation() -> None:
+    knows = {
+        path.relative_to(SOURCE).as_posix(): hits
+        for path in SOURCE.rglob("*.py")
+        if "segmentation" not in path.relative_to(SOURCE).parts
+        and (hits := [word for word in words(path) if OWN.search(word)])
+    }
+    assert knows == {"tasks.py": ["segmentation", "longtail.segmentation.task.SEGMENTATION"]}
+
+
+def test_the_search_finds_what_it_looks_for() -> None:
+    found = words(SOURCE / "segmentation" / "task.py")
+    assert sum(bool(OWN.search(word)) for word in found) > 20
