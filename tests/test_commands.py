@@ -131,7 +131,7 @@ def test_settings_of_segmentation_are_refused(
 ) -> None:
     for words in (["evaluate", str(digits)], ["predict", str(digits), "x", "--out", "y.csv"]):
         assert main([*words, "--flip"]) == 2
-        assert "flip: only for runs of segmentation" in capsys.readouterr().err
+        assert "flip: no effect for a run of classification" in capsys.readouterr().err
 
 
 def test_predict_names_every_broken_file(
@@ -297,8 +297,8 @@ def test_python_does_the_same(tmp_path: Path) -> None:
         (["train", "digits-lt", "--views", "sideways"], "got 'sideways'"),
         (["train", "digits-lt", "--batch_size", "5000"], "must not exceed the 411 training images"),
         (["train", "digits-lt", "--batch-size", "5000"], "must not exceed the 411 training images"),
-        (["train", "digits-lt", "--teacher", "train", "--method", "ce"], "no use for a teacher"),
-        (["train", "digits-lt", "--teacher", "no/run"], "no/run is no run folder"),
+        (["train", "digits-lt", "--teacher", "train", "--method", "ce"], "does not take a teacher"),
+        (["train", "digits-lt", "--teacher", "no/run"], "no/run is not a run folder"),
         (["train", "digits-lt", "--backbone", "resnet33"], "resnet33"),
         (["train", "digits-lt", "--resume"], "out must be the run folder to resume"),
         (["train", "--config", "no.yaml"], "config no.yaml cannot be read"),
@@ -306,7 +306,7 @@ def test_python_does_the_same(tmp_path: Path) -> None:
         (["train", "digits-lt", "--out"], "--out must have a value"),
         (["train", "digits-lt", "--precision", "bf16-true"], "precision must keep the weights"),
         (["train", "digits-lt", "--seed", str(2**63)], "seed must be below 2^63"),
-        (["evaluate", "no/run"], "no/run is no run folder"),
+        (["evaluate", "no/run"], "no/run is not a run folder"),
         (["predict", "no/run", "x.png", "--top", "0", "--out", "x"], "top of predict must be 1"),
         (["data", "look"], "longtail data needs one of these commands, got ['look']"),
     ],
@@ -340,7 +340,7 @@ def test_a_run_is_not_written_over(digits: Path, capsys: pytest.CaptureFixture[s
     assert main([*words, *SHORT]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert main([*words, "--method", "ce", "--resume", *SHORT]) == 2
-    assert "cannot go on with other settings: method was" in capsys.readouterr().err
+    assert "cannot be resumed with other settings: method was" in capsys.readouterr().err
     assert main([*words, "--resume", *SHORT]) == 0  # finished: nothing to do
 
 
@@ -360,7 +360,7 @@ def test_a_cut_checkpoint_falls_back_to_the_one_before(digits: Path, tmp_path: P
         (copy / name).unlink()
     newest = Run(copy).checkpoints.files()[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="is broken"):
+    with pytest.warns(UserWarning, match="is corrupt"):
         start(to_config(from_keywords(**_settings(digits))), copy, resume=True)
     assert torch.equal(Run(copy).predictions().logits, Run(digits).predictions().logits)
 

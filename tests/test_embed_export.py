@@ -46,7 +46,7 @@ def test_features_of_a_run(run: Path, tmp_path: Path) -> None:
         (["digits-lt", "--backbone", "resnet33"], "resnet33"),
         (["digits-lt", "--backbone", "resnet32"], "resnet32"),
         (["no-such-folder", "--backbone", "RUN"], "no-such-folder"),
-        (["digits-lt", "--backbone", "."], "is no run folder"),
+        (["digits-lt", "--backbone", "."], "is not a run folder"),
         (["digits-lt", "--backbone", "RUN", "--data.image_size", "0"], "image_size must be 1"),
         (["digits-lt", "--backbone", "RUN", "--precision", "int8"], "precision"),
         (["digits-lt"], "backbone"),
@@ -105,7 +105,7 @@ def test_a_run_that_has_not_ended(
 
 def test_export_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--to", "safetensors"]) == 2
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning_fabric  # noqa: F401  (these three would be imported by each process for itself)
+import numpy as np
 import pyarrow.parquet  # noqa: F401
 import sklearn.datasets  # noqa: F401
-import numpy as np
 import torch
 from PIL import Image
 
@@ -26,8 +26,7 @@ from longtail import ClassPrior
 from longtail.data import DataConfig
 from longtail.errors import LostProcessError
 from longtail.memory import ClassQueue, gather_keys, gather_with_grad
-from longtail.methods import create_method
-from longtail.methods import Method
+from longtail.methods import Method, create_method
 from longtail.models import CosineHead, ImageClassifier, create_backbone, create_dense_head
 from longtail.segmentation import (
     PixelConfig,

@@ -88,7 +88,7 @@ def test_any_other_file_may_be_missing(folder, name):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is no run folder: it has no config\.yaml"):
+    with pytest.raises(ValueError, match=r"is not a run folder: it has no config\.yaml"):
         load_run(tmp_path)
 
 

@@ -81,7 +81,7 @@ def test_a_prediction_that_is_no_class() -> None:
 
 
 def test_wrong_shapes() -> None:
-    with pytest.raises(ValueError, match=r"must have one shape, got \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"must have the same shape, got \(2,\) and \(3,\)"):
         pixel_confusion(torch.zeros(2).long(), torch.zeros(3).long(), C)
     with pytest.raises(ValueError, match=r"must lie in \[0, 5\) or be 255, got \[-1, 5, 254\]"):
         pixel_confusion(torch.zeros(4).long(), torch.tensor([254, 5, -1, 255]), C)

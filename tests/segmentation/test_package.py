@@ -15,7 +15,9 @@ def words(path: Path) -> list[str]:
     found, docstrings = [], set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
             docstrings.add(node.body[0].value)  # type: ignore[attr-defined]
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found += [] if node in docstrings else [node.value]

@@ -80,7 +80,7 @@ def test_after_a_crop_elsewhere_flip_and_colours_are_left() -> None:
 def test_wrong_input() -> None:
     with pytest.raises(ValueError, match=r"pairs must be uint8 \(batch, 4, height, width\)"):
         PairedView()(pairs()[:, :3], GENERATOR)
-    with pytest.raises(ValueError, match="scale of PairedView must be 0 < least"):
+    with pytest.raises(ValueError, match="scale of PairedView must be 0 < smallest"):
         PairedView(scale=(2.0, 1.0))
     with pytest.raises(ValueError, match=r"views of pairs must be one of.*nearest is 'weak'"):
         named_paired_view("weka", None)

@@ -19,6 +19,8 @@ from longtail.training import loop
 
 MakeScenes = Callable[..., Path]
 BCL = {"name": "bcl"}
+NO_SAMPLES = {"name": "bcl", "samples": 0}
+TAUGHT = {"method": "gml", "teacher": "train"}
 
 
 def tiny_unet() -> SmallUNet:
@@ -207,6 +209,11 @@ def test_invalid_settings(make_scenes: MakeScenes, tmp_path: Path) -> None:
         ({"batch_size": 100}, "batch_size must not exceed the 12 training images"),
         ({"views": "cutout"}, "views of segmentation must be one of"),
         ({"teacher_stage": {"epochs": 1}}, "'ce' does not take a teacher"),
+        ({**TAUGHT, "teacher_stage": {"batch_size": 100}}, "^teacher_stage: batch_size must not"),
+        ({**TAUGHT, "teacher_stage": {"views": "cutout"}}, "^teacher_stage: views of segment"),
+        ({**TAUGHT, "teacher_stage": {"backbone": "none"}}, "^teacher_stage: backbone 'none'"),
+        ({**TAUGHT, "teacher_stage": {"epochs": 0}}, "^teacher_stage: epochs must be 1 or more"),
+        ({**TAUGHT, "teacher_stage": {"method": NO_SAMPLES}}, "^teacher_stage: samples of bcl"),
     ):
         with pytest.raises(ValueError, match=message):
             api.train(root, **{"method": "ce", **wrong}, task="segmentation", out=tmp_path / "x")

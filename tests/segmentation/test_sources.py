@@ -157,7 +157,7 @@ def test_all_bad_pairs_are_named_at_once(make_scenes: MakeScenes) -> None:
     reasons = {
         "masks/train/000.png": "there is no such file",
         "masks/train/001.png": "the mask is (7, 5) pixels, its image (48, 32)",
-        "masks/train/002.png": "value 9 is no class",
+        "masks/train/002.png": "value 9 is not a class",
         "masks/train/003.png": "all its pixels are ignored",
         "masks/train/004.png": "no image file that Pillow knows",
         "images/train/005.png": "the file is empty",
@@ -183,13 +183,13 @@ def test_unknown_sources(tmp_path: Path) -> None:
         load_pixels(PixelDataConfig("camvid", root=str(tmp_path)))
     (tmp_path / "images" / "train").mkdir(parents=True)
     for wrong, message in (
-        ({"root": "data"}, "root must be left out where the source is a folder"),
+        ({"root": "data"}, "root has no effect where the source is a folder"),
         ({"palette": "p", "classes": "c"}, "classes must be left out where data.palette"),
     ):
         with pytest.raises(ValueError, match=message):
             load_pixels(PixelDataConfig(str(tmp_path), **wrong))
     (tmp_path / "leftImg8bit").mkdir()
-    with pytest.raises(ValueError, match="palette must be left out: the layout cityscapes has"):
+    with pytest.raises(ValueError, match="palette has no effect: layout cityscapes defines"):
         load_pixels(PixelDataConfig(str(tmp_path), palette="p"))
     for wrong in ({"image_size": 0}, {"workers": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):

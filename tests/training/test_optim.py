@@ -3,11 +3,12 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from longtail import ClassPrior
 from longtail.data import DataConfig
-from longtail.methods import create_method
-from longtail.models import create_backbone
+from longtail.methods import Method, create_method
+from longtail.models import ImageClassifier, LinearHead, create_backbone
 from longtail.training import Config
 from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate, start_momentum
 
@@ -85,3 +86,29 @@ def test_the_backbone_may_learn_slower() -> None:
     for parameter in backbone.parameters():
         assert rates[parameter] == pytest.approx(0.05)
     assert rates[method.model.head.weight] == 0.5  # type: ignore[index]
+
+
+class Averaged(Method):
+    """Trains a network and keeps the average of its weights."""
+
+    name = "averaged"
+    expresses = "source"
+
+    def __init__(self) -> None:
+        super().__init__()
+        backbone = create_backbone("smallnet")
+        self.network = ImageClassifier(backbone, LinearHead(backbone.num_features, 2))
+        self.model = copy.deepcopy(self.network).requires_grad_(False)
+
+    def forward(self, views: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.network(views[0]).mean()}
+
+
+def test_the_backbone_may_learn_slower_where_the_model_is_an_average() -> None:
+    method = Averaged()
+    optimizer = make_optimizer(method, config(backbone_lr=0.1))
+    set_learning_rate(optimizer, 0.5)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(method.network.parameters()))
+    assert {rates[p] for p in method.network.backbone.parameters()} == {0.05}
+    assert {rates[p] for p in method.network.head.parameters()} == {0.5}

@@ -2,16 +2,21 @@ import json
 import math
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from longtail import ClassPrior
-from longtail.files import write_json
+from longtail.data import DataConfig
+from longtail.errors import InputError
+from longtail.files import read_values, write_json
 from longtail.models import ImageClassifier, create_backbone, create_head
-from longtail.training import Predictions, Run, evaluate_predictions
+from longtail.tasks import open_run, train
+from longtail.training import Config, Predictions, Run, evaluate_predictions
 
 
 def predictions(logits: torch.Tensor | None = None) -> Predictions:
@@ -168,3 +173,52 @@ def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(run.model()(images), model(images))
     assert run.model_card() == about
+
+
+def as_written_by_0_1_0(folder: Path, **more: object) -> None:
+    """Gives a run folder the settings and the version of one that 0.1.0 wrote."""
+    config = read_values(folder / "config.yaml")
+    for name in ("task", "warmup_start"):
+        config.pop(name, None)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, **more}))
+    environment = read_values(folder / "environment.json")
+    environment["packages"]["longtail"] = "0.1.0-test"
+    write_json(folder / "environment.json", environment)
+
+
+def test_a_run_folder_of_an_older_version(tmp_path: Path) -> None:
+    config = Config(
+        DataConfig("digits-lt"),
+        {"name": "ce"},
+        epochs=1,
+        batch_size=64,
+        precision="32-true",
+        device="cpu",
+    )
+    run = train(config, tmp_path / "run")
+    logits = run.predictions().logits
+    as_written_by_0_1_0(run.folder)
+    (run.folder / "metrics.json").unlink()
+    resumed = train(config, run.folder, resume=True)
+    assert torch.equal(resumed.predictions().logits, logits)
+    assert open_run(run.folder).version == "0.1.0-test"
+    (run.folder / "metrics.json").unlink()
+    as_written_by_0_1_0(run.folder, colour="red")
+    with pytest.raises(InputError, match=r"colour was 'red'.*created by longtail 0\.1\.0-test"):
+        train(config, run.folder, resume=True)
+
+
+def test_a_model_that_cannot_be_loaded_names_the_version_that_wrote_it(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, {"epochs": 3})
+    model = ImageClassifier(create_backbone("smallnet"), torch.nn.Identity())
+    about = {"backbone": "smallnet", "head": "cosine", "class_names": ["a", "b", "c"]}
+    run.save_model(model, about)
+    with pytest.raises(InputError, match=rf"by longtail {re.escape(version('longtail'))}.*head"):
+        run.model()
+
+
+def test_a_run_of_another_task_is_refused(tmp_path: Path) -> None:
+    folder = Run.create(tmp_path, {"epochs": 3}).folder
+    (folder / "config.yaml").write_text("task: segmentation\n")
+    with pytest.raises(InputError, match="must hold a run of classification, got one of segment"):
+        Run(folder)

@@ -12,6 +12,7 @@ from longtail.settings import from_keywords, to_config
 from longtail.training import Run
 from longtail.training.stages import Stage, expressed_after_sampling
 
+TAUGHT = {"teacher": "train"}
 QUICK = {"epochs": 1, "batch_size": 64, "device": "cpu"}
 
 
@@ -64,6 +65,13 @@ def test_stages_that_cannot_be(tmp_path: Path) -> None:
         ),
         ("crt", {"first_stage": {"epocs": 1}}, "first_stage: .*'epocs'"),
         ("gml", {"teacher_stage": {"epocs": 1}}, "teacher_stage: .*'epocs'"),
+        (
+            "gml",
+            {**TAUGHT, "teacher_stage": {"batch_size": 999}},
+            "^teacher_stage: batch_size must",
+        ),
+        ("gml", {**TAUGHT, "teacher_stage": {"mix_alpha": 0.0}}, "^teacher_stage: mix_alpha must"),
+        ("gml", {**TAUGHT, "teacher_stage": {"views": "wake"}}, "^teacher_stage: .*'wake'"),
         ("crt", {"first_stage": {"epochs": "two"}}, "first_stage: epochs must be a whole number"),
         ("crt", {"first_stage": {"data": "digits-lt"}}, r"first_stage must hold .*\['data'\]"),
         (

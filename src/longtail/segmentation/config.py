@@ -38,6 +38,7 @@ class PixelConfig(Config):
         schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
             `constant` stays.
         warmup: share of the training in which the rate rises linearly.
+        warmup_start: share of the rate from which it rises.
         milestones: shares of the training after which `step` acts.
         sampling: `shuffle` draws every image once per epoch; `class_balanced` and `square_root`
             draw by the rarest class in an image.
