@@ -174,7 +174,7 @@ def _intact(connections: Any) -> bool:
     last = time.monotonic() + PATIENCE
     while not probe.is_completed() and time.monotonic() < last:
         time.sleep(0.01)
-    return not probe.is_completed() or bool(probe.is_success())
+    return not probe.is_completed() or probe.exception() is None
 
 
 def is_first() -> bool:
