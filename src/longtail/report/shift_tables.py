@@ -19,7 +19,7 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints a table for each figure: a row for each prior, a column for each test set.
 
     Args:
-        rows: of `longtail.training.judge_protocol`.
+        rows: of `longtail.training.evaluate_protocol`.
     """
     from rich.console import Console
     from rich.table import Table

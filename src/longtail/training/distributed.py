@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
 
 STARTED_BY = "LONGTAIL_STARTED_BY"
-PATIENCE = 2.0  # seconds in which a broken connection must show
+PATIENCE = 5.0  # seconds in which a broken connection must show
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 AnyConfig = TypeVar("AnyConfig", bound=Config)
