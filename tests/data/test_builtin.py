@@ -42,7 +42,7 @@ def test_digits_settings():
     first = load(DataConfig("digits-lt"))
     assert not torch.equal(data.test.index, first.test.index)
     assert torch.equal(load(DataConfig("digits-lt")).train.index, first.train.index)
-    with pytest.raises(ValueError, match="the most that it allows is 134"):
+    with pytest.raises(ValueError, match="imbalance must be at most the 134 images"):
         load(DataConfig("digits-lt", imbalance=200))
 
 
@@ -91,8 +91,8 @@ def test_absent_cifar_says_where_to_put_what(tmp_path, monkeypatch):
     assert str(tmp_path) in text
     assert "no network" in text
     assert "cifar-100-python.tar.gz, the archive from https://" in text
-    assert "cifar-100-python/, the folder" in text
-    assert "not there: train, test, meta" in text
+    assert "cifar-100-python/, the unpacked archive" in text
+    assert "missing: train, test, meta" in text
 
 
 def test_spoilt_cifar_is_told_from_absent(cifar10, monkeypatch):
@@ -101,7 +101,7 @@ def test_spoilt_cifar_is_told_from_absent(cifar10, monkeypatch):
 
     monkeypatch.setattr(tv, "download_and_extract_archive", offline)
     monkeypatch.setattr(tv.CIFAR10, "train_list", [["data_batch_1", "0" * 32]])
-    with pytest.raises(ValueError, match="there, but not the original files"):
+    with pytest.raises(ValueError, match="present, but not the original files"):
         load(DataConfig("cifar10-lt", root=str(cifar10)))
 
 
@@ -111,7 +111,7 @@ def test_spoilt_cifar_is_told_from_absent(cifar10, monkeypatch):
         ("cifar100_lt", "did you mean .cifar100-lt"),
         ("imagenet_lt", "did you mean .imagenet-lt"),
         ("/no/such/table.csv", "there is no such file"),
-        ("xyz", "neither built in nor a folder or table.* Known are digits-lt, cifar10-lt"),
+        ("xyz", "not built in, nor a folder.* digits-lt, cifar10-lt"),
     ],
 )
 def test_unknown_sources(source, message):
@@ -129,10 +129,10 @@ def test_settings_without_effect_are_told():
     [
         ({"image_size": 0}, "image_size must be 1 or more pixels, got 0"),
         ({"imbalance": 0.5}, "imbalance must be 1 or more, got 0.5"),
-        ({"test_fraction": 0.0}, "test_fraction must lie between 0 and 1, got 0.0"),
-        ({"test_fraction": 1.0}, "test_fraction must lie between 0 and 1, got 1.0"),
-        ({"val_fraction": 0.8}, "beside test_fraction 0.2, got 0.8"),
-        ({"seed": -1}, "seed of the data must lie in"),
+        ({"test_fraction": 0.0}, "test_fraction must be between 0 and 1, got 0.0"),
+        ({"test_fraction": 1.0}, "test_fraction must be between 0 and 1, got 1.0"),
+        ({"val_fraction": 0.8}, "test_fraction 0.2, got 0.8"),
+        ({"seed": -1}, "seed of the data must be in"),
         ({"workers": -1}, "workers must be 0 or more, got -1"),
     ],
 )

@@ -43,8 +43,8 @@ def test_every_problem_is_named_at_once(table, capsys):
     assert "9.png" in text
     assert "and 2 more" in text
     assert "images that cannot be read (1): " in text
-    assert "elm/1.png: no image file" in text
-    assert "paths that stand in more than one part (1): " in text
+    assert "elm/1.png: not an image file" in text
+    assert "paths that are listed in more than one split (1): " in text
     assert "train: 30 images" in text
 
 
@@ -69,6 +69,6 @@ def test_images_in_memory_have_no_files(capsys):
 
 def test_errors_name_what_is_wrong(capsys):
     assert main(["data", "check", "nowhere"]) == 2
-    assert "source 'nowhere' is not known" in capsys.readouterr().err
+    assert "source 'nowhere' is unknown" in capsys.readouterr().err
     assert main(["data", "mend", "digits-lt"]) == 2
     assert "longtail data needs one of these commands, got ['mend']" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_a_class_of_the_names_without_an_image(places):
 
 def test_absent_lists_and_root(places):
     (places / "lists" / "Places_LT_test.txt").unlink()
-    with pytest.raises(ValueError, match=r"not there: Places_LT_test\.txt\. Set lists"):
+    with pytest.raises(ValueError, match=r"missing: Places_LT_test\.txt\. Set lists"):
         load(config(places))
     with pytest.raises(ValueError, match="root must be given for places-lt"):
         load(DataConfig("places-lt"))

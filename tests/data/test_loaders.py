@@ -82,7 +82,7 @@ def test_evaluation_over_processes_sees_each_image_once(world_size, count):
         assert len(mine) == len(loader)
         assert all(mine)
         seen += [i for batch in mine for i in batch]
-        places += loader.places().tolist()
+        places += loader.positions().tolist()
     assert seen == [100 + place for place in places]
     assert sorted(seen) == list(range(100, 100 + count))
 
@@ -121,8 +121,8 @@ def test_an_epoch_goes_on_where_it_was_left(files):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
-        ({"batch_size": 11, "drop_last": True}, "no more than the 10 images .* got 11"),
-        ({"batch_size": 4, "world_size": 2}, "drop_last must be set .* got False and 4"),
+        ({"batch_size": 11, "drop_last": True}, "at most the 10 images .* got 11"),
+        ({"batch_size": 4, "world_size": 2}, "needs drop_last .* got False and 4"),
         ({"batch_size": 5, "drop_last": True, "world_size": 2}, "a multiple of 2, got True and 5"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from longtail.data import long_tailed_counts, long_tailed_subset
 
 # CIFAR-100's training labels in the original order, and the SHA-256 of the published subsets'
-# places, as little-endian int64.
+# indices, as little-endian int64.
 LABELS = np.load(Path(__file__).parent / "cifar100_labels.npz")["labels"]
 SUBSETS = {
     10: (19_573, "b4fbf1bf0a7f33381467493f50b953ce21b03a2b6d45b0d5e8da5d95d9ffd736"),
@@ -20,9 +20,9 @@ SUBSETS = {
 @pytest.mark.parametrize("imbalance", SUBSETS)
 def test_cifar100_subset_is_the_benchmarks(imbalance):
     total, digest = SUBSETS[imbalance]
-    places = long_tailed_subset(LABELS, long_tailed_counts(100, 500, imbalance))
-    assert len(places) == total
-    assert hashlib.sha256(places.numpy().astype("<i8").tobytes()).hexdigest() == digest
+    indices = long_tailed_subset(LABELS, long_tailed_counts(100, 500, imbalance))
+    assert len(indices) == total
+    assert hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize(("imbalance", "total"), [(10, 20_431), (50, 13_996), (100, 12_406)])
@@ -60,8 +60,8 @@ def test_subset_follows_the_seed():
         ((1, 10, 2), "num_classes of a long tail must be 2 or more, got 1"),
         ((5, 10, 0.5), "imbalance must be 1 or more, got 0.5"),
         ((5, 10, float("nan")), "imbalance must be 1 or more, got nan"),
-        ((5, 10, 20), "leaves class 4 without an image"),
-        ((5, 10, 2, "linear"), "kind must be exponential, step or pareto, got 'linear'"),
+        ((5, 10, 20), "or class 4 has no image"),
+        ((5, 10, 2, "linear"), "imbalance_type must be exponential, step or pareto, got 'linear'"),
     ],
 )
 def test_counts_name_what_is_wrong(arguments, message):
@@ -70,5 +70,5 @@ def test_counts_name_what_is_wrong(arguments, message):
 
 
 def test_subset_needs_enough_images():
-    with pytest.raises(ValueError, match="class 1 has 1 images, 2 were asked for"):
+    with pytest.raises(ValueError, match="counts of class 1 must be at most 1, got 2"):
         long_tailed_subset([0, 0, 1], [1, 2])

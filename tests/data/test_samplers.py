@@ -3,7 +3,7 @@ import torch
 
 from longtail.data import draw
 from longtail.data.dataset import Split
-from longtail.data.strata import cut_validation, hold_out, rank_within_class
+from longtail.data.stratified import cut_validation, hold_out, rank_within_class
 
 COUNTS = torch.tensor([600, 60, 6])
 LABELS = torch.arange(3).repeat_interleave(COUNTS)[
@@ -86,7 +86,7 @@ def test_hold_out_follows_the_seed():
     assert not torch.equal(one, other)
 
 
-def test_cut_validation_parts_a_split():
+def test_cut_validation_divides_a_split():
     split = Split(LABELS, torch.arange(666) + 1000, None, tuple(map(str, range(666))))
     train, val = cut_validation(split, 0.1, seed=0)
     assert val is not None
@@ -94,5 +94,5 @@ def test_cut_validation_parts_a_split():
     assert sorted(train.index.tolist() + val.index.tolist()) == split.index.tolist()
     assert [int(path) + 1000 for path in val.paths] == val.index.tolist()
     assert cut_validation(split, 0.0, seed=0) == (split, None)
-    with pytest.raises(ValueError, match=r"val_fraction 0\.0001 leaves its part empty"):
+    with pytest.raises(ValueError, match=r"val_fraction 0\.0001 leaves its split empty"):
         cut_validation(split, 0.0001, seed=0)

@@ -2,6 +2,8 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from longtail.cli import main
@@ -68,19 +70,73 @@ def test_a_short_or_missing_shard_is_named(loose, tmp_path):
     with (out / "train-00000.tar").open("r+b") as file:
         file.truncate(5000)
     (out / "test-00000.tar").unlink()
-    with pytest.raises(ValueError, match=r"train-00000.tar ends before byte") as caught:
+    with pytest.raises(ValueError, match=r"train-00000.tar has no byte") as caught:
         load(DataConfig(str(out)))
     assert "test-00000.tar" in str(caught.value)
     (out / "index.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="is no whole index of shards"):
+    with pytest.raises(ValueError, match="is not a valid index of shards"):
         load(DataConfig(str(out)))
 
 
 def test_what_cannot_be_put_in_shards(loose, tmp_path):
-    with pytest.raises(ValueError, match="digits-lt is held in memory"):
+    with pytest.raises(ValueError, match="digits-lt is in memory"):
         write_shards(DataConfig("digits-lt"), tmp_path)
     write_shards(DataConfig(str(loose)), tmp_path / "shards")
-    with pytest.raises(ValueError, match="holds shards already; name another"):
+    with pytest.raises(ValueError, match="already has some"):
         write_shards(DataConfig(str(loose)), tmp_path / "shards")
-    with pytest.raises(ValueError, match="only loose files"):
+    with pytest.raises(ValueError, match="already consists of shards"):
         write_shards(DataConfig(str(tmp_path / "shards")), tmp_path / "again")
+
+
+@pytest.fixture
+def index(loose, tmp_path) -> Path:
+    write_shards(DataConfig(str(loose)), tmp_path / "shards")
+    return tmp_path / "shards" / "index.parquet"
+
+
+def change(index: Path, column: str, values, *, drop: bool = False) -> None:
+    table = pq.read_table(index)
+    place = table.column_names.index(column)
+    table = table.remove_column(place) if drop else table.set_column(place, column, values)
+    pq.write_table(table, index)
+
+
+@pytest.mark.parametrize("column", ["shard", "offset", "size", "label", "split", "index", "path"])
+def test_an_index_without_a_column(index, column):
+    change(index, column, None, drop=True)
+    with pytest.raises(ValueError, match=rf"^\S+index\.parquet has no column {column}$"):
+        load(DataConfig(str(index.parent)))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("label", "elm", "column label of .*index.parquet must hold whole numbers, got string"),
+        ("label", None, "column label of .* must have no empty cell"),
+        ("label", 7, r"labels outside of \[0, 3\) \(16\): 7 \(row 0\)"),
+        ("label", -1, r"labels outside of \[0, 3\) \(16\): -1 \(row 0\)"),
+        ("split", "holdout", r"splits other than train, val and test \(16\): holdout"),
+        ("offset", -512, r"negative offsets \(16\): -512"),
+        ("size", 0, r"sizes below 1 \(16\): 0"),
+        ("shard", "../other.tar", r"shards outside of its folder \(1\): '\.\./other\.tar'"),
+        ("shard", "/etc/passwd", r"shards outside of its folder \(1\): '/etc/passwd'"),
+        ("shard", "gone.tar", r"missing or too short \(1\): gone\.tar has no byte"),
+    ],
+)
+def test_an_index_with_invalid_values(index, column, value, message):
+    change(index, column, pa.array([value] * 16))
+    with pytest.raises(ValueError, match=message) as caught:
+        load(DataConfig(str(index.parent)))
+    assert "\n" not in str(caught.value)
+    assert "shards" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [None, b"{", b"[]", b'{"name": 1, "class_names": ["a"]}', b'{"name": "a", "class_names": [1]}'],
+)
+def test_an_index_without_its_metadata(index, about):
+    table = pq.read_table(index).replace_schema_metadata(about and {"longtail": about})
+    pq.write_table(table, index)
+    with pytest.raises(ValueError, match=r"index\.parquet is not a valid index of shards"):
+        load(DataConfig(str(index.parent)))

@@ -1,4 +1,4 @@
-"""Images and labels: sources, long-tailed subsets, samplers and loaders."""
+"""Data sets of images: sources, checks, long-tailed subsets, samplers and loaders."""
 
 from longtail.data.check import Findings, check_source
 from longtail.data.cifar import cifar10_lt, cifar100_lt
@@ -6,7 +6,8 @@ from longtail.data.config import DataConfig
 from longtail.data.crops import CentreCrop, RandomCrops
 from longtail.data.dataset import Dataset, Split
 from longtail.data.digits import digits_lt
-from longtail.data.folder import files_below, folder, is_image
+from longtail.data.folder import folder
+from longtail.data.formats import is_image
 from longtail.data.images import (
     UnreadableImagesError,
     check_images,
@@ -23,10 +24,11 @@ from longtail.data.loaders import (
     available_cpus,
 )
 from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
-from longtail.data.samplers import Sampler, draw
+from longtail.data.samplers import Sampling, draw
 from longtail.data.shard_writer import write_shards
 from longtail.data.shards import shards
 from longtail.data.table import table
+from longtail.data.tree import files_below
 
 __all__ = [
     "BUILT_IN",
@@ -38,7 +40,7 @@ __all__ = [
     "InMemoryLoader",
     "Loader",
     "RandomCrops",
-    "Sampler",
+    "Sampling",
     "Split",
     "UnreadableImagesError",
     "WorkerLoader",

@@ -10,7 +10,10 @@ from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset
 from longtail.data.images import UnreadableImagesError, check_images
 from longtail.data.load import read_source
-from longtail.data.records import SPLITS, Records, counted, find_missing, find_problems, make_splits
+from longtail.data.missing import find_missing
+from longtail.data.problems import counted
+from longtail.data.records import Records, find_problems, make_splits
+from longtail.data.split_names import SPLITS
 
 RARE = (5, 20)  # the groups "few" of the benchmarks begin below 20; below 5, little can be learned
 

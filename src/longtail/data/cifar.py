@@ -11,7 +11,7 @@ from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset, Split
 from longtail.data.images import resize_images
 from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
-from longtail.data.strata import cut_validation
+from longtail.data.stratified import cut_validation
 from longtail.errors import InputError
 
 IMBALANCE = 100
@@ -32,13 +32,12 @@ def cifar100_lt(config: DataConfig) -> Dataset:
 
 
 def _cifar(name: str, reader: Any, config: DataConfig) -> Dataset:
-    """Subset of CIFAR; with seed 0 the one of the long-tailed benchmarks.
+    """Subset of CIFAR; with seed 0 that of the long-tailed benchmarks.
 
-    `index` is an image's place in the original order of its part.
+    `index` is the index of an image in the original order of its split.
 
     Raises:
-        ValueError: when the files are not there and cannot be downloaded; it says where to put
-            which.
+        InputError: when files are missing and cannot be downloaded; it says where to put them.
     """
     root = Path(config.root or "data")
     train, test = _fetch(name, reader, root)
@@ -54,18 +53,18 @@ def _cifar(name: str, reader: Any, config: DataConfig) -> Dataset:
     return Dataset(f"{name}-lt", names, kept, val, whole_test, size)
 
 
-def _split(name: str, data: Any, places: Tensor, size: int) -> Split:
-    images = torch.from_numpy(data.data[places.numpy()]).permute(0, 3, 1, 2).contiguous()
+def _split(name: str, data: Any, indices: Tensor, size: int) -> Split:
+    images = torch.from_numpy(data.data[indices.numpy()]).permute(0, 3, 1, 2).contiguous()
     return Split(
-        labels=torch.tensor(data.targets)[places],
-        index=places,
+        labels=torch.tensor(data.targets)[indices],
+        index=indices,
         images=resize_images(images, size),
-        paths=tuple(f"{name}/{place}" for place in places.tolist()),
+        paths=tuple(f"{name}/{i}" for i in indices.tolist()),
     )
 
 
 def _fetch(name: str, reader: Any, root: Path) -> tuple[Any, Any]:
-    """Training and test part as torchvision reads them; downloads what is not there."""
+    """Training and test split as torchvision reads them; downloads missing files."""
     try:
         return reader(root, download=True), reader(root, train=False)
     except (OSError, RuntimeError, EOFError) as error:
@@ -73,11 +72,11 @@ def _fetch(name: str, reader: Any, root: Path) -> tuple[Any, Any]:
         files = [file for file, _ in reader.train_list + reader.test_list]
         files.append(reader.meta["filename"])
         absent = [file for file in files if not (folder / file).is_file()]
-        state = f"not there: {', '.join(absent)}" if absent else "there, but not the original files"
+        state = f"missing: {', '.join(absent)}" if absent else "present, but not the original files"
         raise InputError(
-            f"{name}-lt needs the files of {name.upper()} under {os.path.abspath(root)}, and they "
+            f"{name}-lt needs the files of {name.upper()} in {os.path.abspath(root)}, and they "
             f"could not be downloaded ({error}). Put one of these there:\n"
             f"  {reader.filename}, the archive from {reader.url}\n"
-            f"  {reader.base_folder}/, the folder that the archive unpacks to ({state})\n"
-            f"or set root to the folder that has one of them."
+            f"  {reader.base_folder}/, the unpacked archive ({state})\n"
+            f"or set root to a folder that contains one of them."
         ) from error

@@ -1,4 +1,4 @@
-"""From a large image file to the square that a model gets; run by the worker processes."""
+"""Crops of large image files, made by worker processes."""
 
 import math
 from dataclasses import dataclass
@@ -9,40 +9,40 @@ from torch import Tensor
 from longtail.data.images import RESAMPLE, open_image, read_image, to_rgb, to_tensor, upright_size
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-Range = tuple[float, float]  # least and largest
+Range = tuple[float, float]  # minimum and maximum
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The middle of an image, for evaluation: 224 pixels of a shorter side of 256.
+    """Centre crop for evaluation: by default 224 pixels of a shorter side of 256.
 
     Args:
-        size: side of the result in pixels.
-        margin: shorter side of the whole image over `size`; 256 / 224 is the usual one.
+        size: side of the crop in pixels.
+        margin: shorter side of the resized image over `size`.
     """
 
     size: int
     margin: float = 256 / 224
 
     def __call__(self, path: str) -> Tensor:
-        """Reads a file, (3, size, size) uint8."""
+        """Reads a file as (3, size, size) uint8."""
         return read_image(path, self.size, self.margin)
 
 
 @dataclass(frozen=True)
 class RandomCrops:
-    """Random parts of an image, for training.
+    """Random resized crops for training, one per view.
 
-    Each view is drawn as by torchvision's `RandomResizedCrop`, with torch's global generator, which
-    the loader seeds for every image. Departs from torchvision in: a file is decoded once for all
-    views, JPEG no larger than the smallest crop needs, and a crop's border need not fall between
-    two pixels.
+    Draws each crop as torchvision's `RandomResizedCrop`, with torch's global generator, which the
+    loader seeds for every image. Departs from torchvision in: a file is decoded once for all views,
+    a JPEG file no larger than the smallest crop needs, and the borders of a crop are not rounded to
+    whole pixels.
 
     Args:
-        size: side of the result in pixels.
-        scales: for each view the least and largest share of the area; None is the middle, as
-            `CentreCrop` has it.
-        ratio: least and largest width over height.
+        size: side of the crops in pixels.
+        scales: for each view the minimum and maximum fraction of the area; None is the centre crop
+            of `CentreCrop`.
+        ratio: minimum and maximum aspect ratio, width over height.
     """
 
     size: int
@@ -50,7 +50,7 @@ class RandomCrops:
     ratio: Range = (3 / 4, 4 / 3)
 
     def __call__(self, path: str) -> Tensor:
-        """Reads a file, (3, size, size) uint8, or (views, 3, size, size) for two views or more."""
+        """Reads a file as (3, size, size) uint8, or (views, 3, size, size) for several views."""
         with open_image(path) as image:
             width, height = upright_size(image)
             boxes = [self._box(width, height, scale) for scale in self.scales]
@@ -60,8 +60,8 @@ class RandomCrops:
         across, down = rgb.width / width, rgb.height / height
         views = []
         for left, top, right, low in boxes:
-            part = (left * across, top * down, right * across, low * down)
-            views.append(to_tensor(rgb.resize((self.size, self.size), RESAMPLE, part)))
+            box = (left * across, top * down, right * across, low * down)
+            views.append(to_tensor(rgb.resize((self.size, self.size), RESAMPLE, box)))
         return views[0] if len(views) == 1 else torch.stack(views)
 
     def _box(self, width: int, height: int, scale: Range | None) -> Box:
@@ -75,7 +75,7 @@ class RandomCrops:
             if wide <= width and tall <= height:
                 left, top = _uniform(0, width - wide), _uniform(0, height - tall)
                 return left, top, left + wide, top + tall
-        # Ten misses: the largest centred part whose shape is allowed.
+        # No valid box in ten draws: the largest centred box with a valid aspect ratio.
         shape = min(max(width / height, self.ratio[0]), self.ratio[1])
         return _middle(width, height, min(width, height * shape), min(height, width / shape))
 

@@ -1,4 +1,4 @@
-"""What every source becomes: labelled images in up to three splits."""
+"""The common form of all data sets: labelled images in up to three splits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from longtail.prior import ClassPrior
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set: train, val or test.
+    """One split of a data set: train, val or test.
 
     Args:
         labels: (N,) int64, class index of each image.
-        index: (N,) int64, place of each image in its source, the same in every run.
-        images: (N, 3, H, W) uint8 RGB when held in memory, else None: `paths` are then read by
-            worker processes.
+        index: (N,) int64, index of each image in its source, the same in every run.
+        images: (N, 3, H, W) uint8 RGB for images in memory, else None: worker processes then read
+            `paths`.
         paths: file of each image, or a name such as `digits-lt/123` where there is no file.
     """
 
@@ -29,13 +29,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, places: Tensor) -> "Split":
-        """The images at `places` (n,), in that order."""
+    def take(self, indices: Tensor) -> "Split":
+        """The images at `indices` (n,), in that order."""
         return Split(
-            labels=self.labels[places],
-            index=self.index[places],
-            images=None if self.images is None else self.images[places],
-            paths=tuple(self.paths[place] for place in places.tolist()),
+            labels=self.labels[indices],
+            index=self.index[indices],
+            images=None if self.images is None else self.images[indices],
+            paths=tuple(self.paths[i] for i in indices.tolist()),
         )
 
 
@@ -44,11 +44,11 @@ class Dataset:
     """A data set with its classes.
 
     Args:
-        name: shown in tables and pages.
+        name: name shown in tables and reports.
         class_names: name of each class, in the order of the class indices.
-        train: what is learned from; every class has an image in it.
-        val: what settings may be chosen on, if there is such a part.
-        test: what the result is judged on, if there is such a part.
+        train: training split; every class has an image in it.
+        val: validation split for choosing settings, if there is one.
+        test: test split, if there is one.
         image_size: side in pixels of the square images that a model gets.
     """
 
@@ -61,7 +61,7 @@ class Dataset:
 
     @cached_property
     def prior(self) -> ClassPrior:
-        """Class counts of the training part."""
+        """Class counts of the training split."""
         return ClassPrior.from_labels(self.train.labels, self.num_classes)
 
     @property
@@ -71,15 +71,15 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits that there are, by name: train, val, test."""
+        """The existing splits by name: train, val, test."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
     def split_table(self) -> Iterator[tuple[str, str, str]]:
-        """Rows (path, label, split) that say which image is in which part.
+        """Rows (path, label, split) that record which image is in which split.
 
-        Written as a CSV file under the header `path,label,split`, they are a table source that
-        gives the same splits again, whatever becomes of the seed or of the folder's other files.
+        Written as a CSV file with the header `path,label,split`, they are a table source that gives
+        the same splits again, whatever the seed or later changes of the folder.
         """
         for name, split in self.splits.items():
             for path, label in zip(split.paths, split.labels.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""The digits that come with scikit-learn, made long-tailed."""
+"""The digits of scikit-learn, made long-tailed."""
 
 import numpy as np
 import torch
@@ -7,20 +7,20 @@ from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset, Split
 from longtail.data.images import resize_images
 from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
-from longtail.data.strata import cut_validation
+from longtail.data.stratified import cut_validation
 
 IMBALANCE = 30
-TEST_IMAGES = 40  # of each class
+TEST_IMAGES = 40  # per class
 
 
 def digits_lt(config: DataConfig) -> Dataset:
-    """Scikit-learn's 1,797 digits of 8x8 pixels: a balanced test part, the rest long-tailed.
+    """Scikit-learn's 1,797 digits of 8x8 pixels: a balanced test split, the rest long-tailed.
 
-    The test part has 40 images of each class. Of the rest, class 0 keeps as many images as the
-    smallest class has. `index` is an image's place in scikit-learn's order. No file is needed.
+    The test split has 40 images per class. Of the rest, class 0 keeps as many images as the
+    smallest class has. `index` is the index of an image in scikit-learn's order. No file is needed.
 
     Raises:
-        ValueError: when the imbalance leaves a class without an image.
+        InputError: when the imbalance leaves a class without an image.
 
     Example:
         >>> data = digits_lt(DataConfig("digits-lt"))
@@ -38,7 +38,7 @@ def digits_lt(config: DataConfig) -> Dataset:
         labels=labels,
         index=torch.arange(len(labels)),
         images=resize_images(images, size),
-        paths=tuple(f"digits/{place}" for place in range(len(labels))),
+        paths=tuple(f"digits/{i}" for i in range(len(labels))),
     )
     test = long_tailed_subset(labels, [TEST_IMAGES] * 10, config.seed)
     rest = torch.from_numpy(np.setdiff1d(np.arange(len(labels)), test.numpy()))

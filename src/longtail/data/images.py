@@ -13,16 +13,18 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from longtail.data.formats import suffix_of, why_refused
+from longtail.data.problems import shown
 from longtail.errors import InputError
 
 # Torchvision's default, which the published recipes use; Pillow smooths when it shrinks.
 RESAMPLE = Image.Resampling.BILINEAR
-CHUNK = 32  # files that a thread looks at in one go
-NAMED = 1000  # unreadable files that a message names
+CHUNK = 32  # files that a thread reads in one go
+NAMED = 1000  # unreadable files that a message lists
 
 Failure = tuple[str, str]  # path and reason
 
-_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")  # a file in a tar file: where, and how long
+_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)", re.DOTALL)  # tar file, offset, size
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,14 +38,14 @@ _TURNS = {
 
 
 class UnreadableImagesError(InputError):
-    """Image files that cannot be read, all that were found.
+    """All image files that cannot be read.
 
     Args:
         failures: path and reason of each.
-        total: images that were looked at.
+        total: number of images that were read.
 
     Attributes:
-        failures: as given, sorted.
+        failures: path and reason of each, sorted.
     """
 
     what = "images cannot be read"
@@ -51,18 +53,18 @@ class UnreadableImagesError(InputError):
 
     def __init__(self, failures: Sequence[Failure], total: int) -> None:
         self.failures = sorted(set(failures))
-        lines = [f"  {path}: {reason}" for path, reason in self.failures[:NAMED]]
+        lines = [f"  {shown(path)}: {reason}" for path, reason in self.failures[:NAMED]]
         if len(self.failures) > NAMED:
             lines.append(f"  and {len(self.failures) - NAMED:,} more")
         super().__init__(
             f"{len(self.failures):,} of {total:,} {self.what}:\n"
             + "\n".join(lines)
-            + f"\n{self.remedy}, or take them out of the data set, and start again."
+            + f"\n{self.remedy}, or remove them from the data set, and start again."
         )
 
 
 def member(tar: str, offset: int, size: int) -> str:
-    """The path of a file in a tar file, as `open_image` takes it.
+    """Path of a file in a tar file, as `open_image` takes it.
 
     Example:
         >>> member("train-00000.tar", 512, 9000)
@@ -72,41 +74,56 @@ def member(tar: str, offset: int, size: int) -> str:
 
 
 def file_of(path: str) -> str:
-    """The file on disk that holds an image: the path itself, or the tar file in it."""
+    """The file on disk that holds an image: the path itself, or the tar file that it names."""
     found = _MEMBER.fullmatch(path)
     return found[1] if found else path
 
 
 def open_image(path: str) -> Image.Image:
-    """Opens an image file, or one in a tar file by its `member` path; reads the header alone."""
+    """Opens an image file, or one in a tar file by its `member` path; reads only the header.
+
+    Raises:
+        InputError: for a format that is not supported or needs a package that is not installed.
+    """
     found = _MEMBER.fullmatch(path)
-    if found is None:
-        return Image.open(path)
-    with open(found[1], "rb") as tar:
-        tar.seek(int(found[2]))
-        return Image.open(io.BytesIO(tar.read(int(found[3]))))
+    if found is not None:
+        return Image.open(io.BytesIO(read_bytes(path)))
+    if reason := why_refused(suffix_of(path)):
+        raise InputError(reason)
+    return Image.open(path)
+
+
+def read_bytes(path: str) -> bytes:
+    """Content of an image file, or of one in a tar file by its `member` path."""
+    found = _MEMBER.fullmatch(path)
+    with open(found[1] if found else path, "rb") as file:
+        if found is None:
+            return file.read()
+        file.seek(int(found[2]))
+        return file.read(int(found[3]))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height after the rotation that the file asks for.
+    """Width and height after the rotation in the EXIF data.
 
-    The header tells, but for a PNG file: there, the rotation may stand behind the pixels.
+    Reads only the header. In a PNG file the EXIF data may follow the pixels and is then not found.
     """
     width, height = image.size
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def to_rgb(image: Image.Image, shrink: float = 1.0) -> Image.Image:
-    """An image as it is meant to be seen, upright, in 8-bit RGB.
+    """An image upright in 8-bit RGB.
 
     Grey is repeated; 16-bit grey is scaled by 255/65535; floating-point grey must lie in [0, 1];
-    transparent images are laid on white, as on a page; of several frames the first is taken; CMYK
-    is converted without a colour profile.
+    transparent images are put on white; of an animation the first frame is used; CMYK is converted
+    without a colour profile.
 
     Args:
-        image: opened with Pillow, not loaded yet.
+        image: image opened with Pillow, not loaded yet.
         shrink: how many times smaller the result may be. JPEG files are then decoded at 1/2, 1/4
-            or 1/8 of their size where that suffices, several times faster; others stay as large.
+            or 1/8 of their size where possible, which is several times faster; other formats keep
+            their size.
 
     Raises:
         OSError, ValueError, ...: when the file is broken; Pillow knows no common error for it.
@@ -127,10 +144,10 @@ def to_rgb(image: Image.Image, shrink: float = 1.0) -> Image.Image:
 
 
 def resize_crop(image: Image.Image, size: int, margin: float = 1.0) -> Tensor:
-    """The largest centred square of an image at the wanted size, without `margin` around it.
+    """Centre crop: the central square, `1 / margin` of the shorter side, resized to `size`.
 
-    Equals bringing the shorter side to `margin * size` and cutting `size` pixels out of the
-    middle, but in one step. An image of that size already stays as it is.
+    Equivalent to resizing the shorter side to `margin * size` and cropping the central `size`
+    pixels, but in one step. An image that already has that size is unchanged.
 
     Returns: (3, size, size) uint8.
     """
@@ -146,45 +163,45 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def read_image(path: str, size: int, margin: float = 1.0) -> Tensor:
-    """Reads one file and brings it to (3, size, size) uint8 by `resize_crop`."""
+    """Reads one file and returns (3, size, size) uint8 by `resize_crop`."""
     with open_image(path) as image:
         rgb = to_rgb(image, min(image.size) / (margin * size))
     return resize_crop(rgb, size, margin)
 
 
 def read_images(paths: Sequence[str], size: int) -> Tensor:
-    """Reads many small files with all processors.
+    """Reads many small files in parallel threads.
 
     Returns: (N, 3, size, size) uint8.
 
     Raises:
-        UnreadableImagesError: names every file that cannot be read.
+        UnreadableImagesError: lists every file that cannot be read.
     """
     images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
 
-    def read(place: int) -> None:
-        images[place] = read_image(paths[place], size)
+    def read(i: int) -> None:
+        images[i] = read_image(paths[i], size)
 
     _for_each(paths, read)
     return images
 
 
 def check_images(paths: Sequence[str]) -> None:
-    """Decodes every file with all processors, as small as its format can, and keeps nothing.
+    """Decodes every file in parallel threads, as small as its format allows.
 
     Raises:
-        UnreadableImagesError: names every file that cannot be read.
+        UnreadableImagesError: lists every file that cannot be read.
     """
 
-    def decode(place: int) -> None:
-        with open_image(paths[place]) as image:
+    def decode(i: int) -> None:
+        with open_image(paths[i]) as image:
             to_rgb(image, shrink=8)
 
     _for_each(paths, decode)
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
-    """Brings (N, 3, H, W) uint8 images to (N, 3, size, size); those of that size stay."""
+    """Resizes (N, 3, H, W) uint8 images to (N, 3, size, size); returns them if they have it."""
     if images.shape[-2:] == (size, size):
         return images
     arrays = images.permute(0, 2, 3, 1).numpy()
@@ -192,14 +209,14 @@ def resize_images(images: Tensor, size: int) -> Tensor:
 
 
 def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100) -> int:
-    """Size for a model when none was asked for.
+    """Default image size for a set of files.
 
-    Returns: the median of the shorter sides of some files, spread over all, if it is no more than
-        `small`; else `large`.
+    Returns: the median of the shorter sides of about `sample` evenly spaced files, if it is at
+        most `small`; else `large`.
     """
     sides = []
     for path in paths[:: max(1, len(paths) // sample)]:
-        # A broken file is named when all are decoded.
+        # Broken files are reported when all are decoded.
         with contextlib.suppress(Exception), open_image(path) as image:
             sides.append(min(image.size))
     median = int(np.median(sides)) if sides else large
@@ -207,19 +224,21 @@ def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100
 
 
 def reason_of(error: Exception, path: str) -> str:
-    """Why a file could not be read, in words that do not repeat its path."""
+    """Why a file could not be read, in one line that does not repeat its path."""
     if isinstance(error, UnidentifiedImageError):
         empty = os.path.getsize(file_of(path)) == 0
-        return "the file is empty" if empty else "no image file that Pillow knows"
+        return "the file is empty" if empty else "not an image file"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: {str(error).split(',')[0]}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def in_threads(count: int, work: Callable[[int], Failure | None]) -> list[Failure]:
-    """Calls `work` with 0 to `count` - 1 in threads; Pillow decodes without the GIL.
+    """Calls `work(0)` to `work(count - 1)` in threads; Pillow releases the GIL while decoding.
 
-    Returns: the failures that it returned.
+    Returns: the failures that the calls returned.
     """
 
     def chunk(begin: int) -> list[Failure]:
@@ -227,15 +246,15 @@ def in_threads(count: int, work: Callable[[int], Failure | None]) -> list[Failur
         return [failure for failure in found if failure]
 
     with ThreadPoolExecutor() as pool:
-        return [f for part in pool.map(chunk, range(0, count, CHUNK)) for f in part]
+        return [f for found in pool.map(chunk, range(0, count, CHUNK)) for f in found]
 
 
 def _for_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
-    def tried(place: int) -> Failure | None:
+    def tried(i: int) -> Failure | None:
         try:
-            work(place)
+            work(i)
         except Exception as error:  # broken files make Pillow raise nearly anything
-            return paths[place], reason_of(error, paths[place])
+            return paths[i], reason_of(error, paths[i])
         return None
 
     if found := in_threads(len(paths), tried):
@@ -243,16 +262,16 @@ def _for_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # Pillow turns those by itself
+    if image.format == "TIFF":  # Pillow rotates those itself
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block spoils no pixel
+    except Exception:  # the pixels are intact even if the EXIF block is broken
         return 1
 
 
 def _from_levels(image: Image.Image, white: float) -> Image.Image:
-    """A grey image whose levels go from 0 to `white`, as 8 bits."""
+    """A grey image with levels from 0 to `white` as 8 bits."""
     levels = np.asarray(image).astype(np.float64)
     low, high = levels.min(), levels.max()
     if not (low >= 0 and high <= white):

@@ -1,4 +1,4 @@
-"""The published list files of large long-tailed benchmarks: `path label` a line."""
+"""Published list files of large long-tailed benchmarks: lines of `path label`."""
 
 import json
 import os
@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from longtail.data.config import DataConfig
-from longtail.data.records import Records, counted, report_problems
+from longtail.data.problems import counted, report_problems
+from longtail.data.records import Records
 from longtail.errors import InputError
 from longtail.files import read_text
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Names of the files that make up a benchmark.
+    """File names of a benchmark.
 
     Args:
-        name: of the data set.
-        splits: list file of each part.
-        class_names: file with the classes in order: `id name` a line, or JSON records with id and
-            name.
+        name: name of the data set.
+        splits: list file of each split.
+        class_names: file with the classes in order: lines of `id name`, or JSON records with id
+            and name.
     """
 
     name: str
@@ -31,14 +32,14 @@ class Lists:
 
 
 def imagenet_lt(config: DataConfig) -> Records:
-    """ImageNet-LT: 115,846 images of 1,000 classes by its list files, under the root of ImageNet.
+    """ImageNet-LT: 115,846 images of 1,000 classes by its list files, in the root of ImageNet.
 
     Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019, arXiv 1904.05160.
     """
     return from_lists(
         Lists(
             "imagenet-lt",
-            {part: f"ImageNet_LT_{part}.txt" for part in ("train", "val", "test")},
+            {split: f"ImageNet_LT_{split}.txt" for split in ("train", "val", "test")},
             "ImageNet_LT_classnames.txt",
         ),
         config,
@@ -46,14 +47,14 @@ def imagenet_lt(config: DataConfig) -> Records:
 
 
 def places_lt(config: DataConfig) -> Records:
-    """Places-LT: 62,500 images of 365 classes by its list files, under the root of Places365.
+    """Places-LT: 62,500 images of 365 classes by its list files, in the root of Places365.
 
     Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019, arXiv 1904.05160.
     """
     return from_lists(
         Lists(
             "places-lt",
-            {part: f"Places_LT_{part}.txt" for part in ("train", "val", "test")},
+            {split: f"Places_LT_{split}.txt" for split in ("train", "val", "test")},
             "Places_LT_classnames.txt",
         ),
         config,
@@ -61,9 +62,9 @@ def places_lt(config: DataConfig) -> Records:
 
 
 def inaturalist18(config: DataConfig) -> Records:
-    """The iNaturalist 2018 set: 437,513 images of 8,142 classes by list files, under its root.
+    """The iNaturalist 2018 set: 437,513 images of 8,142 classes by list files, in its root.
 
-    Its published validation list is what all papers test on, so it is the test part here.
+    All papers test on the published validation list, so it is the test split here.
     """
     return from_lists(
         Lists(
@@ -76,36 +77,36 @@ def inaturalist18(config: DataConfig) -> Records:
 
 
 def from_lists(lists: Lists, config: DataConfig) -> Records:
-    """The rows of a data set by list files.
+    """Rows of a data set by list files.
 
-    That every file exists is checked at the start; whether it can be read only with
-    `check="decode"`. `index` is an image's line in the list of its part, from 0.
+    By default only the existence of the files is checked; `check="decode"` reads them. `index` is
+    the line of an image in the list of its split, from 0.
 
     Args:
-        lists: names of the files, in `config.lists`, or `config.root` where that is not given.
-        config: `root` is where the paths of the lists start.
+        lists: names of the files, in `config.lists` (default: `config.root`).
+        config: `root` is the folder that the paths of the lists start from.
 
     Raises:
-        ValueError: when there is no root, or a list is absent, has a line that is not
-            `path label`, or names files or classes that are not there.
+        InputError: when no root is given, or a list is missing, has a line that is not
+            `path label`, or names missing files or classes.
     """
     if config.root is None:
-        raise InputError(f"root must be given for {lists.name}: the folder with its images")
+        raise InputError(f"root must be given for {lists.name}: the folder of its images")
     folder = Path(config.lists or config.root)
     absent = [name for name in lists.splits.values() if not (folder / name).is_file()]
     if absent:
         raise InputError(
             f"{lists.name} needs the list files {', '.join(lists.splits.values())} in {folder}; "
-            f"not there: {', '.join(absent)}. Set lists to the folder that has them"
+            f"missing: {', '.join(absent)}. Set lists to their folder"
         )
     paths: list[str] = []
     labels: list[int] = []
     counts, problems = {}, []
-    for part, name in lists.splits.items():
+    for split, name in lists.splits.items():
         found, classes, odd = _read_list(folder / name)
         paths += found
         labels += classes
-        counts[part] = len(found)
+        counts[split] = len(found)
         if odd:
             problems.append(counted("lines that are not `path label`", odd))
     report_problems(lists.name, problems)
@@ -135,9 +136,11 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
 
 
 def _read_list(file: Path) -> tuple[list[str], list[int], list[str]]:
-    """Paths and labels of a list, and what is wrong with the lines that have none."""
+    """Paths and labels of a list, and the lines that have none."""
     paths, labels, odd = [], [], []
-    for line, text in enumerate(read_text(file).splitlines(), 1):
+    for line, text in enumerate(read_text(file).split("\n"), 1):
+        if not text.strip():
+            continue
         path, _, label = text.rstrip().rpartition(" ")
         if path and label.isdecimal():
             paths.append(path)
@@ -148,7 +151,7 @@ def _read_list(file: Path) -> tuple[list[str], list[int], list[str]]:
 
 
 def _class_names(file: Path, num_classes: int) -> tuple[str, ...]:
-    """Names in class order; where two are alike, their ids tell them apart."""
+    """Names in class order; equal names are told apart by their ids."""
     if not file.is_file():
         return tuple(map(str, range(num_classes)))
     text = read_text(file)
@@ -161,7 +164,7 @@ def _class_names(file: Path, num_classes: int) -> tuple[str, ...]:
                 f"{file} must be a JSON list of records with id and name: {error!r}"
             ) from error
     else:
-        split = [line.split(maxsplit=1) for line in text.splitlines()]
-        pairs = [(words[0], words[-1]) for words in split if words]
+        lines = [line.split(maxsplit=1) for line in text.splitlines()]
+        pairs = [(words[0], words[-1].strip()) for words in lines if words]
     times = Counter(name for _, name in pairs)
     return tuple(name if times[name] == 1 else f"{name} ({key})" for key, name in pairs)

@@ -1,4 +1,4 @@
-"""From a source's name to its data set."""
+"""Finds and reads a data set by its name or path."""
 
 import warnings
 from collections.abc import Callable
@@ -25,7 +25,7 @@ FILES = {"check", "workers"}
 LISTS = FILES | {"root", "lists"}
 ALWAYS = {"source", "image_size", "val_fraction", "seed"}
 
-# Each built-in source and the settings that it heeds beside those of all sources.
+# Each built-in source and the settings that it uses beside those of all sources.
 BUILT_IN: dict[str, tuple[Source, set[str]]] = {
     "digits-lt": (digits_lt, SUBSET),
     "cifar10-lt": (cifar10_lt, SUBSET | {"root"}),
@@ -34,14 +34,15 @@ BUILT_IN: dict[str, tuple[Source, set[str]]] = {
     "places-lt": (places_lt, LISTS),
     "inaturalist18": (inaturalist18, LISTS),
 }
+TABLES = (".csv", ".tsv", ".parquet")
 COLUMNS = {"root", "path_column", "label_column", "split_column"}
 
 
 def load(config: DataConfig) -> Dataset:
-    """Reads a data set and checks all of it that can be checked before a training.
+    """Reads a data set and checks it.
 
     Raises:
-        ValueError: when the source is not known, or its data are not as they must be.
+        InputError: when the source is unknown or its data are invalid.
 
     Example:
         >>> data = load(DataConfig("digits-lt", imbalance=10))
@@ -53,15 +54,15 @@ def load(config: DataConfig) -> Dataset:
 
 
 def read_source(config: DataConfig) -> Dataset | Records:
-    """Reads what a source says of its images: the images themselves, or the rows of files.
+    """Reads a source: a data set in memory, or the rows of image files.
 
     Raises:
-        ValueError: when the source is not known, or cannot be read.
+        InputError: when the source is unknown or cannot be read.
     """
-    read, heeded = _find(config.source)
+    read, used = _find(config.source)
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name not in heeded | ALWAYS and value != field.default:
+        if field.name not in used | ALWAYS and value != field.default:
             warnings.warn(
                 f"{field.name}={value} has no effect on the source {config.source}", stacklevel=2
             )
@@ -69,30 +70,29 @@ def read_source(config: DataConfig) -> Dataset | Records:
 
 
 def _find(source: str) -> tuple[Source, set[str]]:
-    """What reads a source, and the settings that it heeds."""
+    """The reader of a source, and the settings that it uses."""
     if source in BUILT_IN:
         return BUILT_IN[source]
     path = Path(source)
     if (path / INDEX).is_file():
         return shards, FILES
     if path.is_dir():
-        return folder, FILES | {"test_fraction"}
-    is_table = path.suffix.lower() in (".csv", ".parquet")
-    if is_table and path.is_file():
+        return folder, FILES | {"test_fraction", "depth"}
+    suffix = path.suffix.lower()
+    if suffix in TABLES and path.is_file():
         return table, FILES | {"test_fraction"} | COLUMNS
-    if not is_table and (found := imported(source, "source")) is not None:
+    if suffix not in TABLES and (found := imported(source, "source")) is not None:
         return _own(source, found), {field.name for field in fields(DataConfig)}
-    what = "there is no such file" if is_table else "it is neither built in nor a folder or table"
-    hint = "" if is_table else nearest(source.replace("_", "-"), BUILT_IN)
+    hint = nearest(source.replace("_", "-"), BUILT_IN)
     raise InputError(
-        f"source {source!r} is not known: {what}{hint}. Known are {', '.join(BUILT_IN)}, a folder "
-        "with a sub-folder of images for each class, one of shards, a .csv or .parquet table, and "
-        "the import path of a function"
+        f"source '{source}' is unknown: {_why_unknown(path)}{hint}. Known are "
+        f"{', '.join(BUILT_IN)}, a folder with a sub-folder of images for each class, a folder of "
+        f"shards, a table ({', '.join(TABLES)}), and the import path of a function"
     )
 
 
 def _own(name: str, found: Any) -> Source:
-    """A function outside the package as a source; what it returns is checked.
+    """A function of the user's as a source; checks what it returns.
 
     Raises:
         InputError: when it is not a function.
@@ -107,3 +107,12 @@ def _own(name: str, found: Any) -> Source:
         return source
 
     return read
+
+
+def _why_unknown(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if path.is_file():
+        is_sheet = suffix in (".xlsx", ".xls", ".ods")
+        hint = "; save the sheet as CSV" if is_sheet else ""
+        return f"files ending in {suffix!r} are not tables of images{hint}"
+    return "there is no such file" if suffix in TABLES else "it is not built in, nor a folder"

@@ -1,4 +1,4 @@
-"""Batches of an epoch, from a tensor in memory or from files by worker processes."""
+"""Loaders of batches, from a tensor in memory or from files read by worker processes."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from longtail.data.dataset import Split
 from longtail.data.images import UnreadableImagesError, reason_of
-from longtail.data.samplers import Sampler, draw
+from longtail.data.samplers import Sampling, draw
 from longtail.errors import InputError
 
 Transform = Callable[[str], Tensor]
@@ -23,12 +23,12 @@ Transform = Callable[[str], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images of one step, on the device of the loader.
+    """Images of one step, on the loader's device.
 
     Args:
-        images: (B, 3, H, W) uint8, or (V, B, 3, H, W) where the transform makes several views.
+        images: (B, 3, H, W) uint8, or (V, B, 3, H, W) when the transform makes several views.
         target: (B,) int64, class index.
-        index: (B,) int64, place of each image in its source.
+        index: (B,) int64, index of each image in its source.
     """
 
     images: Tensor
@@ -37,42 +37,42 @@ class Batch:
 
 
 class Batches(Protocol):
-    """What a training loop knows of its loader."""
+    """Interface of a loader for the training loop."""
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the `first`; the same number gives the same batches."""
+        """Batches of epoch `number` from batch `first`; equal numbers give equal batches."""
 
 
 @dataclass(eq=False)
 class Loader(ABC):
-    """Batches of a split, in an order that follows from the seed and the epoch's number alone.
+    """Batches of a split, in an order that depends only on the seed and the epoch.
 
-    Nothing is remembered between epochs, so a run that was killed sees the same batches again.
-    Several processes share a global batch out in equal runs, the first to the first process:
-    joined in rank order, what they see is exactly the batches that one process sees.
+    No state is kept between epochs, so a resumed run sees the same batches again. Each global batch
+    is split into contiguous, equal chunks by rank: concatenated in rank order, the chunks are the
+    batch that a single process sees.
 
     Args:
         split: the images.
-        batch_size: images of a step, over all processes.
-        sampler: order of an epoch; `sequential` to evaluate.
-        seed: of the order, and of the transform where there is one.
-        device: where the batches go.
-        drop_last: leave out a last batch that is not full.
-        rank: number of this process.
+        batch_size: global batch size, over all processes.
+        sampler: sampling of an epoch; `sequential` for evaluation.
+        seed: seed of the order and, where there is one, of the transform.
+        device: device of the batches.
+        drop_last: drop the last batch if it is incomplete.
+        rank: rank of this process.
         world_size: number of processes.
 
     Raises:
-        ValueError: when there would be no batch, or several processes would take different numbers
-            of training steps.
+        InputError: when there would be no batch, or processes would take different numbers of
+            training steps.
     """
 
     split: Split
     batch_size: int
     _: KW_ONLY
-    sampler: Sampler
+    sampler: Sampling
     seed: int = 0
     device: torch.device | str = "cpu"
     drop_last: bool = False
@@ -80,45 +80,44 @@ class Loader(ABC):
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        """Checks what would otherwise show after hours, or never."""
+        """Checks the batch size."""
         if self.batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, got {self.batch_size}")
         if self.drop_last and len(self.split) < self.batch_size:
             raise InputError(
-                f"batch_size must be no more than the {len(self.split)} images where the last "
-                f"batch is dropped unless full, got {self.batch_size}"
+                f"batch_size must be at most the {len(self.split)} images with drop_last, "
+                f"got {self.batch_size}"
             )
         uneven = not self.drop_last or self.batch_size % self.world_size != 0
         if self.world_size > 1 and self.sampler != "sequential" and uneven:
             raise InputError(
-                "several processes must take equal steps in training: drop_last must be set and "
-                f"batch_size be a multiple of {self.world_size}, "
-                f"got {self.drop_last} and {self.batch_size}"
+                "training in several processes needs drop_last and a batch_size that is a multiple "
+                f"of {self.world_size}, got {self.drop_last} and {self.batch_size}"
             )
 
     def __len__(self) -> int:
-        """Batches of an epoch that have an image for this process."""
+        """Number of batches in an epoch with an image for this process."""
         return len(list(self._shares()))
 
     @abstractmethod
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the `first`; the same number gives the same batches."""
+        """Batches of epoch `number` from batch `first`; equal numbers give equal batches."""
 
-    def places(self) -> Tensor:
-        """Places in an epoch's order of the images that this process sees, in that order."""
-        return torch.tensor([place for share in self._shares() for place in share])
+    def positions(self) -> Tensor:
+        """Positions in the epoch's order of the images of this process."""
+        return torch.tensor([position for share in self._shares() for position in share])
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
         return draw(self.split.labels, self.sampler, generator)
 
     def _shares(self, first: int = 0) -> Iterator[range]:
-        """Places in an epoch's order that this process sees, batch by batch."""
+        """Positions in the epoch's order of the images of this process, by batch."""
         images, size = len(self.split), self.batch_size
         end = images - images % size if self.drop_last else images
         for batch in range(first * size, end, size):
             stop = min(batch + size, end)
-            # Rounded up: where there are fewer images than processes, the first ones have them.
+            # Rounded up: with fewer images than processes, the first processes get them.
             before, after = (
                 batch - (batch - stop) * rank // self.world_size
                 for rank in (self.rank, self.rank + 1)
@@ -128,17 +127,17 @@ class Loader(ABC):
 
 
 def _leave_signals(worker: int) -> None:
-    """Lets a worker outlive a signal to the group: the training ends it once it has saved."""
+    """Ignores signals to the process group, so that the training process can save first."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(eq=False)
 class InMemoryLoader(Loader):
-    """Batches of images that lie in one tensor, which moves to the device once.
+    """Batches of images that are in one tensor, which is moved to the device once.
 
     Raises:
-        ValueError: when the split's images are not in memory, and as `Loader` does.
+        InputError: when the images of the split are not in memory, and as in `Loader`.
     """
 
     def __post_init__(self) -> None:
@@ -151,37 +150,37 @@ class InMemoryLoader(Loader):
         self._index = self.split.index.to(self.device)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the `first`; the same number gives the same batches."""
+        """Batches of epoch `number` from batch `first`; equal numbers give equal batches."""
         order = self._order(number).to(self.device)
         for share in self._shares(first):
-            places = order[share.start : share.stop]
-            yield Batch(self._images[places], self._labels[places], self._index[places])
+            indices = order[share.start : share.stop]
+            yield Batch(self._images[indices], self._labels[indices], self._index[indices])
 
 
 @dataclass(eq=False)
 class WorkerLoader(Loader):
-    """Batches of image files, which worker processes read.
+    """Batches of image files that worker processes read.
 
-    The transform's random numbers are seeded by seed, epoch and place in the epoch's order, so
-    that the number of workers or of processes changes nothing.
+    The transform is seeded with seed, epoch and position in the epoch's order, so that the result
+    does not depend on the number of workers or processes.
 
-    A file that cannot be read in training does not stop the epoch: another image of its batch
-    stands in for it (a batch without any is left out), and the end of the epoch raises an error
-    that names all such files.
+    A file that cannot be read does not stop the epoch: another image of its batch replaces it (a
+    batch without a readable image is dropped), and the end of the epoch raises an error that lists
+    all such files.
 
     Args:
         split: the images; `paths` are read.
-        batch_size: images of a step, over all processes.
-        sampler: order of an epoch; `sequential` to evaluate.
-        seed: of the order and the transform.
-        device: where the batches go; by way of pinned memory when it is a CUDA device.
-        drop_last: leave out a last batch that is not full.
-        rank: number of this process.
+        batch_size: global batch size, over all processes.
+        sampler: sampling of an epoch; `sequential` for evaluation.
+        seed: seed of the order and the transform.
+        device: device of the batches; through pinned memory for a CUDA device.
+        drop_last: drop the last batch if it is incomplete.
+        rank: rank of this process.
         world_size: number of processes.
-        transform: makes a file a uint8 tensor (3, H, W), or (V, 3, H, W) for several views, with
-            torch's global generator for all that is random. It must be picklable.
-        workers: reading processes, which live as long as the loader; 0 reads in this process, None
-            takes one for each processor, at most 8.
+        transform: picklable function from a file to a uint8 tensor (3, H, W), or (V, 3, H, W) for
+            several views, that draws from torch's global generator.
+        workers: worker processes, which live as long as the loader; 0 reads in this process
+            (default: one per processor, at most 8).
     """
 
     transform: Transform = field(kw_only=True)
@@ -207,35 +206,35 @@ class WorkerLoader(Loader):
         """The batches of an epoch from the `first`; the same number gives the same batches.
 
         Raises:
-            UnreadableImagesError: after the last batch, when a file could not be read.
+            UnreadableImagesError: after the last batch, if a file could not be read.
         """
         order = self._order(number).tolist()
         self._requests[:] = [
-            _Request(number, share, [order[place] for place in share])
+            _Request(number, share, [order[position] for position in share])
             for share in self._shares(first)
         ]
         failures: list[tuple[str, str]] = []
-        for parts, failed in self._loader:
-            # They come out of the worker's queue as lists.
+        for tensors, failed in self._loader:
+            # Tuples become lists in the queue of a worker.
             failures += [(path, reason) for path, reason in failed]
-            if parts is not None:
-                yield Batch(*(part.to(self.device, non_blocking=True) for part in parts))
+            if tensors is not None:
+                yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in tensors))
         if failures:
             raise UnreadableImagesError(failures, len(order))
 
 
 class _Request(NamedTuple):
     epoch: int
-    places: range  # in the epoch's order
-    images: list[int]  # in the split
+    positions: range  # in the epoch's order
+    images: list[int]  # indices into the split
 
 
-# Images, targets and places in the source, if a file could be read; then those that could not.
+# Images, targets and indices in the source, unless no file could be read; and the failures.
 _Answer = tuple[tuple[Tensor, Tensor, Tensor] | None, list[tuple[str, str]]]
 
 
 class _Reader(TorchDataset[_Answer]):
-    """Reads the files of one request; lives in the worker processes."""
+    """Reads the files of one request in a worker process."""
 
     def __init__(self, split: Split, transform: Transform, seed: int) -> None:
         self._split = split
@@ -246,33 +245,33 @@ class _Reader(TorchDataset[_Answer]):
         read: list[tuple[int, Tensor]] = []
         failures = []
         with torch.random.fork_rng(devices=[]):
-            for place, image in zip(request.places, request.images, strict=True):
+            for position, image in zip(request.positions, request.images, strict=True):
                 path = self._split.paths[image]
-                torch.default_generator.manual_seed(mix_seed(self._seed, request.epoch, place))
+                torch.default_generator.manual_seed(mix_seed(self._seed, request.epoch, position))
                 try:
                     read.append((image, self._transform(path)))
                 except Exception as error:  # broken files make Pillow raise nearly anything
                     failures.append((path, reason_of(error, path)))
         if not read:
             return None, failures
-        # All processes must go on with batches of equal size, so the first image stands in.
+        # Batches must be of equal size in all processes, so the first image replaces the others.
         read += [read[0]] * len(failures)
-        places = torch.tensor([image for image, _ in read])
+        indices = torch.tensor([image for image, _ in read])
         views = [view for _, view in read]
-        # Views come first: (V, B, 3, H, W).
+        # (V, B, 3, H, W) for several views.
         images = torch.stack(views, dim=views[0].ndim - 3)
-        return (images, self._split.labels[places], self._split.index[places]), failures
+        return (images, self._split.labels[indices], self._split.index[indices]), failures
 
 
 def available_cpus() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on every system
+    """Number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # only on Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def mix_seed(*numbers: int) -> int:
-    """One 63-bit seed out of several numbers, unlike those of their neighbours.
+    """Hashes several numbers to one 63-bit seed.
 
     Example:
         >>> mix_seed(0, 1) == mix_seed(1, 0)

@@ -1,4 +1,4 @@
-"""Long-tailed subsets of balanced data sets: how many images of each class, and which."""
+"""Long-tailed subsets of balanced data sets."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from longtail.errors import InputError
 
-Kind = Literal["exponential", "step", "pareto"]
+ImbalanceType = Literal["exponential", "step", "pareto"]
 PARETO_POWER = 6  # of ImageNet-LT and Places-LT
 
 
 def long_tailed_counts(
-    num_classes: int, n_max: int, imbalance: float, kind: Kind = "exponential"
+    num_classes: int, n_max: int, imbalance: float, imbalance_type: ImbalanceType = "exponential"
 ) -> Tensor:
-    """Images of each class, from `n_max` for class 0 down to `n_max / imbalance` for the last.
+    """Class counts from `n_max` for class 0 down to `n_max / imbalance` for the last class.
 
     `exponential` and `step` follow Cao et al., Learning Imbalanced Datasets with Label-
     Distribution-Aware Margin Loss, NeurIPS 2019, arXiv 1906.07413:
-    n_c = int(n_max * imbalance^(-c / (C - 1))); in steps, the first half of the classes keeps
+    n_c = int(n_max * imbalance^(-c / (C - 1))); with `step`, the first half of the classes keeps
     `n_max` and the other half `n_max / imbalance` images.
     `pareto` is a power law, n_c = int(n_max * x_c^-6) with x_c evenly spaced from 1 to
     imbalance^(1/6); the power is that of Liu et al., Large-Scale Long-Tailed Recognition in an
@@ -31,12 +31,12 @@ def long_tailed_counts(
         num_classes: C, 2 or more.
         n_max: images of the largest class.
         imbalance: largest over smallest count, 1 or more.
-        kind: shape of the tail.
+        imbalance_type: shape of the tail.
 
     Returns: (num_classes,) int64.
 
     Raises:
-        ValueError: when an argument is out of its range, or a class would have no image.
+        InputError: when an argument is out of range, or a class would have no image.
 
     Example:
         >>> long_tailed_counts(10, 5000, 100).tolist()
@@ -48,23 +48,25 @@ def long_tailed_counts(
         raise InputError(f"num_classes of a long tail must be 2 or more, got {num_classes}")
     if not imbalance >= 1:
         raise InputError(f"imbalance must be 1 or more, got {imbalance}")
-    if kind == "exponential":
+    if imbalance_type == "exponential":
         # The order of operations is that of the published code: int() depends on it.
         rho = 1 / imbalance
         counts = [int(n_max * rho ** (c / (num_classes - 1))) for c in range(num_classes)]
-    elif kind == "step":
+    elif imbalance_type == "step":
         head = num_classes // 2
         counts = [n_max] * head + [int(n_max / imbalance)] * (num_classes - head)
-    elif kind == "pareto":
+    elif imbalance_type == "pareto":
         x = np.linspace(1.0, imbalance ** (1 / PARETO_POWER), num_classes)
         # The last count is whole in exact arithmetic wherever n_max / imbalance is.
         counts = [int(n + 1e-9) for n in n_max * x**-PARETO_POWER]
     else:
-        raise InputError(f"kind must be exponential, step or pareto, got {kind!r}")
+        raise InputError(
+            f"imbalance_type must be exponential, step or pareto, got {imbalance_type!r}"
+        )
     if min(counts) < 1:
         raise InputError(
-            f"imbalance {imbalance:g} leaves class {counts.index(0)} without an image when the "
-            f"largest class has {n_max}; the most that it allows is {n_max}"
+            f"imbalance must be at most the {n_max} images of the largest class, or class "
+            f"{counts.index(0)} has no image; got {imbalance:g}"
         )
     return torch.tensor(counts)
 
@@ -72,33 +74,33 @@ def long_tailed_counts(
 def long_tailed_subset(
     labels: ArrayLike | Tensor, counts: Sequence[int] | Tensor, seed: int = 0
 ) -> Tensor:
-    """Which images a subset with the given class counts keeps.
+    """Chooses the images of a subset with the given class counts.
 
-    Numpy's legacy generator, whose stream never changes between versions, shuffles the places of
-    each class in class order; the first n_c of them stay. With seed 0 on CIFAR's training labels,
-    this is the subset that the long-tailed benchmarks use.
+    NumPy's legacy generator, whose stream is the same in all versions, shuffles the indices of each
+    class in class order; the first n_c of them are kept. With seed 0 on CIFAR's training labels,
+    this is the subset of the long-tailed benchmarks.
 
     Args:
         labels: (N,), class index of each image.
-        counts: (C,), images to keep of each class.
-        seed: of the generator.
+        counts: (C,), number of images to keep of each class.
+        seed: seed of the generator.
 
-    Returns: (sum of counts,) int64, places in `labels`, class after class.
+    Returns: (sum of counts,) int64, indices into `labels`, grouped by class.
 
     Raises:
-        ValueError: when a class has fewer images than are to be kept.
+        InputError: when a class has too few images.
 
     Example:
         >>> long_tailed_subset([0, 1, 0, 0, 1], [2, 1]).tolist()
         [3, 2, 1]
     """
-    of_image = np.asarray(labels)
+    targets = np.asarray(labels)
     generator = np.random.RandomState(seed)
     kept = []
     for c, count in enumerate(torch.as_tensor(counts).tolist()):
-        places = np.flatnonzero(of_image == c)
-        if len(places) < count:
-            raise InputError(f"class {c} has {len(places)} images, {count} were asked for")
-        generator.shuffle(places)
-        kept.append(places[:count])
+        indices = np.flatnonzero(targets == c)
+        if len(indices) < count:
+            raise InputError(f"counts of class {c} must be at most {len(indices)}, got {count}")
+        generator.shuffle(indices)
+        kept.append(indices[:count])
     return torch.from_numpy(np.concatenate(kept))

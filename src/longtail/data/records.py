@@ -1,10 +1,9 @@
-"""A data set of image files: its rows, the checks before any is opened, and what it becomes."""
+"""A data set of image files: its rows, the checks before any file is read, and its splits."""
 
-import contextlib
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,16 +13,16 @@ from numpy.typing import NDArray
 
 from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset, Split
-from longtail.data.images import check_images, file_of, natural_size, read_images
-from longtail.data.strata import empty_part, hold_out
+from longtail.data.images import check_images, natural_size, read_images
+from longtail.data.missing import find_missing, similar_file
+from longtail.data.problems import counted, report_problems
+from longtail.data.split_names import SPLITS
+from longtail.data.stratified import empty_split, hold_out
 from longtail.errors import InputError
 
 SMALL = 64  # largest side in pixels of images that are held in memory
-LARGE = 224  # side when the images are larger and no size was asked for
-MEMORY = 2 << 30  # bytes of images that are held in memory at most
-NAMED = 10  # rows that a message names
-
-SPLITS = ("train", "val", "test")
+LARGE = 224  # default side of larger images
+MEMORY = 2 << 30  # largest number of bytes of images in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +30,15 @@ class Records:
     """The rows of a data set on disk.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         paths: absolute path of each image.
-        labels: (N,), class index of each.
-        splits: (N,), `train`, `val` or `test` of each.
-        index: (N,), place of each in its source.
+        labels: (N,), class index of each image.
+        splits: (N,), `train`, `val` or `test` for each image.
+        index: (N,), index of each image in its source.
         class_names: name of each class.
-        origin: says where the row of a place stands, such as `birds.csv, line 7`.
-        check: how the files that stay on disk are checked, unless the settings say it.
+        origin: where row i comes from, such as `birds.csv, line 7`.
+        check: how files that stay on disk are checked by default.
+        notes: how the source was understood where that is not obvious, one sentence each.
     """
 
     name: str
@@ -49,10 +49,11 @@ class Records:
     class_names: tuple[str, ...]
     origin: Callable[[int], str]
     check: Literal["decode", "exists"]
+    notes: tuple[str, ...] = ()
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Distinct class names in order: by value when all are whole numbers, else by the alphabet.
+    """Distinct class names in order: by value if all are whole numbers, else alphabetical.
 
     Example:
         >>> class_order(["10", "9", "10"])
@@ -66,42 +67,23 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def counted(what: str, items: Sequence[str]) -> str:
-    """What is wrong or worth knowing, how often, and the first places.
-
-    Example:
-        >>> counted("rows without a label", ["line 3", "line 8"])
-        'rows without a label (2): line 3, line 8'
-    """
-    more = f" and {len(items) - NAMED:,} more" if len(items) > NAMED else ""
-    return f"{what} ({len(items):,}): {', '.join(items[:NAMED])}{more}"
-
-
-def report_problems(name: str, problems: list[str]) -> None:
-    """Raises one error for all problems of a data set, if there are any."""
-    if problems:
-        raise InputError(
-            f"{name} cannot be used as it is:\n" + "\n".join(f"- {p}" for p in problems)
-        )
-
-
 def to_dataset(records: Records, config: DataConfig) -> Dataset:
-    """Checks the rows, makes the splits that are not there, and reads the images if small.
+    """Checks the rows, makes missing splits, and reads the images if they are small.
 
-    Images are held in memory when their side is at most 64 pixels and all together take at most
+    Images are held in memory if their side is at most 64 pixels and together they take at most
     2 GiB.
 
     Args:
         records: the rows.
-        config: sizes, fractions and seed.
+        config: image size, fractions and seed.
 
     Raises:
-        ValueError: when the rows contradict each other, or miss files or classes.
-        UnreadableImagesError: names all images that cannot be read.
+        InputError: when rows contradict each other, or files or classes are missing.
+        UnreadableImagesError: lists all images that cannot be read.
     """
     report_problems(records.name, find_problems(records))
     records = make_splits(records, config)
-    training = [records.paths[place] for place in np.flatnonzero(records.splits == "train")]
+    training = [records.paths[i] for i in np.flatnonzero(records.splits == "train")]
     size = config.image_size or natural_size(training, SMALL, LARGE)
     in_memory = size <= SMALL and len(records.paths) * 3 * size**2 <= MEMORY
     if not in_memory and (config.check or records.check) == "decode":
@@ -112,8 +94,8 @@ def to_dataset(records: Records, config: DataConfig) -> Dataset:
         images=read_images(records.paths, size) if in_memory else None,
         paths=tuple(records.paths),
     )
-    places = {part: np.flatnonzero(records.splits == part) for part in SPLITS}
-    splits = {p: whole.take(torch.from_numpy(at)) for p, at in places.items() if len(at)}
+    indices = {name: np.flatnonzero(records.splits == name) for name in SPLITS}
+    splits = {name: whole.take(torch.from_numpy(i)) for name, i in indices.items() if len(i)}
     return Dataset(
         name=records.name,
         class_names=records.class_names,
@@ -125,27 +107,28 @@ def to_dataset(records: Records, config: DataConfig) -> Dataset:
 
 
 def find_problems(records: Records) -> list[str]:
-    """What is wrong with the rows, a sentence each; no file is opened."""
+    """Problems of the rows, one sentence each; no file is opened."""
     if not records.paths:
-        return ["there is no image in it"]
+        return ["it has no images"]
     problems = []
     seen = np.unique(records.labels)
     if len(seen) == 1:
         only = records.class_names[seen[0]]
         problems.append(f"all images are of one class, '{only}'; two or more are needed")
-    for what, twins in _repeated(records).items():
+    for what, groups in _repeated(records).items():
         named = [
             f"{records.paths[rows[0]]} ({' and '.join(records.origin(row) for row in rows)})"
-            for rows in twins
+            for rows in groups
         ]
         problems.append(counted(what, named))
-    odd = [repr(os.fsencode(path)) for path in records.paths if not _is_unicode(path)]
-    if odd:
-        problems.append(counted("files whose names are no UTF-8", odd))
+    invalid = [repr(os.fsencode(path)) for path in records.paths if not _is_unicode(path)]
+    if invalid:
+        problems.append(counted("file names that are not valid UTF-8", invalid))
     missing = find_missing(records.paths)
     if missing:
         named = [f"{records.paths[row]} ({records.origin(row)})" for row in missing]
-        problems.append(counted("files that do not exist", named))
+        hint = similar_file(records.paths[missing[0]])
+        problems.append(counted("files that do not exist", named) + hint)
     return problems + _unlearnable(records)
 
 
@@ -157,26 +140,11 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def find_missing(paths: Sequence[str]) -> list[int]:
-    """Places of the paths that name no file on disk; lists each folder once, opens no file."""
-    folders: dict[str, list[int]] = defaultdict(list)
-    files = [file_of(path) for path in paths]
-    for place, file in enumerate(files):
-        folders[os.path.dirname(file)].append(place)
-    missing: list[int] = []
-    for folder, places in folders.items():
-        there: set[str] = set()
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            there = {entry.name for entry in entries if entry.is_file()}
-        missing += [place for place in places if os.path.basename(files[place]) not in there]
-    return sorted(missing)
-
-
 def make_splits(records: Records, config: DataConfig) -> Records:
-    """Sets aside a test part when there is neither that nor a val part, and a val part if asked.
+    """Makes a test split if there is neither a test nor a val split, and a val split if asked.
 
-    The same share of each class goes, but at least one image for testing and never the last one
-    for training; a warning names the classes that have nothing to be tested on.
+    The same fraction of each class is held out: at least one image for testing, and never the last
+    one. A warning lists the classes that have no test image.
     """
     splits = records.splits.astype("U5")
     wanted = []
@@ -185,42 +153,42 @@ def make_splits(records: Records, config: DataConfig) -> Records:
     if "val" not in splits and config.val_fraction:
         left = 1 - (config.test_fraction if wanted else 0)
         wanted.append(("val", config.val_fraction / left, 0))
-    for part, fraction, least in wanted:
+    for split, fraction, least in wanted:
         rows = np.flatnonzero(splits == "train")
         labels = torch.from_numpy(records.labels[rows])
-        aside = hold_out(labels, fraction, config.seed, least)
-        if not (least or aside.any()):
-            raise InputError(empty_part("val_fraction", config.val_fraction, labels))
-        splits[rows[aside.numpy()]] = part
-        without = np.setdiff1d(records.labels, records.labels[splits == part])
-        if part == "test" and len(without):
+        held_out = hold_out(labels, fraction, config.seed, least)
+        if not (least or held_out.any()):
+            raise InputError(empty_split("val_fraction", config.val_fraction, labels))
+        splits[rows[held_out.numpy()]] = split
+        without = np.setdiff1d(records.labels, records.labels[splits == split])
+        if split == "test" and len(without):
             names = [records.class_names[c] for c in without]
             warnings.warn(
-                f"{records.name}: a single image stays in the training part, so there is no "
-                + counted("accuracy for the classes that have no other", names),
+                f"{records.name}: "
+                + counted("classes with a single image, which are not in the test split", names),
                 stacklevel=2,
             )
     return replace(records, splits=splits)
 
 
 def _repeated(records: Records) -> dict[str, list[list[int]]]:
-    """Rows with the same path, by whether they lie in different splits: a test image learned by."""
+    """Rows with the same path, grouped by whether they are in different splits."""
     found: dict[str, list[list[int]]] = {}
     if len(set(records.paths)) == len(records.paths):
         return found
     rows = defaultdict(list)
     for row, path in enumerate(records.paths):
         rows[path].append(row)
-    for places in rows.values():
-        if len(places) > 1:
-            across = len(set(records.splits[places].tolist())) > 1
-            where = "in more than one part" if across else "more than once"
-            found.setdefault(f"paths that stand {where}", []).append(places)
+    for indices in rows.values():
+        if len(indices) > 1:
+            across = len(set(records.splits[indices].tolist())) > 1
+            where = "in more than one split" if across else "more than once"
+            found.setdefault(f"paths that are listed {where}", []).append(indices)
     return found
 
 
 def _unlearnable(records: Records) -> list[str]:
-    """Classes without a training image: some turn up in other splits, some nowhere."""
+    """Classes without a training image: those that occur in other splits, and those that do not."""
     trained = np.unique(records.labels[records.splits == "train"])
     problems = []
     unseen = np.flatnonzero(~np.isin(records.labels, trained)).tolist()

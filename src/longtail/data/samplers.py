@@ -1,19 +1,19 @@
-"""In which order, and how often, an epoch sees the images."""
+"""Sampling strategies."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from longtail.data.strata import rank_within_class
+from longtail.data.stratified import rank_within_class
 from longtail.errors import InputError
 
-Sampler = Literal["sequential", "shuffle", "class_balanced", "square_root"]
+Sampling = Literal["sequential", "shuffle", "class_balanced", "square_root"]
 # Of a class's count, in proportion to which it is drawn.
 POWERS = {"class_balanced": 0.0, "square_root": 0.5}
 
 
-def draw(labels: Tensor, sampler: Sampler, generator: torch.Generator) -> Tensor:
+def draw(labels: Tensor, sampler: Sampling, generator: torch.Generator) -> Tensor:
     """The order of one epoch.
 
     `sequential` and `shuffle` see every image once. `class_balanced` draws the class uniformly and

@@ -1,4 +1,4 @@
-"""From loose image files to shards: a few large tar files and their index."""
+"""Writes image files to shards: a few large tar files and their index."""
 
 import io
 import json
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from longtail.data.config import DataConfig
 from longtail.data.images import file_of
 from longtail.data.load import read_source
-from longtail.data.records import SPLITS, Records, find_problems, make_splits, report_problems
+from longtail.data.problems import report_problems
+from longtail.data.records import Records, find_problems, make_splits
 from longtail.data.shards import INDEX
+from longtail.data.split_names import SPLITS
 from longtail.errors import InputError
 from longtail.files import whole_file
 
@@ -22,46 +24,43 @@ MEGABYTE = 10**6
 
 
 def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list[Path]:
-    """Copies the image files of a source into tar files, and their places into an index.
+    """Copies the image files of a source into tar files with an index.
 
     The tar files follow the WebDataset convention, so that its readers take them, too: `N.jpg` (the
-    file as it was) and `N.cls` (the class index), N counting the images of a part. Their order is
-    random, so that whoever reads them one after the other sees the classes mixed. The index, which
+    unchanged file) and `N.cls` (the class index), where N counts the images of a split. Their order
+    is random, so that sequential readers see the classes mixed. The index, which
     `longtail train FOLDER` reads, is written last.
 
     Args:
-        config: the source; its splits are made as for a training.
-        folder: to write to; `train-00000.tar` and so on.
-        megabytes: least size of a shard but for the last of a part.
+        config: the source; missing splits are made as for training.
+        folder: folder to write `train-00000.tar` and so on to.
+        megabytes: minimum size of a shard, except for the last of a split.
 
     Returns: the tar files.
     Raises:
-        ValueError: when the source has no files or cannot be used as it is, or there are shards in
-            the folder already.
+        InputError: when the source has no files or is invalid, or the folder already has shards.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     source = read_source(config)
     if not isinstance(source, Records):
-        raise InputError(
-            f"{config.source} is held in memory; only image files can be put in shards"
-        )
+        raise InputError(f"{config.source} is in memory; only image files can be written to shards")
     if any(file_of(path) != path for path in source.paths[:1]):
-        raise InputError(f"{config.source} holds shards already; only loose files can be put in")
+        raise InputError(f"{config.source} already consists of shards")
     if (folder / INDEX).exists():
-        raise InputError(f"{folder} holds shards already; name another folder")
+        raise InputError(f"out must be a folder without shards, {folder} already has some")
     report_problems(source.name, find_problems(source))
     source = make_splits(source, config)
     shards: list[str] = []
     rows = np.empty((len(source.paths), 3), np.int64)  # shard, offset, size
-    for part in SPLITS:
-        places = np.flatnonzero(source.splits == part)
-        order = np.random.RandomState(config.seed).permutation(places)
+    for split in SPLITS:
+        indices = np.flatnonzero(source.splits == split)
+        order = np.random.RandomState(config.seed).permutation(indices)
         for number, chunk in enumerate(_chunks(source, order, megabytes * MEGABYTE)):
-            shards.append(f"{part}-{number:05d}.tar")
+            shards.append(f"{split}-{number:05d}.tar")
             rows[chunk, 0] = len(shards) - 1
-            rows[chunk, 1:] = _write(folder / shards[-1], source, chunk, places)
+            rows[chunk, 1:] = _write(folder / shards[-1], source, chunk, indices)
     table = pa.table(
         {
             "shard": pa.DictionaryArray.from_arrays(rows[:, 0].astype(np.int32), shards),
@@ -74,13 +73,13 @@ def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list
         }
     )
     about = json.dumps({"name": source.name, "class_names": source.class_names})
-    with whole_file(folder / INDEX) as part_file:
-        pq.write_table(table.replace_schema_metadata({"longtail": about}), part_file)
+    with whole_file(folder / INDEX) as partial:
+        pq.write_table(table.replace_schema_metadata({"longtail": about}), partial)
     return [folder / shard for shard in shards]
 
 
 def _chunks(source: Records, order: NDArray[np.int64], least: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of each shard of a part."""
+    """Rows of each shard of a split."""
     begin = size = 0
     for end, row in enumerate(order.tolist(), 1):
         size += os.path.getsize(source.paths[row])
@@ -92,12 +91,15 @@ def _chunks(source: Records, order: NDArray[np.int64], least: int) -> Iterator[N
 
 
 def _write(
-    shard: Path, source: Records, rows: NDArray[np.int64], places: NDArray[np.int64]
+    shard: Path, source: Records, rows: NDArray[np.int64], indices: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Writes one tar file; returns offset and size of each image in it, (n, 2)."""
-    numbers = np.searchsorted(places, rows).tolist()
+    numbers = np.searchsorted(indices, rows).tolist()
     where = []
-    with whole_file(shard) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with (
+        whole_file(shard) as partial,
+        tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
         for number, row in zip(numbers, rows.tolist(), strict=True):
             path = source.paths[row]
             suffix = os.path.splitext(path)[1].lower()

@@ -5,106 +5,105 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from longtail.data.columns import read_columns
 from longtail.data.config import DataConfig
-from longtail.data.records import (
-    SPLITS,
-    Records,
-    class_order,
-    counted,
-    report_problems,
-)
-from longtail.errors import InputError
+from longtail.data.missing import find_missing
+from longtail.data.problems import counted, report_problems
+from longtail.data.records import Records, class_order
+from longtail.data.split_names import SPLITS, split_named
+
+Coded = tuple[NDArray[np.int64], list[str]]  # index into the distinct texts, -1 where missing
 
 
 def table(config: DataConfig) -> Records:
-    """A .csv or .parquet table with columns for the path, the label and, if there is, the split.
+    """A .csv, .tsv or .parquet table with columns for path, label and, if it has one, split.
 
-    Labels that are whole numbers keep their order, others are sorted. `index` is the row, from 0.
+    Class names are ordered by value if all are whole numbers, else alphabetically; blanks around
+    labels are ignored. `index` is the row, from 0.
 
     Raises:
-        ValueError: when a column is not there, or rows are incomplete or contradict each other.
+        InputError: when a column is absent, or rows are incomplete or contradict each other.
     """
     source = Path(config.source)
-    columns = _columns(source, config)
-    rows = len(columns["path"])
-    splits = columns.get("split") or ["train"] * rows
-
-    def origin(row: int) -> str:
-        # In a CSV file the header is line 1; Parquet rows are counted from 0, as by its readers.
-        return f"line {row + 2}" if source.suffix.lower() == ".csv" else f"row {row}"
+    wanted = {"path": config.path_column, "label": config.label_column}
+    optional = {} if config.split_column else {"split": "split"}
+    if config.split_column:
+        wanted["split"] = config.split_column
+    columns = read_columns(source, wanted, optional)
+    paths = [text or "" for text in columns.texts["path"].to_pylist()]
+    coded = {name: _coded(text) for name, text in columns.texts.items() if name != "path"}
 
     problems = []
-    for column, values in columns.items():
-        empty = [origin(row) for row, value in enumerate(values) if not value]
-        if empty:
-            problems.append(counted(f"rows without a {column}", empty))
-    odd = [f"'{p}' ({origin(row)})" for row, p in enumerate(splits) if p and p not in SPLITS]
-    if odd:
-        problems.append(counted("rows with a split other than train, val and test", odd))
-    labels = set(columns["label"])
-    blanks = [repr(label) for label in sorted(labels) if label.strip() != label]
-    if len({label.strip() for label in labels}) < len(labels):
-        problems.append(counted("labels that differ from others in blanks alone", blanks))
+    missing = {"path": np.array([i for i, path in enumerate(paths) if not path.strip()])}
+    missing |= {name: np.flatnonzero(codes < 0) for name, (codes, _) in coded.items()}
+    for name, rows in missing.items():
+        if len(rows):
+            named = list(map(columns.origin, rows.tolist()))
+            problems.append(counted(f"rows without a {name}", named))
+    labels, texts = coded["label"]
+    names = class_order(text.strip() for text in texts)
+    if len(names) < len(texts):
+        blanks = sorted(repr(text) for text in texts if text != text.strip())
+        problems.append(counted("labels that differ from others only in blanks", blanks))
+    splits = np.full(len(paths), "train", dtype="U5")
+    if "split" in coded:
+        splits, odd = _splits(*coded["split"])
+        if len(odd):
+            what = "rows with a split other than train, val and test"
+            named = [f"{coded['split'][1][c]!r} ({columns.origin(row)})" for row, c in odd]
+            problems.append(counted(what, named))
     if "train" not in splits:
-        problems.append("no row has the split train" if rows else "it has no row")
+        problems.append("no row has the split train" if paths else "it has no rows")
     report_problems(str(source), problems)
 
-    top = os.path.abspath(config.root or source.parent)
-    names = class_order(columns["label"])
     number = {name: c for c, name in enumerate(names)}
+    order = np.array([number[text.strip()] for text in texts], dtype=np.int64)
     return Records(
         name=source.stem,
-        paths=[os.path.normpath(os.path.join(top, path)) for path in columns["path"]],
-        labels=np.array([number[label] for label in columns["label"]], dtype=np.int64),
-        splits=np.array(splits, dtype="U5"),
-        index=np.arange(rows),
+        paths=_absolute(os.path.abspath(config.root or source.parent), paths),
+        labels=order[labels],
+        splits=splits,
+        index=np.arange(len(paths)),
         class_names=names,
-        origin=lambda row: f"{source.name}, {origin(row)}",
+        origin=lambda row: f"{source.name}, {columns.origin(row)}",
         check="decode",
     )
 
 
-def _columns(source: Path, config: DataConfig) -> dict[str, list[str]]:
-    """Text of the columns path, label and, where there is one, split; '' where there is nothing."""
-    data = _read(source)
-    wanted = {"path": config.path_column, "label": config.label_column}
-    if config.split_column is not None or "split" in data.column_names:
-        wanted["split"] = config.split_column or "split"
-    absent = [f"{name}_column '{c}'" for name, c in wanted.items() if c not in data.column_names]
-    if absent:
-        raise InputError(
-            f"{source} has no {' and no '.join(absent)}; "
-            f"its columns are {', '.join(data.column_names)}"
-        )
-    return {name: _texts(source, data, column) for name, column in wanted.items()}
+def _coded(texts: Any) -> Coded:
+    """The distinct texts of a column, and which of them each row has; -1 where it is blank."""
+    encoded = texts.combine_chunks().dictionary_encode()
+    distinct = encoded.dictionary.to_pylist()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    kept = [text for text in distinct if text.strip()]
+    renumber = {text: c for c, text in enumerate(kept)}
+    lookup = np.array([*(renumber.get(text, -1) for text in distinct), -1], dtype=np.int64)
+    return lookup[codes], kept
 
 
-def _texts(source: Path, data: Any, column: str) -> list[str]:
-    """A column of a pyarrow table as text."""
-    import pyarrow as pa
-
-    if data.column_names.count(column) > 1:
-        raise InputError(f"{source} must have one column {column!r}, got several of that name")
-    try:
-        return [text or "" for text in data[column].cast("string").to_pylist()]
-    except pa.ArrowException as error:
-        raise InputError(
-            f"column {column!r} of {source} must hold text or numbers, got {data[column].type}"
-        ) from error
+def _splits(
+    codes: NDArray[np.int64], texts: list[str]
+) -> tuple[NDArray[np.str_], list[tuple[int, int]]]:
+    """Split of each row; and the rows, with the index of their text, that name no split."""
+    named = [split_named(text) or "" for text in texts]
+    splits = np.array([*named, ""], dtype="U5")[codes]
+    odd = np.flatnonzero((codes >= 0) & ~np.isin(splits, SPLITS))
+    return splits, list(zip(odd.tolist(), codes[odd].tolist(), strict=True))
 
 
-def _read(source: Path) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
+def _absolute(top: str, paths: list[str]) -> list[str]:
+    """Absolute paths; blanks around one and backslashes in it count only if such a file exists."""
 
-    try:
-        if source.suffix.lower() == ".parquet":
-            return parquet.read_table(source)
-        # All columns are text: a label 007 must not become 7.
-        with csv.open_csv(source) as reader:
-            names = reader.schema.names
-        as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-        return csv.read_csv(source, convert_options=as_text)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{source} cannot be read as a table: {error}") from error
+    def absolute(path: str) -> str:
+        joined = os.path.join(top, path)
+        # Most paths are normal, and normpath is slow.
+        return os.path.normpath(joined) if "//" in joined or "/." in joined else joined
+
+    found = list(map(absolute, paths))
+    foreign = "\\" if os.sep == "/" else "/"
+    odd = [i for i, path in enumerate(paths) if path != path.strip() or foreign in path]
+    for i in find_missing([found[row] for row in odd]):
+        found[odd[i]] = absolute(paths[odd[i]].strip().replace(foreign, os.sep))
+    return found

@@ -1,4 +1,4 @@
-"""Splitting class by class."""
+"""Stratified splits."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from longtail.errors import InputError
 
 
 def rank_within_class(labels: Tensor) -> Tensor:
-    """How many earlier entries have the same label, (N,) int64.
+    """Number of earlier entries with the same label, (N,) int64.
 
     Example:
         >>> rank_within_class(torch.tensor([4, 0, 4, 4])).tolist()
@@ -24,17 +24,17 @@ def rank_within_class(labels: Tensor) -> Tensor:
 
 
 def hold_out(labels: Tensor, fraction: float, seed: int, least: int = 0) -> Tensor:
-    """Which images to set aside: the given share of each class, rounded.
+    """Chooses images to hold out: the given fraction of each class, rounded.
 
-    At least one image of a class is never set aside, so a class with one image keeps it.
+    One image of each class always stays, so a class with a single image keeps it.
 
     Args:
         labels: (N,) int64.
-        fraction: share of each class to set aside, in [0, 1).
-        seed: decides which images.
-        least: images to set aside of every class that has more than that.
+        fraction: fraction of each class to hold out, in [0, 1).
+        seed: seed of the choice.
+        least: images to hold out of every class that has more than that.
 
-    Returns: (N,) bool.
+    Returns: (N,) bool mask of the images held out.
 
     Example:
         >>> hold_out(torch.tensor([0, 0, 0, 0, 0, 1, 1, 2]), 0.2, seed=0, least=1).sum().item()
@@ -49,17 +49,17 @@ def hold_out(labels: Tensor, fraction: float, seed: int, least: int = 0) -> Tens
     return ranks < wanted[labels]
 
 
-def empty_part(name: str, fraction: float, labels: Tensor) -> str:
-    """What to say where a fraction of every class is less than an image."""
+def empty_split(name: str, fraction: float, labels: Tensor) -> str:
+    """Message for a fraction that holds out no image of any class."""
     largest = torch.bincount(labels).max().item()
-    return f"{name} {fraction:g} leaves its part empty: the largest class has {largest} images"
+    return f"{name} {fraction:g} leaves its split empty: the largest class has {largest} images"
 
 
 def cut_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
-    """Parts a training split in what stays and a validation part; None when `fraction` is 0."""
+    """Divides a training split into training and validation; no validation if `fraction` is 0."""
     if fraction == 0:
         return train, None
-    aside = hold_out(train.labels, fraction, seed)
-    if not aside.any():
-        raise InputError(empty_part("val_fraction", fraction, train.labels))
-    return train.take((~aside).nonzero().flatten()), train.take(aside.nonzero().flatten())
+    held_out = hold_out(train.labels, fraction, seed)
+    if not held_out.any():
+        raise InputError(empty_split("val_fraction", fraction, train.labels))
+    return train.take((~held_out).nonzero().flatten()), train.take(held_out.nonzero().flatten())

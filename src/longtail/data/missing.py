@@ -1,0 +1,43 @@
+"""Files that do not exist, and what their paths look like."""
+
+import contextlib
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+
+from longtail.data.images import file_of
+
+
+def find_missing(paths: Sequence[str]) -> list[int]:
+    """Indices of the paths that are not files; lists each folder once and opens no file."""
+    folders: dict[str, list[int]] = defaultdict(list)
+    files = [file_of(path) if "#" in path else path for path in paths]
+    for i, file in enumerate(files):
+        folders[file.rpartition(os.sep)[0] or os.sep].append(i)
+    missing: list[int] = []
+    for folder, indices in folders.items():
+        there: set[str] = set()
+        with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
+            there = {entry.name for entry in entries if entry.is_file()}
+        missing += [i for i in indices if files[i].rpartition(os.sep)[2] not in there]
+    return sorted(missing)
+
+
+def similar_file(path: str) -> str:
+    """End of a message about a missing file: what the path looks like, or a similar file."""
+    if re.search(r"(^|/)[A-Za-z]:[\\/]", path) or "\\" in path:
+        return "; these look like Windows paths"
+    if re.match(r".*/[a-z0-9]+:/", path):
+        return "; these look like URLs, which are not downloaded"
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        return f"; there is no folder {folder}"
+
+    def key(text: str) -> str:
+        return unicodedata.normalize("NFC", text.strip()).casefold()
+
+    names = os.listdir(folder)
+    alike = [n for n in names if key(n) == key(name) or os.path.splitext(n)[0] == name]
+    return f"; there is a similar file, {alike[0]!r}" if alike else ""

@@ -1,0 +1,100 @@
+"""Every row of the table of layouts in docs/data.md, made on disk and read."""
+
+import itertools
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from longtail.data import DataConfig, load
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+LAYOUT = re.compile(r"\| (`.+`) \| (.+?) \| (Read|Asked|Refused): (.+) \|")
+ROWS = [LAYOUT.fullmatch(line) for line in PAGE.read_text("utf-8").splitlines()]
+LAYOUTS = [(row[1], row[3], row[4]) for row in ROWS if row]
+IMAGES = {".jpg", ".jpeg", ".png", ".ppm"}
+
+
+def expand(pattern: str) -> list[str]:
+    """Braces as the shell has them; a star is three names."""
+    pieces = re.split(r"\{(.+?)\}", pattern.replace("*", "{1,2,3}"))
+    choices = [piece.split(",") if n % 2 else [piece] for n, piece in enumerate(pieces)]
+    return ["".join(path) for path in itertools.product(*choices)]
+
+
+def make(top: Path, layout: str) -> Path:
+    files = [path for pattern in re.findall("`(.+?)`", layout) for path in expand(pattern)]
+    for n, name in enumerate(files):
+        path = top / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in IMAGES:
+            Image.new("RGB", (8, 8), (n % 256, n // 256, 99)).save(path)
+        else:
+            path.write_text("path,label\n")
+    return top / "set"
+
+
+def test_the_table_is_read():
+    assert len(LAYOUTS) > 40
+
+
+@pytest.mark.parametrize(("layout", "outcome", "text"), LAYOUTS)
+def test_layout(tmp_path, layout, outcome, text):
+    top = make(tmp_path, layout)
+    if outcome != "Read":
+        words = re.findall("`(.+?)`", text)
+        with pytest.raises(ValueError, match=re.escape(words[0])) as caught:
+            load(DataConfig(str(top)))
+        assert "\n" not in str(caught.value)
+        return
+    read, _, left_out = text.partition("; left out: ")
+    classes, splits = read.split(" in ")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        data = load(DataConfig(str(top)))
+    assert ", ".join(data.class_names) == classes
+    assert ", ".join(data.splits) == splits
+    assert len(warned) == bool(left_out)
+    assert all(left_out.strip("`") in str(warning.message) for warning in warned)
+    for split in data.splits.values():
+        assert set(split.labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("depth", "classes"),
+    [(1, ("birds", "mammals")), (2, ("cat", "dog", "other", "owl"))],
+)
+def test_depth_decides(tmp_path, depth, classes):
+    top = make(tmp_path, "`mammals/{cat,dog,other}/*.jpg` `birds/{owl,other}/*.jpg`")
+    data = load(DataConfig(str(top), depth=depth))
+    assert data.class_names == classes
+    assert sum(map(len, data.splits.values())) == 15
+
+
+def test_a_depth_that_an_image_does_not_reach(tmp_path):
+    top = make(tmp_path, "`mammals/{cat,dog}/*.jpg` `birds/*.jpg`")
+    with pytest.raises(ValueError, match=r"depth 2 must .* \(1\): birds$"):
+        load(DataConfig(str(top), depth=2))
+    with pytest.raises(ValueError, match="depth must be 1 or more, got 0"):
+        DataConfig(str(top), depth=0)
+    with pytest.warns(UserWarning, match="depth=2 has no effect on the source digits-lt"):
+        load(DataConfig("digits-lt", depth=2))
+
+
+def test_depth_counts_from_the_folder_of_the_split(tmp_path):
+    top = make(
+        tmp_path, "`{train,val}/mammals/{cat,dog}/*.jpg` `{train,val}/birds/{owl,wren}/*.jpg`"
+    )
+    assert load(DataConfig(str(top), depth=2)).class_names == ("cat", "dog", "owl", "wren")
+
+
+def test_a_class_of_unreadable_formats_is_not_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("longtail.data.formats.reads_heif", lambda: False)
+    top = make(tmp_path, "`{cat,dog}/*.jpg` `owl/a.heic` `cat/b.NEF`")
+    with (
+        pytest.warns(UserWarning, match=r"\.nef \(1\); camera raw"),
+        pytest.raises(ValueError, match=r"classes without an image \(1\): 'owl'"),
+    ):
+        load(DataConfig(str(top)))
