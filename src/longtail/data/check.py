@@ -1,6 +1,9 @@
-"""A look at a whole source before any training: class counts, missing files, broken images."""
+"""Checks a data set as a whole before training."""
 
-from collections.abc import Mapping
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,65 +11,89 @@ from numpy.typing import NDArray
 
 from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset
-from longtail.data.images import UnreadableImagesError, check_images
+from longtail.data.duplicates import LIMIT, Fingerprints, same_files, similar_pairs
+from longtail.data.images import UnreadableImagesError, for_each_file
 from longtail.data.load import read_source
+from longtail.data.lookalikes import look_alikes
 from longtail.data.missing import find_missing
-from longtail.data.problems import counted
+from longtail.data.problems import counted, shown
+from longtail.data.progress import progress
 from longtail.data.records import Records, find_problems, make_splits
+from longtail.data.repeats import Repeats
 from longtail.data.split_names import SPLITS
 
-RARE = (5, 20)  # the groups "few" of the benchmarks begin below 20; below 5, little can be learned
+RARE = (5, 20)  # classes below 5 images can hardly be learned; "few" of the benchmarks is below 20
+FEW_TESTS = 3  # test images of a class that tell nothing about its accuracy
+SMALL_SPLIT = 100  # images: an accuracy is known to about 10 points
+CLASSES = 8  # names that are shown
+
+Counts = dict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was found in a source.
+    """Result of checking a data set.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         class_names: name of each class.
-        counts: (C,) images of each class, for each part that there is.
-        problems: what makes a training impossible or wrong, a sentence each.
-        checked: what was done to find broken images, in words.
+        counts: (C,) images per class for each split.
+        problems: what prevents training or makes its result wrong, one sentence each.
+        warnings: what may not be meant, or limits what the result tells.
+        notes: how the source was understood.
+        checked: how the files were checked.
     """
 
     name: str
     class_names: tuple[str, ...]
     counts: Mapping[str, NDArray[np.int64]]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     checked: str
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {len(self.class_names):,} classes"]
-        lines += [self._part(part) for part in self.counts]
+        more = ", ..." if len(self.class_names) > CLASSES else ""
+        names = ", ".join(map(shown, self.class_names[:CLASSES]))
+        lines = [f"{self.name}: {len(self.class_names):,} classes: {names}{more}"]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [self._split(split) for split in self.counts]
         lines.append(f"files: {self.checked}")
-        lines += [f"problem: {problem}" for problem in self.problems] or ["no problem found"]
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        if not self.problems and not self.warnings:
+            lines.append("no problem found")
         return "\n".join(lines)
 
-    def _part(self, part: str) -> str:
-        counts = self.counts[part]
+    def _split(self, split: str) -> str:
+        counts = self.counts[split]
         most, least = int(counts.argmax()), int(counts.argmin())
         imbalance = f"{counts[most] / counts[least]:.4g}" if counts[least] else "n/a"
         rare = ", ".join(f"{(counts < n).sum():,} below {n}" for n in RARE)
         return (
-            f"{part}: {counts.sum():,} images; largest class {counts[most]:,} "
-            f"({self.class_names[most]}), smallest {counts[least]:,} ({self.class_names[least]}), "
-            f"imbalance {imbalance}; classes with few images: {rare}"
+            f"{split}: {counts.sum():,} images; largest class {counts[most]:,} "
+            f"({shown(self.class_names[most])}), smallest {counts[least]:,} "
+            f"({shown(self.class_names[least])}), imbalance {imbalance}; "
+            f"classes with few images: {rare}"
         )
 
 
-def check_source(config: DataConfig) -> Findings:
-    """Looks at all of a source, as a training would at its start, and reports instead of raising.
+def check_source(config: DataConfig, *, verbose: bool = True) -> Findings:
+    """Checks a data set as training does at its start, and reports instead of raising.
 
-    Image files are decoded when `config.check` is `decode`, or is not given and the source's own
-    habit is to (folders and tables); of list files only the existence is looked at by default.
+    Image files are decoded and compared with each other if `config.check` is `decode`, which is
+    the default for folders and tables; of list files and shards only the existence is checked.
+
+    Args:
+        config: the source.
+        verbose: whether progress is shown on stderr.
 
     Raises:
-        ValueError: when the source is not known, or its lists or tables cannot be read at all.
+        InputError: when the source is unknown, or its folders, lists or tables cannot be used.
 
     Example:
-        >>> print(check_source(DataConfig("digits-lt", imbalance=10)))
-        digits-lt: 10 classes
+        >>> print(check_source(DataConfig("digits-lt", imbalance=10), verbose=False))
+        digits-lt: 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, ...
         train: 544 images; largest class 134 (0), smallest 13 (9), imbalance 10.31; classes with \
 few images: 0 below 5, 2 below 20
         test: 400 images; largest class 40 (0), smallest 40 (0), imbalance 1; classes with few \
@@ -74,41 +101,102 @@ images: 0 below 5, 0 below 20
         files: none, the images are in memory
         no problem found
     """
-    source = read_source(config)
-    if isinstance(source, Dataset):
-        labels = {part: split.labels.numpy() for part, split in source.splits.items()}
-        counts = {p: np.bincount(y, minlength=source.num_classes) for p, y in labels.items()}
-        return Findings(
-            source.name, source.class_names, counts, (), "none, the images are in memory"
-        )
-    problems = find_problems(source)
-    checked = f"{len(source.paths):,} looked for"
-    if (config.check or source.check) == "decode":
-        broken, decoded = _broken(source)
-        problems += broken
-        checked += f", {decoded:,} decoded"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with progress(f"reading {config.source}", None, verbose and os.path.exists(config.source)):
+            source = read_source(config)
+            records = source if isinstance(source, Records) else None
+            problems = find_problems(records) if records else []
+            if records and records.paths:
+                records = make_splits(records, config)
+    found = [str(warning.message) for warning in caught]
+    checked = "none, the images are in memory"
+    if records is not None:
+        counts = _counts(records.splits, records.labels, len(records.class_names))
+        checked = f"{len(records.paths):,} exist" if not problems else f"{len(records.paths):,}"
+        if (config.check or records.check) == "decode" and records.paths:
+            broken, repeated, checked = _read_all(records, verbose)
+            problems += broken
+            found += repeated
+    else:
+        assert isinstance(source, Dataset)
+        labels = {name: split.labels.numpy() for name, split in source.splits.items()}
+        counts = {n: np.bincount(y, minlength=source.num_classes) for n, y in labels.items()}
+    if alike := look_alikes(source.class_names):
+        problems.append(counted("classes whose names look alike", alike))
     return Findings(
-        source.name, source.class_names, _counts(source, config), tuple(problems), checked
+        name=source.name,
+        class_names=source.class_names,
+        counts=counts,
+        problems=tuple(problems),
+        warnings=(*found, *_too_small(counts, source.class_names)),
+        notes=records.notes if records else (),
+        checked=checked,
     )
 
 
-def _counts(source: Records, config: DataConfig) -> dict[str, NDArray[np.int64]]:
-    """Images of each class in the splits that a training would use."""
-    splits = make_splits(source, config).splits if source.paths else source.splits
-    counts = {
-        part: np.bincount(source.labels[splits == part], minlength=len(source.class_names))
-        for part in SPLITS
-    }
-    return {part: count for part, count in counts.items() if count.sum()}
+def _counts(splits: NDArray[np.str_], labels: NDArray[np.int64], num_classes: int) -> Counts:
+    """Images per class in each split that has any."""
+    counts = {s: np.bincount(labels[splits == s], minlength=num_classes) for s in SPLITS}
+    return {split: count for split, count in counts.items() if count.sum()}
 
 
-def _broken(source: Records) -> tuple[list[str], int]:
-    """What is wrong with the files that are there, and how many of them there are."""
-    missing = set(find_missing(source.paths))
-    there = [path for row, path in enumerate(source.paths) if row not in missing]
-    try:
-        check_images(there)
-    except UnreadableImagesError as error:
-        named = [f"{path}: {reason}" for path, reason in error.failures]
-        return [counted("images that cannot be read", named)], len(there)
-    return [], len(there)
+def _read_all(records: Records, verbose: bool) -> tuple[list[str], list[str], str]:
+    """Decodes all files and compares them; returns problems, warnings and what was done."""
+    missing = set(find_missing(records.paths))
+    there = [row for row in range(len(records.paths)) if row not in missing]
+    paths = [records.paths[row] for row in there]
+    fingerprints = Fingerprints.empty(len(records.paths))
+    problems, failed = [], set[str]()
+    with progress("reading images", len(paths), verbose) as done:
+
+        def read(i: int) -> None:
+            try:
+                fingerprints.read(there[i], paths[i])
+            finally:
+                done(1)
+
+        try:
+            for_each_file(paths, read)
+        except UnreadableImagesError as error:
+            failed = {path for path, _ in error.failures}
+            named = [f"{path}: {reason}" for path, reason in error.failures]
+            problems.append(counted("images that cannot be read", named))
+    good = np.array([row for row in there if records.paths[row] not in failed], dtype=np.int64)
+    repeats = Repeats(records)
+    first = same_files(fingerprints, good)
+    copies = good[first[good] != good]
+    repeats.add(first[copies], copies)
+    problems += repeats.named("the same file", across=True)
+    found = repeats.named("the same file", across=False)
+    originals = good[first[good] == good]
+    checked = f"{len(there):,} of {len(records.paths):,} exist, {len(good):,} decoded"
+    if len(originals) > LIMIT:
+        return problems, found, f"{checked}; only identical ones looked for, no similar ones"
+    near = Repeats(records)
+    with progress("comparing images", len(originals), verbose) as done:
+        for pairs in similar_pairs(fingerprints, originals, done):
+            near.add(*pairs)
+    found += near.named("nearly the same picture", across=True)
+    found += near.named("nearly the same picture", across=False)
+    return problems, found, f"{checked} and compared"
+
+
+def _too_small(counts: Counts, names: Sequence[str]) -> list[str]:
+    """Splits and classes with too few images to evaluate."""
+    found = []
+    for split in ("val", "test"):
+        if split not in counts:
+            continue
+        total = int(counts[split].sum())
+        if total < SMALL_SPLIT:
+            points = math.ceil(100 * min(0.5, 0.98 / math.sqrt(total)))
+            found.append(
+                f"the {split} split has {total:,} images: its accuracy is only known to about "
+                f"{points} percentage points"
+            )
+        rows = np.flatnonzero(counts[split] <= FEW_TESTS)
+        if len(rows):
+            named = [f"{names[c]} ({counts[split][c]})" for c in rows.tolist()]
+            found.append(counted(f"classes with {FEW_TESTS} {split} images or fewer", named))
+    return found

@@ -182,7 +182,7 @@ def read_images(paths: Sequence[str], size: int) -> Tensor:
     def read(i: int) -> None:
         images[i] = read_image(paths[i], size)
 
-    _for_each(paths, read)
+    for_each_file(paths, read)
     return images
 
 
@@ -197,7 +197,7 @@ def check_images(paths: Sequence[str]) -> None:
         with open_image(paths[i]) as image:
             to_rgb(image, shrink=8)
 
-    _for_each(paths, decode)
+    for_each_file(paths, decode)
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
@@ -249,7 +249,13 @@ def in_threads(count: int, work: Callable[[int], Failure | None]) -> list[Failur
         return [f for found in pool.map(chunk, range(0, count, CHUNK)) for f in found]
 
 
-def _for_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
+def for_each_file(paths: Sequence[str], work: Callable[[int], None]) -> None:
+    """Calls `work(i)` for every file in threads.
+
+    Raises:
+        UnreadableImagesError: lists every file for which it failed.
+    """
+
     def tried(i: int) -> Failure | None:
         try:
             work(i)
