@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longtail.data.dataset import Split
-from longtail.data.samplers import POWERS, Sampler
+from longtail.data.samplers import POWERS, Sampling
 from longtail.errors import InputError
 from longtail.prior import ClassPrior
 from longtail.segmentation.counts import PairCounts, count_pairs
@@ -76,7 +76,7 @@ class PixelDataset:
         """Training images that have each class: the prior of a fixed number per class and image."""
         return ClassPrior((self.train.pixels > 0).sum(0))
 
-    def priors_as_drawn(self, sampler: Sampler) -> tuple[ClassPrior, ClassPrior]:
+    def priors_as_drawn(self, sampler: Sampling) -> tuple[ClassPrior, ClassPrior]:
         """Pixel prior and image prior of the images that a sampler draws.
 
         The samplers use the rarest class in an image. Images with rare classes, drawn more often,

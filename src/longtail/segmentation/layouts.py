@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtail.data.folder import files_below, is_image
+from longtail.data import files_below, is_image
 from longtail.errors import InputError
 from longtail.files import read_text
 from longtail.segmentation.masks import Coding, IndexCoding, read_class_names, read_palette

@@ -226,15 +226,9 @@ def rows_of_all(fabric: "Fabric", loader: Loader, rows: Mapping[str, Tensor]) ->
     """
     if fabric.world_size == 1:
         return dict(rows)
-<<<<<<< HEAD:src/longtail/training/distributed.py
-    here = [value.to(fabric.device) for value in (loader.places(), *rows.values())]
+    here = [value.to(fabric.device) for value in (loader.positions(), *rows.values())]
     positions, *columns = gather_keys(*here, ragged=True)
     order = positions.argsort()
-=======
-    here = [value.to(fabric.device) for value in (loader.positions(), *rows.values())]
-    places, *columns = gather_keys(*here, ragged=True)
-    order = places.argsort()
->>>>>>> d3837c4 (Data: tables and folders as people have them, malformed indexes named, plain words throughout):src/longtail/training/processes.py
     return {name: column[order].cpu() for name, column in zip(rows, columns, strict=True)}
 
 
