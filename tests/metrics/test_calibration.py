@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from longtail.metrics import calibration_curve
+from longtail.metrics import calibration_curve, classwise_ece, score_samples
+from longtail.metrics import scores as scores_module
 
 
 def made_up(samples=200):
@@ -40,5 +41,32 @@ def test_confidence_on_an_edge_lies_in_the_bin_below_it():
 
 
 def test_bins_below_one_are_refused():
-    with pytest.raises(ValueError, match="bins of a calibration curve must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="bins must be 1 or more, got 0"):
         calibration_curve(*made_up(), bins=0)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 15, 20])
+def test_classwise_ece_is_the_slow_one(bins, monkeypatch):
+    monkeypatch.setattr(scores_module, "CHUNK_ELEMENTS", 5 * 7)  # many chunks
+    logits, labels = made_up()
+    probabilities = logits.softmax(1)
+    total = 0.0
+    for c in range(5):
+        for bin_ in range(bins):
+            inside = [
+                i
+                for i, p in enumerate(probabilities[:, c].tolist())
+                if bin_ / bins < p <= (bin_ + 1) / bins
+            ]
+            if inside:
+                mean = sum(float(probabilities[i, c]) for i in inside) / len(inside)
+                share = sum(int(labels[i]) == c for i in inside) / len(inside)
+                total += len(inside) / len(labels) * abs(share - mean) / 5
+    assert classwise_ece(score_samples(logits, labels, bins)) == pytest.approx(total)
+
+
+def test_classwise_ece_of_certain_predictions():
+    right = score_samples(torch.eye(3) * 1000, [0, 1, 2])
+    wrong = score_samples(torch.eye(3) * 1000, [1, 2, 0])
+    assert classwise_ece(right) == 0
+    assert classwise_ece(wrong) == pytest.approx(2 / 3)  # 1/3 too much, 1/3 too little per class

@@ -1,12 +1,15 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn import metrics as oracle
 from torchmetrics.functional import classification as torchmetrics_oracle
 
 from longtail import ClassPrior
+from longtail.errors import InputError
 from longtail.metrics import (
+    Confusion,
     classification_metrics,
     confusion_matrix,
     metrics_from_scores,
@@ -31,7 +34,7 @@ def made_up(samples=400, classes=6, seed=0, absent=None):
 @pytest.mark.filterwarnings("ignore:y_pred contains classes")
 @pytest.mark.parametrize("absent", [None, 4])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_figures_are_those_of_scikit_learn(absent, dtype):
+def test_metrics_are_those_of_scikit_learn(absent, dtype):
     logits, labels = made_up(absent=absent)
     logits = logits.to(dtype)
     ours = classification_metrics(logits, labels, ClassPrior(COUNTS))
@@ -41,9 +44,8 @@ def test_figures_are_those_of_scikit_learn(absent, dtype):
     theirs = {
         "accuracy": oracle.accuracy_score(true, predicted),
         "balanced_accuracy": oracle.balanced_accuracy_score(true, predicted),
-        "macro_f1": oracle.f1_score(
-            true, predicted, average="macro", labels=range(6), zero_division=0
-        ),
+        "macro_f1": oracle.f1_score(true, predicted, average="macro"),
+        "macro_f1_classes": len(set(true.tolist()) | set(predicted.tolist())),
         "nll": oracle.log_loss(true, probabilities, labels=range(6)),
         "brier": oracle.brier_score_loss(true, probabilities, labels=range(6), scale_by_half=False),
     }
@@ -80,29 +82,29 @@ def test_confusion_matrix_and_recall_are_those_of_the_oracles():
 def test_groups_average_to_the_accuracy_on_an_unbalanced_test_set():
     logits, labels = made_up(absent=1)
     prior = ClassPrior(COUNTS)
-    figures = classification_metrics(logits, labels, prior)
+    metrics = classification_metrics(logits, labels, prior)
     sizes = {name: torch.isin(labels, members).sum() for name, members in prior.groups().items()}
-    total = sum(figures[name] * float(size) for name, size in sizes.items()) / len(labels)
-    assert total == pytest.approx(figures["accuracy"])
+    total = sum(metrics[name] * float(size) for name, size in sizes.items()) / len(labels)
+    assert total == pytest.approx(metrics["accuracy"])
 
 
 def test_group_without_class_or_without_sample_is_nan():
     logits, labels = made_up(classes=3)
-    figures = classification_metrics(logits, labels, ClassPrior([500, 400, 300]))
-    assert math.isnan(figures["medium"])
-    assert math.isnan(figures["few"])
+    metrics = classification_metrics(logits, labels, ClassPrior([500, 400, 300]))
+    assert math.isnan(metrics["medium"])
+    assert math.isnan(metrics["few"])
     only_head = torch.zeros(400, dtype=torch.long)
-    figures = classification_metrics(logits, only_head, ClassPrior([500, 50, 5]))
-    assert math.isnan(figures["few"])
-    assert not math.isnan(figures["many"])
+    metrics = classification_metrics(logits, only_head, ClassPrior([500, 50, 5]))
+    assert math.isnan(metrics["few"])
+    assert not math.isnan(metrics["many"])
 
 
 def test_class_ruled_out_by_minus_infinity():
     logits = torch.tensor([[0.0, 0.0, -math.inf], [1.0, -math.inf, -math.inf]])
     prior = ClassPrior([3, 2, 1])
-    figures = classification_metrics(logits, torch.tensor([0, 0]), prior)
-    assert figures["nll"] == pytest.approx(math.log(2) / 2)
-    assert figures["brier"] == pytest.approx(0.25)  # (1/4 + 1/4) / 2 samples
+    metrics = classification_metrics(logits, torch.tensor([0, 0]), prior)
+    assert metrics["nll"] == pytest.approx(math.log(2) / 2)
+    assert metrics["brier"] == pytest.approx(0.25)  # (1/4 + 1/4) / 2 samples
     wrong = classification_metrics(logits, torch.tensor([0, 2]), prior)
     assert wrong["nll"] == math.inf
     assert wrong["brier"] == pytest.approx((0.5 + 2) / 2)
@@ -111,12 +113,12 @@ def test_class_ruled_out_by_minus_infinity():
 @pytest.mark.parametrize("size", [1e4, -1e4])
 def test_huge_logits(size):
     logits = torch.tensor([[size, 0.0], [0.0, size]])
-    figures = classification_metrics(logits, torch.tensor([0, 0]), ClassPrior([2, 1]))
-    assert figures["nll"] == pytest.approx(1e4 / 2)
-    assert figures["brier"] == pytest.approx(1)
-    assert figures["ece"] == pytest.approx(0.5)
+    metrics = classification_metrics(logits, torch.tensor([0, 0]), ClassPrior([2, 1]))
+    assert metrics["nll"] == pytest.approx(1e4 / 2)
+    assert metrics["brier"] == pytest.approx(1)
+    assert metrics["ece"] == pytest.approx(0.5)
     shifted = classification_metrics(logits + 1e5, torch.tensor([0, 0]), ClassPrior([2, 1]))
-    assert shifted == pytest.approx(figures, nan_ok=True)
+    assert shifted == pytest.approx(metrics, nan_ok=True)
 
 
 def test_equal_logits_predict_the_first_class():
@@ -124,9 +126,9 @@ def test_equal_logits_predict_the_first_class():
 
 
 def test_one_class_and_one_sample():
-    figures = classification_metrics(torch.zeros(1, 1), torch.tensor([0]), ClassPrior([5]))
-    assert figures["accuracy"] == figures["few"] == figures["macro_f1"] == 1
-    assert figures["nll"] == figures["brier"] == figures["ece"] == 0
+    metrics = classification_metrics(torch.zeros(1, 1), torch.tensor([0]), ClassPrior([5]))
+    assert metrics["accuracy"] == metrics["few"] == metrics["macro_f1"] == 1
+    assert metrics["nll"] == metrics["brier"] == metrics["ece"] == 0
 
 
 def test_chunks_change_nothing(monkeypatch):
@@ -180,9 +182,64 @@ def test_arrays_are_as_good_as_tensors():
     assert ours == pytest.approx(classification_metrics(logits, labels, prior), nan_ok=True)
 
 
-def test_labels_between_classes_are_named():
-    with pytest.raises(ValueError, match=r"labels must be whole class indices, got 0\.9"):
-        score_samples(torch.eye(2), torch.tensor([0.9, 1.0]))
+def test_macro_f1_leaves_out_classes_that_are_neither_tested_nor_predicted():
+    logits, labels = torch.eye(4)[[0, 1, 1]], torch.tensor([0, 1, 0])
+    metrics = classification_metrics(logits, labels, ClassPrior([4, 3, 2, 1]))
+    expected = oracle.f1_score(labels, logits.argmax(1), average="macro")
+    assert metrics["macro_f1"] == pytest.approx(expected)
+    assert metrics["macro_f1_classes"] == 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 1],
+        (0, 1),
+        np.array([0, 1], dtype=np.int32),
+        np.array([0.0, 1.0]),
+        np.array([False, True]),
+        torch.tensor([0, 1], dtype=torch.uint8),
+        torch.tensor([0.0, 1.0]),
+    ],
+)
+def test_labels_of_any_type_are_accepted(labels):
+    for scores in (score_samples(torch.eye(2), labels), score_samples([[1, 0], [0, 1]], labels)):
+        assert scores.labels.tolist() == [0, 1]
+        assert scores.labels.dtype == torch.int64
+    assert confusion_matrix(np.eye(2), labels).tolist() == [[1, 0], [0, 1]]
+    assert per_class_recall(np.eye(2), labels).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.9, 1.0], r"labels must be whole class indices, got 0\.9"),
+        ([math.nan, 1.0], "labels must be whole class indices, got nan"),
+        ([math.inf, 1.0], "labels must be whole class indices, got .*inf"),
+        (torch.tensor([1j, 0]), "labels must be whole class indices"),
+        (["cat", "dog"], "labels must be numbers, got .*cat"),
+        ([None, 1], "labels must be numbers, got None"),
+        ([0, 2], r"labels must lie in \[0, 2\), got 2 in row 1"),
+        (np.array([0, 255], dtype=np.uint8), r"labels must lie in \[0, 2\), got 255 in row 1"),
+        ([[0, 1]], r"got \(2, 2\) and \(1, 2\)"),
+        (None, "labels must be numbers, got None"),
+    ],
+)
+def test_labels_that_are_no_class_indices_are_named(labels, message):
+    with pytest.raises(InputError, match=message):
+        score_samples(torch.eye(2), labels)
+
+
+def test_class_indices_of_a_confusion_are_checked():
+    with pytest.raises(InputError, match=r"predicted of Confusion must lie in \[0, 2\), got 2"):
+        Confusion.from_labels([0, 1], [0, 2], 2)
+    with pytest.raises(InputError, match=r"labels of Confusion must be numbers, got .*cat"):
+        Confusion.from_labels(["cat"], [0], 2)
+
+
+def test_a_prior_of_another_type_is_named():
+    with pytest.raises(InputError, match="prior must be a ClassPrior, got list"):
+        classification_metrics(torch.eye(2), [0, 1], [3, 2])
 
 
 def test_prior_of_another_data_set_is_named():

@@ -1,6 +1,8 @@
-"""One pass over the logits; what it keeps of each sample is the source of all other figures."""
+"""One pass over the logits; what it keeps is the source of all other metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from numpy.typing import ArrayLike
@@ -10,19 +12,21 @@ from longtail.arrays import as_indices, as_tensor
 from longtail.errors import InputError
 
 CHUNK_ELEMENTS = 2**18  # 2 MiB of float64 at a time, which stays in the cache
+BINS = 20
 
 
 @dataclass(frozen=True)
 class SampleScores:
-    """What remains of each sample once its logits have been judged; lies on the CPU.
+    """What is kept of the evaluated logits, on the CPU.
 
     Attributes:
         labels: (N,) int64, true class.
-        predicted: (N,) int64, class of the largest logit; of equal ones the first.
+        predicted: (N,) int64, class of the largest logit; the first of equal ones.
         confidence: (N,) float64, probability of the predicted class, in (0, 1].
         nll: (N,) float64, -log probability of the true class, nats; infinite where it was 0.
-        brier: (N,) float64, squared distance of the probabilities to the one-hot truth, in [0, 2].
-        num_classes: number of classes, C.
+        brier: (N,) float64, squared distance of the probabilities to the one-hot label, in [0, 2].
+        class_gaps: (C, bins) float64, for each class and bin of its probability, the sum over
+            samples of that probability minus 1 where the class is the true one.
     """
 
     labels: Tensor
@@ -30,20 +34,46 @@ class SampleScores:
     confidence: Tensor
     nll: Tensor
     brier: Tensor
-    num_classes: int
+    class_gaps: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.class_gaps)
+
+    @property
+    def bins(self) -> int:
+        """Number of bins of the calibration errors."""
+        return self.class_gaps.shape[1]
+
+    @property
+    def correct(self) -> Tensor:
+        """(N,) bool, whether the predicted class is the true one."""
+        return self.predicted == self.labels
+
+    @classmethod
+    def joined(cls, chunks: Sequence[Self]) -> Self:
+        """The scores of several chunks of samples, in order."""
+        per_sample = ("labels", "predicted", "confidence", "nll", "brier")
+        columns = {name: torch.cat([getattr(c, name) for c in chunks]) for name in per_sample}
+        gaps = torch.stack([chunk.class_gaps for chunk in chunks]).sum(dim=0)
+        return cls(**columns, class_gaps=gaps)
 
 
 @torch.no_grad()
-def score_samples(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> SampleScores:
-    """Judges each sample's logits against its label, in chunks and in float64.
+def score_samples(
+    logits: ArrayLike | Tensor, labels: ArrayLike | Tensor, bins: int = BINS
+) -> SampleScores:
+    """Evaluates the logits of each sample against its label, in chunks and in float64.
 
     Args:
-        logits: (N, C), natural-log scores under the prior to be judged; -inf rules a class out.
-        labels: (N,), true class in [0, C).
+        logits: (N, C), natural-log scores under the prior to evaluate; -inf rules a class out.
+        labels: (N,), true class in [0, C), whole numbers of any type.
+        bins: number of bins of equal width for the calibration errors.
 
     Raises:
-        ValueError: when the shapes do not fit, there is no sample, a label is no class, or a row
-            has NaN, +inf or no finite value at all, so that it says nothing of its sample.
+        ValueError: when the shapes do not match, there is no sample, `bins` is below 1, a label is
+            not a class index, or a row has NaN, +inf or no finite value at all.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0], [5.0, -torch.inf]])
@@ -51,21 +81,48 @@ def score_samples(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> Sam
         >>> scores.predicted.tolist(), scores.confidence.tolist()
         ([0, 0], [0.5, 1.0])
     """
-    logits = as_tensor(logits, "logits")
-    labels = _checked_labels(logits, as_tensor(labels, "labels"))
+    if bins < 1:
+        raise InputError(f"bins must be 1 or more, got {bins}")
+    logits, labels = as_tensor(logits, "logits"), as_tensor(labels, "labels")
+    if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or not logits.numel():
+        raise InputError(
+            "logits and labels must be (N, C) and (N,) with N and C above zero, "
+            f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
     num_classes = logits.shape[1]
+    labels = class_indices(labels, "labels", num_classes).to(logits.device)
     rows = max(1, CHUNK_ELEMENTS // num_classes)
-    parts = [
-        _score_chunk(logits[start : start + rows], labels[start : start + rows], start)
+    chunks = [
+        _score_chunk(logits[start : start + rows], labels[start : start + rows], start, bins)
         for start in range(0, len(logits), rows)
     ]
-    predicted, confidence, nll, brier = (torch.cat(c).cpu() for c in zip(*parts, strict=True))
-    return SampleScores(labels.cpu(), predicted, confidence, nll, brier, num_classes)
+    return SampleScores.joined(chunks)
 
 
-def _score_chunk(
-    logits: Tensor, labels: Tensor, first_row: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def class_indices(values: ArrayLike | Tensor, name: str, num_classes: int) -> Tensor:
+    """Class indices as int64, checked.
+
+    Args:
+        values: any shape, whole numbers of any type.
+        name: what an error calls them.
+        num_classes: number of classes, C.
+
+    Raises:
+        ValueError: when a value is not a whole number in [0, C).
+    """
+    tensor = as_tensor(values, name)
+    if tensor.is_complex() or (tensor.is_floating_point() and tensor.isinf().any()):
+        raise InputError(f"{name} must be whole class indices, got {tensor.flatten()[:3].tolist()}")
+    indices = as_indices(tensor, name)
+    wrong = ((indices < 0) | (indices >= num_classes)).flatten().nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        got = int(indices.flatten()[row])
+        raise InputError(f"{name} must lie in [0, {num_classes}), got {got} in row {row}")
+    return indices
+
+
+def _score_chunk(logits: Tensor, labels: Tensor, first_row: int, bins: int) -> SampleScores:
     values = logits.double()
     peak, predicted = values.max(dim=1)
     undefined = (~peak.isfinite()).nonzero().flatten()  # the maximum passes NaN on
@@ -81,21 +138,31 @@ def _score_chunk(
     total = powers.sum(dim=1)
     squares = torch.linalg.vector_norm(powers, dim=1).square() / total.square()
     brier = squares - 2 * own.exp() / total + 1
-    # Rounding may leave -1e-16 where the probabilities are exact.
-    return predicted, 1 / total, total.log() - own, brier.clamp(min=0)
+    return SampleScores(
+        labels=labels.cpu(),
+        predicted=predicted.cpu(),
+        confidence=(1 / total).cpu(),
+        nll=(total.log() - own).cpu(),
+        brier=brier.clamp(min=0).cpu(),  # rounding may leave -1e-16 at exact probabilities
+        class_gaps=_class_gaps(powers / total[:, None], labels, bins).cpu(),
+    )
 
 
-def _checked_labels(logits: Tensor, labels: Tensor) -> Tensor:
-    if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or not logits.numel():
-        raise InputError(
-            "logits and labels must be (N, C) and (N,) with N and C above zero, "
-            f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
-    labels = as_indices(labels, "labels").to(logits.device)
-    wrong = ((labels < 0) | (labels >= logits.shape[1])).nonzero().flatten()
-    if len(wrong):
-        row = int(wrong[0])
-        raise InputError(
-            f"labels must lie in [0, {logits.shape[1]}), got {int(labels[row])} in row {row}"
-        )
-    return labels
+def _class_gaps(probabilities: Tensor, labels: Tensor, bins: int) -> Tensor:
+    """(C, bins): sum of the probabilities in each class's bins, minus the true samples there."""
+    count = probabilities.shape[1]
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=labels.device)[1:-1]
+
+    def place(values: Tensor, classes: Tensor) -> Tensor:
+        return classes * bins + torch.bucketize(values, edges)
+
+    # Fewer than `bins` probabilities of a row lie above the first bin: only those are sorted.
+    first = edges[0] if bins > 1 else 1.0
+    rows, classes = (probabilities > first).nonzero(as_tuple=True)
+    high = probabilities[rows, classes]
+    size = count * bins
+    sums = torch.bincount(place(high, classes), weights=high, minlength=size)
+    gaps = sums.double().view(count, bins)  # without a weight, it is of whole numbers
+    gaps[:, 0] += probabilities.sum(dim=0) - gaps.sum(dim=1)
+    own = probabilities.gather(1, labels[:, None]).squeeze(1)
+    return gaps - torch.bincount(place(own, labels), minlength=size).view(count, bins)
