@@ -227,6 +227,8 @@ def export(
     run: str | Path | RunFolder,
     to: Literal["onnx", "safetensors"] = "onnx",
     out: str | Path | None = None,
+    *,
+    fit: Literal["crop", "pad", "squash"] = "crop",
 ) -> Path:
     """Writes a run's model as one checked file for other programs.
 
@@ -234,19 +236,27 @@ def export(
         run: run folder
         to: `onnx`: images and a prior in, probabilities out; `safetensors`: the weights
         out: file to write (default for onnx: `model.onnx` in the run folder)
+        fit: how a photograph becomes the square that the model takes: its centre, as in `predict`;
+            all of it, with black bars; or all of it, squashed
     """
     from longtail.export import export_run
     from longtail.tasks import open_run
 
-    return export_run(open_run(run), to, Path(out) if out else None)
+    return export_run(open_run(run), to, Path(out) if out else None, fit=fit)
 
 
-def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Path:
+def report(
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    no_pictures: bool = False,
+) -> Path:
     """Writes an HTML report that compares runs.
 
     Args:
         runs: run folders
         out: page to write (default: `report.html` in the first run's folder)
+        no_pictures: leave out the thumbnails of images
     """
     from longtail.tasks import all_tasks, find_task
     from longtail.training.run import task_of
@@ -258,7 +268,7 @@ def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = Non
         given = ", ".join(f"{folder} of {name}" for name, folder in found.items())
         raise InputError(f"runs of one report must be of one task, got {given}")
     task = find_task(*found) if found else next(all_tasks())
-    task.report(folders, path)
+    task.report(folders, path, pictures=not no_pictures)
     return path
 
 

@@ -169,9 +169,9 @@ class Classification(Task[Config, Dataset, Run]):
         """See `Task.print_metrics`."""
         print_table(rows)
 
-    def report(self, folders: Sequence[Path], path: Path) -> None:
+    def report(self, folders: Sequence[Path], path: Path, *, pictures: bool = True) -> None:
         """See `Task.report`."""
-        write_report([load_run(folder) for folder in folders], path)
+        write_report([load_run(folder) for folder in folders], path, pictures=pictures)
 
 
 CLASSIFICATION = Classification()

@@ -13,6 +13,7 @@ from longtail import api
 from longtail.errors import InputError, LostProcessError
 from longtail.files import to_json
 from longtail.names import nearest
+from longtail.text import printable
 
 if TYPE_CHECKING:
     from longtail.training import Embeddings, RunFolder
@@ -209,7 +210,8 @@ def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
 def _say(text: str) -> None:
     """Prints one line to stderr; of several processes, only the first does."""
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-        print(f"longtail: {text}", file=sys.stderr)
+        lines = map(printable, text.split("\n"))
+        print("longtail: " + "\n".join(lines), file=sys.stderr)
 
 
 if __name__ == "__main__":

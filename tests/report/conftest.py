@@ -8,14 +8,16 @@ from longtail.report import RunData
 
 @pytest.fixture
 def made_up_run():
-    """Makes a run with realistic figures; equal arguments make equal runs."""
+    """Makes a run with realistic metrics; equal arguments make equal runs."""
 
-    def make(name="ce", classes=10, samples=20, seed=0, names=None, counts=None, **more):
+    def make(
+        name="ce", classes=10, samples=20, seed=0, names=None, counts=None, strength=2, **more
+    ):
         generator = torch.Generator().manual_seed(seed)
         counts = counts or [max(2, int(500 * 100 ** (-c / classes))) for c in range(classes)]
         labels = torch.arange(classes).repeat_interleave(samples)
         logits = torch.randn(len(labels), classes, generator=generator)
-        logits[torch.arange(len(labels)), labels] += 2
+        logits[torch.arange(len(labels)), labels] += strength
         history = [
             {"epoch": e, "loss": 2.0 / (e + 1), "lr": 0.1, "temperature": 0.1} for e in range(5)
         ]

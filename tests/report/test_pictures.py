@@ -73,6 +73,14 @@ def test_scale_runs_down_and_logarithmic():
     assert [scale(value) for value in (1000, 100, 10)] == pytest.approx([0, 100, 200])
 
 
+@pytest.mark.parametrize("length", [3, 8, 17])
+@pytest.mark.parametrize("name", ["Ab cd", "x" * 50, "日本語の名前", "a  b\tc", "", "WWWWWWWW"])
+def test_wrapped_names_are_whole_and_fit(name, length):
+    lines = svg.wrapped(name, length)
+    assert "".join("".join(lines).split()) == "".join(name.replace("\t", r"\t").split())
+    assert all(svg.text_width(line) <= length for line in lines)
+
+
 def test_line_breaks_at_nan():
     assert svg.line([(0, 0), (1, 1.26), (2, math.nan), (3, 3)]) == "M0 0L1 1.3M3 3"
 

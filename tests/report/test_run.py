@@ -11,6 +11,7 @@ from longtail import ClassPrior
 from longtail.metrics import classification_metrics
 from longtail.report import load_run, write_report
 from longtail.report import run as run_module
+from longtail.shift import adjust
 
 NAMES = ["cat", "dog", "Käfer"]
 COUNTS = [200, 50, 5]
@@ -64,12 +65,23 @@ def test_run_folder_is_read_whole(folder, monkeypatch):
     table = pq.read_table(folder / "predictions.parquet")
     logits = torch.tensor(np.stack(table["logits"].to_numpy()))
     labels = torch.tensor(table["label"].to_numpy())
-    assert run.metrics == classification_metrics(logits, labels, ClassPrior(COUNTS))
+    assert run.metrics == pytest.approx(classification_metrics(logits, labels, ClassPrior(COUNTS)))
+    adjusted = adjust(logits, ClassPrior(COUNTS), [1 / 3] * 3)
+    assert run.uniform.predicted.equal(adjusted.argmax(1))
+    assert run.paths == tuple(f"{number}.png" for number in range(40))
+    assert run.folder == folder.as_posix()
     write_report([run], folder / "report.html")
     assert "Käfer" in (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_saved_figures_serve_where_there_are_no_predictions(folder):
+def test_training_files_come_from_the_table_of_the_splits(folder):
+    lines = ["path,label,split", *(f"{n}.png,cat,train" for n in range(40)), "x.png,dog,test"]
+    (folder / "split.csv").write_text("\n".join(lines))
+    run = load_run(folder)
+    assert run.examples == {"cat": [f"{number}.png" for number in range(12)]}
+
+
+def test_saved_metrics_serve_where_there_are_no_predictions(folder):
     (folder / "predictions.parquet").unlink()
     run = load_run(folder)
     assert run.metrics["accuracy"] == 0.25
@@ -111,7 +123,7 @@ def test_broken_files_are_named(folder):
 def test_predictions_cut_short_are_named(folder):
     path = folder / "predictions.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"predictions\.parquet cannot be judged"):
+    with pytest.raises(ValueError, match=r"predictions\.parquet is not a valid predictions file"):
         load_run(folder)
 
 
@@ -128,5 +140,7 @@ def test_predictions_that_do_not_fit_are_named(folder):
         load_run(folder)
     write_predictions(path, np.zeros((1, 3)), [0])
     pq.write_table(pq.read_table(path).drop_columns("logits"), path)
-    with pytest.raises(ValueError, match=r"predictions\.parquet cannot be judged: .*logits"):
+    with pytest.raises(
+        ValueError, match=r"predictions\.parquet is not a valid predictions file: .*logits"
+    ):
         load_run(folder)

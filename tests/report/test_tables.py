@@ -1,6 +1,5 @@
 import math
 
-import pytest
 import torch
 
 from longtail import ClassPrior
@@ -13,8 +12,8 @@ ACCURACY, ECE = Column("accuracy", "all"), Column("ece", "ECE", percent=False, h
 
 
 def test_table_prints_percent_and_na(capsys):
-    figures = {"accuracy": 0.5234, "many": 1.0, "few": math.nan, "macro_f1": 0.1, "ece": 0.1484}
-    print_table([{"run": "runs/[red]x[/red]", **figures}])
+    metrics = {"accuracy": 0.5234, "many": 1.0, "few": math.nan, "macro_f1": 0.1, "ece": 0.1484}
+    print_table([{"run": "runs/[red]x[/red]", **metrics}])
     header, _, row = capsys.readouterr().out.splitlines()
     assert header.split() == ["run", "all", "many", "medium", "few", "macro-F1", "ECE"]
     assert row.split() == ["runs/[red]x[/red]", "52.3", "100.0", "n/a", "n/a", "10.0", "0.148"]
@@ -29,7 +28,7 @@ def test_class_names_are_no_markup(capsys):
     assert "[/dog]" in out
 
 
-def test_long_names_leave_the_figures_whole(capsys, monkeypatch):
+def test_long_names_leave_the_metrics_whole(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "70")
     print_table([{"run": "runs/" + "x" * 90, "accuracy": 0.5}])
     lines = capsys.readouterr().out.splitlines()
@@ -38,20 +37,23 @@ def test_long_names_leave_the_figures_whole(capsys, monkeypatch):
     assert "50.0" in lines[2]
 
 
-@pytest.mark.parametrize(
-    ("column", "values", "expected"),
-    [
-        (ACCURACY, [0.5, 0.6], [False, True]),
-        (ECE, [0.5, 0.6], [True, False]),
-        (ACCURACY, [0.60004, 0.6, 0.5], [True, True, False]),
-        (ACCURACY, [0.5, math.nan], [False, False]),
-        (ACCURACY, [0.5, 0.5], [False, False]),
-        (ACCURACY, [None], [False]),
-        (ECE, [math.inf, 1.0], [False, True]),
-    ],
-)
-def test_best(column, values, expected):
-    assert column.best(values) == expected
+def test_escape_sequences_are_spelt_out(capsys):
+    print_table([{"run": "runs/\x1b[31mred\x07", "accuracy": 0.5}])
+    prior = ClassPrior([2, 1])
+    estimate = estimate_prior(None, None, torch.eye(2)[[0, 1] * 20], prior, calibration="none")
+    print_estimate(estimate, prior, ["cat\x1b[2J", "dog\r"])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert r"\x1b[31mred\x07" in out
+    assert r"cat\x1b[2J" in out
+
+
+def test_table_says_how_many_classes_macro_f1_covers(capsys):
+    rows = [
+        {"run": name, "macro_f1": 0.5, "macro_f1_classes": n} for name, n in (("a", 9), ("b", 8))
+    ]
+    print_table(rows)
+    assert capsys.readouterr().out.splitlines()[-1] == "macro-F1: mean over 8 or 9 classes"
 
 
 def test_difference():

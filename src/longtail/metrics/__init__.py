@@ -9,6 +9,7 @@ from longtail.metrics.confusion import Confusion, confusion_matrix, per_class_re
 from longtail.metrics.intervals import (
     accuracy_intervals,
     best_run,
+    difference_interval,
     resampled_metrics,
     wilson_interval,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "classification_metrics",
     "classwise_ece",
     "confusion_matrix",
+    "difference_interval",
     "metrics_from_scores",
     "per_class_recall",
     "resampled_metrics",

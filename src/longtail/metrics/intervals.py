@@ -40,6 +40,31 @@ def wilson_interval(hits: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     return torch.minimum(share, centre - half), torch.maximum(share, centre + half)
 
 
+def difference_interval(
+    hits: tuple[float, float], counts: tuple[float, float]
+) -> tuple[float, float]:
+    """95 % interval of the difference of two proportions of independent samples.
+
+    Newcombe, Interval estimation for the difference between independent proportions, Statistics in
+    Medicine 1998, method 10: Wilson's bounds, their distances added in quadrature.
+
+    Args:
+        hits: of the first and of the second sample.
+        counts: trials of both.
+
+    Returns: bounds of the first proportion minus the second; NaN where one has no trial.
+    Example:
+        >>> [round(bound, 4) for bound in difference_interval((56, 48), (70, 80))]
+        [0.0524, 0.3339]
+    """
+    low, high = wilson_interval(torch.tensor(hits), torch.tensor(counts))
+    share = torch.tensor(hits).double() / torch.tensor(counts)
+    difference = share[0] - share[1]
+    down = torch.hypot(share[0] - low[0], high[1] - share[1])
+    up = torch.hypot(high[0] - share[0], share[1] - low[1])
+    return float(difference - down), float(difference + up)
+
+
 def accuracy_intervals(scores: SampleScores, prior: ClassPrior) -> dict[str, tuple[float, float]]:
     """95 % intervals of every accuracy of `classification_metrics`, for independent test samples.
 

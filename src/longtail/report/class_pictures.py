@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from markupsafe import Markup
@@ -14,8 +16,8 @@ from longtail.report.run import RunData
 from longtail.report.svg import Scale
 
 WIDTH = 480.0
-NAMED_ROWS = 24  # up to so many classes have a row with their name
-TITLED_MARKS = 200  # up to so many classes tell their name when pointed at
+NAMED_ROWS = 24  # up to this many classes have a row with their name
+TITLED_MARKS = 200  # up to this many classes tell their name when pointed at
 ROW, NAME_WIDTH, NAME_LETTERS = 22.0, 140.0, 17
 ROWS_TOP = 6.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 470.0, 46.0, 282.0
@@ -23,57 +25,108 @@ LIFT = 28  # of the y axis' title, above the names of the groups
 
 
 def counts_picture(prior: ClassPrior, names: Sequence[str]) -> Markup:
-    """Training samples of each class, most frequent first, the groups shaded."""
+    """Training images of each class, most frequent first, the groups shaded."""
     order = by_count(prior)
     counts = prior.counts.double()
-    label = f"Training samples of {len(names)} classes, from the most to the least frequent"
+    label = f"Training images of {len(names)} classes, from the most to the least frequent"
     if len(names) > NAMED_ROWS:
         return _count_steps(counts[order], prior, label)
-    bottom = ROWS_TOP + ROW * len(order)
+    rows = Rows.of([names[c] for c in order.tolist()])
     x = Scale(float(counts.min()) / 2, float(counts.max()), NAME_WIDTH, 372, log=True)
-    parts = [_row_bands(prior, bottom), _row_axis(x, bottom, "training samples (log scale)")]
-    for row, index in enumerate(order.tolist()):
-        y, end = ROWS_TOP + ROW * row, x(float(counts[index]))
+    parts = [rows.bands(prior), rows.axis(x, "training images (log scale)"), rows.labels()]
+    for index, y in zip(order.tolist(), rows.middles, strict=True):
+        end, half = x(float(counts[index])), (ROW - 8) / 2
         title = f"{names[index]}: {counts[index]:,g}"
-        bar = f"M{NAME_WIDTH:g} {y + 4:g}H{svg.number(end)}v{ROW - 8:g}H{NAME_WIDTH:g}z"
-        parts += [
-            svg.text(NAME_WIDTH - 8, y + 15, svg.shorten(names[index], NAME_LETTERS), "end"),
-            svg.path(bar, "bar", title),
-            svg.text(end + 6, y + 15, f"{counts[index]:,g}"),
-        ]
-    return svg.picture(WIDTH, bottom + 44, *parts, label=label)
+        bar = f"M{NAME_WIDTH:g} {y - half:g}H{svg.number(end)}v{2 * half:g}H{NAME_WIDTH:g}z"
+        parts += [svg.path(bar, "bar", title), svg.text(end + 6, y + 4, f"{counts[index]:,g}")]
+    return svg.picture(WIDTH, rows.edges[-1] + 44, *parts, label=label)
 
 
 def recall_picture(runs: Sequence[RunData]) -> Markup:
-    """Share of each class's test samples that each run finds, against its training count."""
+    """Recall of each class in each run, against its training count."""
     first = next(run for run in runs if run.scores)
     prior, names = first.prior, first.class_names
     assert prior is not None
     if len(names) > NAMED_ROWS:
         return _recall_scatter(runs)
     order = by_count(prior).tolist()
-    bottom = ROWS_TOP + ROW * len(order)
+    rows = Rows.of([names[c] for c in order])
     x = Scale(0, 1, NAME_WIDTH, 412)
-    axis = _row_axis(x, bottom, "share of the class that is found (%)", percent=True)
-    parts = [_row_bands(prior, bottom), axis]
+    parts = [rows.bands(prior), rows.axis(x, "recall (%)", percent=True), rows.labels()]
     recalls = [(series, run, recall_of(run)) for series, run in enumerate(runs) if run.scores]
-    for row, index in enumerate(order):
-        y = ROWS_TOP + ROW * (row + 0.5)
-        name = svg.shorten(names[index], NAME_LETTERS)
-        parts.append(svg.text(NAME_WIDTH - 8, y + 4, name, "end"))
+    for index, y in zip(order, rows.middles, strict=True):
         known = [float(recall[index]) for _, _, recall in recalls if not recall[index].isnan()]
         if not known:
-            parts.append(svg.text(NAME_WIDTH + 8, y + 4, "no test sample", class_="t muted"))
+            parts.append(svg.text(NAME_WIDTH + 8, y + 4, "no test image", class_="t muted"))
             continue
         parts.append(svg.path(svg.line([(x(min(known)), y), (x(max(known)), y)]), "reach"))
-        for place, (series, run, recall) in enumerate(recalls):
+        for number, (series, run, recall) in enumerate(recalls):
             value = float(recall[index])
             if not math.isnan(value):
                 title = f"{names[index]}: {run.name} {100 * value:.1f} %"
-                shift = 3 * (place - (len(recalls) - 1) / 2)  # equal values stay apart
+                shift = 3 * (number - (len(recalls) - 1) / 2)  # equal values stay apart
                 mark = svg.marker(series, x(value), y + shift)
                 parts.append(svg.path(mark, f"mark r{series}", title))
-    return svg.picture(WIDTH, bottom + 44, *parts, label="Recall of each class")
+    return svg.picture(WIDTH, rows.edges[-1] + 44, *parts, label="Recall of each class")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One row per class with its name in full, in as many lines as it takes.
+
+    Args:
+        names: lines of each name.
+        edges: top of each row, and the bottom of the last one.
+    """
+
+    names: list[list[str]]
+    edges: list[float]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "Rows":
+        """Rows of names, from the top."""
+        lines = [svg.wrapped(name, NAME_LETTERS) for name in names]
+        edges = [ROWS_TOP]
+        for found in lines:
+            edges.append(edges[-1] + ROW + svg.LINE_HEIGHT * (len(found) - 1))
+        return cls(lines, edges)
+
+    @property
+    def middles(self) -> list[float]:
+        """Height of the middle of each row."""
+        return [(top + end) / 2 for top, end in pairwise(self.edges)]
+
+    def labels(self) -> Markup:
+        """The names."""
+        return Markup("").join(
+            svg.lines(NAME_WIDTH - 8, y + 4, found, "end")
+            for found, y in zip(self.names, self.middles, strict=True)
+        )
+
+    def bands(self, prior: ClassPrior) -> Markup:
+        """The groups as bands of rows, named at the right."""
+        parts, first = [], 0
+        for group, members in prior.groups().items():
+            start, end = self.edges[first], self.edges[first + len(members)]
+            if len(members):
+                d = f"M0 {start:g}H{WIDTH:g}V{end:g}H0z"
+                parts += [
+                    svg.path(d, f"band {group}"),
+                    svg.text(WIDTH - 6, (start + end) / 2 + 4, group, "end", "t muted"),
+                ]
+            first += len(members)
+        return Markup("").join(parts)
+
+    def axis(self, x: Scale, title: str, percent: bool = False) -> Markup:
+        """Grid, ticks and title below the rows."""
+        ticks, bottom = x.ticks(4), self.edges[-1]
+        d = "".join(svg.line([(x(v), ROWS_TOP), (x(v), bottom)]) for v in ticks)
+        parts: list[str] = [svg.path(d, "grid")]
+        for value in ticks:
+            content = f"{100 * value:g}" if percent else svg.compact(value)
+            parts.append(svg.text(x(value), bottom + 17, content, "middle"))
+        parts.append(svg.text((x.start + x.end) / 2, bottom + 36, title, "middle", "t title"))
+        return Markup("").join(parts)
 
 
 def by_count(prior: ClassPrior) -> Tensor:
@@ -82,26 +135,25 @@ def by_count(prior: ClassPrior) -> Tensor:
 
 
 def recall_of(run: RunData) -> Tensor:
-    """(C,) recall of each class; NaN without a test sample."""
+    """(C,) recall of each class; NaN without a test image."""
     assert run.scores is not None
-    scores = run.scores
-    return Confusion.from_labels(scores.labels, scores.predicted, scores.num_classes).recall()
+    return Confusion.from_scores(run.scores).recall()
 
 
 def _recall_scatter(runs: Sequence[RunData]) -> Markup:
-    judged = [(series, run) for series, run in enumerate(runs) if run.scores and run.prior]
-    counts = torch.cat([run.prior.counts.double() for _, run in judged if run.prior])
+    evaluated = [(series, run) for series, run in enumerate(runs) if run.scores and run.prior]
+    counts = torch.cat([run.prior.counts.double() for _, run in evaluated if run.prior])
     x = Scale(float(counts.max()) * 1.25, float(counts.min()) / 1.25, LEFT, RIGHT, log=True)
     y = Scale(0, 1, BOTTOM, TOP)
     borders = [min(max(x(count), LEFT), RIGHT) for count in (MANY, FEW)]
     spans = list(zip([LEFT, *borders], [*borders, RIGHT], strict=True))
-    titles = "training samples of the class (log scale)", "share that is found (%)"
+    titles = "training images of the class (log scale)", "recall (%)"
     parts: list[str] = [
         _bands(spans),
         svg.axes(x, y, titles=titles, percent_y=True, lift=LIFT),
     ]
     means: list[str] = []
-    for series, run in judged:
+    for series, run in evaluated:
         parts.append(_class_marks(series, run, x, y))
         for (start, end), group in zip(spans, ("many", "medium", "few"), strict=True):
             mean = run.metrics[group]
@@ -109,12 +161,12 @@ def _recall_scatter(runs: Sequence[RunData]) -> Markup:
                 d = svg.line([(start + 3, y(mean)), (end - 3, y(mean))])
                 title = f"{run.name}, {group}: {100 * mean:.1f} %"
                 means += [svg.path(d, "halo"), svg.path(d, f"mean r{series}", title)]
-    label = "Recall of each class against its training samples, with the mean of each group"
+    label = "Recall of each class against its training images, with the mean of each group"
     return svg.picture(WIDTH, BOTTOM + 44, *parts, *means, label=label)
 
 
 def _class_marks(series: int, run: RunData, x: Scale, y: Scale) -> Markup:
-    """One mark a class; above `TITLED_MARKS` classes all in one path, for a page of sane size."""
+    """One mark per class; above `TITLED_MARKS` classes all in one path, for a page of sane size."""
     assert run.prior is not None
     recall, counts = recall_of(run), run.prior.counts.double()
     small = len(counts) > TITLED_MARKS
@@ -126,7 +178,7 @@ def _class_marks(series: int, run: RunData, x: Scale, y: Scale) -> Markup:
     if small:
         return svg.path("".join(marks), f"dot r{series}")
     titles = [
-        f"{run.class_names[c]}: {counts[c]:,g} training samples, {run.name} {100 * recall[c]:.1f} %"
+        f"{run.class_names[c]}: {counts[c]:,g} training images, {run.name} {100 * recall[c]:.1f} %"
         for c in known
     ]
     paths = (
@@ -153,7 +205,7 @@ def _count_steps(ordered: Tensor, prior: ClassPrior, label: str) -> Markup:
         ends.append((x(start), x(start + len(members))))
         start += len(members)
     area = svg.line([(LEFT, BOTTOM), *points, (RIGHT, BOTTOM)]) + "z"
-    titles = ("classes, most frequent first", "training samples (log scale)")
+    titles = ("classes, most frequent first", "training images (log scale)")
     return svg.picture(
         WIDTH,
         BOTTOM + 44,
@@ -174,32 +226,4 @@ def _bands(spans: Sequence[tuple[float, float]]) -> Markup:
             parts.append(svg.path(d, f"band {group}"))
         if end - start > 50:
             parts.append(svg.text((start + end) / 2, TOP - 8, group, "middle", "t muted"))
-    return Markup("").join(parts)
-
-
-def _row_bands(prior: ClassPrior, bottom: float) -> Markup:
-    """The groups as bands of rows, named at the right."""
-    parts, start = [], ROWS_TOP
-    for group, members in prior.groups().items():
-        end = start + ROW * len(members)
-        if len(members):
-            d = f"M0 {start:g}H{WIDTH:g}V{end:g}H0z"
-            middle = (start + end) / 2 + 4
-            parts += [
-                svg.path(d, f"band {group}"),
-                svg.text(WIDTH - 6, middle, group, "end", "t muted"),
-            ]
-        start = end
-    assert start == bottom
-    return Markup("").join(parts)
-
-
-def _row_axis(x: Scale, bottom: float, title: str, percent: bool = False) -> Markup:
-    ticks = x.ticks(4)
-    d = "".join(svg.line([(x(v), ROWS_TOP), (x(v), bottom)]) for v in ticks)
-    parts: list[str] = [svg.path(d, "grid")]
-    for value in ticks:
-        content = f"{100 * value:g}" if percent else svg.compact(value)
-        parts.append(svg.text(x(value), bottom + 17, content, "middle"))
-    parts.append(svg.text((x.start + x.end) / 2, bottom + 36, title, "middle", "t title"))
     return Markup("").join(parts)

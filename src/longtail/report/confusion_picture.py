@@ -20,7 +20,7 @@ SIDE, NAME_LETTERS = 360.0, 15
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """A class, another that its samples are taken for, and how often."""
+    """A class, another that its test images are taken for, and how often."""
 
     true: str
     predicted: str
@@ -29,7 +29,7 @@ class ConfusedPair:
 
     @property
     def share(self) -> float:
-        """Share of the class's samples."""
+        """Share of the class's test images."""
         return self.count / self.support
 
 
@@ -54,38 +54,44 @@ def confused_pairs(scores: SampleScores, names: Sequence[str], most: int) -> lis
 
 
 def confusion_shares(scores: SampleScores, order: Tensor, blocks: int) -> Tensor:
-    """The row-normalised confusion matrix, classes in an order and taken together in blocks.
+    """The row-normalised confusion matrix, classes in the given order and grouped in blocks.
 
     Counted from the pairs: the whole matrix of 8,142 classes would take 530 MB.
 
-    Returns: (blocks, blocks): of a class of the row's block, the mean share of samples that is
-        taken for one of the column's; NaN rows where no class of the block has a sample.
+    Returns: (blocks, blocks), mean over the classes of a row's block of the share of their test
+        images that is predicted as a class of the column's; NaN rows where no class has an image.
     """
     count = scores.num_classes
     block_of = torch.empty(count, dtype=torch.int64)
     block_of[order] = torch.arange(count) * blocks // count
     support = torch.bincount(scores.labels, minlength=count)
     weights = 1 / support[scores.labels].double()
-    places = block_of[scores.labels] * blocks + block_of[scores.predicted]
-    sums = torch.bincount(places, weights=weights, minlength=blocks**2).view(blocks, blocks)
+    cells = block_of[scores.labels] * blocks + block_of[scores.predicted]
+    sums = torch.bincount(cells, weights=weights, minlength=blocks**2).view(blocks, blocks)
     classes = torch.bincount(block_of[support > 0], minlength=blocks)
     return sums / classes[:, None]
 
 
 def confusion_picture(scores: SampleScores, prior: ClassPrior, names: Sequence[str]) -> Markup:
-    """Rows: true classes, most frequent first; columns: predicted ones. Dark is often."""
+    """Rows: true classes, most frequent first; columns: predicted classes. Dark is often."""
     order = by_count(prior)
     if len(names) <= NAMED:
-        return _named(confusion_shares(scores, order, len(names)), [names[c] for c in order])
+        labels = [names[c] for c in order] if not numbered(names) else None
+        return _named(confusion_shares(scores, order, len(names)), labels)
     blocks = len(names) if len(names) <= WHOLE else BLOCKS
     return _coarse(confusion_shares(scores, order, blocks), prior)
+
+
+def numbered(names: Sequence[str]) -> bool:
+    """Whether the picture numbers its classes: with a name that is too long for its margin."""
+    return len(names) <= NAMED and max(map(svg.text_width, names)) > NAME_LETTERS
 
 
 def shade_legend() -> Markup:
     """What the shades mean."""
     parts: list[str] = []
-    for place, share in enumerate((0.01, 0.05, 0.25, 0.5, 1.0)):
-        x = 10 + 52.0 * place
+    for number, share in enumerate((0.01, 0.05, 0.25, 0.5, 1.0)):
+        x = 10 + 52.0 * number
         cell = svg.element(
             "g", svg.path(f"M{x:g} 2h52v12h-52z", "shade"), fill_opacity=_level(share)
         )
@@ -120,31 +126,32 @@ def _frame(left: float, top: float, side: float) -> Markup:
     return svg.path(f"M{left:g} {top:g}h{side:g}v{side:g}h-{side:g}z", "frame")
 
 
-def _named(shares: Tensor, names: Sequence[str]) -> Markup:
-    count, left, top = len(names), 118.0, 22.0
+def _named(shares: Tensor, names: Sequence[str] | None) -> Markup:
+    """Rows and columns with names, or with numbers from 1."""
+    count, left, top = len(shares), 118.0 if names else 40.0, 22.0
     cell = max(12.5, min(60.0, SIDE / count))
     side = cell * count
     parts: list[str] = [_frame(left, top, side), _cells(shares, left, top, cell)]
-    for place, name in enumerate(names):
-        middle = (place + 0.5) * cell
-        short = svg.shorten(name, NAME_LETTERS)
+    labels = names or [str(number + 1) for number in range(count)]
+    for rank, label in enumerate(labels):
+        middle = (rank + 0.5) * cell
         x, y = left + middle + 4, top + side + 6
         turn = f"rotate(-90 {svg.number(x)} {svg.number(y)})"
         parts += [
-            svg.text(left - 6, top + middle + 4, short, "end"),
-            svg.element("g", svg.text(x, y, short, "end"), transform=turn),
+            svg.text(left - 6, top + middle + 4, label, "end"),
+            svg.element("g", svg.text(x, y, label, "end"), transform=turn),
         ]
-        if shares[place].isnan().all():
-            parts.append(svg.text(left + 6, top + middle + 4, "no test sample", class_="t muted"))
+        if shares[rank].isnan().all():
+            parts.append(svg.text(left + 6, top + middle + 4, "no test image", class_="t muted"))
     if count <= NUMBERED:
         parts.append(_numbers(shares, left, top, cell))
     title = "predicted class" + (", percent of the row" if count <= NUMBERED else "")
     parts += [
-        svg.text(left - 14, 14, "true", "end", "t title"),
-        svg.text(left, 14, title, "start", "t title"),
+        svg.text(left - 6, 14, "true", "end", "t title"),
+        svg.text(left + 2, 14, title, "start", "t title"),
     ]
-    # Room for the turned names, in the larger letters of a narrow screen.
-    longest = max(len(svg.shorten(name, NAME_LETTERS)) for name in names)
+    # Room for the turned labels, in the larger letters of a narrow screen.
+    longest = max(map(svg.text_width, labels))
     width, height = max(left + side + 8, 340), top + side + 14 + 9 * longest
     return svg.picture(width, height, *parts, label="Confusion matrix", fixed=width > 490)
 

@@ -1,4 +1,4 @@
-"""What the page says: every table, picture and sentence that the template lays out."""
+"""What the page says: every table, figure and sentence that the template lays out."""
 
 import math
 import shlex
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from markupsafe import Markup
 
+from longtail.metrics import Confusion, accuracy_intervals, wilson_interval
 from longtail.prior import FEW, MANY, ClassPrior
 from longtail.report import svg
 from longtail.report.class_pictures import (
@@ -17,42 +18,65 @@ from longtail.report.class_pictures import (
     recall_of,
     recall_picture,
 )
+from longtail.report.comparison import FEWEST, Comparison, images_per_group
 from longtail.report.confusion_picture import (
     BLOCKS,
     WHOLE,
     confused_pairs,
     confusion_picture,
+    numbered,
     shade_legend,
 )
 from longtail.report.curve_pictures import calibration_pictures, history_pictures
+from longtail.report.photographs import Thumbnails, photographs
 from longtail.report.run import RunData
-from longtail.report.tables import KEY_COLUMNS, MISSING, MORE_COLUMNS, Column
+from longtail.report.sentences import Case, sentences
+from longtail.report.tables import KEY_COLUMNS, MISSING, MORE_COLUMNS, Column, macro_f1_classes
 
 MOST_ROWS, ENDS = 200, 30  # of more classes than that, only both ends are listed
 PAIRS = 12
 RECALL = Column("recall", "recall")
+COLUMNS = (*KEY_COLUMNS, *MORE_COLUMNS)
 
 
-def content(runs: Sequence[RunData]) -> dict[str, Any]:
-    """The values of the template."""
-    judged = any(run.scores for run in runs)
+def content(runs: Sequence[RunData], pictures: bool = True) -> dict[str, Any]:
+    """The values of the template.
+
+    Args:
+        runs: what `shown_together` returns.
+        pictures: whether to show photographs.
+    """
+    evaluated = any(run.scores for run in runs)
+    comparison = Comparison.of(runs)
+    thumbnails = Thumbnails(pictures)
     return {
-        **common_content(runs, (*KEY_COLUMNS, *MORE_COLUMNS)),
+        **common_content(runs, COLUMNS),
+        "metrics": _metric_rows(runs, comparison),
         "lede": _lede(runs),
+        "sentences": [
+            (series, sentences(Case(runs, series, comparison)))
+            for series, run in enumerate(runs)
+            if run.scores
+        ],
+        "not_comparable": _not_comparable(runs, comparison),
+        "fewest": FEWEST,
+        "covered": macro_f1_classes([run.metrics for run in runs if run.scores]),
         "groups": _groups(runs),
         "counts": _counts(runs),
-        "recall": recall_picture(runs) if judged else None,
+        "recall": recall_picture(runs) if evaluated else None,
         "group_means": any(len(run.class_names) > NAMED_ROWS for run in runs),
+        "photographs": photographs(runs, thumbnails),
+        "thumbnails": thumbnails,
         "confusions": _confusions(runs),
         "shades": shade_legend(),
         "block": _block(runs),
-        "calibration": calibration_pictures(runs) if judged else None,
-        "classes": _classes(runs) if judged else None,
+        "calibration": calibration_pictures(runs) if evaluated else None,
+        "classes": _classes(runs) if evaluated else None,
     }
 
 
 def common_content(runs: Sequence[RunData], columns: Sequence[Column]) -> dict[str, Any]:
-    """What the pages of all tasks have: runs, figures, curves of the training, settings."""
+    """What the pages of all tasks have: runs, metrics, training curves, settings."""
     environments = [
         {key: value for key, value in run.environment.items() if key != "command"} for run in runs
     ]
@@ -63,7 +87,7 @@ def common_content(runs: Sequence[RunData], columns: Sequence[Column]) -> dict[s
             for series, run in enumerate(runs)
         ],
         "columns": columns,
-        "figures": _figure_rows(columns, runs),
+        "metrics": [[metric_cell(column, run, runs[0]) for column in columns] for run in runs],
         "history": history_pictures(runs),
         "settings": side_by_side([run.config for run in runs]),
         "environment": side_by_side(environments),
@@ -72,36 +96,36 @@ def common_content(runs: Sequence[RunData], columns: Sequence[Column]) -> dict[s
 
 
 def _lede(runs: Sequence[RunData]) -> str:
-    """What was trained on and judged, in one or two sentences."""
+    """What the runs were trained and evaluated on, in one or two sentences."""
     known = [(run.prior, run.name) for run in runs if run.prior]
     if not known:
         return "No predictions yet: what was logged in training, and the settings."
     prior, owner = known[0]
     counts = prior.counts.double()
-    source = next((name for run in runs if (name := _setting(run, "data", "source"))), None)
-    sentences = [
+    source = next((name for run in runs if (name := run.setting("data", "source"))), None)
+    found = [
         (f"{source}: " if source else "")
-        + f"{prior.num_classes:,} classes, {counts.sum():,g} training samples"
+        + f"{prior.num_classes:,} classes, {counts.sum():,g} training images"
         f" ({counts.max():,g} of the most frequent class, {counts.min():,g} of the rarest)."
     ]
     if any(other != prior for other, _ in known[1:]):
-        sentences.append(f"Training counts differ between the runs; these are of {owner}.")
+        found.append(f"Training counts differ between the runs; these are of {owner}.")
     tests = sorted({f"{len(run.scores.labels):,} {run.split}" for run in runs if run.scores})
     if tests:
-        sentences.append(f"Judged on {' / '.join(tests)} samples.")
-    return " ".join(sentences)
+        found.append(f"Evaluated on {' / '.join(tests)} images.")
+    return " ".join(found)
 
 
 def _about(run: RunData) -> str:
     """The run in a few words, as far as its settings tell."""
-    epochs, seed = _setting(run, "epochs"), _setting(run, "seed")
+    epochs, seed = run.setting("epochs"), run.setting("seed")
     words = [
-        _setting(run, "method", "name") or _setting(run, "method"),
-        _setting(run, "backbone"),
-        _teacher(_setting(run, "teacher")),
+        run.method,
+        run.setting("backbone"),
+        _teacher(run.setting("teacher")),
         f"{epochs} epoch{'' if epochs == '1' else 's'}" if epochs else None,
         f"seed {seed}" if seed else None,
-        f"logits express the {run.expressed} prior" if isinstance(run.expressed, str) else None,
+        f"expressed prior: {run.expressed}" if isinstance(run.expressed, str) else None,
     ]
     return ", ".join(word for word in words if word)
 
@@ -112,29 +136,62 @@ def _teacher(setting: str | None) -> str | None:
     return "teacher trained first" if setting == "train" else f"teacher {setting}"
 
 
-def _setting(run: RunData, *keys: str) -> str | None:
-    value: Any = run.config
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return None if value is None or isinstance(value, Mapping) else str(value)
+def metric_cell(column: Column, run: RunData, first: RunData) -> dict[str, Any]:
+    """A cell of the metrics: its text, and its difference to the first run."""
+    value = run.metrics.get(column.key)
+    different = run is not first
+    return {
+        "text": column.text(value),
+        "difference": column.difference(value, first.metrics.get(column.key)) if different else "",
+        "interval": "",
+        "images": "",
+        "grey": False,
+        "best": False,
+    }
 
 
-def _figure_rows(columns: Sequence[Column], runs: Sequence[RunData]) -> list[list[dict[str, Any]]]:
-    """A row a run, a cell a figure: its text, whether it is the best, how far from the first."""
-    found = []
-    for column in columns:
-        values = [run.metrics.get(column.key) for run in runs]
-        found.append(
-            [
-                {
-                    "text": column.text(value),
-                    "best": best,
-                    "difference": column.difference(value, values[0]) if place else "",
-                }
-                for place, (value, best) in enumerate(zip(values, column.best(values), strict=True))
-            ]
-        )
-    return [list(row) for row in zip(*found, strict=True)]
+def _metric_rows(runs: Sequence[RunData], comparison: Comparison) -> list[list[dict[str, Any]]]:
+    """Cells with intervals and numbers of test images; the best beyond chance are marked."""
+    rows = []
+    best = {column.key: comparison.best(column.key, runs, column.higher) for column in COLUMNS}
+    for series, run in enumerate(runs):
+        known = run.scores is not None and run.prior is not None
+        intervals = accuracy_intervals(run.scores, run.prior) if run.scores and run.prior else {}
+        images = images_per_group(run) if known else {}
+        cells = []
+        for column in COLUMNS:
+            cell = metric_cell(column, run, runs[0])
+            if not {0, series} <= set(comparison.members):
+                cell["difference"] = ""
+            if column.key in intervals and cell["text"] != MISSING:
+                cell["interval"] = span(*intervals[column.key])
+            if known and cell["text"] != MISSING:
+                count = images.get(column.key, images["accuracy"])
+                cell["images"] = f"{count:,}" if column.key in images else ""
+                cell["grey"] = count < FEWEST
+            cell["best"] = best[column.key] == series
+            cells.append(cell)
+        rows.append(cells)
+    return rows
+
+
+def span(low: float, high: float) -> str:
+    """An interval in percent.
+
+    Example:
+        >>> span(0.5, 0.6234)
+        '50.0 to 62.3'
+    """
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _not_comparable(runs: Sequence[RunData], comparison: Comparison) -> str:
+    """Names of evaluated runs that are not compared with the others."""
+    return ", ".join(
+        run.name
+        for series, run in enumerate(runs)
+        if run.scores and series not in comparison.members
+    )
 
 
 def _groups(runs: Sequence[RunData]) -> str:
@@ -142,7 +199,10 @@ def _groups(runs: Sequence[RunData]) -> str:
     prior = next((run.prior for run in runs if run.prior), None)
     rules = {"many": f"over {MANY}", "medium": f"{FEW} to {MANY}", "few": f"under {FEW}"}
     sizes = (
-        {name: f", {len(found):,} classes" for name, found in prior.groups().items()}
+        {
+            name: f", {len(found):,} class{'' if len(found) == 1 else 'es'}"
+            for name, found in prior.groups().items()
+        }
         if prior
         else {}
     )
@@ -150,17 +210,17 @@ def _groups(runs: Sequence[RunData]) -> str:
 
 
 def _counts(runs: Sequence[RunData]) -> list[tuple[str, Markup]]:
-    """A picture for each different class mix, and the runs that were trained on it."""
-    mixes: dict[ClassPrior, list[RunData]] = {}
+    """A figure for each different class prior, and the runs that were trained on it."""
+    priors: dict[ClassPrior, list[RunData]] = {}
     for run in runs:
         if run.prior:
-            mixes.setdefault(run.prior, []).append(run)
+            priors.setdefault(run.prior, []).append(run)
     return [
         (
-            ", ".join(run.name for run in found) if len(mixes) > 1 else "",
+            ", ".join(run.name for run in found) if len(priors) > 1 else "",
             counts_picture(prior, found[0].class_names),
         )
-        for prior, found in mixes.items()
+        for prior, found in priors.items()
     ]
 
 
@@ -170,6 +230,11 @@ def _confusions(runs: Sequence[RunData]) -> list[dict[str, Any]]:
             "series": series,
             "picture": confusion_picture(run.scores, run.prior, run.class_names),
             "pairs": confused_pairs(run.scores, run.class_names, PAIRS),
+            "key": (
+                [run.class_names[c] for c in by_count(run.prior).tolist()]
+                if numbered(run.class_names)
+                else []
+            ),
         }
         for series, run in enumerate(runs)
         if run.scores and run.prior
@@ -177,56 +242,72 @@ def _confusions(runs: Sequence[RunData]) -> list[dict[str, Any]]:
 
 
 def _block(runs: Sequence[RunData]) -> str:
-    """How many classes a cell of the confusion picture takes together; empty when it is one."""
+    """How many classes a cell of the confusion matrix groups; empty when it is one."""
     sizes = [run.prior.num_classes for run in runs if run.prior]
     return f"{sizes[0] / BLOCKS:.3g}" if sizes and sizes[0] > WHOLE else ""
 
 
 def _classes(runs: Sequence[RunData]) -> dict[str, Any]:
-    """A row a class, most frequent first; of very many classes the best and the worst found."""
-    judged = [run for run in runs if run.scores]
-    first = judged[0]
+    """One row per class, most frequent first; of very many classes the best and the worst found."""
+    first = next(run for run in runs if run.scores)
     prior, scores = first.prior, first.scores
     assert prior is not None
     assert scores is not None
     group_of = {c: name for name, found in prior.groups().items() for c in found.tolist()}
     tests = torch.bincount(scores.labels, minlength=prior.num_classes)
-    recalls = [recall_of(run) if run.scores else None for run in runs]
+    counts = [Confusion.from_scores(run.scores) if run.scores else None for run in runs]
 
     def row(index: int) -> dict[str, Any]:
-        values = [None if recall is None else float(recall[index]) for recall in recalls]
         return {
             "name": first.class_names[index],
             "group": group_of[index],
             "count": f"{prior.counts[index]:,g}",
             "tests": f"{tests[index]:,}",
-            "recalls": level_cells(RECALL, values),
+            "cells": [_class_cells(found, index) for found in counts],
         }
 
     order = by_count(prior)
     if len(order) <= MOST_ROWS:
         return {"parts": [("", [row(c) for c in order.tolist()])], "left_out": 0}
-    mean = torch.stack([recall for recall in recalls if recall is not None]).nanmean(dim=0)
+    mean = torch.stack([recall_of(run) for run in runs if run.scores]).nanmean(dim=0)
     found = order[~mean[order].isnan()]
     ranked = found[mean[found].argsort(stable=True)].tolist()
     ends = min(ENDS, len(ranked) // 2)
     parts = [
-        (f"The {ends} that are found least", [row(c) for c in ranked[:ends]]),
-        (f"The {ends} that are found most", [row(c) for c in reversed(ranked[-ends:])]),
+        (f"The {ends} with the lowest recall", [row(c) for c in ranked[:ends]]),
+        (f"The {ends} with the highest recall", [row(c) for c in reversed(ranked[-ends:])]),
     ]
     return {"parts": parts, "left_out": len(order) - 2 * ends}
 
 
+def _class_cells(confusion: Confusion | None, index: int) -> list[dict[str, Any]]:
+    """Recall and precision of a class in a run, each with its interval and number of images."""
+    cells = []
+    for name in ("recall", "precision"):
+        hits, count = 0, 0
+        if confusion is not None:
+            whole = confusion.support if name == "recall" else confusion.predicted
+            hits, count = int(confusion.hits[index]), int(whole[index])
+        cell = level_cells(RECALL, [hits / count if count else None])[0]
+        interval = wilson_interval(torch.tensor(hits), torch.tensor(count))
+        cells.append(
+            {
+                **cell,
+                "interval": span(*map(float, interval)) if count else "",
+                "images": f"{count:,}" if name == "precision" and count else "",
+                "grey": count < FEWEST,
+            }
+        )
+    return cells
+
+
 def level_cells(column: Column, values: Sequence[float | None]) -> list[dict[str, Any]]:
-    """A cell a run: the figure's text, whether it is the best, and the length of its bar."""
-    return [
-        {"text": column.text(value), "best": best, "share": _share(value)}
-        for value, best in zip(values, column.best(values), strict=True)
-    ]
+    """One cell per run: the metric's text and the length of its bar."""
+    return [{"text": column.text(value), "share": _share(value)} for value in values]
 
 
 def _share(value: float | None) -> str:
-    """Length of the bar under a figure."""
+    """Length of the bar under a metric."""
     return "0" if value is None or math.isnan(value) else f"{value:.2f}"
 
 

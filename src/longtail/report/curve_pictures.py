@@ -10,7 +10,6 @@ from longtail.report import svg
 from longtail.report.run import RunData
 from longtail.report.svg import Scale
 
-BINS = 20
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 470.0, 34.0, 270.0
 SMALL_RIGHT = 316.0
 NOT_DRAWN = {"epoch", "seconds", "images_per_second"}
@@ -18,9 +17,9 @@ TITLES = {"loss": "training loss (nats)", "lr": "learning rate", "temperature": 
 
 
 def calibration_pictures(runs: Sequence[RunData]) -> tuple[Markup, Markup]:
-    """Accuracy against confidence of each run, and how many samples have which confidence."""
+    """Accuracy against confidence of each run, and the number of test images by confidence."""
     curves = [
-        (series, run.name, CalibrationCurve.from_scores(run.scores, BINS))
+        (series, run.name, CalibrationCurve.from_scores(run.scores))
         for series, run in enumerate(runs)
         if run.scores
     ]
@@ -29,13 +28,13 @@ def calibration_pictures(runs: Sequence[RunData]) -> tuple[Markup, Markup]:
 
 def _accuracy_picture(curves: Sequence[tuple[int, str, CalibrationCurve]]) -> Markup:
     x, y = Scale(0, 1, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
-    titles = ("confidence (%)", "share that is right (%)")
+    titles = ("confidence (%)", "accuracy (%)")
     parts: list[str] = [
         svg.axes(x, y, titles=titles, percent_x=True, percent_y=True),
         svg.path(svg.line([(x(0), y(0)), (x(1), y(1))]), "ideal"),
     ]
     for series, name, curve in curves:
-        places = [
+        points = [
             (x(confidence), y(accuracy), count)
             for confidence, accuracy, count in zip(
                 curve.confidence.tolist(),
@@ -45,10 +44,10 @@ def _accuracy_picture(curves: Sequence[tuple[int, str, CalibrationCurve]]) -> Ma
             )
             if count
         ]
-        parts.append(svg.path(svg.line([(px, py) for px, py, _ in places]), f"curve r{series}"))
+        parts.append(svg.path(svg.line([(px, py) for px, py, _ in points]), f"curve r{series}"))
         parts += [
-            svg.path(svg.marker(series, px, py, 3), f"mark r{series}", f"{name}: {count:,} samples")
-            for px, py, count in places
+            svg.path(svg.marker(series, px, py, 3), f"mark r{series}", f"{name}: {count:,} images")
+            for px, py, count in points
         ]
     return svg.picture(480, BOTTOM + 44, *parts, label="Calibration: accuracy against confidence")
 
@@ -57,20 +56,20 @@ def _confidence_picture(curves: Sequence[tuple[int, str, CalibrationCurve]]) -> 
     shares = [(series, curve.count.double() / curve.count.sum()) for series, _, curve in curves]
     highest = max(float(share.max()) for _, share in shares)
     x, y = Scale(0, 1, LEFT, RIGHT), Scale(0, 1.05 * highest, BOTTOM, TOP)
-    titles = ("confidence (%)", "share of the samples (%)")
+    titles = ("confidence (%)", "share of the test images (%)")
     parts: list[str] = [svg.axes(x, y, titles=titles, percent_x=True, percent_y=True)]
     for series, share in shares:
         steps = [
-            (x(edge / BINS), y(value))
-            for place, value in enumerate(share.tolist())
-            for edge in (place, place + 1)
+            (x(edge / len(share)), y(value))
+            for number, value in enumerate(share.tolist())
+            for edge in (number, number + 1)
         ]
         parts.append(svg.path(svg.line(steps), f"curve r{series}"))
         # One mark on the highest step tells the runs apart without colour.
         top = int(share.argmax())
-        place = (x((top + 0.5) / BINS), y(float(share[top])))
-        parts.append(svg.path(svg.marker(series, *place), f"mark r{series}"))
-    return svg.picture(480, BOTTOM + 44, *parts, label="Samples by confidence")
+        at = (x((top + 0.5) / len(share)), y(float(share[top])))
+        parts.append(svg.path(svg.marker(series, *at), f"mark r{series}"))
+    return svg.picture(480, BOTTOM + 44, *parts, label="Test images by confidence")
 
 
 def history_pictures(runs: Sequence[RunData]) -> list[Markup]:
@@ -80,8 +79,8 @@ def history_pictures(runs: Sequence[RunData]) -> list[Markup]:
         for record in run.history:
             keys += [key for key in record if key not in keys and key not in NOT_DRAWN]
     drawn = [key for key in keys if any(_points(run, key) for run in runs)]
-    places = {"loss": -1, "temperature": 1, "lr": 2}
-    drawn.sort(key=lambda key: places.get(key, 0))
+    order = {"loss": -1, "temperature": 1, "lr": 2}
+    drawn.sort(key=lambda key: order.get(key, 0))
     return [_history_picture(runs, key) for key in drawn]
 
 

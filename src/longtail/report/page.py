@@ -14,35 +14,43 @@ from longtail.files import write_text
 from longtail.report import svg
 from longtail.report.content import content
 from longtail.report.run import RunData
+from longtail.text import printable
 
 AnyRun = TypeVar("AnyRun", bound=RunData)
 FOLDER = Path(__file__).parent
 MOST_RUNS = len(svg.MARKERS)
 
 
-def write_report(runs: Sequence[RunData], path: str | Path) -> Path:
+def write_report(runs: Sequence[RunData], path: str | Path, *, pictures: bool = True) -> Path:
     """Writes one page that shows runs side by side: no script, no other file, no network.
 
     The same runs give the same file, byte for byte.
 
     Args:
-        runs: 1 to 6; those that were judged must have the same classes. The others are compared
+        runs: 1 to 6; those that were evaluated must have the same classes. The others are compared
             with the first.
-        path: of the HTML file; it is written whole or not at all.
+        path: path of the HTML file; it is written whole or not at all.
+        pictures: whether thumbnails of images go into the page, at most 2 MB of them.
 
     Returns: the path.
     Raises:
         ValueError: when there is no run, there are too many, or their classes differ.
     """
-    return write_page(FOLDER / "page.html", content(shown_together(runs)), path)
+    return write_page(FOLDER / "page.html", content(shown_together(runs), pictures), path)
 
 
 def write_page(template: Path, values: Mapping[str, Any], path: str | Path) -> Path:
-    """Writes the page of a template, which may extend those of this folder; returns its path."""
+    """Writes the page of a template, which may extend those of this folder.
+
+    Names and paths that the values hold are escaped, and their control characters spelt out.
+
+    Returns: the path.
+    """
     pages = Environment(
         loader=FileSystemLoader([template.parent, FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -51,8 +59,12 @@ def write_page(template: Path, values: Mapping[str, Any], path: str | Path) -> P
     return Path(path)
 
 
+def _visible(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 def shown_together(runs: Sequence[AnyRun]) -> list[AnyRun]:
-    """The runs of one page, those of the same name numbered: folders may be called alike.
+    """The runs of one page; those of the same name are numbered.
 
     Raises:
         ValueError: when there is no run, there are too many, or their classes differ.

@@ -1,5 +1,6 @@
-"""What a report needs of a run, and how it is read from a run folder."""
+"""What the report shows of a run, and how it is read from a run folder."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,76 +14,117 @@ from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.metrics import SampleScores, metrics_from_scores, score_samples
 from longtail.prior import ClassPrior
+from longtail.shift import adjust, resolve_prior
 from longtail.training import Predictions, Run, RunFolder
 
 BATCH_ELEMENTS = 2**24  # logits in memory at a time: 64 MiB of float32
+EXAMPLES = 12  # training files that are remembered per class: some may be gone
 
 
 @dataclass(frozen=True)
 class RunData:
-    """One run, as the report shows it; whatever is not known stays out and shows as n/a.
+    """One run, as the report shows it; whatever is unknown is left out and shows as n/a.
 
     Args:
         name: shown everywhere.
         class_names: name of each class, or empty.
-        prior: of the training set.
+        prior: class prior of the training set.
         scores: what `longtail.metrics.score_samples` made of the test logits. Logits themselves
             are not kept, so that six runs of 8,142 classes fit in memory.
-        saved_metrics: figures to show when there are no scores.
+        uniform: the same of the logits adjusted to the uniform prior.
+        paths: file of each test image, or empty.
+        examples: training files of each class name, at most `EXAMPLES`.
+        saved_metrics: metrics to show when there are no scores.
         config: settings, nested.
-        history: a record an epoch.
+        history: one record per epoch.
         environment: versions, device, command, nested.
-        expressed: the prior that the judged logits express.
-        split: that was judged.
+        expressed: the prior that the logits express.
+        split: name of the evaluated split.
+        folder: the run folder, for commands.
 
     Raises:
-        ValueError: when scores come without the prior and the names of their classes.
+        ValueError: when scores come without the prior and the names of their classes, or the paths
+            are not one per image.
     """
 
     name: str
     class_names: Sequence[str] = ()
     prior: ClassPrior | None = None
     scores: SampleScores | None = None
-    saved_metrics: Mapping[str, float] = field(default_factory=dict)
+    uniform: SampleScores | None = None
+    paths: Sequence[str] = ()
+    examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    saved_metrics: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     expressed: str | Sequence[float] | None = None
     split: str = "test"
+    folder: str = "RUN"
 
     def __post_init__(self) -> None:
         known = self.prior.num_classes if self.prior else 0
-        judged = self.scores.num_classes if self.scores else known
-        if not known == judged == len(self.class_names):
+        scored = self.scores.num_classes if self.scores else known
+        if not known == scored == len(self.class_names):
             raise InputError(
                 f"class_names, prior and scores of run {self.name!r} must have the same classes, "
-                f"got {len(self.class_names)}, {known} and {judged}"
+                f"got {len(self.class_names)}, {known} and {scored}"
+            )
+        if self.paths and self.scores and len(self.paths) != len(self.scores.labels):
+            raise InputError(
+                f"paths of run {self.name!r} must be one per image, got {len(self.paths)} for "
+                f"{len(self.scores.labels)}"
             )
 
     @cached_property
-    def metrics(self) -> Mapping[str, float]:
-        """Figures of the scores where there are any, else those that were saved."""
+    def metrics(self) -> Mapping[str, Any]:
+        """Metrics of the scores where there are any, else those that were saved."""
         if self.scores is None or self.prior is None:
             return self.saved_metrics
         return metrics_from_scores(self.scores, self.prior)
 
+    @property
+    def method(self) -> str | None:
+        """Name of the method in the settings."""
+        return self.setting("method", "name") or self.setting("method")
+
+    @property
+    def baseline(self) -> Mapping[str, Any]:
+        """Metrics of a plain cross-entropy head that the run has beside its own; may be empty."""
+        found = self.saved_metrics.get("baseline")
+        return found if isinstance(found, Mapping) else {}
+
+    def setting(self, *keys: str) -> str | None:
+        """A setting as text; None where the settings do not have it."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return None if value is None or isinstance(value, Mapping) else str(value)
+
 
 def load_run(path: str | Path) -> RunData:
-    """Reads a run folder; a run that has not ended, or lost files, shows what there is.
+    """Reads a run folder; a run that is not finished, or has lost files, shows what there is.
 
     Args:
         path: run folder; of its files only `config.yaml` must be there.
 
     Raises:
-        ValueError: when the folder holds no run, or a file of it is broken; it names the file.
+        ValueError: when the folder is not a run folder, or one of its files is corrupt; the
+            message names the file.
     """
     run = Run(path)
     file = run.folder / "predictions.parquet"
-    return RunData(**common_parts(run), **(_read_predictions(file) if file.is_file() else {}))
+    predictions = _read_predictions(file) if file.is_file() else {}
+    return RunData(
+        **common_parts(run),
+        **predictions,
+        examples=_training_files(run.folder / "split.csv"),
+        folder=Path(path).as_posix(),
+    )
 
 
 def common_parts(run: RunFolder) -> dict[str, Any]:
-    """What runs of all tasks have: name, settings, history, environment and saved figures."""
+    """What runs of all tasks have: name, settings, history, environment and saved metrics."""
     environment = run.folder / "environment.json"
     return {
         "name": run.folder.resolve().name,
@@ -93,38 +135,51 @@ def common_parts(run: RunFolder) -> dict[str, Any]:
     }
 
 
+def _training_files(path: Path) -> dict[str, list[str]]:
+    """The first training files of each class, from the table of the run's splits."""
+    found: dict[str, list[str]] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as handle:
+            for row in csv.DictReader(handle):
+                if row.get("split") == "train" and row.get("path") and row.get("label"):
+                    files = found.setdefault(row["label"], [])
+                    if len(files) < EXAMPLES:
+                        files.append(row["path"])
+    return found
+
+
 def _read_predictions(path: Path) -> dict[str, Any]:
-    """Judges the logits as they are read, so that they never lie in memory as a whole."""
+    """Scores the logits as they are read, so that they are never in memory as a whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(path)
         about = Predictions.about(file.schema_arrow)
-        num_classes = len(about["class_names"])
+        prior, num_classes = ClassPrior(about["class_counts"]), len(about["class_names"])
+        expressed = resolve_prior(about["expressed"], prior, num_classes)
+        uniform = torch.full((num_classes,), 1 / num_classes, dtype=torch.float64)
         rows = max(1, BATCH_ELEMENTS // num_classes)
-        parts = [
-            score_samples(*_to_tensors(batch, num_classes))
-            for batch in file.iter_batches(rows, columns=["logits", "label"])
-        ]
+        scores, adjusted, paths = [], [], []
+        for batch in file.iter_batches(rows, columns=["logits", "label", "path"]):
+            logits, labels = _to_tensors(batch, num_classes)
+            scores.append(score_samples(logits, labels))
+            adjusted.append(score_samples(adjust(logits, expressed, uniform), labels))
+            paths += batch.column("path").to_pylist()
         return {
             "class_names": tuple(about["class_names"]),
-            "prior": ClassPrior(about["class_counts"]),
-            "scores": _join(parts) if parts else None,
+            "prior": prior,
+            "scores": SampleScores.joined(scores) if scores else None,
+            "uniform": SampleScores.joined(adjusted) if adjusted else None,
+            "paths": tuple(paths),
             "expressed": about["expressed"],
             "split": about["split"],
         }
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} cannot be judged: {error}") from error
+        raise InputError(f"{path} is not a valid predictions file: {error}") from error
 
 
 def _to_tensors(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
     logits = batch.column("logits").flatten().to_numpy(zero_copy_only=False)
     labels = batch.column("label").to_numpy(zero_copy_only=False)
     return torch.tensor(logits).view(-1, num_classes), torch.tensor(labels)
-
-
-def _join(parts: Sequence[SampleScores]) -> SampleScores:
-    names = ("labels", "predicted", "confidence", "nll", "brier")
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    return SampleScores(**columns, num_classes=parts[0].num_classes)

@@ -1,4 +1,4 @@
-"""Tables of class mixes for the terminal: shifted test sets, and an estimated mix."""
+"""Tables of class priors for the terminal: shifted test sets, and an estimated prior."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,17 +6,19 @@ from typing import Any
 from longtail.prior import ClassPrior
 from longtail.report.tables import Column
 from longtail.shift import PriorEstimate
+from longtail.text import printable
 
-FIGURES = (
+METRICS = (
     Column("accuracy", "accuracy"),
     Column("ece", "ECE", percent=False, higher=False),
+    Column("classwise_ece", "class-wise ECE", percent=False, higher=False, decimals=4),
     Column("brier", "Brier", percent=False, higher=False),
     Column("nll", "NLL", percent=False, higher=False),
 )
 
 
 def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints a table for each figure: a row for each prior, a column for each test set.
+    """Prints one table per metric: one row per prior, one column per test set.
 
     Args:
         rows: of `longtail.training.evaluate_protocol`.
@@ -30,19 +32,19 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
     ]
     console = Console()
     console.print(
-        "Test sets: F50 leans as the training set does, 50 to 1; B50 the other way. Logits: raw, "
-        "or adjusted to the known or the estimated class mix. The estimate sees no label of the "
-        "images that it is applied to: each half of the test set serves the other as the "
-        "labelled one."
+        "Test sets: F50 is imbalanced 50 to 1 as the training set is, B50 in the reverse order. "
+        "Logits: raw, or adjusted to the known or the estimated class prior. The estimate sees no "
+        "label of the images that it is applied to: each half of the test set serves the other as "
+        "the labelled one."
     )
-    for figure in FIGURES:
+    for metric in METRICS:
         table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
-        table.add_column(figure.title, no_wrap=True)
+        table.add_column(metric.title, no_wrap=True)
         for title in titles:
             table.add_column(title, justify="right", no_wrap=True)
         for prior in ("raw", "known", "estimated"):
-            values = [row["scores"][prior][figure.key] for row in rows]
-            table.add_row(prior, *map(figure.text, values))
+            values = [row["scores"][prior][metric.key] for row in rows]
+            table.add_row(prior, *map(metric.text, values))
         console.print()
         console.print(table)
 
@@ -50,13 +52,13 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
 def print_estimate(
     estimate: PriorEstimate, prior: ClassPrior, class_names: Sequence[str], most: int = 40
 ) -> None:
-    """Prints the class mix that was found in new images beside that of the training set.
+    """Prints the estimated class prior of new images beside that of the training set.
 
     Args:
-        estimate: of the new images.
-        prior: of the training set.
+        estimate: estimate for the new images.
+        prior: class prior of the training set.
         class_names: name of each class.
-        most: classes to show, those whose share is largest.
+        most: number of classes to show, those with the largest share.
     """
     from rich.console import Console
     from rich.table import Table
@@ -64,25 +66,25 @@ def print_estimate(
 
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
-    for title in ("training", "found", "95 % interval", "used"):
+    for title in ("training", "estimate", "95 % interval", "used"):
         table.add_column(title, justify="right", no_wrap=True)
     shares = estimate.estimated
     for c in sorted(shares.argsort(descending=True)[:most].tolist()):
         low, high = estimate.interval[c].tolist()
         table.add_row(
-            Text(class_names[c]),
+            Text(printable(class_names[c])),
             *(f"{100 * share:.1f}" for share in (prior.probabilities[c], shares[c])),
             f"{100 * low:.1f} to {100 * high:.1f}",
             f"{100 * estimate.prior[c]:.1f}",
         )
     console = Console()
-    console.print("class mix, %")
+    console.print("class prior, %")
     console.print(table)
     if len(shares) > most:
         console.print(f"and {len(shares) - most:,} classes with a smaller share")
     verdict = (
-        "a shift: the mix that was found is used"
+        "a shift: the estimated prior is used"
         if estimate.shifted
-        else ("no clear shift: the mix that the model expresses is kept")
+        else "no clear shift: the prior that the model expresses is kept"
     )
     console.print(f"{verdict} (p = {estimate.p_value:.2g})")

@@ -11,24 +11,33 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from longtail.text import printable
+
 MARKERS = ("circle", "square", "triangle", "diamond", "cross", "plus")
 TEXT_HEIGHT = 12
+LINE_HEIGHT = 15
 
 
 def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
-    """An SVG element; everything that is no `Markup` is escaped, `_` in names stands for `-`.
+    """An SVG element; everything but `Markup` is escaped, `_` in names stands for `-`.
 
     Example:
         >>> print(element("text", "<b>", x=1.26, text_anchor="end"))
         <text x="1.3" text-anchor="end">&lt;b&gt;</text>
     """
     parts = [
-        f' {key.strip("_").replace("_", "-")}="{escape(number(v) if isinstance(v, float) else v)}"'
-        for key, v in attributes.items()
-        if v is not None
+        f' {key.strip("_").replace("_", "-")}="{_escaped(value)}"'
+        for key, value in attributes.items()
+        if value is not None
     ]
-    inner = "".join(escape(child) for child in children)
+    inner = "".join(_escaped(child) for child in children)
     return Markup(f"<{name}{''.join(parts)}>{inner}</{name}>")
+
+
+def _escaped(value: str | float) -> Markup:
+    if isinstance(value, Markup):
+        return value
+    return escape(number(value) if isinstance(value, float) else printable(str(value)))
 
 
 def number(value: float) -> str:
@@ -60,6 +69,17 @@ def picture(width: float, height: float, *children: str, label: str, fixed: bool
 def text(x: float, y: float, content: str, anchor: str = "start", class_: str = "t") -> Markup:
     """A line of text with its baseline at y."""
     return element("text", content, x=float(x), y=float(y), text_anchor=anchor, class_=class_)
+
+
+def lines(
+    x: float, y: float, content: Sequence[str], anchor: str = "start", class_: str = "t"
+) -> Markup:
+    """Lines of text, centred on the height of one whose baseline is at y."""
+    top = y - LINE_HEIGHT * (len(content) - 1) / 2
+    return Markup("").join(
+        text(x, top + LINE_HEIGHT * number, row, anchor, class_)
+        for number, row in enumerate(content)
+    )
 
 
 def path(d: str, class_: str, title: str | None = None) -> Markup:
@@ -120,6 +140,41 @@ def shorten(name: str, length: int) -> str:
     return name[:kept].rstrip() + "…"
 
 
+def text_width(name: str) -> float:
+    """Width of a text in small letters.
+
+    Example:
+        >>> text_width("Aa"), text_width("日本")
+        (2.4, 4.0)
+    """
+    return float(sum(map(_letter_width, name)))
+
+
+def wrapped(name: str, length: int) -> list[str]:
+    """A name in lines of at most the width of `length` small letters, broken at blanks if it can.
+
+    Example:
+        >>> wrapped("Grauschnäpper, juvenil", 17)
+        ['Grauschnäpper,', 'juvenil']
+        >>> wrapped("Donaudampfschiff", 9)
+        ['Donaudam', 'pfschiff']
+    """
+    lines = [""]
+    for word in printable(name).split():
+        joined = f"{lines[-1]} {word}".strip()
+        if text_width(joined) <= length:
+            lines[-1] = joined
+            continue
+        lines += [word] if lines[-1] else []
+        lines[-1] = lines[-1] or word
+        while text_width(lines[-1]) > length:
+            kept = 1
+            while text_width(lines[-1][: kept + 1]) <= length:
+                kept += 1
+            lines[-1:] = [lines[-1][:kept], lines[-1][kept:]]
+    return lines
+
+
 def _letter_width(letter: str) -> float:
     if unicodedata.east_asian_width(letter) in "WF":
         return 2
@@ -140,14 +195,14 @@ def compact(value: float) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to places.
+    """From values to coordinates.
 
     Args:
         low: value at `start`.
-        high: value at `end`; another one than `low`, and below it on a scale that runs down.
-        start: place in the drawing.
-        end: place in the drawing, on either side of `start`.
-        log: logarithmic; both values are above zero then.
+        high: value at `end`; differs from `low`, and is below it on a scale that runs down.
+        start: coordinate in the drawing.
+        end: coordinate in the drawing, on either side of `start`.
+        log: logarithmic; both values are then above zero.
         whole: ticks at whole numbers only.
     """
 
@@ -159,7 +214,7 @@ class Scale:
     whole: bool = False
 
     def __call__(self, value: float) -> float:
-        """Place of a value."""
+        """Coordinate of a value."""
         if self.log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:

@@ -1,28 +1,32 @@
-"""The figures of runs in rows and columns, and how a number is written there."""
+"""The metrics of runs in rows and columns, and how a number is written there."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from longtail.text import printable
+
 MISSING = "n/a"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of the table.
+    """A metric of the table.
 
     Args:
-        key: in `longtail.metrics.classification_metrics`.
-        title: over the column.
-        percent: written in percent with one place, else as it is with three.
+        key: name in `longtail.metrics.classification_metrics`.
+        title: heading.
+        percent: written in percent with one decimal, else as it is.
         higher: whether more is better.
+        decimals: of a value that is not in percent.
     """
 
     key: str
     title: str
     percent: bool = True
     higher: bool = True
+    decimals: int = 3
 
     def text(self, value: float | None) -> str:
         """The value as the table has it; n/a where it is undefined.
@@ -33,27 +37,20 @@ class Column:
         """
         if value is None or math.isnan(value):
             return MISSING
-        return f"{100 * value:.1f}" if self.percent else f"{value:.3f}"
+        return f"{100 * value:.1f}" if self.percent else f"{value:.{self.decimals}f}"
 
     def difference(self, value: float | None, reference: float | None) -> str:
-        """The distance to another run's value, signed; empty where one of them is undefined.
+        """The signed difference to another run's value; empty where one of them is undefined.
 
-        Of the numbers as written, so that a reader who checks it finds no error of rounding.
+        Of the numbers as written, so that a reader who checks it finds no rounding error.
         """
         texts = self.text(value), self.text(reference)
         if MISSING in texts or "inf" in texts:
             return ""
         distance = float(texts[0]) - float(texts[1])
-        return f"{distance:+.{1 if self.percent else 3}f}".replace("-", "\N{MINUS SIGN}")
-
-    def best(self, values: Sequence[float | None]) -> list[bool]:
-        """Which values are the best as written; none where there is nothing to compare."""
-        texts = [self.text(value) for value in values]
-        known = [float(text) for text in texts if text != MISSING]
-        if len(known) < 2 or min(known) == max(known):
-            return [False] * len(texts)
-        target = max(known) if self.higher else min(known)
-        return [text != MISSING and float(text) == target for text in texts]
+        return f"{distance:+.{1 if self.percent else self.decimals}f}".replace(
+            "-", "\N{MINUS SIGN}"
+        )
 
 
 KEY_COLUMNS = (
@@ -66,13 +63,14 @@ KEY_COLUMNS = (
 )
 MORE_COLUMNS = (
     Column("balanced_accuracy", "balanced accuracy"),
+    Column("classwise_ece", "class-wise ECE", percent=False, higher=False, decimals=4),
     Column("nll", "NLL", percent=False, higher=False),
     Column("brier", "Brier", percent=False, higher=False),
 )
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = KEY_COLUMNS) -> None:
-    """Prints the key figures of runs to the terminal, the best of each column in bold.
+    """Prints the key metrics of runs to the terminal.
 
     Args:
         rows: one mapping per run: `run`, its name, and the metrics by the keys of the columns, as
@@ -92,20 +90,22 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = K
 
     table = Table(box=_box(), show_edge=False, pad_edge=False)
     table.add_column("run", overflow="fold")
-    cells = []
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
-        values = [row.get(column.key) for row in rows]
-        best = column.best(values)
-        cells.append(
-            [
-                Text(column.text(value), style="bold" if wins else "")
-                for value, wins in zip(values, best, strict=True)
-            ]
-        )
-    for number, row in enumerate(rows):
-        table.add_row(Text(str(row["run"])), *(texts[number] for texts in cells))
-    Console().print(table)
+    for row in rows:
+        texts = (column.text(row.get(column.key)) for column in columns)
+        table.add_row(Text(printable(str(row["run"]))), *texts)
+    console = Console()
+    console.print(table)
+    if covered := macro_f1_classes(rows):
+        console.print(f"macro-F1: mean over {covered}", highlight=False)
+
+
+def macro_f1_classes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many classes the macro-F1 of each run covers; empty where it is unknown."""
+    known = {row["macro_f1_classes"] for row in rows if "macro_f1_classes" in row}
+    numbers = [f"{count:,g}" for count in sorted(known)]
+    return f"{' or '.join(numbers)} classes" if numbers else ""
 
 
 def _box() -> Any:

@@ -163,7 +163,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         """See `Task.print_metrics`."""
         print_table(rows, PIXEL_COLUMNS)
 
-    def report(self, folders: Sequence[Path], path: Path) -> None:
+    def report(self, folders: Sequence[Path], path: Path, *, pictures: bool = True) -> None:
         """See `Task.report`."""
         write_pixel_report([load_pixel_run(folder) for folder in folders], path)
 

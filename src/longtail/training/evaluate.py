@@ -7,7 +7,7 @@ from longtail.metrics import classification_metrics
 from longtail.shift import adjust, protocol_table, resolve_prior
 from longtail.training.predictions import Predictions
 
-PROTOCOL_METRICS = ("accuracy", "ece", "brier", "nll")
+PROTOCOL_METRICS = ("accuracy", "ece", "classwise_ece", "brier", "nll")
 
 
 def evaluate_predictions(

@@ -165,8 +165,8 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
         """Prints a table of metrics to the terminal, one row per run: `run` is its name."""
 
     @abstractmethod
-    def report(self, folders: Sequence[Path], path: Path) -> None:
-        """Writes one HTML page that compares runs of this task."""
+    def report(self, folders: Sequence[Path], path: Path, *, pictures: bool = True) -> None:
+        """Writes one HTML page that compares runs of this task, with pictures or without."""
 
 
 def refuse_options(task: str, options: Mapping[str, Any]) -> None:

@@ -1,0 +1,24 @@
+"""Text from elsewhere, such as names and paths, made safe to show."""
+
+import unicodedata
+
+# Control characters, which a terminal obeys; marks that reverse or hide text; half characters.
+UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
+DIRECTIONS = set(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+
+
+def printable(text: str) -> str:
+    r"""The text with every character that could steer a terminal or a page spelt out.
+
+    Example:
+        >>> print(printable("cat\x1b[31m\r\n" + chr(0x202E) + "Grauschnäpper"))
+        cat\x1b[31m\r\n\u202eGrauschnäpper
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        ascii(letter)[1:-1]
+        if unicodedata.category(letter) in UNSAFE or letter in DIRECTIONS
+        else letter
+        for letter in text
+    )
