@@ -1,15 +1,25 @@
-"""Wrong input of `longtail embed` and `longtail export`: what is said, and that nothing is left."""
+"""`longtail embed` and `longtail export`: files that agree with the run, and invalid input."""
 
+import json
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
+from longtail.api import export, predict
 from longtail.cli import main
+from longtail.data.images import resize_crop, to_tensor
+from longtail.errors import InputError
+from longtail.export import Deployed, Fit
+from longtail.models import ImageClassifier
 from longtail.training import Embeddings, Run
 
 TINY = ["--epochs", "1", "--batch_size", "64", "--precision", "32-true"]
@@ -126,6 +136,156 @@ def test_weights_as_they_are_in_the_run(run: Path, tmp_path: Path) -> None:
     written, weights = load_file(out), Run(run).model().state_dict()
     assert written.keys() == weights.keys()
     assert all(torch.equal(written[name], value) for name, value in weights.items())
+
+
+def photograph(path: Path, width: int, height: int, mode: str = "RGB", turn: int = 1) -> Path:
+    """A smooth picture, as photographs are, with some noise."""
+    generator = np.random.default_rng(width * height)
+    coarse = Image.fromarray(generator.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64)
+    pixels = (smooth + generator.normal(0, 6, smooth.shape)).clip(0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.fromarray(pixels).convert(mode).save(path, exif=exif)
+    return path
+
+
+# What the guide shows: a dozen lines that need neither PyTorch nor this package.
+USE = """
+import json
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+onnxruntime.set_default_logger_severity(3)  # silences a warning that log_prior can be overridden
+session = onnxruntime.InferenceSession(FILE, providers=["CPUExecutionProvider"])
+names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+image = ImageOps.exif_transpose(Image.open(PHOTOGRAPH)).convert("RGB")
+images = np.asarray(image).transpose(2, 0, 1)[None]  # (1, 3, height, width), uint8
+log_prior = np.log(np.full(len(names), 1 / len(names), dtype=np.float32))  # equally frequent
+(p,) = session.run(["probabilities"], {"images": images, "log_prior": log_prior})
+print(names[p[0].argmax()], p[0].max())
+"""
+
+
+@pytest.fixture(scope="module")
+def onnx_file(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    out = tmp_path_factory.mktemp("export") / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the exporter says of itself
+        assert main(["export", str(run), "--out", str(out)]) == 0
+    return out
+
+
+def test_the_file_takes_any_photograph_and_agrees_with_predict(
+    run: Path, onnx_file: Path, tmp_path: Path
+) -> None:
+    session = session_of(onnx_file)
+    modes, generator = ("RGB", "L", "CMYK", "RGB"), np.random.default_rng(0)
+    files = [
+        photograph(
+            tmp_path / f"{n:02}{('.jpg', '.png')[n % 2] if modes[n % 4] == 'RGB' else '.jpg'}",
+            *generator.integers(1, 700, 2).tolist(),
+            mode=modes[n % 4],
+            turn=(1, 6, 3)[n % 3],
+        )
+        for n in range(50)
+    ]
+    expected = predict(run, files).logits.double().softmax(1).numpy()
+    for file, wanted in zip(files, expected, strict=True):
+        image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+        (found,) = session.run(["probabilities"], {"images": as_images(image)})
+        assert np.abs(found[0] - wanted).max() < 0.01, file
+
+
+def test_many_photographs_at_once(onnx_file: Path) -> None:
+    session = session_of(onnx_file)
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 31, 47), dtype=np.uint8)
+    (together,) = session.run(["logits"], {"images": images})
+    each = [session.run(["logits"], {"images": images[n : n + 1]})[0][0] for n in range(5)]
+    np.testing.assert_allclose(together, np.stack(each), atol=1e-4)  # other orders of sums
+
+
+def test_the_lines_of_the_guide(
+    run: Path, onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = photograph(tmp_path / "x.jpg", 640, 427)
+    exec(compile(USE, "guide", "exec"), {"FILE": str(onnx_file), "PHOTOGRAPH": str(file)})
+    name, probability = capsys.readouterr().out.split()
+    classified = predict(run, file, "uniform")
+    ((_, ((best, value),)),) = classified.top(1)
+    assert name == best
+    assert float(probability) == pytest.approx(value, abs=0.01)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+@pytest.mark.parametrize("shape", [(224, 224), (97, 301), (300, 98), (5, 7), (1, 1), (640, 428)])
+@pytest.mark.parametrize("margin", [1.0, 256 / 224])
+def test_resized_images_are_those_of_pillow(
+    fit: Fit, shape: tuple[int, int], margin: float
+) -> None:
+    height, width = shape
+    generator = np.random.default_rng(height)
+    image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    deployed = Deployed(ImageClassifier.__new__(ImageClassifier), torch.zeros(2), 64, margin, fit)
+    (found,) = deployed.resized(torch.from_numpy(as_images(image)))
+    if fit == "crop":
+        expected = resize_crop(image, 64, margin)
+    elif fit == "squash":
+        expected = to_tensor(image.resize((64, 64), Image.Resampling.BILINEAR))
+    else:
+        side = max(width, height)
+        if (height - width) % 2 or side < 64:
+            return  # the bars of a square image are half a pixel off, or its border is mixed
+        square = Image.new("RGB", (side, side))
+        square.paste(image, ((side - width) // 2, (side - height) // 2))
+        expected = to_tensor(square.resize((64, 64), Image.Resampling.BILINEAR))
+        # Pillow mixes the bars into the border; here the border is the image's own.
+        inside = slice(round(32 - 32 * height / side) + 2, round(32 + 32 * height / side) - 2)
+        across = slice(round(32 - 32 * width / side) + 2, round(32 + 32 * width / side) - 2)
+        found, expected = found[:, inside, across], expected[:, inside, across]
+    assert found.shape == expected.shape
+    # Pillow computes with fixed-point weights.
+    assert (found.int() - expected.int()).abs().max() <= 2
+
+
+@pytest.mark.filterwarnings("ignore")  # what the exporter says of itself
+def test_the_way_to_fit_is_in_the_file(run: Path, onnx_file: Path, tmp_path: Path) -> None:
+    wide = as_images(Image.open(photograph(tmp_path / "x.png", 300, 60)))
+    found = {}
+    for fit in ("crop", "pad", "squash"):
+        out = tmp_path / f"{fit}.onnx"
+        assert main(["export", str(run), "--fit", fit, "--out", str(out)]) == 0
+        session = session_of(out)
+        assert json.loads(session.get_modelmeta().custom_metadata_map["fit"]) == fit
+        (found[fit],) = session.run(["logits"], {"images": wide})
+    assert not np.allclose(found["crop"], found["pad"], atol=1e-2)
+    assert not np.allclose(found["crop"], found["squash"], atol=1e-2)
+    assert not np.allclose(found["pad"], found["squash"], atol=1e-2)
+
+
+def test_fit_is_checked(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    with pytest.raises(InputError, match=r"fit must be one of .*'crop', 'pad', 'squash'.* 'zoom'"):
+        export(run, "onnx", out, fit="zoom")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"fit must be 'crop' for safetensors.* got 'pad'"):
+        export(run, "safetensors", out, fit="pad")
+    assert not out.exists()
+
+
+def as_images(image: Image.Image) -> NDArray[np.uint8]:
+    """(1, 3, height, width)."""
+    return np.array(image).transpose(2, 0, 1)[None].copy()  # writable
+
+
+def session_of(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def test_files_that_hold_no_embeddings(tmp_path: Path) -> None:

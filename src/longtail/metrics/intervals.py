@@ -69,8 +69,7 @@ def accuracy_intervals(scores: SampleScores, prior: ClassPrior) -> dict[str, tup
     """95 % intervals of every accuracy of `classification_metrics`, for independent test samples.
 
     Wilson's for `accuracy`, `many`, `medium` and `few`. For `balanced_accuracy`, a mean of
-    proportions, the distances to Wilson's bounds are added in quadrature (Zou and Donner,
-    Construction of confidence limits about effect measures, Statistics in Medicine 2008).
+    proportions, Wilson's with as many samples as have the variance of that mean.
 
     Example:
         >>> from longtail.metrics import score_samples
@@ -86,15 +85,24 @@ def accuracy_intervals(scores: SampleScores, prior: ClassPrior) -> dict[str, tup
         hits, count = confusion.hits[members].sum(), confusion.support[members].sum()
         low, high = wilson_interval(hits, count)
         intervals[name] = float(low), float(high)
-    present = confusion.support > 0
-    recall = confusion.recall()[present]
-    low, high = wilson_interval(confusion.hits[present], confusion.support[present])
-    mean = float(recall.mean())
-    down, up = (
-        float((bound - recall).square().sum().sqrt()) / len(recall) for bound in (low, high)
-    )
-    intervals["balanced_accuracy"] = max(0.0, mean - down), min(1.0, mean + up)
+    intervals["balanced_accuracy"] = _mean_interval(confusion)
     return intervals
+
+
+def _mean_interval(confusion: Confusion) -> tuple[float, float]:
+    """95 % interval of the mean recall of the classes that have a sample."""
+    present = confusion.support > 0
+    recall, support = confusion.recall()[present], confusion.support[present].double()
+    mean = recall.mean()
+    # Unbiased; of a single sample, which has none, the largest variance that there is.
+    variances = torch.where(support > 1, recall * (1 - recall) / (support - 1).clamp(min=1), 0.25)
+    variance = variances.sum() / len(recall) ** 2
+    # At most 4 times the samples: where every recall is 0 or 1 the estimate of the variance is 0.
+    count = (mean * (1 - mean) / variance).clamp(max=4 * float(support.sum()))
+    if not count > 0:  # all recalls are 0, or all are 1
+        count = support.sum()
+    low, high = wilson_interval(mean * count, count)
+    return float(low), float(high)
 
 
 def resampled_metrics(
