@@ -4,6 +4,7 @@ from collections import Counter
 import pytest
 import torch
 
+from longtail.metrics import score_samples
 from longtail.report import svg
 from longtail.report.class_pictures import by_count
 from longtail.report.confusion_picture import confused_pairs, confusion_shares
@@ -42,6 +43,14 @@ def test_confused_pairs_are_those_of_a_count(made_up_run):
         (names[t], names[p], count) for (t, p), count in expected
     ]
     assert pairs[0].share == expected[0][1] / 30
+
+
+def test_few_images_make_no_most_confused_pair():
+    labels = [0] * 4 + [1] * 25 + [2] * 25
+    predicted = [1, 1, 0, 0] + [2] * 12 + [1] * 13 + [2] * 25
+    scores = score_samples(torch.eye(3)[predicted], labels)
+    found = confused_pairs(scores, ["a", "b", "c"], 2)
+    assert [(pair.true, pair.count, pair.support) for pair in found] == [("b", 12, 25), ("a", 2, 4)]
 
 
 @pytest.mark.parametrize(

@@ -342,6 +342,8 @@ def _difference_sentence(
     gain: float, interval: tuple[float, float], subject: str, reference: str
 ) -> Sentence:
     low, high = (100 * bound for bound in interval)
+    if low == high:  # no resample differs
+        return Sentence(f"{subject} in exactly as many test images as with {reference}.")
     if low <= 0 <= high:
         return Sentence(
             f"{subject} as often as with {reference}, as far as chance lets one tell: the "
