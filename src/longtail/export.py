@@ -75,7 +75,6 @@ class Deployed(nn.Module):
         return (down @ rows).round().clamp(0, 255).to(torch.uint8)
 
 
-
 def _scalar(length: int, like: Tensor) -> Tensor:
     return torch.full((), length, dtype=torch.float32, device=like.device)
 

@@ -1,6 +1,7 @@
 """The task of pixels: one class per pixel."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,8 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
 
     def report(self, folders: Sequence[Path], path: Path, *, pictures: bool = True) -> None:
         """See `Task.report`."""
-        write_pixel_report([load_pixel_run(folder) for folder in folders], path)
+        runs = [load_pixel_run(folder) for folder in folders]
+        write_pixel_report(runs if pictures else [replace(r, samples=()) for r in runs], path)
 
 
 SEGMENTATION = Segmentation()
