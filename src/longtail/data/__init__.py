@@ -24,7 +24,7 @@ from longtail.data.loaders import (
     available_cpus,
 )
 from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
-from longtail.data.samplers import Sampling, draw
+from longtail.data.samplers import ClassBalancedSampler, Sampling, draw
 from longtail.data.shard_writer import write_shards
 from longtail.data.shards import shards
 from longtail.data.table import table
@@ -34,6 +34,7 @@ __all__ = [
     "BUILT_IN",
     "Batch",
     "CentreCrop",
+    "ClassBalancedSampler",
     "DataConfig",
     "Dataset",
     "Findings",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from longtail.data.dataset import Split
 from longtail.data.images import UnreadableImagesError, reason_of
 from longtail.data.samplers import Sampling, draw
+from longtail.data.seeds import mix_seed
 from longtail.errors import InputError
 
 Transform = Callable[[str], Tensor]
@@ -268,13 +268,3 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):  # only on Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def mix_seed(*numbers: int) -> int:
-    """Hashes several numbers to one 63-bit seed.
-
-    Example:
-        >>> mix_seed(0, 1) == mix_seed(1, 0)
-        False
-    """
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,32 +1,38 @@
 """Sampling strategies."""
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
+import torch.distributed
+from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.utils.data import Sampler
 
+from longtail.arrays import as_indices, as_tensor
+from longtail.data.seeds import mix_seed
 from longtail.data.stratified import rank_within_class
 from longtail.errors import InputError
 
 Sampling = Literal["sequential", "shuffle", "class_balanced", "square_root"]
-# Of a class's count, in proportion to which it is drawn.
+# A class is drawn with probability proportional to its count to this power.
 POWERS = {"class_balanced": 0.0, "square_root": 0.5}
 
 
 def draw(labels: Tensor, sampler: Sampling, generator: torch.Generator) -> Tensor:
-    """The order of one epoch.
+    """Draws the order of one epoch.
 
-    `sequential` and `shuffle` see every image once. `class_balanced` draws the class uniformly and
-    `square_root` in proportion to the square root of its count (Kang et al., Decoupling
+    `sequential` and `shuffle` see every image once. `class_balanced` draws classes uniformly and
+    `square_root` in proportion to the square root of their counts (Kang et al., Decoupling
     Representation and Classifier for Long-Tailed Recognition, ICLR 2020, arXiv 1910.09217,
     equation 1 with q = 0 and q = 1/2); an epoch is then as many draws as there are images.
 
     Args:
         labels: (N,) int64, on the CPU.
-        sampler: the rule.
-        generator: on the CPU; the same state gives the same order.
+        sampler: the strategy.
+        generator: generator on the CPU; equal states give equal orders.
 
-    Returns: (N,) int64, places in `labels`.
+    Returns: (N,) int64, indices into `labels`.
 
     Example:
         >>> labels = torch.tensor([0] * 98 + [1] * 2)
@@ -39,17 +45,17 @@ def draw(labels: Tensor, sampler: Sampling, generator: torch.Generator) -> Tenso
     if sampler == "shuffle":
         return torch.randperm(len(labels), generator=generator)
     if sampler in POWERS:
-        return _by_class(labels, POWERS[sampler], generator)
+        return draw_by_class(labels, POWERS[sampler], generator)
     raise InputError(
         f"sampler must be sequential, shuffle, class_balanced or square_root, got {sampler!r}"
     )
 
 
-def _by_class(labels: Tensor, power: float, generator: torch.Generator) -> Tensor:
-    """Draws classes with probability proportional to count^power, then an image of each.
+def draw_by_class(labels: Tensor, power: float, generator: torch.Generator) -> Tensor:
+    """Draws N classes with probability proportional to count^power, then an image of each.
 
-    The images of a class come in a random order and start over when all have been drawn, as in the
-    published code: no image comes twice before all of its class came once.
+    The images of a class come in a random order that starts over at its end, as in the published
+    code: no image is repeated before all images of its class have been drawn.
     """
     counts = torch.bincount(labels)
     weight = torch.where(counts > 0, counts.double() ** power, 0.0)
@@ -58,3 +64,105 @@ def _by_class(labels: Tensor, power: float, generator: torch.Generator) -> Tenso
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     begin = counts.cumsum(0) - counts
     return by_class[begin[drawn] + rank_within_class(drawn) % counts[drawn]]
+
+
+class ClassBalancedSampler(Sampler[int]):
+    """Class-balanced sampling for any `Dataset` and `DataLoader`, in one or several processes.
+
+    An epoch has N draws, divided among the processes: each draw goes to one of them, and the last
+    N modulo `num_replicas` are dropped, so that all take equally many. Every pass over the sampler
+    is a new epoch. The order depends only on seed, epoch and labels; a run that is resumed, with
+    any number of processes, continues with the draws that are left of its epoch.
+
+    Args:
+        labels: (N,), class index of each sample of the data set.
+        num_replicas: number of processes (default: that of `torch.distributed`, or 1).
+        rank: rank of this process (default: that of `torch.distributed`, or 0).
+        power: a class is drawn with probability proportional to its count to this power: 0 draws
+            all classes equally often, 0.5 by the square root, 1 as the data set is.
+        seed: seed of the order, equal in all processes.
+
+    Raises:
+        InputError: when an argument is out of range, or there are fewer samples than processes.
+
+    Example:
+        >>> sampler = ClassBalancedSampler([0] * 96 + [1] * 4, seed=0)
+        >>> drawn = list(sampler)
+        >>> len(drawn), sum(index >= 96 for index in drawn) > 30
+        (100, True)
+    """
+
+    def __init__(
+        self,
+        labels: ArrayLike | Tensor,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        power: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        name = "labels of ClassBalancedSampler"
+        self.labels = as_indices(as_tensor(labels, name).flatten().cpu(), name)
+        grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if num_replicas is None:
+            num_replicas = torch.distributed.get_world_size() if grouped else 1
+        if rank is None:
+            rank = torch.distributed.get_rank() if grouped else 0
+        if not 0 <= rank < num_replicas:
+            raise InputError(f"rank must be in [0, num_replicas {num_replicas}), got {rank}")
+        if len(self.labels) < num_replicas:
+            raise InputError(
+                f"{name} must be at least num_replicas {num_replicas}, got {len(self.labels)}"
+            )
+        if int(self.labels.min()) < 0:
+            raise InputError(f"{name} must be 0 or more, got {int(self.labels.min())}")
+        if not 0 <= power <= 1:
+            raise InputError(f"power must be in [0, 1], got {power}")
+        self.num_replicas, self.rank, self.power, self.seed = num_replicas, rank, power, seed
+        # Draws of the epoch, over all processes: before the next pass, before this one, and now.
+        self.epoch = self._start = self._begin = self._taken = 0
+
+    def __len__(self) -> int:
+        """Number of draws that this process takes in the next pass."""
+        return (len(self.labels) - self._start) // self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        """The indices of this process in the next epoch, or in what is left of it."""
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
+        order = draw_by_class(self.labels, self.power, generator).tolist()
+        begin, number = self._start, len(self)
+        self._start, self._begin, self._taken = 0, begin, begin
+        for step in range(number):
+            self._taken = begin + (step + 1) * self.num_replicas
+            yield order[begin + step * self.num_replicas + self.rank]
+        self.set_epoch(self.epoch + 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Starts the next pass at the beginning of this epoch."""
+        self.epoch = epoch
+        self._start = self._begin = self._taken = 0
+
+    def state_dict(self, consumed: int | None = None) -> dict[str, int]:
+        """State to resume from, in this epoch.
+
+        Args:
+            consumed: number of samples that this process trained on in this pass (default: all
+                that were drawn). It must be given if a `DataLoader` with workers draws ahead.
+        """
+        taken = self._taken if consumed is None else self._begin + consumed * self.num_replicas
+        return {"epoch": self.epoch, "taken": taken, "seed": self.seed, "samples": len(self.labels)}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continues from a state; the number of processes may be another.
+
+        Raises:
+            InputError: when it is of another seed or data set.
+        """
+        own = {"seed": self.seed, "samples": len(self.labels)}
+        for name, value in own.items():
+            if state[name] != value:
+                raise InputError(f"{name} of the state must be {value}, got {state[name]}")
+        self.set_epoch(state["epoch"])
+        if len(self.labels) - state["taken"] < self.num_replicas:
+            self.set_epoch(state["epoch"] + 1)
+        else:
+            self._start = self._begin = self._taken = state["taken"]

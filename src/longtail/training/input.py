@@ -18,7 +18,7 @@ from longtail.data import (
     Split,
     WorkerLoader,
 )
-from longtail.data.loaders import mix_seed
+from longtail.data.seeds import mix_seed
 from longtail.methods import Pairs
 from longtail.training.config import Config
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.data import Loader, UnreadableImagesError
-from longtail.data.loaders import mix_seed
+from longtail.data.seeds import mix_seed
 from longtail.errors import InputError
 from longtail.methods import Method
 from longtail.training.config import Config
