@@ -112,7 +112,7 @@ def test_expressed_prior_is_found(estimator: Any, expressed: Any, data: Any) -> 
         (BalancedRandomForestClassifier(5, sampling_strategy="not majority"), None),
         (BalancedBaggingClassifier(n_estimators=2, sampler=RandomOverSampler()), None),
         (BalancedBaggingClassifier(n_estimators=2, sampling_strategy={"ant": 50}), None),
-        (RUSBoostClassifier(n_estimators=2), None),
+        (RUSBoostClassifier(GaussianNB(), n_estimators=2, random_state=0), None),
     ],
 )
 def test_expressed_prior_is_asked_for_where_it_cannot_be_told(

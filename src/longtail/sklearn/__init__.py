@@ -2,5 +2,6 @@
 
 from longtail.sklearn.long_tail import LongTailClassifier
 from longtail.sklearn.prior_adjusted import PriorAdjustedClassifier
+from longtail.sklearn.tuned_prior import TunedPriorClassifierCV
 
-__all__ = ["LongTailClassifier", "PriorAdjustedClassifier"]
+__all__ = ["LongTailClassifier", "PriorAdjustedClassifier", "TunedPriorClassifierCV"]

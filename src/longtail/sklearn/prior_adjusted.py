@@ -121,14 +121,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         self._validate_params()
         X, labels = indexable(plain_array(X), self._labels(y))
         routed = route(self, checked_weight(self, sample_weight, labels), params)
-        self.estimator_ = clone(self.estimator).fit(X, labels, **routed.estimator.fit)
-        self.classes_ = self.estimator_.classes_
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self.estimator_, name):
-                setattr(self, name, getattr(self.estimator_, name))
-        target = encode(labels, self.classes_, "PriorAdjustedClassifier.fit")
-        weight = final_weight(self.estimator_, routed.estimator.fit)
-        self._note_priors(target, weight)
+        self._fit(X, labels, routed.estimator.fit)
         self._source = None
         if self._estimates():
             self._source = predict_held_out(
@@ -144,6 +137,17 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
             # Reports a wrong prior here rather than at the first prediction.
             self._target(None, np.empty(0))
         return self
+
+    def _fit(self, X: Any, labels: Array, fit_params: dict[str, Any]) -> None:
+        """Fits a clone of the estimator and determines which prior it expresses."""
+        self.estimator_ = clone(self.estimator).fit(X, labels, **fit_params)
+        self.classes_ = self.estimator_.classes_
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+        target = encode(labels, self.classes_, "PriorAdjustedClassifier.fit")
+        weight = final_weight(self.estimator_, fit_params)
+        self._note_priors(target, weight)
 
     def estimate_prior(self, X: Any) -> PriorEstimate:
         """The class prior of samples without labels, with its intervals and the test for no shift.

@@ -1,0 +1,278 @@
+"""A class prior chosen by cross-validation, for any metric and any number of classes."""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.metrics import get_scorer, get_scorer_names, make_scorer, recall_score
+from sklearn.utils import get_tags, indexable
+from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
+from sklearn.utils.validation import _check_method_params, check_is_fitted
+from torch import Tensor
+
+from longtail.errors import InputError
+from longtail.sklearn.held_out import checked_weight, predict_held_out, route
+from longtail.sklearn.predictions import (
+    PRIOR_CONSTRAINT,
+    Array,
+    PriorClassifier,
+    TargetPrior,
+    plain_array,
+)
+from longtail.sklearn.prior_adjusted import PriorAdjustedClassifier
+
+# Powers of the prior that are tried: 0 is the training set's prior, 1 the uniform one.
+POWERS = np.linspace(-0.5, 1.5, 41)
+# Offsets of one class that are tried, in nats, the smallest change first.
+OFFSETS = np.array(sorted(np.linspace(-3, 3, 25), key=abs))
+ROUNDS = 5
+
+
+class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: ignore[misc]
+    """Any classifier under the class prior that gives the best score in cross-validation.
+
+    What scikit-learn's `TunedThresholdClassifierCV` is for two classes, for any number. The
+    prior is that of the training set to the power 1 - `best_power_`, normalised: power 0 leaves
+    it as it is, power 1 makes it uniform. With `class_offsets`, each class's log prior is then
+    changed on its own, as long as the score rises. All samples that were held out are scored
+    together, so that a class with a few samples counts once, not once per fold.
+
+    Args:
+        estimator: the classifier, also a Pipeline or a search; in `FrozenEstimator` a model that
+            is already trained, whose prior is then chosen on the samples that `fit` gets.
+        scoring: the metric to maximise: a scikit-learn scorer, by name or as a callable;
+            `geometric_mean`, of the recalls of all classes; or costs (num_classes, num_classes),
+            entry (i, j) of predicting class j for a sample of class i, whose mean is minimised.
+        class_offsets: whether to choose an offset for each class too. One parameter per class can
+            overfit: it needs tens of samples in the rarest class.
+        powers: (powers,), the powers to choose from; default: 41 from -0.5 to 1.5.
+        expressed_prior: as for `PriorAdjustedClassifier`.
+        cv: number of folds, a scikit-learn splitter, or (train, test) indices.
+        n_jobs: number of folds that are fitted in parallel, as in scikit-learn.
+        random_state: shuffles the samples before they are divided into a number of folds.
+
+    Attributes:
+        estimator_: the classifier, fitted to the whole training set.
+        classes_: (num_classes,), labels.
+        best_power_: the chosen power.
+        class_offsets_: (num_classes,), nats added to the log prior of each class; 0 without
+            `class_offsets`.
+        best_score_: the score of the held-out samples under the chosen prior.
+        cv_results_: `power` and `score` (powers,), score of the held-out samples by power.
+        target_prior_: (num_classes,), the chosen prior, under which predictions are made by
+            default; probabilities too, so for calibrated ones pass `target_prior="source"`.
+        prior_: the ClassPrior that `source` refers to, as for `PriorAdjustedClassifier`.
+        expressed_prior_: (num_classes,), the prior that the estimator's probabilities express.
+        n_features_in_: number of features, if the estimator has it.
+        feature_names_in_: names of the features, if the estimator has them.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> x, y = load_iris(return_X_y=True)
+        >>> model = TunedPriorClassifierCV(GaussianNB(), scoring="f1_macro", random_state=0)
+        >>> model.fit(x[:120], y[:120]).target_prior_.round(2).shape
+        (3,)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [
+            HasMethods(["fit", "predict_proba"]),
+            HasMethods(["fit", "decision_function"]),
+        ],
+        "scoring": [
+            StrOptions({*get_scorer_names(), "geometric_mean"}),
+            callable,
+            "array-like",
+        ],
+        "class_offsets": ["boolean"],
+        "powers": ["array-like", None],
+        "expressed_prior": PRIOR_CONSTRAINT,
+        "cv": ["cv_object"],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        scoring: str | Callable[..., float] | ArrayLike = "f1_macro",
+        class_offsets: bool = False,
+        powers: ArrayLike | None = None,
+        expressed_prior: TargetPrior | None = None,
+        cv: Any = 5,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.scoring = scoring
+        self.class_offsets = class_offsets
+        self.powers = powers
+        self.expressed_prior = expressed_prior
+        self.cv = cv
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike | Tensor,
+        sample_weight: ArrayLike | None = None,
+        **params: Any,
+    ) -> Self:
+        """Chooses the prior by cross-validation and fits the estimator to the whole training set.
+
+        Args:
+            X: (samples, features), whatever the estimator takes, or a tensor.
+            y: (samples,), class labels.
+            sample_weight: (samples,), as for `PriorAdjustedClassifier`.
+            **params: for the estimator's `fit`, and `groups` for the splitter; with scikit-learn's
+                metadata routing, what each of them and the scorer request.
+
+        Raises:
+            ValueError: if a parameter, an input or a prior is invalid.
+        """
+        self._validate_params()
+        powers = np.asarray(POWERS if self.powers is None else self.powers, dtype=float)
+        if powers.ndim != 1 or not len(powers) or not np.isfinite(powers).all():
+            raise InputError(
+                f"powers of TunedPriorClassifierCV must be finite numbers (powers,), got "
+                f"{self.powers!r}"
+            )
+        inner = PriorAdjustedClassifier(self.estimator, expressed_prior=self.expressed_prior)
+        X, labels = indexable(plain_array(X), inner._labels(y))
+        routed = route(self, checked_weight(self, sample_weight, labels), params)
+        inner._fit(X, labels, routed.estimator.fit)
+        self._adjusted_classifier = inner
+        self.estimator_, self.classes_ = inner.estimator_, inner.classes_
+        self.prior_, self.expressed_prior_ = inner.prior_, inner.expressed_prior_
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(inner, name):
+                setattr(self, name, getattr(inner, name))
+        cv = 5 if self.cv is None else self.cv
+        held_out = predict_held_out(
+            self.estimator, X, labels, self.classes_, routed, cv, self.random_state, self.n_jobs
+        )
+        scorer = _scorer(self.scoring, self.classes_)
+        score_params = _check_method_params(X, routed.scorer.score, indices=held_out.index)
+        truth = labels[held_out.index]
+        logits = held_out.logits - np.log(self.expressed_prior_)
+
+        def score(log_prior: Array) -> float:
+            under = _Predictions(self.classes_)
+            return float(scorer(under, logits + log_prior, truth, **score_params))
+
+        self._choose(score, powers)
+        return self
+
+    def _choose(self, score: Callable[[Array], float], powers: Array) -> None:
+        """The best power, then the offsets one class at a time."""
+        log_source = self.prior_.log_prior.numpy()
+        scores = np.array([score((1 - power) * log_source) for power in powers])
+        self.cv_results_ = {"power": powers, "score": scores}
+        best = middle_of_best(scores)
+        self.best_power_, self.best_score_ = float(powers[best]), float(scores[best])
+        log_prior = (1 - self.best_power_) * log_source
+        offsets = np.zeros(len(log_prior))
+        for _ in range(ROUNDS if self.class_offsets else 0):
+            before = self.best_score_
+            for c in np.argsort(log_source):  # the rarest class first
+                for change in OFFSETS:
+                    tried = offsets.copy()
+                    tried[c] = change
+                    found = score(log_prior + tried)
+                    if found > self.best_score_:
+                        offsets, self.best_score_ = tried, found
+            if self.best_score_ == before:
+                break
+        self.class_offsets_ = offsets
+        chosen = log_prior + offsets
+        prior = np.exp(chosen - chosen.max())
+        self.target_prior_ = prior / prior.sum()
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """What the estimator's `fit`, the splitter and the scorer request, for scikit-learn."""
+        router = MetadataRouter(owner=self).add_self_request(self)
+        for name, target, callee in (
+            ("estimator", self.estimator, "fit"),
+            ("splitter", self.cv, "split"),
+            ("scorer", _scorer(self.scoring, None), "score"),
+        ):
+            mapping = MethodMapping().add(caller="fit", callee=callee)
+            router.add(**{name: target}, method_mapping=mapping)
+        return router
+
+    def _logits(self, X: Any) -> Array:
+        check_is_fitted(self, "target_prior_")
+        return self._adjusted_classifier._logits(X)
+
+    def _target(self, target_prior: TargetPrior | None, logits: Array) -> Any:
+        return super()._target(self.target_prior_ if target_prior is None else target_prior, logits)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
+
+
+def middle_of_best(scores: Array) -> int:
+    """Index of the best score; of several in a row, the middle one of the first run."""
+    first = int(np.nanargmax(scores))
+    run = first
+    while run + 1 < len(scores) and scores[run + 1] == scores[first]:
+        run += 1
+    return (first + run) // 2
+
+
+class _Predictions(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A fitted classifier whose X are logits: what scorers call."""
+
+    def __init__(self, classes: Array) -> None:
+        self.classes = classes
+        self.classes_ = classes
+
+    def predict(self, X: Array) -> Array:
+        chosen: Array = self.classes_[X.argmax(axis=1)]
+        return chosen
+
+    def predict_proba(self, X: Array) -> Array:
+        odds = np.exp(X - X.max(axis=1, keepdims=True))
+        probability: Array = odds / odds.sum(axis=1, keepdims=True)
+        return probability
+
+    def decision_function(self, X: Array) -> Array:
+        return X[:, 1] - X[:, 0] if X.shape[1] == 2 else X
+
+
+def _scorer(scoring: Any, classes: Array | None) -> Any:
+    """A scikit-learn scorer; costs are checked if the classes are given."""
+    if isinstance(scoring, str) and scoring == "geometric_mean":
+        return make_scorer(geometric_mean)
+    if isinstance(scoring, str) or callable(scoring):
+        return get_scorer(scoring)
+    costs = np.asarray(scoring, dtype=float)
+    if classes is not None and costs.shape != (len(classes), len(classes)):
+        raise InputError(
+            f"scoring of TunedPriorClassifierCV, as costs, must be (num_classes, num_classes) = "
+            f"{(len(classes), len(classes))}, got shape {costs.shape}"
+        )
+
+    def mean_cost(truth: Array, predicted: Array, sample_weight: Array | None = None) -> float:
+        assert classes is not None
+        i, j = (np.searchsorted(classes, labels) for labels in (truth, predicted))
+        return float(np.average(costs[i, j], weights=sample_weight))
+
+    return make_scorer(mean_cost, greater_is_better=False)
+
+
+def geometric_mean(truth: Array, predicted: Array, sample_weight: Array | None = None) -> float:
+    """Geometric mean of the recalls of the classes of `truth`, in [0, 1]."""
+    recalls = recall_score(
+        truth, predicted, labels=np.unique(truth), average=None, sample_weight=sample_weight
+    )
+    return float(np.prod(recalls) ** (1 / len(recalls)))
