@@ -58,7 +58,7 @@ def stream(rows: int) -> dict[str, object]:
     means = torch.randn(CLASSES, WIDTH, generator=generator) * 0.25
     tail = 100 ** -(torch.arange(CLASSES) / (CLASSES - 1))
     mixes = [mix / mix.sum() for mix in (tail, tail.flip(0))]
-    model = LongTailClassifier(method="logit_adjust", random_state=0)
+    model = LongTailClassifier(method="logit_adjust", C=5.0, random_state=0)
     uniform = torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64)
     tracker = PriorTracker(expressed=uniform, half_life=HALF_LIFE)
     curve: list[dict[str, float]] = []

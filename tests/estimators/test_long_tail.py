@@ -120,14 +120,14 @@ def test_kinds_of_input_agree(data: Any) -> None:
     tensor = LongTailClassifier().fit(torch.tensor(data.x, requires_grad=True), data.y)
     assert_array_equal(tensor.predict_proba(torch.tensor(data.test)), wanted)
     half = LongTailClassifier().fit(torch.tensor(data.x).bfloat16(), data.y)
-    # bfloat16 keeps three digits of the features.
-    assert_allclose(half.predict_proba(torch.tensor(data.test).bfloat16()), wanted, atol=0.03)
+    # bfloat16 keeps three digits of the features, and weights of 10 carry that into the logits.
+    assert_allclose(half.predict_proba(torch.tensor(data.test).bfloat16()), wanted, atol=0.1)
 
 
 def test_sparse_is_dense_without_the_centre(data: Any) -> None:
     x = data.x - data.x.mean(axis=0)
-    dense = LongTailClassifier(tol=1e-8).fit(x, data.y)
-    sparse = LongTailClassifier(tol=1e-8).fit(csr_matrix(x), data.y)
+    dense = LongTailClassifier(tol=1e-8, max_iter=1000).fit(x, data.y)
+    sparse = LongTailClassifier(tol=1e-8, max_iter=1000).fit(csr_matrix(x), data.y)
     assert_allclose(sparse.coef_, dense.coef_, atol=1e-6)
     assert_allclose(sparse.predict_proba(csr_matrix(x)), dense.predict_proba(x), atol=1e-6)
     streams = (
@@ -356,6 +356,24 @@ def test_unscaled_tables() -> None:
         assert raw > left + 0.02  # or the test shows nothing
 
 
+def test_units_within_the_factor_that_is_left_alone() -> None:
+    """Half of the columns in a unit 15 times smaller: not standardised, and hardly worse."""
+    x, y = load_wine(return_X_y=True)
+    keep = rarer(y)
+    scaled = StandardScaler().fit_transform(x)[keep]
+    ranges = np.ptp(scaled, axis=0)
+    uneven = scaled / ranges * np.where(np.arange(x.shape[1]) % 2, 1, 15)
+    assert LongTailClassifier().fit(uneven, y[keep]).scale_ is None
+    folds = RepeatedStratifiedKFold(n_splits=3, n_repeats=3, random_state=0)
+    worse, good = (
+        cross_val_score(
+            LongTailClassifier(), z, y[keep], cv=folds, scoring="balanced_accuracy"
+        ).mean()
+        for z in (uneven, scaled)
+    )
+    assert worse > good - 0.01
+
+
 def rarer(y: Any) -> Any:
     """Indices of a set whose later classes are rarer: of each class c a share of 3^-c."""
     rank = np.array([np.sum(y[:i] == y[i]) for i in range(len(y))])
@@ -367,8 +385,8 @@ def test_a_sparse_table_with_units() -> None:
     y = np.repeat([0, 1, 2], [150, 30, 10])
     shown = np.eye(3)[np.where(rng.random(len(y)) < 0.8, y, rng.integers(0, 3, len(y)))]
     x = np.c_[shown, 1e4 * rng.exponential(size=len(y))]
-    dense = LongTailClassifier(standardize=True, tol=1e-6).fit(x, y)
-    sparse = LongTailClassifier(tol=1e-6).fit(csr_matrix(x), y)
+    dense = LongTailClassifier(standardize=True, tol=1e-6, max_iter=1000).fit(x, y)
+    sparse = LongTailClassifier(tol=1e-6, max_iter=1000).fit(csr_matrix(x), y)
     assert_allclose(sparse.scale_, x.std(axis=0))
     assert (sparse.predict(csr_matrix(x)) == dense.predict(x)).all()
     stream = LongTailClassifier(random_state=0).partial_fit(csr_matrix(x), y, [0, 1, 2])

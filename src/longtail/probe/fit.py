@@ -17,7 +17,7 @@ from longtail.probe.scaling import Standardize, column_scale
 from longtail.shift import resolve_prior
 
 Head = Linear | MixtureHead | ContrastNetwork
-DEFAULT_C = 5.0
+DEFAULT_C = 20.0
 
 
 @dataclass(frozen=True)
