@@ -1,6 +1,6 @@
 """Do the intervals of the report hold what they promise, and is "best" said by chance?
 
-    python bench/intervals.py [--trials 300] [--out results/intervals.json]
+    python bench/intervals.py [--trials 200] [--out results/intervals.json]
 
 A made classifier has exact class probabilities, so that every accuracy behind a test set is known.
 Test sets are drawn anew from it; counted is how often the printed 95 % interval holds the truth.
@@ -31,7 +31,7 @@ from longtail.report.comparison import Comparison
 from longtail.report.tables import KEY_COLUMNS, MORE_COLUMNS
 from longtail.training.run import environment
 
-POPULATION = 200_000
+POPULATION = 50_000
 SETTINGS = (  # classes, test images per class, natural (as in training) or equal numbers
     (10, 4, "equal"),
     (10, 20, "equal"),
@@ -189,7 +189,7 @@ def check(scores: SampleScores, prior: ClassPrior) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--trials", type=int, default=300)
+    options.add_argument("--trials", type=int, default=200)
     options.add_argument("--out", type=Path, default=Path("results/intervals.json"))
     given = options.parse_args()
     source = Source(10)
