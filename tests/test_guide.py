@@ -54,3 +54,12 @@ def test_python_blocks_compile(page: str) -> None:
     for kind, text in blocks(page):
         if kind == "python" and not text.startswith(">>>"):  # a session is not a program
             compile(text, page, "exec")
+
+
+def test_every_block_on_losses_runs() -> None:
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    for kind, text in blocks("losses.md"):
+        if kind == "python":
+            exec(compile(text, "losses.md", "exec"), names)
+    assert torch.isfinite(names["total"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from longtail import ClassPrior
+from longtail.losses import GMLLoss
 from longtail.memory import ClassQueue
 
 quick = settings(max_examples=50, deadline=None, derandomize=True, database=None)
@@ -139,3 +140,30 @@ def test_bad_shapes() -> None:
         queue.enqueue(torch.zeros(4, 3), labels, labels)
     with pytest.raises(ValueError, match=r"got \(4, 2\), \(4,\) and \(2,\)"):
         queue.enqueue(torch.zeros(4, 2), labels, labels[:2])
+
+
+def test_mocos_order_needs_copies() -> None:
+    """`enqueue` between a loss and its `backward` changes what the loss was computed from."""
+    prior, labels = ClassPrior([3, 1]), torch.tensor([0, 1])
+    queue, loss = ClassQueue(prior, size=4, width=2, base=1), GMLLoss(prior)
+    key = torch.eye(2)
+    queue.enqueue(key, labels, labels)
+    query = torch.eye(2).requires_grad_()
+
+    def step(stored: Tensor, stored_labels: Tensor) -> None:
+        value = loss(query, stored, stored_labels, query, labels)
+        queue.enqueue(key, labels, labels)
+        value.backward()
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        step(queue.keys().features, queue.keys().labels)
+    keys = queue.keys()
+    step(keys.features.clone(), keys.labels.clone())
+    assert query.grad is not None
+
+
+def test_the_last_samples_of_a_class_stay() -> None:
+    queue = ClassQueue(ClassPrior([1, 1]), size=4, width=1, base=1)
+    labels = torch.zeros(5, dtype=torch.int32)  # into the two slots of class 0
+    queue.enqueue(torch.arange(5.0)[:, None], labels, torch.arange(5))
+    assert sorted(queue.keys().index[:2].tolist()) == [3, 4]

@@ -110,5 +110,5 @@ def test_the_contrast_trains_the_key_projection_only_with_a_teacher() -> None:
 def test_teachers_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="teacher of GML must have a cosine head"):
         GML(PRIOR, create_backbone("smallnet"), teacher=teacher("linear"), queue_size=12)
-    with pytest.raises(ValueError, match="must know the run's 2 classes, got one of 3"):
+    with pytest.raises(ValueError, match="must have the run's 2 classes, got 3"):
         GML(ClassPrior([2, 1]), create_backbone("smallnet"), teacher=teacher(), queue_size=12)

@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 
 from longtail import ClassPrior
 from longtail.losses import CrossEntropyLoss, LogitAdjustedLoss
-from longtail.methods import Method, Pairs, create_method, method_names
+from longtail.methods import Method, MixPartner, create_method, method_names
 from longtail.methods.base import classifier_loss
 from longtail.models import create_backbone
 
@@ -22,7 +22,7 @@ MIXING = [
 def test_it_is_the_mean_of_the_two_losses_by_share() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([1.0, 0.25, 0.5, 0.0])
-    mixed = classifier_loss(LogitAdjustedLoss(PRIOR), logits, TARGET, Pairs(OTHER, weight))
+    mixed = classifier_loss(LogitAdjustedLoss(PRIOR), logits, TARGET, MixPartner(OTHER, weight))
     adjusted = logits + PRIOR.log_prior.float()
     first, second = (
         torch.nn.functional.cross_entropy(adjusted, labels, reduction="none")
@@ -33,12 +33,12 @@ def test_it_is_the_mean_of_the_two_losses_by_share() -> None:
 
 def test_shares_are_not_rounded_to_the_precision_of_the_network() -> None:
     class Seen(torch.nn.Module):
-        def forward(self, pairs: Pairs) -> torch.Tensor:
-            return pairs.weight
+        def forward(self, partner: MixPartner) -> torch.Tensor:
+            return partner.weight
 
     fabric = Fabric(accelerator="cpu", precision="bf16-mixed")
     weight = torch.tensor([0.99871])
-    assert torch.equal(fabric.setup(Seen())(Pairs(OTHER[:1], weight)), weight)
+    assert torch.equal(fabric.setup(Seen())(MixPartner(OTHER[:1], weight)), weight)
 
 
 def test_without_pairs_it_is_the_loss() -> None:
@@ -49,15 +49,15 @@ def test_without_pairs_it_is_the_loss() -> None:
 
 @pytest.mark.parametrize("name", MIXING)
 def test_pairs_of_an_image_with_itself_change_nothing(name: str) -> None:
-    def loss(pairs: Pairs | None) -> torch.Tensor:
+    def loss(partner: MixPartner | None) -> torch.Tensor:
         torch.manual_seed(0)
         method: Method = create_method(name, {}, PRIOR, create_backbone("smallnet")).train()
         views = torch.randint(0, 256, (method.num_views, 4, 3, 8, 8), dtype=torch.uint8)
-        arguments = () if pairs is None else (pairs,)
+        arguments = () if partner is None else (partner,)
         return method(views, TARGET, torch.arange(4), *arguments)["loss"].detach()
 
     alone = loss(None)
-    own = loss(Pairs(TARGET, torch.tensor([0.3, 0.5, 0.9, 0.1])))
-    other = loss(Pairs(OTHER, torch.full((4,), 0.1)))
+    own = loss(MixPartner(TARGET, torch.tensor([0.3, 0.5, 0.9, 0.1])))
+    other = loss(MixPartner(OTHER, torch.full((4,), 0.1)))
     torch.testing.assert_close(own, alone, atol=2e-5, rtol=2e-5)
     assert not torch.allclose(other, alone, atol=1e-3)

@@ -82,7 +82,7 @@ def test_a_cosine_head_cannot_be_rescaled(name: str) -> None:
 
 
 def test_other_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="must know the run's 3 classes, got one of 4"):
+    with pytest.raises(ValueError, match="must have the run's 3 classes, got 4"):
         second_stage("crt", first_stage(classes=4))
 
 

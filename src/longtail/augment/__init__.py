@@ -23,7 +23,7 @@ from longtail.augment.geometry import (
     flip,
     resized_crop,
 )
-from longtail.augment.mix import CutMix, Mixed, Mixup
+from longtail.augment.mix import CutMix, MixedBatch, Mixup
 from longtail.augment.policies import AutoAugment, SimAugment
 from longtail.augment.rand_augment import RandAugment
 from longtail.augment.transforms import (
@@ -44,7 +44,7 @@ __all__ = [
     "ColorJitter",
     "CutMix",
     "Cutout",
-    "Mixed",
+    "MixedBatch",
     "Mixup",
     "Operation",
     "RandAugment",

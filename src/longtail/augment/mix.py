@@ -10,7 +10,7 @@ from longtail.augment.batched import beside
 from longtail.errors import InputError
 
 
-class Mixed(NamedTuple):
+class MixedBatch(NamedTuple):
     """A mixed batch.
 
     With a loss that gives one value for each image::
@@ -61,7 +61,7 @@ class Mixup:
     def __post_init__(self) -> None:
         _check_alpha("Mixup", self.alpha)
 
-    def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> Mixed:
+    def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> MixedBatch:
         """Mixes images (B, ...), bytes or floats, and their targets (B,)."""
         partner = _partners(images, target, generator)
         weight = beside(images, _beta(self.alpha, self.shared, len(images), generator))
@@ -69,7 +69,7 @@ class Mixup:
         mixed = torch.lerp(images[partner].float(), images.float(), share)
         if not images.is_floating_point():
             mixed = mixed.round_()
-        return Mixed(mixed.to(images.dtype), target, target[partner], weight)
+        return MixedBatch(mixed.to(images.dtype), target, target[partner], weight)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class CutMix:
     def __post_init__(self) -> None:
         _check_alpha("CutMix", self.alpha)
 
-    def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> Mixed:
+    def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> MixedBatch:
         """Mixes images (B, ..., H, W), bytes or floats, and their targets (B,)."""
         partner = _partners(images, target, generator)
         side = (1 - _beta(self.alpha, self.shared, len(images), generator)).sqrt()
@@ -106,7 +106,7 @@ class CutMix:
         cut = box.view(len(images), *[1] * (images.ndim - 3), *box.shape[1:]).to(images.dtype)
         # Products, not `torch.where`, which is slow on bytes on the CPU.
         mixed = images * (1 - cut) + images[partner] * cut
-        return Mixed(mixed, target, target[partner], weight)
+        return MixedBatch(mixed, target, target[partner], weight)
 
     def _inside(self, side: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Which rows (or columns) lie in the box, (B, size)."""

@@ -1,4 +1,4 @@
-"""Balanced contrastive loss: every class has one voice in the sum, and a prototype."""
+"""Balanced contrastive loss: every class counts equally in the sum, and has a prototype."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from longtail.errors import InputError
 from longtail.losses.contrast import check_temperature, check_views
 from longtail.precision import full_precision, no_autocast
+from longtail.targets import check_tensor, mean_over_rows
 
 
 def balanced_contrastive_loss(
@@ -25,12 +26,14 @@ def balanced_contrastive_loss(
     Args:
         features: (batch, views, width), unit norm, any number of views.
         prototypes: (num_classes, width), unit norm.
-        target: (batch,), class index in [0, num_classes).
+        target: (batch,), class index in [0, num_classes), or -100 where a sample is neither anchor
+            nor member.
         temperature: above 0, divides.
 
     Returns: scalar, nats per view, mean over all views.
 
-    Raises: ValueError: when the temperature is not above 0 or the shapes do not fit.
+    Raises: ValueError: when the temperature is not above 0, or an argument has the wrong type,
+        shape or values.
 
     Example:
         >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images, two equal views each
@@ -38,7 +41,9 @@ def balanced_contrastive_loss(
         tensor(0.3133)
     """
     check_temperature("balanced_contrastive_loss", temperature)
-    check_views("balanced_contrastive_loss", features, target)
+    check_tensor("balanced_contrastive_loss", "features", features)
+    check_tensor("balanced_contrastive_loss", "prototypes", prototypes, features.device)
+    labels, counts = check_views("balanced_contrastive_loss", features, target, len(prototypes))
     if prototypes.ndim != 2 or prototypes.shape[1] != features.shape[2]:
         raise InputError(
             f"prototypes of balanced_contrastive_loss must be (num_classes, {features.shape[2]}), "
@@ -46,9 +51,8 @@ def balanced_contrastive_loss(
         )
     anchor = full_precision(features).flatten(0, 1)
     member = torch.cat([anchor, full_precision(prototypes)])
-    labels = target.repeat_interleave(features.shape[1])
-    nats: Tensor = _Contrast.apply(anchor / temperature, member, labels)
-    return nats.mean()
+    nats: Tensor = _Contrast.apply(anchor / temperature, member, labels, counts)[0]
+    return mean_over_rows(nats, counts)
 
 
 class BalancedContrastiveLoss(nn.Module):
@@ -81,21 +85,17 @@ class _Contrast(torch.autograd.Function):
 
     Members are the anchors, then the prototypes. Each has weight 1 / |A_j|, the size of its class,
     prototype included, in every row: an offset of its column. Only in the rows of its own class,
-    where the anchor is left out, is it 1 / (|A_j| - 1): there the offset is lifted, which takes
-    the block of anchors (N, N), and one prototype a row.
+    where the anchor is left out, is it 1 / (|A_j| - 1): there the offset is raised, which takes
+    the block of anchors (N, N), and one prototype per row. The further results are for `backward`.
     """
 
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, member: Tensor, labels: Tensor) -> Tensor:
-        rows = len(anchor)
-        count = anchor.new_ones(len(member) - rows).index_add_(0, labels, anchor.new_ones(rows))
-        log_count = count.log()
-        others = count[labels] - 1
-        lift = (log_count[labels] - others.log())[:, None]
-        same = (labels[:, None] == labels).to(anchor).fill_diagonal_(0.0)
-        prototype = rows + labels[:, None]
+    generate_vmap_rule = True
 
-        offset = -torch.cat([log_count[labels], log_count])
+    @staticmethod
+    def forward(anchor: Tensor, member: Tensor, labels: Tensor, counts: Tensor) -> tuple[Any, ...]:
+        rows = len(anchor)
+        offset, lift, same, others, log_count = _class_weights(anchor, member, labels, counts)
+        prototype = rows + labels[:, None]
         with no_autocast(anchor):
             scores = torch.addmm(offset, anchor, member.T)
             among = scores[:, :rows]
@@ -104,21 +104,60 @@ class _Contrast(torch.autograd.Function):
         mean = positives / others + log_count[labels]
 
         among.addcmul_(same, lift)
+        among.masked_fill_(~counts, -torch.inf)
         scores.diagonal().fill_(-torch.inf)
         scores.scatter_(1, prototype, own + lift)
         peak = scores.amax(1, keepdim=True)
         weight = scores.sub_(peak).exp_()
         total = weight.sum(1)
-        ctx.save_for_backward(anchor, member, weight, total, same, prototype, others)
-        nats: Tensor = peak.squeeze(1) + total.log() - mean
-        return nats
+        return peak.squeeze(1) + total.log() - mean, weight, total, same, others
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        anchor, member, weight, total, same, prototype, others = ctx.saved_tensors
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        anchor, member, labels, counts, weight, total, same, others = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for a higher derivative, which needs the weights' graph
+            weight = _weights(anchor, member, labels, counts)
+            total = weight.sum(1)
         gradient = weight * (grad / total)[:, None]
         positive = -(grad / others)[:, None]
         gradient[:, : len(anchor)].addcmul_(same, positive)
-        gradient.scatter_add_(1, prototype, positive)
+        gradient.scatter_add_(1, len(anchor) + labels[:, None], positive)
         with no_autocast(anchor):
-            return gradient @ member, gradient.T @ anchor, None
+            return gradient @ member, gradient.T @ anchor, None, None
+
+
+def _class_weights(
+    anchor: Tensor, member: Tensor, labels: Tensor, counts: Tensor
+) -> tuple[Tensor, ...]:
+    """What follows from the classes alone.
+
+    Returns: offset of each column, (N + C,); how far it is raised in the rows of its own class,
+        (N, 1); which anchors are positives of each other, (N, N); members of each anchor's class
+        but itself, (N,); log of the members of each class, (C,).
+    """
+    counted = counts.to(anchor)
+    count = anchor.new_ones(len(member) - len(anchor)).index_add(0, labels, counted)
+    log_count = count.log()
+    others = count[labels] - counted
+    lift = (log_count[labels] - others.log())[:, None]
+    same = ((labels[:, None] == labels) & counts).to(anchor)
+    same = same - torch.diag_embed(same.diagonal())
+    return -torch.cat([log_count[labels], log_count]), lift, same, others, log_count
+
+
+def _weights(anchor: Tensor, member: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Exponentials of all scores, relative to the largest of a row, by operations with a graph."""
+    rows = len(anchor)
+    offset, lift, same, *_ = _class_weights(anchor, member, labels, counts)
+    raised = torch.cat([same * lift, torch.zeros_like(member[:, 0]).expand(rows, -1)[:, rows:]], 1)
+    raised = raised.scatter_add(1, rows + labels[:, None], lift) + offset
+    itself = torch.eye(rows, dtype=torch.bool, device=anchor.device)
+    left_out = torch.cat([itself | ~counts, torch.zeros_like(raised[:, rows:]).bool()], dim=1)
+    with no_autocast(anchor):
+        scores = (anchor @ member.T + raised).masked_fill(left_out, -torch.inf)
+    return (scores - scores.detach().amax(1, keepdim=True)).exp()

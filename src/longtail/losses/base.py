@@ -1,4 +1,4 @@
-"""What every classification loss has in common: a prior, a check of shapes, a (weighted) mean."""
+"""The base of all classification losses: a prior, a check of the arguments, a (weighted) mean."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -8,24 +8,25 @@ from torch import Tensor, nn
 from longtail.errors import InputError
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.targets import check_labels, check_tensor, mean_over_rows
 
 
 class ClassificationLoss(nn.Module, ABC):
     """A loss of logits and class indices that knows the prior of the training set.
 
-    A subclass names itself, says which prior the raw logits express after training with it, and
-    computes the nats of each sample; shapes, precision and the mean are settled here. Its settings
-    are keywords of its `__init__`, which the command line offers as options.
+    A subclass has a name, says which prior the raw logits express after training with it, and
+    computes the nats of each sample; the checks, the precision and the mean are settled here. Its
+    settings are keywords of its `__init__`, which the command line offers as options.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
 
     Attributes:
         name: the method's name on the command line.
         use: when to use it, for `longtail list` (default: the first sentence of the docstring).
         expresses: prior that the raw logits express after training: "source", "uniform" or
             (num_classes,) probabilities.
-        head: the classifier that it is meant for, `linear` or `cosine`.
+        head: the classifier that the loss is meant for, `linear` or `cosine`.
         log_prior: (num_classes,), buffer, natural logarithm of the prior.
     """
 
@@ -44,7 +45,7 @@ class ClassificationLoss(nn.Module, ABC):
         """Nats of each sample, (batch,), of logits that are float32 or better."""
 
     def class_weight(self) -> Tensor | None:
-        """Weight of each class in the mean, (num_classes,), or none where all are equal."""
+        """Weight of each class in the mean, (num_classes,); None: all are equal."""
         return None
 
     def set_progress(self, fraction: float) -> None:
@@ -59,35 +60,46 @@ class ClassificationLoss(nn.Module, ABC):
 
         Args:
             logits: (batch, num_classes), unnormalised natural-log scores, of any float type.
-            target: (batch,), class index in [0, num_classes).
+            target: (batch,), class index in [0, num_classes), or -100 where a sample does not
+                count.
             weight: (batch,), weight of each sample; the mean is then over the sum of weights, as
                 it is for a loss that weights the classes.
 
-        Returns: scalar, nats, float32 or better.
+        Returns: scalar, nats, float32 or better; 0 where no sample counts.
 
-        Raises: ValueError: when the shapes do not fit.
+        Raises: ValueError: when an argument has the wrong type or shape, or a target is not a
+            class index.
         """
-        check_shapes(type(self).__name__, logits, target, len(self.log_prior))
-        if weight is not None and weight.shape != target.shape:
-            raise InputError(
-                f"weight of {type(self).__name__} must have a value for each sample, got shape "
-                f"{tuple(weight.shape)} for target {tuple(target.shape)}"
-            )
+        name = type(self).__name__
+        target, counts = check_batch(name, logits, target, len(self.log_prior))
+        if weight is not None:
+            check_tensor(name, "weight", weight, logits.device)
+            if weight.shape != target.shape:
+                raise InputError(
+                    f"weight of {name} must have a value for each sample, got shape "
+                    f"{tuple(weight.shape)} for target {tuple(target.shape)}"
+                )
         nats = self.per_sample(full_precision(logits), target)
         class_weight = self.class_weight()
         if class_weight is not None:
             by_class = class_weight[target]
             weight = by_class if weight is None else by_class * weight
-        if weight is None:
-            return nats.mean()
-        weight = weight.to(nats.dtype)
-        return (weight * nats).sum() / weight.sum()
+        return mean_over_rows(nats, counts, weight)
 
 
-def check_shapes(name: str, logits: Tensor, target: Tensor, num_classes: int) -> None:
-    """Raises a ValueError that shows both shapes when they do not fit each other."""
+def check_batch(
+    name: str, logits: Tensor, target: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """The targets as int64, and which rows count; see `check_labels`.
+
+    Raises: ValueError: when an argument has the wrong type or shape, with both shapes, or a target
+        is not a class index.
+    """
+    check_tensor(name, "logits", logits)
+    check_tensor(name, "target", target, logits.device)
     if target.ndim != 1 or logits.shape != (len(target), num_classes):
         raise InputError(
             f"logits of {name} must be (batch, {num_classes}) and target (batch,), "
             f"got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
+    return check_labels(name, "target", target, num_classes)

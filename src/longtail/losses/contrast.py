@@ -1,9 +1,10 @@
-"""What the contrastive losses share: checks, and an anchor's nats from its row of similarities."""
+"""Checks of the contrastive losses, and an anchor's nats from its row of similarities."""
 
 import torch
 from torch import Tensor
 
 from longtail.errors import InputError
+from longtail.targets import check_labels, check_tensor
 
 
 def contrast_nats(similarity: Tensor, log_weight: Tensor, positive: Tensor) -> Tensor:
@@ -37,10 +38,21 @@ def check_temperature(name: str, temperature: float) -> None:
         raise InputError(f"temperature of {name} must be > 0, got {temperature}")
 
 
-def check_views(name: str, features: Tensor, target: Tensor) -> None:
-    """Raises a ValueError that shows both shapes when they do not fit each other."""
+def check_views(
+    name: str, features: Tensor, target: Tensor, num_classes: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The class of each view as int64, and which views count, (batch views,) each.
+
+    Raises: ValueError: when an argument has the wrong type or shape, with both shapes, or a target
+        is not a class index.
+    """
+    check_tensor(name, "features", features)
+    check_tensor(name, "target", target, features.device)
     if features.ndim != 3 or target.shape != features.shape[:1]:
         raise InputError(
             f"features and target of {name} must be (batch, views, width) and (batch,), "
             f"got {tuple(features.shape)} and {tuple(target.shape)}"
         )
+    target, counts = check_labels(name, "target", target, num_classes)
+    views = features.shape[1]
+    return target.repeat_interleave(views), counts.repeat_interleave(views)

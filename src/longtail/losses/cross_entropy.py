@@ -12,7 +12,7 @@ from longtail.prior import ClassPrior
 
 
 def inverse_frequency_weight(class_counts: Tensor) -> Tensor:
-    """Weight of each class, one over its count, scaled so that the classes' weights average 1.
+    """Weight of each class, one over its count, scaled to a mean of 1.
 
     Args:
         class_counts: (num_classes,), training samples of each class.
@@ -28,15 +28,15 @@ def inverse_frequency_weight(class_counts: Tensor) -> Tensor:
 
 
 def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Tensor:
-    """Weight of each class, one over its effective number of samples, averaging 1.
+    """Weight of each class, one over its effective number of samples, scaled to a mean of 1.
 
     Equation 2 of Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019,
     arXiv 1901.05555: the effective number of n samples is (1 - beta^n) / (1 - beta).
-    Departs from the paper in: nothing.
+    Identical to the paper.
 
     Args:
         class_counts: (num_classes,), training samples of each class.
-        beta: in [0, 1): 0 gives every class the same weight, near 1 one over its count.
+        beta: in [0, 1): 0 gives every class the same weight, a value near 1 one over its count.
 
     Returns: (num_classes,), float64.
 
@@ -59,7 +59,7 @@ class CrossEntropyLoss(ClassificationLoss):
     """Plain cross-entropy.
 
     Args:
-        prior: of the training set; its number of classes is checked, its values play no part.
+        prior: class prior of the training set; only its number of classes is used.
 
     Example:
         >>> loss = CrossEntropyLoss(ClassPrior([9, 1]))
@@ -83,7 +83,7 @@ class ReweightedLoss(ClassificationLoss):
     uniform prior. The mean is over the sum of weights, as in `torch.nn.CrossEntropyLoss(weight)`.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
 
     Example:
         >>> loss = ReweightedLoss(ClassPrior([9, 1]))
@@ -113,11 +113,11 @@ class ClassBalancedLoss(ClassificationLoss):
     """Cross-entropy with each class weighted by one over its effective number of samples.
 
     Cui et al., CVPR 2019, arXiv 1901.05555; see `effective_number_weight`. With beta near 1 and
-    counts well below 1 / (1 - beta) the raw logits express the uniform prior, nearly.
+    counts well below 1 / (1 - beta) the raw logits express the uniform prior approximately.
 
     Args:
-        prior: of the training set.
-        beta: in [0, 1): 0 weights all classes alike, near 1 by one over the count.
+        prior: class prior of the training set.
+        beta: in [0, 1): 0 weights all classes equally, a value near 1 by one over the count.
 
     Example:
         >>> loss = ClassBalancedLoss(ClassPrior([9, 1]), beta=0.5)

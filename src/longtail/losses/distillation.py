@@ -7,6 +7,7 @@ from torch.nn.functional import log_softmax
 from longtail.errors import InputError
 from longtail.losses.contrast import check_temperature
 from longtail.precision import full_precision
+from longtail.targets import check_tensor, mean_over_rows
 
 
 def distillation_loss(
@@ -17,7 +18,7 @@ def distillation_loss(
     Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531, section 2:
     t^2 KL(softmax(u / t) || softmax(s / t)) for the teacher's logits u and the student's s; the
     factor t^2 keeps the size of the gradients.
-    Departs from the paper in: nothing.
+    Identical to the paper.
 
     Args:
         logits: (batch, num_classes), the student's natural-log scores.
@@ -26,7 +27,8 @@ def distillation_loss(
 
     Returns: scalar, nats per sample times t^2, mean over the batch.
 
-    Raises: ValueError: when the temperature is not above 0 or the shapes differ.
+    Raises: ValueError: when the temperature is not above 0, or the arguments are not tensors of
+        one shape on one device.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0]])
@@ -34,21 +36,29 @@ def distillation_loss(
         tensor(0.)
     """
     check_temperature("distillation_loss", temperature)
+    check_tensor("distillation_loss", "logits", logits)
+    check_tensor("distillation_loss", "teacher_logits", teacher_logits, logits.device)
     if logits.ndim != 2 or logits.shape != teacher_logits.shape:
         raise InputError(
             f"logits and teacher_logits of distillation_loss must both be (batch, num_classes), "
             f"got {tuple(logits.shape)} and {tuple(teacher_logits.shape)}"
         )
+    nats = distillation_nats(logits, teacher_logits, temperature)
+    return mean_over_rows(nats, torch.ones_like(nats, dtype=torch.bool))
+
+
+def distillation_nats(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Divergence of each sample times t^2, (batch,); arguments as in `distillation_loss`."""
     logits = full_precision(logits)
     student = log_softmax(logits / temperature, dim=1)
     teacher = log_softmax(teacher_logits.detach().to(logits) / temperature, dim=1)
     # A class that the teacher rules out, log probability -inf, adds 0 and not 0 times infinity.
     nats = torch.where(teacher == -torch.inf, 0.0, teacher.exp() * (teacher - student))
-    return temperature**2 * nats.sum(1).mean()
+    return temperature**2 * nats.sum(1)
 
 
 class DistillationLoss(nn.Module):
-    """Kullback-Leibler divergence of a student's softened classes from its teacher's.
+    """Kullback-Leibler divergence of a student's softened class distribution from its teacher's.
 
     See `distillation_loss`.
 

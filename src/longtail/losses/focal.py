@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy that passes over samples already classified well."""
+"""Focal loss: cross-entropy that reduces the weight of well-classified samples."""
 
 from typing import ClassVar
 
@@ -7,43 +7,46 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtail.errors import InputError
-from longtail.losses.base import ClassificationLoss, check_shapes
+from longtail.losses.base import ClassificationLoss, check_batch
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.targets import check_tensor, mean_over_rows
 
 
 def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     """Cross-entropy times (1 - p)^gamma, p the probability given to the target.
 
     Equation 4 of Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002.
-    Departs from the paper in: softmax over classes in place of a sigmoid for each, as all uses of
-    it on long-tailed recognition have it.
+    Departs from the paper in: a softmax over classes instead of a sigmoid per class, as everywhere
+    in long-tailed recognition.
 
     Args:
         logits: (batch, num_classes), unnormalised natural-log scores.
-        target: (batch,), class index in [0, num_classes).
+        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
         gamma: 0 or more; 0 is plain cross-entropy.
 
     Returns: scalar, nats per sample, mean over the batch.
 
-    Raises: ValueError: when gamma is negative or the shapes do not fit.
+    Raises: ValueError: when gamma is negative, or an argument has the wrong type, shape or values.
 
     Example:
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([1]), gamma=2.0)  # log(2) / 4
         tensor(0.1733)
     """
     _check_gamma("focal_loss", gamma)
-    check_shapes("focal_loss", logits, target, logits.shape[-1])
-    return _focal_nats(full_precision(logits), target, gamma).mean()
+    check_tensor("focal_loss", "logits", logits)
+    num_classes = logits.shape[-1] if logits.ndim else 0
+    target, counts = check_batch("focal_loss", logits, target, num_classes)
+    return mean_over_rows(_focal_nats(full_precision(logits), target, gamma), counts)
 
 
 class FocalLoss(ClassificationLoss):
-    """Focal loss, which passes over samples already classified well.
+    """Focal loss, which reduces the weight of well-classified samples.
 
-    See `focal_loss`. The raw logits express the source prior, nearly: the loss flattens them.
+    See `focal_loss`. The raw logits express the source prior approximately: the loss flattens them.
 
     Args:
-        prior: of the training set; its number of classes is checked, its values play no part.
+        prior: class prior of the training set; only its number of classes is used.
         gamma: 0 or more; 0 is plain cross-entropy.
 
     Raises: ValueError: when gamma is negative.

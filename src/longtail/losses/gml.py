@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from longtail.errors import InputError
-from longtail.losses.base import check_shapes
+from longtail.losses.base import check_batch
 from longtail.losses.class_scores import attach_temperature, check_keys, scores_with_and_without
-from longtail.losses.distillation import distillation_loss
-from longtail.losses.logit_adjusted import logit_adjusted_loss
+from longtail.losses.distillation import distillation_nats
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.targets import check_tensor, mean_over_rows
 
 DISTILLATION_TEMPERATURE = 4.0
 
@@ -43,23 +43,24 @@ def gml_loss(
     the class scores without the image's own keys, and trains the temperature alone, as L_con
     trains the network alone; L_div is the divergence from the teacher at temperature 4.
     Departs from the published code in: class scores in the log domain (see `class_scores`); a
-    class without keys for a row is left out of its softmax, and if that class is the target the
-    row does not count in that term, whose mean is over the rows that do (0 if none does), where
+    class without keys for a row is left out of the row's softmax, and if that class is the target
+    the row does not count in that term, whose mean is over the rows that do (0 if none does), where
     the code has 0/0.
 
     Args:
         query: (batch, width), unit norm.
         key: (keys, width), unit norm, in any order.
-        key_labels: (keys,), class of each key; outside [0, num_classes) it counts for nothing.
+        key_labels: (keys,), class index of each key; keys with a label outside [0, num_classes) do
+            not count.
         logits: (batch, num_classes), cosines, before `logit_scale`.
-        target: (batch,), class index in [0, num_classes).
+        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         log_temperature: scalar or (1,), natural logarithm of the temperature, learned.
-        query_index: (batch,), number of each query's image; with `key_index`, says which keys are
-            a query's own. None, or key_index None: no key is.
-        key_index: (keys,), number of each key's image.
-        teacher_logits: (batch, num_classes), the teacher's cosines, before `logit_scale`; needed
-            where alpha is not 0.
+        query_index: (batch,), index of each query's image; with `key_index`, it determines which
+            keys are a query's own. None: none are.
+        key_index: (keys,), index of each key's image.
+        teacher_logits: (batch, num_classes), the teacher's cosines, before `logit_scale`; required
+            if alpha is not 0.
         alpha: weight of L_div.
         beta: weight of L_con and L_con_T.
         gamma: weight of L_sup.
@@ -67,7 +68,8 @@ def gml_loss(
 
     Returns: scalar, nats per sample, mean over the batch.
 
-    Raises: ValueError: when shapes do not fit or alpha wants a teacher that is not given.
+    Raises: ValueError: when an argument has the wrong type, shape or values, or teacher_logits is
+        missing although alpha is not 0.
 
     Example:
         >>> prior, unit = ClassPrior([9, 1]), torch.eye(2)
@@ -75,8 +77,9 @@ def gml_loss(
         >>> gml_loss(unit, unit, target, unit, target, prior.log_prior, torch.tensor(0.1).log())
         tensor(0.0004)
     """
-    check_keys("gml_loss", query, key, key_labels)
-    check_shapes("gml_loss", logits, target, len(log_prior))
+    key_labels = check_keys("gml_loss", query, key, key_labels)
+    target, counts = check_batch("gml_loss", logits, target, len(log_prior))
+    check_tensor("gml_loss", "logits", logits, query.device)
     if len(query) != len(target):
         raise InputError(
             f"query and target of gml_loss must have the same batch, "
@@ -86,7 +89,8 @@ def gml_loss(
     logits = full_precision(logits) * logit_scale
     loss = logits.new_zeros(())
     if gamma:
-        loss = gamma * logit_adjusted_loss(logits, target, log_prior)
+        nats = cross_entropy(logits + log_prior.to(logits), target, reduction="none")
+        loss = gamma * mean_over_rows(nats, counts)
     if beta:
         log_temperature = log_temperature.reshape(())
         every, others, slope = scores_with_and_without(
@@ -99,26 +103,29 @@ def gml_loss(
             key_index=key_index if query_index is not None else None,
         )
         others = attach_temperature(others.detach(), slope, log_temperature)
-        contrast = _score_loss(every, target, log_prior) + _score_loss(others, target, log_prior)
-        loss = loss + beta * contrast
+        terms = [_score_loss(scores, target, counts, log_prior) for scores in (every, others)]
+        loss = loss + beta * (terms[0] + terms[1])
     if alpha:
         if teacher_logits is None:
             raise InputError(f"teacher_logits of gml_loss must be given where alpha is {alpha}")
+        check_tensor("gml_loss", "teacher_logits", teacher_logits, logits.device)
+        if teacher_logits.shape != logits.shape:
+            raise InputError(
+                f"logits and teacher_logits of gml_loss must have the same shape, "
+                f"got {tuple(logits.shape)} and {tuple(teacher_logits.shape)}"
+            )
         teacher_logits = full_precision(teacher_logits) * logit_scale
-        loss = loss + alpha * distillation_loss(
-            logits, teacher_logits, temperature=DISTILLATION_TEMPERATURE
-        )
+        nats = distillation_nats(logits, teacher_logits, DISTILLATION_TEMPERATURE)
+        loss = loss + alpha * mean_over_rows(nats, counts)
     return loss
 
 
-def _score_loss(scores: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
+def _score_loss(scores: Tensor, target: Tensor, counts: Tensor, log_prior: Tensor) -> Tensor:
     """Logit-adjusted cross-entropy of class scores, over the rows whose target has a key."""
-    counts = scores.detach().gather(1, target[:, None]) > -torch.inf
+    counts = counts & (scores.detach().gather(1, target[:, None]).squeeze(1) > -torch.inf)
     # A row that does not count gets finite scores: the gradient of -inf there would be NaN.
-    scores = torch.where(counts, scores + log_prior.to(scores), 0.0)
-    nats = cross_entropy(scores, target, reduction="none")
-    # No product of matrices, which an autocast would take in bfloat16.
-    return (counts.squeeze(1) * nats).sum() / counts.sum().clamp(min=1)
+    scores = torch.where(counts[:, None], scores + log_prior.to(scores), 0.0)
+    return mean_over_rows(cross_entropy(scores, target, reduction="none"), counts)
 
 
 class GMLLoss(nn.Module):
@@ -128,9 +135,9 @@ class GMLLoss(nn.Module):
     `log_temperature` out of the weight decay.
 
     Args:
-        prior: of the training set.
-        temperature: where the learned temperature starts, above 0.
-        alpha: weight of the divergence from the teacher; needs teacher logits where not 0.
+        prior: class prior of the training set.
+        temperature: initial value of the learned temperature, above 0.
+        alpha: weight of the divergence from the teacher; requires teacher logits if not 0.
         beta: weight of the contrastive terms.
         gamma: weight of the classifier's cross-entropy.
         logit_scale: multiplies the cosines.

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtail.errors import InputError
-from longtail.losses.base import ClassificationLoss, check_shapes
+from longtail.losses.base import ClassificationLoss, check_batch
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 
-# Of the published code, kept so that its figures are met to the last digits.
+# As in the published code, so that its values are reproduced to the last digits.
 PRIOR_EPSILON, COUNT_EPSILON = 1e-9, 1e-8
 
 
@@ -33,39 +33,44 @@ def lade_regularizer(
     Departs from the paper in: by default, as the published code, the prior in S_c is that of class
     c (the logit's column); the paper's is that of each sample's own label, `prior_of="sample"`.
     A class absent from the batch keeps S_c and its square, as in the code, with a first term of 0.
-    1e-9 on each probability and 1e-8 on each count are the code's, too.
+    1e-9 on each probability and 1e-8 on each count are from the code, too.
 
     Args:
         logits: (batch, num_classes), unnormalised natural-log scores.
-        target: (batch,), class index in [0, num_classes).
+        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         remine_lambda: lambda, strength of the square, 0 or more.
         prior_of: "column" or "sample", whose prior S_c has.
 
     Returns: scalar, nats, mean over the classes by their prior.
 
-    Raises: ValueError: when a setting is out of range or the shapes do not fit.
+    Raises: ValueError: when a setting is out of range, or an argument has the wrong type, shape or
+        values.
 
     Example:
         >>> log_prior = ClassPrior([1, 1]).log_prior
         >>> lade_regularizer(torch.eye(2), torch.tensor([0, 1]), log_prior, remine_lambda=0.1)
         tensor(-0.3414)
     """
-    check_shapes("lade_regularizer", logits, target, len(log_prior))
+    target, counts = check_batch("lade_regularizer", logits, target, len(log_prior))
     _check_settings("lade_regularizer", remine_lambda, prior_of)
-    batch, num_classes = logits.shape
+    num_classes = logits.shape[1]
     logits = full_precision(logits)
+    rows = counts.sum()
     prior = (log_prior.exp() + PRIOR_EPSILON).to(logits)
     log_uniform = math.log(1 / num_classes + PRIOR_EPSILON)
 
-    count = logits.new_zeros(num_classes).index_add_(0, target, logits.new_ones(batch))
-    own = logits.gather(1, target[:, None]).squeeze(1)
+    count = logits.new_zeros(num_classes).index_add(0, target, counts.to(logits))
+    own = torch.where(counts, logits.gather(1, target[:, None]).squeeze(1), 0.0)
     mean_own = torch.zeros_like(count).index_add(0, target, own) / (count + COUNT_EPSILON)
 
     shift = log_uniform - (prior if prior_of == "column" else prior[target, None]).log()
-    spread = torch.logsumexp(logits + shift, dim=0) - math.log(batch)
+    # Without a row that counts, all of them take part, so that no gradient is NaN, for a sum of 0.
+    left_out = ~counts & (rows > 0)
+    terms = (logits + shift).masked_fill(left_out[:, None], -torch.inf)
+    spread = torch.logsumexp(terms, dim=0) - rows.clamp(min=1).double().log().to(logits)
     bound = spread + remine_lambda * spread**2 - mean_own
-    return (log_prior.exp().to(logits) * bound).sum()
+    return torch.where(rows > 0, (log_prior.exp().to(logits) * bound).sum(), 0.0)
 
 
 class LADELoss(ClassificationLoss):
@@ -73,11 +78,11 @@ class LADELoss(ClassificationLoss):
 
     Hong et al., CVPR 2021, arXiv 2012.00321: logit-adjusted cross-entropy (tau 1) plus alpha times
     `lade_regularizer`. The raw logits express the uniform prior. The defaults are those for
-    CIFAR-100; a weight for each sample enters the cross-entropy alone, so that of an image mixed of
-    two both labels count in full in the regulariser.
+    CIFAR-100 at imbalance 100; a weight per sample enters the cross-entropy alone, so that both
+    labels of a mixed image count fully in the regulariser.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         alpha: strength of the regulariser, 0 or more.
         remine_lambda: strength of its square, 0 or more.
         prior_of: "column" as the published code, "sample" as the paper.

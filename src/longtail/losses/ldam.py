@@ -6,10 +6,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtail.errors import InputError
-from longtail.losses.base import ClassificationLoss, check_shapes
+from longtail.losses.base import ClassificationLoss, check_batch
 from longtail.losses.cross_entropy import effective_number_weight
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.targets import mean_over_rows
 
 
 def ldam_loss(
@@ -20,7 +21,7 @@ def ldam_loss(
     max_margin: float = 0.5,
     scale: float = 30.0,
 ) -> Tensor:
-    """Cross-entropy after the target's logit gave up its class's margin.
+    """Cross-entropy with the target's logit reduced by the margin of its class.
 
     Equation 12 of Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin
     Loss, NeurIPS 2019, arXiv 1906.07413: margins go with count^(-1/4).
@@ -30,40 +31,41 @@ def ldam_loss(
 
     Args:
         logits: (batch, num_classes), `scale` times cosine.
-        target: (batch,), class index in [0, num_classes).
+        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
         class_counts: (num_classes,), training samples of each class.
         max_margin: margin of the rarest class, as a cosine, 0 or more.
         scale: factor that the classifier puts on its cosines.
 
     Returns: scalar, nats per sample, mean over the batch.
 
-    Raises: ValueError: when the margin is negative or the shapes do not fit.
+    Raises: ValueError: when the margin is negative, or an argument has the wrong type, shape or
+        values.
 
     Example:
         >>> import torch
         >>> counts = torch.tensor([16, 1])
-        >>> ldam_loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]), counts)  # all eaten up: log 2
+        >>> ldam_loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]), counts)  # nothing left: log 2
         tensor(0.6931)
     """
-    check_shapes("ldam_loss", logits, target, len(class_counts))
+    target, counts = check_batch("ldam_loss", logits, target, len(class_counts))
     margin = _margins(class_counts, max_margin, scale)
-    return cross_entropy(_with_margin(full_precision(logits), target, margin), target)
+    return mean_over_rows(_margin_nats(full_precision(logits), target, margin), counts)
 
 
 class LDAMLoss(ClassificationLoss):
     """Label-distribution-aware margins, with deferred re-weighting.
 
-    See `ldam_loss`. From `deferred` of the training on, classes are weighted by one over their
-    effective number of samples (LDAM-DRW), so that the raw logits at its end express the uniform
-    prior, nearly; `set_progress` tells it how far the training is. The classifier is a cosine
-    classifier with the same `scale`.
+    See `ldam_loss`. From the fraction `deferred` of the training on, classes are weighted by one
+    over their effective number of samples (LDAM-DRW), so that the raw logits at its end express the
+    uniform prior approximately; `set_progress` sets the current fraction. The classifier is a
+    cosine classifier with the same `scale`.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         max_margin: margin of the rarest class, as a cosine, 0 or more.
         scale: factor that the classifier puts on its cosines.
-        deferred: fraction of the training after which classes are weighted; 1 never.
-        beta: of the effective number, in [0, 1).
+        deferred: fraction of the training after which classes are weighted; 1: never.
+        beta: beta of the effective number, in [0, 1).
 
     Raises: ValueError: when a setting is out of range.
 
@@ -108,12 +110,12 @@ class LDAMLoss(ClassificationLoss):
         self.weighting = fraction >= self.deferred and self.deferred < 1
 
     def class_weight(self) -> Tensor | None:
-        """Weight of each class, (num_classes,), once it is time."""
+        """Weight of each class, (num_classes,), from the fraction `deferred` on."""
         return self.weights if self.weighting else None
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each sample before its weight, (batch,)."""
-        return cross_entropy(_with_margin(logits, target, self.margin), target, reduction="none")
+        return _margin_nats(logits, target, self.margin)
 
 
 def _margins(class_counts: Tensor, max_margin: float, scale: float) -> Tensor:
@@ -126,7 +128,9 @@ def _margins(class_counts: Tensor, max_margin: float, scale: float) -> Tensor:
     return scale * max_margin * margin / margin.max()
 
 
-def _with_margin(logits: Tensor, target: Tensor, margin: Tensor) -> Tensor:
-    """Logits with the target's lowered by its class's margin."""
+def _margin_nats(logits: Tensor, target: Tensor, margin: Tensor) -> Tensor:
+    """Nats of each sample, the target's logit reduced by its class's margin."""
     own = -margin.to(logits)[target]
-    return logits.scatter_add(1, target[:, None], own[:, None])
+    return cross_entropy(
+        logits.scatter_add(1, target[:, None], own[:, None]), target, reduction="none"
+    )

@@ -16,7 +16,8 @@ def log_bessel(order: float, x: Tensor) -> Tensor:
     For a large order, the uniform expansion 10.41.3 of the NIST Digital Library of Mathematical
     Functions up to its fourth term; for a small one, that of a larger order and the downward
     recurrence 10.29.1, which is stable. The derivative is I_(order + 1)(x) / I_order(x), in [0, 1).
-    Float64 throughout: values grow with x and differences of them matter.
+    Second and higher derivatives are those of the expansion. Float64 throughout: values grow with
+    x and differences of them matter.
 
     Args:
         order: 0 or more.
@@ -28,20 +29,30 @@ def log_bessel(order: float, x: Tensor) -> Tensor:
         >>> log_bessel(0.5, torch.tensor(1.0)).exp()  # sqrt(2 / pi) sinh(1)
         tensor(0.9377, dtype=torch.float64)
     """
-    value: Tensor = _LogBessel.apply(x.double(), order)
+    value: Tensor = _LogBessel.apply(x.double(), order)[0]
     return value
 
 
 class _LogBessel(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: float) -> Tensor:
-        value, ratio = _value_and_ratio(x, order)
-        ctx.save_for_backward(ratio)
-        return value
+    """The value with the ratio, which is its derivative, as a second result."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (ratio,) = ctx.saved_tensors
+    def forward(x: Tensor, order: float) -> tuple[Tensor, Tensor]:
+        return _value_and_ratio(x, order)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
+        x, ctx.order = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        x, ratio = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for a higher derivative, which needs the ratio's graph
+            ratio = _value_and_ratio(x, ctx.order)[1]
         return grad * ratio, None
 
 

@@ -6,9 +6,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtail.errors import InputError
-from longtail.losses.base import ClassificationLoss, check_shapes
+from longtail.losses.base import ClassificationLoss, check_batch
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.targets import mean_over_rows
 
 
 def logit_adjusted_loss(
@@ -18,17 +19,17 @@ def logit_adjusted_loss(
 
     Equation 10 of Menon et al., Long-tail learning via logit adjustment, ICLR 2021, arXiv
     2007.07314; tau = 1 is Balanced Softmax (Ren et al., NeurIPS 2020, arXiv 2007.10740).
-    Departs from the paper in: nothing.
+    Identical to the paper.
 
     Args:
         logits: (batch, num_classes), unnormalised natural-log scores.
-        target: (batch,), class index in [0, num_classes).
+        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         tau: strength of the prior, 0 or more; 0 is plain cross-entropy.
 
     Returns: scalar, nats per sample, mean over the batch.
 
-    Raises: ValueError: when tau is negative or the shapes do not fit.
+    Raises: ValueError: when tau is negative, or an argument has the wrong type, shape or values.
 
     Example:
         >>> import torch
@@ -37,9 +38,9 @@ def logit_adjusted_loss(
         tensor(2.3026)
     """
     _check_tau("logit_adjusted_loss", tau)
-    check_shapes("logit_adjusted_loss", logits, target, len(log_prior))
-    logits = full_precision(logits)
-    return cross_entropy(logits + tau * log_prior.to(logits), target)
+    target, counts = check_batch("logit_adjusted_loss", logits, target, len(log_prior))
+    nats = _adjusted_nats(full_precision(logits), target, log_prior, tau)
+    return mean_over_rows(nats, counts)
 
 
 class LogitAdjustedLoss(ClassificationLoss):
@@ -49,7 +50,7 @@ class LogitAdjustedLoss(ClassificationLoss):
     other the prior's power 1 - tau, normalised.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         tau: strength of the prior, 0 or more.
 
     Raises: ValueError: when tau is negative.
@@ -75,9 +76,11 @@ class LogitAdjustedLoss(ClassificationLoss):
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each sample, (batch,)."""
-        return cross_entropy(
-            logits + self.tau * self.log_prior.to(logits), target, reduction="none"
-        )
+        return _adjusted_nats(logits, target, self.log_prior, self.tau)
+
+
+def _adjusted_nats(logits: Tensor, target: Tensor, log_prior: Tensor, tau: float) -> Tensor:
+    return cross_entropy(logits + tau * log_prior.to(logits), target, reduction="none")
 
 
 def _check_tau(name: str, tau: float) -> None:

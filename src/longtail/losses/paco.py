@@ -9,8 +9,9 @@ from longtail.errors import InputError
 from longtail.losses.contrast import check_temperature, contrast_nats
 from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
+from longtail.targets import check_labels, check_tensor, mean_over_rows
 
-# Of the published code, kept so that its figures are met to the last digits.
+# As in the published code, so that its values are reproduced to the last digits.
 PRIOR_EPSILON = 1e-9
 
 
@@ -32,12 +33,13 @@ def paco_loss(
     of an anchor's row are the classes, with logit-adjusted logits, and all features but the
     anchor's own, with similarities over the temperature, which enter the sum gamma times; positives
     are the anchor's class, with weight beta, and the features of that class, with weight alpha.
-    Departs from the published code in: features with a label below 0, the slots of a queue never
-    filled, count for nothing. 1e-9 on each probability is the code's.
+    Departs from the published code in: empty slots of a queue, with label -1, do not count. 1e-9 on
+    each probability is from the code.
 
     Args:
         features: (2 batch + queue_size, width), unit norm: first views, second views, queue.
-        labels: (2 batch + queue_size,), class of each feature, -1 where it counts for nothing.
+        labels: (2 batch + queue_size,), class index of each feature; -100 where a sample does not
+            count, as an anchor or a member; -1 for empty slots of the queue.
         logits: (batch, num_classes), of the first views, natural-log scores.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         queue_size: number of queue entries at the end of `features`.
@@ -48,7 +50,8 @@ def paco_loss(
 
     Returns: scalar, nats per anchor, mean over the batch.
 
-    Raises: ValueError: when a setting is out of range or the shapes do not fit.
+    Raises: ValueError: when a setting is out of range, or an argument has the wrong type, shape or
+        values.
 
     Example:
         >>> log_prior = ClassPrior([1, 1]).log_prior
@@ -58,6 +61,9 @@ def paco_loss(
         tensor(4.4953)
     """
     _check_settings("paco_loss", alpha, beta, gamma, temperature)
+    check_tensor("paco_loss", "features", features)
+    check_tensor("paco_loss", "labels", labels, features.device)
+    check_tensor("paco_loss", "logits", logits, features.device)
     batch = len(logits)
     if len(features) != 2 * batch + queue_size or labels.shape != features.shape[:1]:
         raise InputError(
@@ -68,23 +74,26 @@ def paco_loss(
         raise InputError(
             f"logits of paco_loss must be (batch, {len(log_prior)}), got {tuple(logits.shape)}"
         )
+    of_views, counts = check_labels("paco_loss", "labels", labels[: 2 * batch], len(log_prior))
+    labels = torch.cat([torch.where(counts, of_views, -1), labels[2 * batch :].long()])
     features, logits = full_precision(features), full_precision(logits)
     with no_autocast(features):
         similarity = (features[:batch] / temperature) @ features.T
     centres = logits + (log_prior.exp() + PRIOR_EPSILON).log().to(logits)
 
-    target = labels[:batch]
+    target, counts = of_views[:batch], counts[:batch]
     left_out = (labels < 0).repeat(batch, 1).fill_diagonal_(True)
     positive = torch.zeros_like(similarity).masked_fill_(target[:, None] == labels, alpha)
     positive.masked_fill_(left_out, 0.0)
     log_gamma = math.log(gamma) if gamma else -torch.inf
     log_weight = torch.full_like(similarity, log_gamma).masked_fill_(left_out, -torch.inf)
     centre = torch.zeros_like(centres).scatter_(1, target[:, None], beta)
-    return contrast_nats(
+    nats = contrast_nats(
         torch.cat([centres, similarity], dim=1),
         torch.cat([torch.zeros_like(centres), log_weight], dim=1),
         torch.cat([centre, positive], dim=1),
-    ).mean()
+    )
+    return mean_over_rows(nats, counts)
 
 
 class PaCoLoss(nn.Module):
@@ -93,7 +102,7 @@ class PaCoLoss(nn.Module):
     See `paco_loss`. The raw logits express the uniform prior.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         alpha: weight of a positive feature, 0 or more.
         beta: weight of the positive class centre, above 0.
         gamma: weight of features in the sum, 0 or more.
@@ -129,7 +138,9 @@ class PaCoLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, features: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-        """Scalar, nats per anchor; arguments as in `paco_loss`, all beyond two views is queue."""
+        """Scalar, nats per anchor; as in `paco_loss`, features after two views are the queue."""
+        for what, value in {"features": features, "logits": logits}.items():
+            check_tensor("PaCoLoss", what, value)
         return paco_loss(
             features,
             labels,

@@ -9,6 +9,7 @@ from longtail.losses.contrast import check_temperature
 from longtail.losses.log_bessel import log_bessel
 from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
+from longtail.targets import check_labels, check_tensor, mean_over_rows
 
 # A class seen once, or always alike, has a mean of norm 1 and an infinite concentration.
 MAX_CONCENTRATION = 1e5
@@ -21,18 +22,19 @@ def proco_loss(
 
     The loss L_in of Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual
     Recognition, TPAMI 2024, arXiv 2403.06726: the logit-adjusted cross-entropy of `vmf_scores`.
-    Departs from the published code in: nothing here; see `vmf_scores`.
+    Departs from the published code as `vmf_scores` does.
 
     Args:
         features: (batch, width), unit norm.
-        target: (batch,), class index in [0, num_classes).
+        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
         mean: (num_classes, width), mean feature of each class, norm 0 to 1; no gradient.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         temperature: above 0, divides.
 
     Returns: scalar, nats per sample, mean over the batch.
 
-    Raises: ValueError: when the temperature is not above 0 or the shapes do not fit.
+    Raises: ValueError: when the temperature is not above 0, or an argument has the wrong type,
+        shape or values.
 
     Example:
         >>> log_prior = ClassPrior([1, 1]).log_prior
@@ -40,15 +42,19 @@ def proco_loss(
         tensor(0.1269)
     """
     check_temperature("proco_loss", temperature)
+    check_tensor("proco_loss", "features", features)
+    check_tensor("proco_loss", "target", target, features.device)
+    check_tensor("proco_loss", "mean", mean, features.device)
     if target.shape != features.shape[:1] or mean.shape != (len(log_prior), features.shape[-1]):
         raise InputError(
             f"features, target and mean of proco_loss must be (batch, width), (batch,) and "
             f"({len(log_prior)}, width), got {tuple(features.shape)}, {tuple(target.shape)} and "
             f"{tuple(mean.shape)}"
         )
+    target, counts = check_labels("proco_loss", "target", target, len(log_prior))
     scores = vmf_scores(features, mean, temperature=temperature)
-    loss = cross_entropy(scores + log_prior.to(scores), target)
-    return loss.to(full_precision(features).dtype)
+    nats = cross_entropy(scores + log_prior.to(scores), target, reduction="none")
+    return mean_over_rows(nats, counts).to(full_precision(features).dtype)
 
 
 def vmf_scores(features: Tensor, mean: Tensor, *, temperature: float) -> Tensor:
@@ -93,24 +99,25 @@ def vmf_scores(features: Tensor, mean: Tensor, *, temperature: float) -> Tensor:
 
 
 class ProCoLoss(nn.Module):
-    """Contrast with each class's von Mises-Fisher distribution, estimated as training goes.
+    """Contrast with each class's von Mises-Fisher distribution, estimated during training.
 
     See `proco_loss`. Two running means of each class are kept, as in the published code: the one
-    in use goes on from the epoch before; the other starts anew each epoch and takes over at the
-    next (`next_epoch`), so that old features are forgotten. Call `update` with the features of all
-    processes, then the loss.
-    Departs from the published code in: a class never seen has mean 0, the uniform distribution,
-    where the code has a random direction.
+    in use continues from the previous epoch; the other starts anew each epoch and replaces it at
+    the next one (`next_epoch`), so that old features are forgotten. Call `update` with the features
+    of a view from all processes, then the loss with that view; the published code does so for one
+    view after the other.
+    Departs from the published code in: a class without features has mean 0, the uniform
+    distribution, where the code has a random direction.
 
     Args:
-        prior: of the training set.
-        width: of the features, 2 or more.
+        prior: class prior of the training set.
+        width: width of the features, 2 or more.
         temperature: above 0, divides.
 
     Attributes:
         log_prior: (num_classes,), buffer.
         total, count: (2, num_classes, width) and (2, num_classes), buffers: sum and number of
-            features, of the means in use and of the next ones.
+            features, for the means in use and for the next ones.
 
     Raises: ValueError: when width is below 2 or the temperature is not above 0.
 
@@ -137,25 +144,37 @@ class ProCoLoss(nn.Module):
 
     @property
     def mean(self) -> Tensor:
-        """Mean feature of each class, (num_classes, width), 0 where none was seen."""
+        """Mean feature of each class, (num_classes, width), 0 for a class without features."""
         return self.total[0] / self.count[0].clamp(min=1)[:, None]
 
     @torch.no_grad()
     def update(self, features: Tensor, target: Tensor) -> None:
-        """Takes a batch into the means.
+        """Adds a batch to the means.
 
         Args:
             features: (batch, width), unit norm.
-            target: (batch,), class index in [0, num_classes).
+            target: (batch,), class index in [0, num_classes), or -100 where a sample does not
+                count.
+
+        Raises: ValueError: when an argument has the wrong type, shape or values.
         """
-        features = features.to(self.total)
+        name, (num_classes, width) = "ProCoLoss.update", self.total.shape[1:]
+        check_tensor(name, "features", features)
+        check_tensor(name, "target", target, features.device)
+        if target.ndim != 1 or features.shape != (len(target), width):
+            raise InputError(
+                f"features and target of {name} must be (batch, {width}) and (batch,), "
+                f"got {tuple(features.shape)} and {tuple(target.shape)}"
+            )
+        target, counts = check_labels(name, "target", target, num_classes)
+        features = torch.where(counts[:, None], features.to(self.total), 0.0)
         for total, count in zip(self.total, self.count, strict=True):
             total.index_add_(0, target, features)
-            count.index_add_(0, target, torch.ones_like(target, dtype=count.dtype))
+            count.index_add_(0, target, counts.to(count.dtype))
 
     @torch.no_grad()
     def next_epoch(self) -> None:
-        """Puts the means of the epoch that ends into use, and starts the next ones anew."""
+        """Uses the means of the epoch that ends from now on, and starts the next ones anew."""
         self.total.copy_(torch.stack([self.total[1], torch.zeros_like(self.total[1])]))
         self.count.copy_(torch.stack([self.count[1], torch.zeros_like(self.count[1])]))
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from longtail.losses.contrast import check_temperature, check_views, contrast_nats
 from longtail.precision import full_precision, no_autocast
+from longtail.targets import mean_over_rows
 
 
 def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature: float) -> Tensor:
@@ -17,12 +18,14 @@ def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature
 
     Args:
         features: (batch, views, width), unit norm.
-        target: (batch,), class index, 0 or more.
+        target: (batch,), class index, 0 or more, or -100 where a sample is neither anchor nor
+            member.
         temperature: above 0, divides.
 
     Returns: scalar, nats per view, mean over all views.
 
-    Raises: ValueError: when the temperature is not above 0 or the shapes do not fit.
+    Raises: ValueError: when the temperature is not above 0, or an argument has the wrong type,
+        shape or values.
 
     Example:
         >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images, two equal views each
@@ -30,15 +33,15 @@ def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature
         tensor(0.5514)
     """
     check_temperature("supervised_contrastive_loss", temperature)
-    check_views("supervised_contrastive_loss", features, target)
+    labels, counts = check_views("supervised_contrastive_loss", features, target)
     anchor = full_precision(features).flatten(0, 1)
-    labels = target.repeat_interleave(features.shape[1])
     with no_autocast(anchor):
         similarity = (anchor / temperature) @ anchor.T
-    own = torch.eye(len(anchor), dtype=torch.bool, device=anchor.device)
-    positive = (labels[:, None] == labels) & ~own
-    log_weight = torch.zeros_like(similarity).masked_fill_(own, -torch.inf)
-    return contrast_nats(similarity, log_weight, positive.to(similarity)).mean()
+    left_out = torch.eye(len(anchor), dtype=torch.bool, device=anchor.device) | ~counts
+    positive = (labels[:, None] == labels) & ~left_out
+    log_weight = torch.zeros_like(similarity).masked_fill(left_out, -torch.inf)
+    nats = contrast_nats(similarity, log_weight, positive.to(similarity))
+    return mean_over_rows(nats, counts)
 
 
 class SupervisedContrastiveLoss(nn.Module):

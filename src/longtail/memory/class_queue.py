@@ -1,4 +1,4 @@
-"""Class-wise queue: every class keeps its own latest keys, more for a frequent class."""
+"""Class-wise queue: each class keeps its own latest keys, a frequent class more of them."""
 
 from dataclasses import dataclass
 
@@ -7,42 +7,45 @@ from torch import Tensor, nn
 
 from longtail.errors import InputError
 from longtail.prior import ClassPrior
+from longtail.targets import check_labels, check_tensor
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Every slot of a queue, filled or not."""
+    """All slots of a queue, filled or empty."""
 
     features: Tensor  # (size, width)
-    labels: Tensor  # (size,), -1 where the slot was never filled
-    index: Tensor  # (size,), the image's place in its source, -1 where never filled
+    labels: Tensor  # (size,), -1 for an empty slot
+    index: Tensor  # (size,), index of the image, -1 for an empty slot
 
 
 class ClassQueue(nn.Module):
     """First-in-first-out segments of fixed length, one for each class.
 
     The queue of GML (Suh and Seo, ICML 2023, arXiv 2305.01160): the segment of class c ends at
-    ceil(base (c + 1) + (size - num_classes base) cumsum(prior)_c), so that each class has `base`
-    slots, nearly, and a share by its frequency of the rest. Slots are thus sorted by class.
-    Departs from the published code in: slots start empty, with label -1, which the losses count
-    for nothing; there they hold random vectors that count as keys.
+    ceil(base (c + 1) + (size - num_classes base) cumsum(prior)_c), so that each class has about
+    `base` slots, and a share of the rest by its frequency. Slots are thus sorted by class.
+    Departs from the published code in: slots start empty, with label -1, which does not count in
+    the losses, where the code has random vectors that count as keys; if a batch has more samples of
+    a class than the class has slots, the last ones stay, where the code keeps the first.
 
-    All state is in buffers, so that a checkpoint holds it. Nothing waits for the host, and no
-    gradient flows.
+    All state is in buffers, so that a checkpoint holds it. No gradient flows, and nothing waits for
+    the device. `keys` gives views of the buffers: add a batch before the loss (as GML does) or
+    after `backward`, but not in between, or score against copies, see `keys`.
 
     Args:
-        prior: of the training set.
-        size: K, slots of all classes, at least `base` for each class.
-        width: of the stored features.
-        base: slots that even the rarest class has, 1 or more.
+        prior: class prior of the training set.
+        size: K, number of slots, at least `base` per class.
+        width: width of the stored features.
+        base: least number of slots of a class, 1 or more.
 
     Attributes:
         features: (size, width), float32.
-        labels: (size,), class of each slot, -1 where never filled.
-        index: (size,), image of each slot, -1 where never filled.
+        labels: (size,), class of each slot, -1 for an empty one.
+        index: (size,), index of each slot's image, -1 for an empty one.
         starts: (num_classes,), first slot of each class.
-        lengths: (num_classes,), slots of each class.
-        pointers: (num_classes,), slots from the start to the next one written.
+        lengths: (num_classes,), number of slots of each class.
+        pointers: (num_classes,), offset of the next slot to write, from the start of the class.
 
     Raises: ValueError: when the size is too small for the base, or base or width is below 1.
 
@@ -89,14 +92,17 @@ class ClassQueue(nn.Module):
     def keys(self) -> Keys:
         """All slots, sorted by class; views of the buffers, so the next `enqueue` changes them.
 
-        The features of a slot with label -1 are zeros: the losses pass over them, a batch norm
-        does not, so drop them (`labels >= 0`) before one.
+        To add a batch between a loss and its `backward` (as MoCo does), score against copies:
+        `keys = queue.keys()`, then `key, labels = keys.features.clone(), keys.labels.clone()`.
+
+        The features of an empty slot are zeros. They do not count in the losses, but they would in
+        a batch norm: select `labels >= 0` before one.
         """
         return Keys(self.features, self.labels, self.index)
 
     @property
     def filled(self) -> Tensor:
-        """Filled slots of each class, (num_classes,)."""
+        """Number of filled slots of each class, (num_classes,)."""
         full = torch.zeros_like(self.lengths)
         return full.scatter_add_(0, self.labels.clamp(min=0), (self.labels >= 0).long())
 
@@ -104,21 +110,25 @@ class ClassQueue(nn.Module):
     def enqueue(self, features: Tensor, labels: Tensor, index: Tensor) -> None:
         """Writes a batch, in its order, over the oldest slots of each class.
 
-        Of a class with more samples in the batch than slots, the last ones stay.
+        If the batch has more samples of a class than the class has slots, the last ones stay.
 
         Args:
             features: (batch, width), of any float type.
-            labels: (batch,), class of each sample, in [0, num_classes).
-            index: (batch,), image of each sample.
+            labels: (batch,), class index of each sample, in [0, num_classes).
+            index: (batch,), index of each sample's image.
 
-        Raises: ValueError: when the shapes do not fit.
+        Raises: ValueError: when an argument has the wrong type, shape or values.
         """
+        name = "ClassQueue.enqueue"
+        for what, value in {"features": features, "labels": labels, "index": index}.items():
+            check_tensor(name, what, value, self.features.device)
         if features.shape != (len(labels), self.features.shape[1]) or index.shape != labels.shape:
             raise InputError(
-                f"features, labels and index of ClassQueue.enqueue must be "
+                f"features, labels and index of {name} must be "
                 f"(batch, {self.features.shape[1]}), (batch,) and (batch,), got "
                 f"{tuple(features.shape)}, {tuple(labels.shape)} and {tuple(index.shape)}"
             )
+        labels = check_labels(name, "labels", labels, len(self.lengths), ignore=False)[0]
         sorted_labels, order = labels.sort(stable=True)
         arriving = torch.zeros_like(self.lengths)
         arriving.scatter_add_(0, labels, torch.ones_like(labels))
@@ -127,8 +137,8 @@ class ClassQueue(nn.Module):
         rank = torch.arange(len(labels), device=labels.device) - first[sorted_labels]
         length = self.lengths[sorted_labels]
         slot = self.starts[sorted_labels] + (self.pointers[sorted_labels] + rank) % length
-        # Several samples may meet in a slot: each of them then writes the last one's values, since
-        # the order of writes is not defined, and a selection would have to wait for its size.
+        # Several samples may share a slot: each of them then writes the values of the last one,
+        # since the order of writes is undefined, and a selection would have to wait for its size.
         later = (arriving[sorted_labels] - 1 - rank) // length
         source = order[first[sorted_labels] + rank + later * length]
 

@@ -1,27 +1,31 @@
-"""Plain first-in-first-out queue of the latest keys of all classes."""
+"""First-in-first-out queue of the latest keys of all classes."""
 
 import torch
 from torch import Tensor, nn
 
 from longtail.errors import InputError
+from longtail.targets import check_labels, check_tensor
 
 
 class FifoQueue(nn.Module):
-    """The latest `size` keys, whatever their class: the queue of MoCo and PaCo.
+    """The latest `size` keys of all classes: the queue of MoCo and PaCo.
 
     He et al., Momentum Contrast, CVPR 2020, arXiv 1911.05722; Cui et al., Parametric Contrastive
     Learning, ICCV 2021, arXiv 2107.12028.
-    Departs from the published code in: slots start empty, with label -1, which the losses count
-    for nothing, where the code has random keys; a batch may have any size.
+    Departs from the published code in: slots start empty, with label -1, which does not count in
+    the losses, where the code has random keys; a batch may have any size.
+
+    `enqueue` writes into the buffers: between a loss and its `backward`, as in MoCo's order, score
+    against copies (`queue.features.clone()`, `queue.labels.clone()`).
 
     Args:
-        size: slots, 1 or more.
-        width: of the stored features, 1 or more.
+        size: number of slots, 1 or more.
+        width: width of the stored features, 1 or more.
 
     Attributes:
-        features: (size, width), float32, zeros where never filled.
-        labels: (size,), class of each slot, -1 where never filled.
-        pointer: scalar, the next slot written.
+        features: (size, width), float32, zeros in empty slots.
+        labels: (size,), class of each slot, -1 for an empty one.
+        pointer: scalar, the next slot to write.
 
     Raises: ValueError: when size or width is below 1.
 
@@ -50,20 +54,23 @@ class FifoQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, features: Tensor, labels: Tensor) -> None:
-        """Writes a batch, in its order, over the oldest slots; of a larger batch the last ones.
+        """Writes a batch, in its order, over the oldest slots; of a larger batch, the last samples.
 
         Args:
             features: (batch, width), of any float type.
-            labels: (batch,), class of each sample.
+            labels: (batch,), class index of each sample, 0 or more.
 
-        Raises: ValueError: when the shapes do not fit.
+        Raises: ValueError: when an argument has the wrong type, shape or values.
         """
-        size, width = self.features.shape
+        name, (size, width) = "FifoQueue.enqueue", self.features.shape
+        check_tensor(name, "features", features, self.features.device)
+        check_tensor(name, "labels", labels, self.features.device)
         if labels.ndim != 1 or features.shape != (len(labels), width):
             raise InputError(
-                f"features and labels of FifoQueue.enqueue must be (batch, {width}) and (batch,), "
+                f"features and labels of {name} must be (batch, {width}) and (batch,), "
                 f"got {tuple(features.shape)} and {tuple(labels.shape)}"
             )
+        labels = check_labels(name, "labels", labels, None, ignore=False)[0]
         features, labels = features[-size:], labels[-size:]
         slot = (self.pointer + torch.arange(len(labels), device=labels.device)) % size
         self.features[slot] = features.to(self.features)

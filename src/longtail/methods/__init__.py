@@ -1,6 +1,6 @@
 """Training methods: one file each, the whole step on one screen."""
 
-from longtail.methods.base import Method, Pairs
+from longtail.methods.base import Method, MixPartner
 from longtail.methods.bcl import BCL
 from longtail.methods.create import create_method, find_method, method_names
 from longtail.methods.gml import GML
@@ -16,8 +16,8 @@ __all__ = [
     "GML",
     "LWS",
     "Method",
+    "MixPartner",
     "PaCo",
-    "Pairs",
     "PlainClassifier",
     "ProCo",
     "SupCon",

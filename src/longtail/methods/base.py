@@ -1,4 +1,4 @@
-"""What a method is: which views it needs, what it trains, its loss, and what follows a step."""
+"""The base of all methods: views, weights, the loss of a batch, and what follows a step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from longtail.memory import gather_with_grad
 from longtail.models import ImageClassifier
 
 
-class Pairs:
-    """What the first view of a batch is mixed with, by Mixup or CutMix.
+class MixPartner:
+    """What the first view of each image is mixed with, by Mixup or CutMix.
 
-    No tuple, in which Fabric would round the weights to the precision of the network.
+    Not a tuple, in which Fabric would round the weights to the precision of the network.
 
     Args:
-        other: (B,), class of the second image of each pair.
-        weight: (B,), share of the first one, in [0, 1].
+        other: (B,), class index of the second image.
+        weight: (B,), share of the first image, in [0, 1].
     """
 
     def __init__(self, other: Tensor, weight: Tensor) -> None:
@@ -28,9 +28,9 @@ class Pairs:
 
 
 class Method(nn.Module, ABC):
-    """One training method, whole: the loop calls `forward` and `after_step` and knows no more.
+    """A complete training method: the training loop only calls `forward` and `after_step`.
 
-    A method's state (queue, averages, temperature) lies in parameters and buffers, so that
+    A method's state (queue, averages, temperature) is in parameters and buffers, so that
     `state_dict` is all that a checkpoint needs.
 
     The constructor of a method for whole images must have this signature; the settings are keywords
@@ -48,12 +48,12 @@ class Method(nn.Module, ABC):
         num_views: views of every image that a step needs.
         expresses: the prior that the logits of `model` express after training: `source`,
             `uniform` or (C,) probabilities.
-        mixes: whether `forward` takes `pairs`: whether a view serves the classifier alone.
-        teacher_method: name and settings of the method that trains its teacher, as a stage of the
-            run before; empty where it has no use for one.
-        first_method: the method of the run's first stage, whose model is handed to the constructor
-            as `first`; empty where there is one stage only.
-        model: what is kept after training.
+        mixes: whether `forward` takes `partner`, which requires a view for the classifier alone.
+        teacher_method: name and settings of the method that trains the teacher, in an earlier
+            stage of the run; empty for a method without a teacher.
+        first_method: the method of the run's first stage, whose model is passed to the constructor
+            as `first`; empty for a method with one stage.
+        model: the classifier that is kept after training.
     """
 
     name: ClassVar[str]
@@ -73,29 +73,29 @@ class Method(nn.Module, ABC):
         Args:
             views: (V, B, 3, H, W) uint8, V = `num_views` views of the batch.
             target: (B,) class index.
-            index: (B,) place of each image in its source.
+            index: (B,) index of each image in the data set.
 
-        Methods with `mixes` take `pairs` too: what the first view is mixed with, or None.
+        Methods with `mixes` also take `partner`: what the first view is mixed with, or None.
 
-        Returns: "loss", the scalar to minimise, and whatever scalars are worth logging.
+        Returns: "loss", the scalar to minimise, and further scalars to log.
         """
 
     def after_step(self) -> None:
-        """What follows the optimiser's step, such as an average of the weights."""
+        """Called after the optimiser's step, for example to update an average of the weights."""
 
     def set_progress(self, fraction: float) -> None:
-        """Called before every epoch with the share of the training that is done, in [0, 1)."""
+        """Called before every epoch with the fraction of the training that is over, in [0, 1)."""
 
     def no_weight_decay(self) -> list[nn.Parameter]:
-        """Parameters that weight decay leaves alone."""
+        """Parameters without weight decay."""
         return []
 
 
 def check_scale(loss: ClassificationLoss, head: nn.Module) -> None:
-    """Refuses a loss with margins in the units of one head for another.
+    """Checks that a loss whose margins assume the scale of a cosine head gets that head.
 
     Raises:
-        ValueError: when the loss says the scale of its cosine head, and this is none of that scale.
+        ValueError: when the head is linear, or a cosine head of another scale.
     """
     own, wanted = getattr(head, "scale", None), getattr(loss, "scale", None)
     if wanted not in (None, own):
@@ -106,20 +106,20 @@ def check_scale(loss: ClassificationLoss, head: nn.Module) -> None:
 
 
 def classifier_loss(
-    criterion: ClassificationLoss, logits: Tensor, target: Tensor, pairs: Pairs | None
+    criterion: ClassificationLoss, logits: Tensor, target: Tensor, partner: MixPartner | None
 ) -> Tensor:
-    """Loss of the classifier's view, whether it is mixed or not.
+    """Loss of the classifier's view, mixed or not.
 
     Args:
-        criterion: of the classifier.
-        logits: (B, C), of all processes.
-        target: (B,) class index, of all processes.
-        pairs: of this process, or none.
+        criterion: loss of the classifier.
+        logits: (B, C), from all processes.
+        target: (B,) class index, from all processes.
+        partner: what the view is mixed with in this process; None: it is not mixed.
     """
-    if pairs is None:
+    if partner is None:
         loss: Tensor = criterion(logits, target)
         return loss
-    other, weight = gather_with_grad(pairs.other), gather_with_grad(pairs.weight)
+    other, weight = gather_with_grad(partner.other), gather_with_grad(partner.weight)
     weights = torch.cat([weight, 1 - weight])
     both: Tensor = criterion(torch.cat([logits, logits]), torch.cat([target, other]), weights)
     return both

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from longtail.losses import BalancedContrastiveLoss, LogitAdjustedLoss
 from longtail.memory import gather_with_grad
-from longtail.methods.base import Method, Pairs, classifier_loss
+from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import Backbone, CosineHead, ImageClassifier, Projection
 from longtail.prior import ClassPrior
 
@@ -22,10 +22,10 @@ class BCL(Method):
     Departs from the authors' code in: nothing that is known.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         backbone: images to features.
-        width: of the embeddings, E.
-        hidden: width inside the projections; that of their input when not given.
+        width: width of the embeddings, E.
+        hidden: width inside the projections; default: that of their input.
         temperature: above 0, divides.
         classifier_weight: lambda.
         contrast_weight: mu.
@@ -58,7 +58,7 @@ class BCL(Method):
         self.classifier_weight, self.contrast_weight = classifier_weight, contrast_weight
 
     def forward(
-        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+        self, views: Tensor, target: Tensor, index: Tensor, partner: MixPartner | None = None
     ) -> dict[str, Tensor]:
         """Loss of a batch; see `Method.forward`."""
         features = self.model.backbone(views.flatten(0, 1))
@@ -68,7 +68,7 @@ class BCL(Method):
         # The rows of all processes: each anchor then has the same members as in one process.
         logits, embeddings = gather_with_grad(logits), gather_with_grad(embeddings)
         target = gather_with_grad(target)
-        classifier = classifier_loss(self.classify, logits, target, pairs)
+        classifier = classifier_loss(self.classify, logits, target, partner)
         contrast = self.contrast(embeddings, self.project_prototype(self.head.weight), target)
         loss = self.classifier_weight * classifier + self.contrast_weight * contrast
         return {"loss": loss, "classifier": classifier.detach(), "contrast": contrast.detach()}

@@ -1,4 +1,4 @@
-"""Methods by name: those of the package, any classification loss, or a class of the user's own."""
+"""Methods by name: those of the package, any classification loss, or a class of the user."""
 
 import importlib
 import inspect
@@ -18,7 +18,7 @@ from longtail.prior import ClassPrior
 def method_names(
     base: type[Method] = Method,
 ) -> dict[str, type[Method] | type[ClassificationLoss]]:
-    """Every name that `--method` takes: exported methods, and exported classification losses.
+    """Every name that `--method` accepts: exported methods and exported classification losses.
 
     Args:
         base: base class of the task's methods; the package that it is in exports them.
@@ -37,7 +37,7 @@ def method_names(
 
 
 def find_method(name: str, base: type[Method] = Method) -> type[Method] | type[ClassificationLoss]:
-    """The class that a method's name stands for.
+    """The class of a method's name.
 
     Args:
         name: a key of `method_names`, or the import path `package.module.Class` of a subclass of
@@ -75,15 +75,15 @@ def create_method(
 
     Args:
         name: see `find_method`.
-        settings: of the class; those of a classification loss lie under `loss`.
-        prior: of the training set.
+        settings: settings of the class; those of a classification loss are under `loss`.
+        prior: class prior of the training set.
         backbone: the network to train.
-        earlier: model of the run's earlier stage: the teacher, or what a two-stage method has
-            trained first.
+        earlier: model of the run's earlier stage: the teacher, or the first stage of a two-stage
+            method.
 
     Raises:
-        ValueError: when the earlier model knows another number of classes, or a two-stage method
-            has none.
+        ValueError: when the earlier model has another number of classes, or a two-stage method is
+            given none.
     """
     found = find_method(name)
     if issubclass(found, ClassificationLoss):
@@ -94,8 +94,8 @@ def create_method(
         classes = len(earlier.head.weight)  # type: ignore[arg-type]
         if classes != prior.num_classes:
             raise InputError(
-                f"first stage of {name} must know the run's {prior.num_classes} classes, "
-                f"got one of {classes}"
+                f"first stage of {name} must have the run's {prior.num_classes} classes, "
+                f"got {classes}"
             )
         make_second: Any = found
         second: Method = make_second(prior, earlier, **settings)
@@ -110,12 +110,12 @@ def create_method(
 def with_loss(
     loss: type[ClassificationLoss], prior: ClassPrior, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Settings of a plain classifier with the loss made, its own head unless another is asked for.
+    """Settings of a plain classifier, with the loss created, and its head unless another is given.
 
     Args:
-        loss: its class.
-        prior: of the training set.
-        settings: of the classifier; those of the loss lie under `loss`.
+        loss: class of the loss.
+        prior: class prior of the training set.
+        settings: settings of the classifier; those of the loss are under `loss`.
     """
     made = loss(prior, **settings.get("loss", {}))
     return {"head": made.head, **settings, "loss": made}

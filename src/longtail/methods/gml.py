@@ -9,45 +9,45 @@ from torch import Tensor, nn
 from longtail.errors import InputError
 from longtail.losses import GMLLoss, LogitAdjustedLoss
 from longtail.memory import ClassQueue, Keys, gather_keys, gather_with_grad
-from longtail.methods.base import Method, Pairs, classifier_loss
+from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import Backbone, CosineHead, Frozen, ImageClassifier, Projection, update_ema
 from longtail.prior import ClassPrior
 
 
 class GML(Method):
-    """GML: mutual information of features and labels: class-wise queue, learned temperature.
+    """GML: mutual information of features and labels, a class-wise queue, a learned temperature.
 
     Suh and Seo, Long-Tailed Recognition by Mutual Information Maximization between Latent Features
     and Ground-Truth Labels, ICML 2023, arXiv 2305.01160.
     Departs from the authors' code in: only filled slots of the queue count; the learned temperature
     is part of the checkpoint; the loss works in the log domain (see `gml_loss`).
 
-    With a teacher, its features of the key view fill the queue, a trained projection embeds the
-    whole queue anew in every step, and its logits are distilled. Without one, a momentum copy of
-    backbone and projection takes its place, and there is nothing to distil.
+    With a teacher, the queue holds its features of the key view, a trained projection embeds the
+    whole queue in every step, and its logits are distilled. Without one, a momentum copy of
+    backbone and projection encodes the keys, and nothing is distilled.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         backbone: the student.
-        teacher: a trained classifier with a cosine head; it is frozen, and no part of the state.
-        queue_size: keys in the queue, K.
-        queue_base: least number of keys of a class.
-        width: of the embeddings, E.
-        hidden: width inside the projections; that of their input when not given.
-        temperature: of the class scores, at the start.
-        momentum: share of the old weights kept by the momentum encoder.
-        alpha: weight of the distillation; without effect where there is no teacher.
-        beta: weight of the contrastive part.
-        gamma: weight of the classifier's part.
+        teacher: a trained classifier with a cosine head; it is frozen and not part of the state.
+        queue_size: number of keys in the queue, K.
+        queue_base: least number of keys per class.
+        width: width of the embeddings, E.
+        hidden: width inside the projections; default: that of their input.
+        temperature: initial temperature of the class scores.
+        momentum: fraction of the old weights that the momentum encoder keeps.
+        alpha: weight of the distillation; no effect without a teacher.
+        beta: weight of the contrastive loss.
+        gamma: weight of the classifier's loss.
 
     Raises:
-        ValueError: when the teacher has no cosine head, or knows another number of classes.
+        ValueError: when the teacher's head is not a cosine head, or has another number of classes.
     """
 
     name = "gml"
     use = "long training from scratch: mutual information, three views, optional teacher"
     num_views = 3
-    # The classifier's part of the loss alone: what the paper trains its teachers with.
+    # The classifier's loss alone, with which the paper trains its teachers.
     teacher_method: ClassVar = {"name": "logit_adjust", "head": "cosine"}
     expresses = "uniform"
 
@@ -89,13 +89,13 @@ class GML(Method):
             temperature=temperature,
             alpha=alpha if self.teacher else 0.0,
             beta=beta,
-            gamma=0.0,  # the classifier's part is apart: its view may be mixed
+            gamma=0.0,  # the classifier's loss is computed apart, since its view may be mixed
             logit_scale=head.scale,
         )
         self.classify, self.gamma = LogitAdjustedLoss(prior), gamma
 
     def forward(
-        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+        self, views: Tensor, target: Tensor, index: Tensor, partner: MixPartner | None = None
     ) -> dict[str, Tensor]:
         """Loss of a batch, after its keys have entered the queue; see `Method.forward`."""
         classifier_view, query_view, key_view = views
@@ -108,7 +108,7 @@ class GML(Method):
         stored = self.stored_keys()
         cosine = gather_with_grad(self.head.cosine(classifier_features))
         logits = self.head.scale * cosine
-        loss = self.gamma * classifier_loss(self.classify, logits, target, pairs)
+        loss = self.gamma * classifier_loss(self.classify, logits, target, partner)
         loss = loss + self.criterion(
             query=gather_with_grad(self.project_query(query_features)),
             key=self.project_key(stored.features),
@@ -139,14 +139,14 @@ class GML(Method):
     def stored_keys(self) -> Keys:
         """Filled slots of the queue: empty ones would enter the statistics of the batch norm."""
         stored = self.queue.keys()
-        if not self._full:  # the queue stays full, so a GPU's host waits in the first epoch alone
+        if not self._full:  # a full queue stays full: the host waits in the first epoch only
             kept = stored.labels >= 0
             self._full = bool(kept.all())
             stored = Keys(stored.features[kept], stored.labels[kept], stored.index[kept])
         return stored
 
     def after_step(self) -> None:
-        """Moves the momentum encoder, where there is no teacher."""
+        """Updates the momentum encoder, if there is no teacher."""
         if self.teacher is None:
             update_ema(self.key_encoder, self.model.backbone, self.momentum)
             update_ema(self.project_key, self.project_query, self.momentum)
@@ -165,8 +165,8 @@ def _check_teacher(teacher: ImageClassifier | None, num_classes: int) -> None:
         )
     if len(teacher.head.weight) != num_classes:
         raise InputError(
-            f"teacher of GML must know the run's {num_classes} classes, "
-            f"got one of {len(teacher.head.weight)}"
+            f"teacher of GML must have the run's {num_classes} classes, "
+            f"got {len(teacher.head.weight)}"
         )
 
 

@@ -23,15 +23,15 @@ class PaCo(Method):
 
     Cui et al., Parametric Contrastive Learning, ICCV 2021, arXiv 2107.12028. The first view goes
     through the network, the second one through its momentum copy.
-    Departs from the authors' code in: a queue starts empty, not with random keys.
+    Departs from the authors' code in: the queue starts empty, not with random keys.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         backbone: images to features.
         queue_size: keys in the queue, K.
-        width: of the embeddings, E.
-        hidden: width inside the projections; that of their input when not given.
-        momentum: share of the old weights kept by the momentum encoder.
+        width: width of the embeddings, E.
+        hidden: width inside the projections; default: that of their input.
+        momentum: fraction of the old weights that the momentum encoder keeps.
         alpha: weight of a positive embedding.
         temperature: above 0, divides the similarities.
     """

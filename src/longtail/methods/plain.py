@@ -4,7 +4,7 @@ from torch import Tensor
 
 from longtail.losses import ClassificationLoss
 from longtail.memory import gather_with_grad
-from longtail.methods.base import Method, Pairs, check_scale, classifier_loss
+from longtail.methods.base import Method, MixPartner, check_scale, classifier_loss
 from longtail.models import Backbone, ImageClassifier, create_head
 from longtail.prior import ClassPrior
 
@@ -13,7 +13,7 @@ class PlainClassifier(Method):
     """One view, one head and one classification loss.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         backbone: images to features.
         loss: any classification loss.
         head: `linear`, `linear_default` (PyTorch's own initialisation) or `cosine` (scale 30).
@@ -36,16 +36,16 @@ class PlainClassifier(Method):
         self.expresses = loss.expresses
 
     def forward(
-        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+        self, views: Tensor, target: Tensor, index: Tensor, partner: MixPartner | None = None
     ) -> dict[str, Tensor]:
         """Loss of a batch; see `Method.forward`.
 
-        With several processes it is that of the global batch on each of them: the weights of
-        samples and the terms of classes are then the same as in one process, whatever the loss.
+        With several processes, each computes the loss of the global batch: weights of samples and
+        terms of classes are then the same as in one process, for every loss.
         """
         logits = gather_with_grad(self.model(views[0]))
-        return {"loss": classifier_loss(self.loss, logits, gather_with_grad(target), pairs)}
+        return {"loss": classifier_loss(self.loss, logits, gather_with_grad(target), partner)}
 
     def set_progress(self, fraction: float) -> None:
-        """Lets a loss that changes over the training know how far it is."""
+        """Passes the progress to a loss that changes during training."""
         self.loss.set_progress(fraction)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from longtail.losses import LogitAdjustedLoss, ProCoLoss
 from longtail.memory import gather_keys, gather_with_grad
-from longtail.methods.base import Method, Pairs, classifier_loss
+from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import Backbone, ImageClassifier, Projection, create_head
 from longtail.prior import ClassPrior
 
@@ -21,10 +21,10 @@ class ProCo(Method):
     Departs from the authors' code in: a class without features, see `longtail.losses.ProCoLoss`.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         backbone: images to features.
-        width: of the embeddings, E.
-        hidden: width inside the projection; that of its input when not given.
+        width: width of the embeddings, E.
+        hidden: width inside the projection; default: that of its input.
         temperature: above 0, divides.
         contrast_weight: alpha, of the contrast beside the classifier.
         head: `cosine` (scale 30), or `linear_default` as in the authors' code for CIFAR.
@@ -58,12 +58,12 @@ class ProCo(Method):
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
 
     def forward(
-        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+        self, views: Tensor, target: Tensor, index: Tensor, partner: MixPartner | None = None
     ) -> dict[str, Tensor]:
         """Loss of a batch; see `Method.forward`."""
         features = self.model.backbone(views.flatten(0, 1))
         logits = gather_with_grad(self.head(features[: len(target)]))
-        classifier = classifier_loss(self.classify, logits, gather_with_grad(target), pairs)
+        classifier = classifier_loss(self.classify, logits, gather_with_grad(target), partner)
         _, *views_of_contrast = self.project(features).chunk(3)
         contrast = torch.stack([self._contrast(view, target) for view in views_of_contrast]).mean()
         loss = classifier + self.contrast_weight * contrast
@@ -76,7 +76,7 @@ class ProCo(Method):
         return loss
 
     def set_progress(self, fraction: float) -> None:
-        """Puts the estimates of the epoch that ended into use."""
-        if fraction > self.progress:  # not where a run goes on in the middle of an epoch
+        """Uses the estimates of the epoch that ended."""
+        if fraction > self.progress:  # not where a run resumes in the middle of an epoch
             self.contrast.next_epoch()
         self.progress.fill_(fraction)

@@ -1,4 +1,4 @@
-"""A classifier trained first; then its last layer alone is made anew: cRT, LWS, tau-norm."""
+"""Two-stage methods that replace the last layer of a trained classifier: cRT, LWS, tau-norm."""
 
 from typing import ClassVar
 
@@ -8,28 +8,28 @@ from torch import Tensor, nn
 from longtail.errors import InputError
 from longtail.losses import CrossEntropyLoss
 from longtail.memory import gather_with_grad
-from longtail.methods.base import Method, Pairs, classifier_loss
+from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import ImageClassifier, LinearHead
 from longtail.prior import ClassPrior
 
 
 class Retrained(Method):
-    """A method with a first stage, of which it keeps the backbone as it is, in eval mode.
+    """A method with a first stage, whose backbone it keeps unchanged, in eval mode.
 
     Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognition, ICLR 2020,
     arXiv 1910.09217.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         first: the classifier of the first stage.
     """
 
     first_method: ClassVar[str] = "ce"
-    expresses = "source"  # by the class mix that it is trained on: see `expressed_after_sampling`
+    expresses = "source"  # of the sampled classes: see `expressed_after_sampling`
 
     def __init__(self, prior: ClassPrior, first: ImageClassifier) -> None:
         super().__init__()
-        # Beside the first stage, whose weights may be multiplied here, before a run moves anything.
+        # On the device of the first stage, whose weights are read before a run moves anything.
         device = next(first.parameters()).device
         self.head = LinearHead(first.backbone.num_features, prior.num_classes).to(device)
         first.backbone.frozen = True
@@ -42,24 +42,24 @@ class Retrained(Method):
         return logits
 
     def forward(
-        self, views: Tensor, target: Tensor, index: Tensor, pairs: Pairs | None = None
+        self, views: Tensor, target: Tensor, index: Tensor, partner: MixPartner | None = None
     ) -> dict[str, Tensor]:
         """Loss of a batch; see `Method.forward`."""
         with torch.no_grad():
             features = self.model.backbone(views[0])
         logits, target = gather_with_grad(self.logits(features)), gather_with_grad(target)
-        return {"loss": classifier_loss(self.loss, logits, target, pairs)}
+        return {"loss": classifier_loss(self.loss, logits, target, partner)}
 
 
 class CRT(Retrained):
-    """cRT: the classifier trained again from the start, classes drawn equally often.
+    """cRT: the classifier is trained again from the start, with classes sampled equally often.
 
     Kang et al., ICLR 2020, arXiv 1910.09217, section 4.1. The sampling is `--sampling
-    class_balanced`, as its recipes have it.
+    class_balanced`, as in its recipes.
     Departs from the authors' code in: batch norm of the fixed backbone keeps its statistics.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         first: the classifier of the first stage.
     """
 
@@ -68,13 +68,13 @@ class CRT(Retrained):
 
 
 class LWS(Retrained):
-    """LWS: one learned factor for each class's logit, classes drawn equally often.
+    """LWS: a learned factor for each class's logit, with classes sampled equally often.
 
     Learnable weight scaling of Kang et al., ICLR 2020, arXiv 1910.09217, section 4.1.
     Departs from the authors' code in: batch norm of the fixed backbone keeps its statistics.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         first: the classifier of the first stage, with a linear head.
 
     Raises: ValueError: when the head of the first stage is not linear.
@@ -97,19 +97,19 @@ class LWS(Retrained):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Puts the factors into the classifier that is kept."""
+        """Applies the factors to the classifier that is kept."""
         self.head.weight.copy_(self.first_head.weight * self.factor[:, None])
         self.head.bias.copy_(self.first_head.bias * self.factor)
 
 
 class TauNorm(Retrained):
-    """tau-norm: each class's weights over the power tau of their norm; nothing is trained.
+    """tau-norm: each class's weights divided by their norm to the power tau; nothing is trained.
 
     Kang et al., ICLR 2020, arXiv 1910.09217, equation 2; without bias, as in the authors' code.
-    Meant for `--epochs 0`, as its recipes have it. The logits express the uniform prior, nearly.
+    Meant for `--epochs 0`, as in its recipes. The logits express the uniform prior approximately.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         first: the classifier of the first stage, with a linear head.
         tau: power of the norm, 0 to 1; 1 makes all norms equal.
 
@@ -131,7 +131,7 @@ class TauNorm(Retrained):
 
 
 def linear_head(name: str, first: ImageClassifier) -> LinearHead:
-    """The head of the first stage, which must be linear for methods that rescale it."""
+    """The head of the first stage, which must be linear to be rescaled."""
     if not isinstance(first.head, LinearHead):
         raise InputError(f"first stage of {name} must have a linear head, got {first.head_name}")
     return first.head

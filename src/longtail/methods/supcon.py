@@ -11,16 +11,16 @@ from longtail.prior import ClassPrior
 
 
 class SupConFeatures(Method):
-    """First stage of `supcon`: supervised contrastive features, and a probe that shows how good.
+    """First stage of `supcon`: supervised contrastive features, and a probe of their quality.
 
     Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, arXiv 2004.11362. The probe, a
-    logit-adjusted cosine classifier, sees the features without a gradient into the network.
+    logit-adjusted cosine classifier, sends no gradient into the network.
 
     Args:
-        prior: of the training set.
+        prior: class prior of the training set.
         backbone: images to features.
-        width: of the embeddings, E.
-        hidden: width inside the projection; that of its input when not given.
+        width: width of the embeddings, E.
+        hidden: width inside the projection; default: that of its input.
         temperature: above 0, divides.
     """
 

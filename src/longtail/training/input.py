@@ -18,8 +18,13 @@ from longtail.data import (
     Split,
     WorkerLoader,
 )
+<<<<<<< HEAD
 from longtail.data.seeds import mix_seed
 from longtail.methods import Pairs
+=======
+from longtail.data.loaders import mix_seed
+from longtail.methods import MixPartner
+>>>>>>> 39903cf (Losses: one rule of targets, second derivatives, torch.func; class scores have one implementation)
 from longtail.training.config import Config
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
@@ -37,18 +42,18 @@ class TrainingBatch:
         views: (V, B, 3, H, W) uint8, V views of the images.
         target: (B, ...) int64, class index of each image or pixel.
         index: (B,) int64, index of each image in its source.
-        pairs: what the first view is mixed with, or None.
+        partner: what the first view is mixed with, or None.
     """
 
     views: Tensor
     target: Tensor
     index: Tensor
-    pairs: Pairs | None = None
+    partner: MixPartner | None = None
 
     def arguments(self) -> tuple[Any, ...]:
         """Arguments of `Method.forward`."""
         fixed = (self.views, self.target, self.index)
-        return fixed if self.pairs is None else (*fixed, self.pairs)
+        return fixed if self.partner is None else (*fixed, self.partner)
 
 
 MakeBatch = Callable[[Batch, torch.Generator], TrainingBatch]
@@ -147,8 +152,8 @@ class MakeViews:
             return TrainingBatch(images, batch.target, batch.index)
         mixed = self.mix(images[0], batch.target, generator)
         images[0] = mixed.images
-        pairs = Pairs(mixed.other, mixed.weight)
-        return TrainingBatch(images, batch.target, batch.index, pairs)
+        partner = MixPartner(mixed.other, mixed.weight)
+        return TrainingBatch(images, batch.target, batch.index, partner)
 
 
 def evaluation_loader(
