@@ -18,13 +18,8 @@ from longtail.data import (
     Split,
     WorkerLoader,
 )
-<<<<<<< HEAD
 from longtail.data.seeds import mix_seed
-from longtail.methods import Pairs
-=======
-from longtail.data.loaders import mix_seed
 from longtail.methods import MixPartner
->>>>>>> 39903cf (Losses: one rule of targets, second derivatives, torch.func; class scores have one implementation)
 from longtail.training.config import Config
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
