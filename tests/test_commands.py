@@ -475,3 +475,27 @@ def test_the_exit_status_after_ctrl_c(
     monkeypatch.setattr(work, stopped)
     assert main(words) == 130
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_progress_is_logged_or_not_shown(
+    verbose: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    longtail.train("digits-lt", "ce", epochs=2, out=tmp_path / "[x]", verbose=verbose)
+    lines = [record.getMessage() for record in caplog.records if record.name == "longtail"]
+    assert [("[x]: epoch 1/2" in line, "[x]: epoch 2/2" in line) for line in lines] == (
+        [(True, False), (False, True)] if verbose else []
+    )
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_folder_is_shown_as_it_is_called(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(digits, tmp_path / "[x]", ignore=shutil.ignore_patterns("teacher"))
+    for words in (["evaluate", str(copy)], ["report", str(copy)]):
+        assert main(words) == 0
+        assert "[x]" in "".join(capsys.readouterr().out.split())

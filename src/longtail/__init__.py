@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         methods,
         metrics,
         models,
+        segmentation,
         shift,
         sklearn,
     )
@@ -38,6 +39,7 @@ __all__ = [
     "metrics",
     "models",
     "predict",
+    "segmentation",
     "shift",
     "sklearn",
     "train",

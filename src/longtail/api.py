@@ -52,6 +52,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    verbose: bool = True,
     **settings: Any,
 ) -> RunFolder:
     """Trains a classifier of images or of pixels, and evaluates it on the test split.
@@ -63,6 +64,7 @@ def train(
             settings.
         out: run folder (default: a new one under `runs/`)
         resume: resume the run in the folder `out`
+        verbose: show the progress: a bar on a terminal, else lines of the logger `longtail`
         **settings: any other setting of `longtail.training.Config`, such as `epochs=20`; with
             `task="segmentation"`, of `longtail.segmentation.PixelConfig`.
 
@@ -73,11 +75,13 @@ def train(
     """
     from longtail.data import Dataset
     from longtail.settings import from_keywords, to_config
+    from longtail.training.progress import shown_progress
 
-    if isinstance(data, Dataset):
-        config = to_config(from_keywords(data.name, method, **settings))
-        return start(config, out, resume, data)
-    return start(to_config(from_keywords(data, method, **settings)), out, resume)
+    dataset = data if isinstance(data, Dataset) else None
+    source = data.name if isinstance(data, Dataset) else data
+    config = to_config(from_keywords(source, method, **settings))
+    with shown_progress(verbose):
+        return start(config, out, resume, dataset)
 
 
 def start(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtail import api
-from longtail.errors import InputError, LostProcessError
+from longtail.errors import InputError, LostProcessError, NotFiniteError
 from longtail.files import to_json
 from longtail.names import nearest
 from longtail.text import printable
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader of the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except (OSError, FloatingPointError, LostProcessError) as error:
+        except (OSError, NotFiniteError, LostProcessError) as error:
             _say(f"error: {_reason(error)}")
             return 1
         except KeyboardInterrupt as stop:

@@ -8,5 +8,9 @@ class InputError(ValueError):
     """
 
 
+class NotFiniteError(FloatingPointError):
+    """The loss or a weight of a training is NaN or infinite."""
+
+
 class LostProcessError(RuntimeError):
     """Another process of a run has ended; raised on the processes that waited for it."""

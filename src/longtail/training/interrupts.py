@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import NotFiniteError
 from longtail.files import write_text
 from longtail.memory import gather_keys
 from longtail.training.distributed import on_first
@@ -87,7 +88,7 @@ class Monitor:
 
         Returns: whether a signal asks to stop.
         Raises:
-            FloatingPointError: when a loss was NaN or infinite; the message names the first such
+            NotFiniteError: when a loss was NaN or infinite; the message names the first such
                 batch, and the last checkpoint.
         """
         found = torch.stack([self._bad, self._bad.new_tensor(self._received)])
@@ -100,12 +101,12 @@ class Monitor:
         """Refuses to save weights that are NaN or infinite.
 
         Raises:
-            FloatingPointError: names the weights, and the last checkpoint.
+            NotFiniteError: names the weights, and the last checkpoint.
         """
         names, weights = zip(*method.named_parameters(), strict=True)
         fine = torch.stack([torch.isfinite(weight.detach()).all() for weight in weights])
         if bad := [name for name, good in zip(names, fine.tolist(), strict=True) if not good]:
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"weights are NaN or infinite in epoch {epoch}, though the loss is finite: "
                 f"{', '.join(bad[:NAMED])}; {self.run.checkpoints.last_in_words()}. {REMEDY}"
             )
@@ -118,7 +119,7 @@ class Monitor:
         text = json.dumps({"epoch": epoch, "step": int(step), "index": images}) + "\n"
         on_first(self.fabric, write_text, path, text)
         more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
-        raise FloatingPointError(
+        raise NotFiniteError(
             f"the loss is NaN or infinite at step {int(step)} of epoch {epoch}, for the images "
             f"with index {', '.join(map(str, images[:NAMED]))}{more} (all in {path}); "
             f"{self.run.checkpoints.last_in_words()}. {REMEDY}"

@@ -50,7 +50,7 @@ def fit(
     that a run that was killed continues as if it had not been.
 
     Raises:
-        FloatingPointError: when the loss is NaN or infinite; see `Monitor.check`.
+        NotFiniteError: when the loss is NaN or infinite; see `Monitor.check`.
         OSError: when the log or a checkpoint cannot be written.
         UnreadableImagesError: at the end of the epoch; with one process the state is saved first.
         SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.

@@ -1,5 +1,8 @@
-"""A progress bar on a terminal, one line per epoch otherwise."""
+"""A progress bar on a terminal, one logged line per epoch otherwise."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +15,29 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+LOGGER = logging.getLogger("longtail")
+
+
+@contextmanager
+def shown_progress(verbose: bool) -> Iterator[None]:
+    """Shows the progress of trainings, or hides it.
+
+    Args:
+        verbose: log at INFO to the handlers that the program has, or to stderr where it has none;
+            otherwise log nothing below WARNING, and show no progress bar.
+    """
+    level = LOGGER.level
+    handlers = [] if LOGGER.hasHandlers() or not verbose else [logging.StreamHandler()]
+    LOGGER.setLevel(logging.INFO if verbose else logging.WARNING)
+    for handler in handlers:
+        LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
 
 
 class ProgressBar:
@@ -28,17 +54,18 @@ class ProgressBar:
     def __init__(
         self, title: str, epochs: int, steps: int, start: int = 0, shown: bool = True
     ) -> None:
-        self.console = Console(stderr=True, quiet=not shown)
+        self.console = Console(stderr=True)
+        self.shown = shown and LOGGER.isEnabledFor(logging.INFO)
         self.epochs, self.steps, self.done, self.title = epochs, steps, start * steps, title
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} images/s"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not (shown and self.console.is_terminal),
+            disable=not (self.shown and self.console.is_terminal),
         )
         self.task = self.bar.add_task(
             title, total=epochs * steps, completed=self.done, loss=float("nan"), speed=0.0
@@ -66,10 +93,9 @@ class ProgressBar:
         speed = record["images_per_second"]
         self.bar.update(self.task, completed=self.done, loss=record["loss"], speed=speed)
         every = max(1, self.epochs // 20)  # about 20 lines, however long the training
-        if not self.console.is_terminal and ((epoch + 1) % every == 0 or epoch + 1 == self.epochs):
-            self.console.print(
+        due = (epoch + 1) % every == 0 or epoch + 1 == self.epochs
+        if self.shown and due and not self.console.is_terminal:
+            LOGGER.info(
                 f"{self.title}: epoch {epoch + 1}/{self.epochs}, loss {record['loss']:.3f}, "
-                f"lr {record['lr']:.3g}, {speed:,.0f} images/s, {record['seconds']:.1f} s",
-                highlight=False,
-                soft_wrap=True,
+                f"lr {record['lr']:.3g}, {speed:,.0f} images/s, {record['seconds']:.1f} s"
             )
