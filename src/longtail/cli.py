@@ -157,7 +157,8 @@ def _show_embeddings(found: "Embeddings", arguments: Mapping[str, Any]) -> None:
 def _show_report(path: Path, arguments: Mapping[str, Any]) -> None:
     from longtail.tasks import open_run, task_of_run
 
-    runs = [open_run(folder) for folder in arguments["runs"]]
+    given = arguments["runs"]
+    runs = [open_run(folder) for folder in ([given] if isinstance(given, str) else given)]
     rows = [{"run": r.folder.as_posix(), **(r.metrics if r.finished else {})} for r in runs]
     task_of_run(runs[0]).print_metrics(rows)
     print(f"report: {path}")
