@@ -14,7 +14,7 @@ from longtail.data import BUILT_IN, DataConfig, Dataset, load
 from longtail.errors import InputError
 from longtail.files import whole_file, write_json
 from longtail.methods import Method, PlainClassifier, create_method, find_method
-from longtail.models import backbone_names, create_backbone, tune_backbone
+from longtail.models import ImageClassifier, backbone_names, create_backbone, tune_backbone
 from longtail.report import load_run, print_table, write_report
 from longtail.training import (
     Classified,
@@ -28,12 +28,14 @@ from longtail.training import (
     predict_logits,
 )
 from longtail.training.distributed import on_first, rows_of_all
+from longtail.training.frozen import check_frozen, fit_frozen, frozen_features
 from longtail.training.input import (
     TrainingLoader,
     evaluation_crop,
     evaluation_loader,
     training_loader,
 )
+from longtail.training.mixture_head import MixtureClassifier
 from longtail.training.stages import expressed_after_sampling
 from longtail.training.task import refuse_options
 
@@ -81,6 +83,9 @@ class Classification(Task[Config, Dataset, Run]):
             )
         for name in config.views:
             named_view(name, dataset.image_size)
+        if config.tune == "head":  # fitted by a solver, not by epochs
+            check_frozen(found if issubclass(found, Method) else PlainClassifier, config)
+            return replace(config, backbone=backbone, epochs=0)
         return replace(config, backbone=backbone)
 
     def make_method(
@@ -88,11 +93,19 @@ class Classification(Task[Config, Dataset, Run]):
     ) -> Method:
         """See `Task.make_method`."""
         torch.manual_seed(config.seed)
-        backbone = create_backbone(config.backbone, pretrained=config.pretrained)
-        tune_backbone(backbone, config.tune, config.lora_rank)
+        start = _start_of(config, dataset)
+        pretrained = bool(config.pretrained) and start is None
+        backbone = create_backbone(config.backbone, pretrained=pretrained)
+        if start:
+            backbone.load_state_dict(start.backbone.state_dict())
+        tune_backbone(backbone, "all" if config.tune == "auto" else config.tune, config.lora_rank)
+        backbone.frozen = backbone.frozen or config.fixed_norm
         settings = {key: value for key, value in config.method.items() if key != "name"}
         model: Any = stage_model
-        return create_method(config.method["name"], settings, dataset.prior, backbone, model)
+        method = create_method(config.method["name"], settings, dataset.prior, backbone, model)
+        if start:
+            method.model.head.load_state_dict(start.head.state_dict())
+        return method.requires_grad_(config.tune != "head")
 
     def record(self, run: RunFolder, dataset: Dataset) -> None:
         """Writes `split.csv`: which image is in which split."""
@@ -108,11 +121,22 @@ class Classification(Task[Config, Dataset, Run]):
         """See `Task.loader`."""
         return training_loader(dataset, config, method.num_views, fabric)
 
+    def train(
+        self, fabric: "Fabric", run: RunFolder, config: Config, dataset: Dataset, method: Method
+    ) -> None:
+        """See `Task.train`; a head on a frozen backbone is fitted by a solver."""
+        if config.tune != "head":
+            super().train(fabric, run, config, dataset, method)
+            return
+        features = frozen_features(dataset, method.model.backbone, config.data.workers)
+        fit_frozen(method, features["train"], dataset.train.labels, dataset.prior, config)
+
     def finish(
         self, fabric: "Fabric", run: RunFolder, config: Config, dataset: Dataset, method: Method
     ) -> None:
         """See `Task.finish`."""
-        sampling = config.sampling if config.epochs else "shuffle"  # nothing was drawn
+        drawn = config.epochs or config.tune == "head"
+        sampling = config.sampling if drawn else "shuffle"
         expresses = expressed_after_sampling(method.expresses, dataset.prior, sampling)
         split = "test" if dataset.test is not None else "val"
         rows = _predict_split(fabric, config, dataset, method, split)
@@ -177,14 +201,37 @@ class Classification(Task[Config, Dataset, Run]):
 CLASSIFICATION = Classification()
 
 
+def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:
+    """The model that a training starts from, if the settings name a run.
+
+    Raises:
+        InputError: when it has other classes, another backbone or another head.
+    """
+    if config.start is None:
+        return None
+    run = Run(config.start)
+    run.check_classes(dataset.class_names, "start")
+    card = run.model_card()
+    for name, own in (("backbone", config.backbone), ("head", config.method.get("head", "linear"))):
+        if card[name] != own:
+            raise InputError(f"start must have the run's {name}, {own!r}, got {card[name]!r}")
+    return run.model()
+
+
 def _predict_split(
     fabric: "Fabric", config: Config, dataset: Dataset, method: Method, split: str
 ) -> dict[str, Tensor]:
     """Logits, labels and index of a split, by all processes; empty where there is none."""
     if split not in dataset.splits:
         return {}
+    images = dataset.splits[split]
+    if config.tune == "head":
+        features = frozen_features(dataset, method.model.backbone, config.data.workers)
+        with torch.no_grad():
+            logits = method.model.head.cpu()(features[split])
+        return {"logits": logits, "labels": images.labels, "index": images.index}
     loader = evaluation_loader(
-        dataset.splits[split],
+        images,
         evaluation_crop(dataset),
         fabric.device,
         config.data.workers,
@@ -198,11 +245,14 @@ def _card(
     config: Config, dataset: Dataset, method: Method, expresses: str | list[float]
 ) -> dict[str, Any]:
     crop = evaluation_crop(dataset)
+    head = method.model.head
+    mixture = head if isinstance(head, MixtureClassifier) else None
     return {
         "data": dataset.name,
         "method": config.method["name"],
         "backbone": config.backbone,
-        "head": method.model.head_name,
+        "head": mixture.name if mixture else method.model.head_name,
+        **({"keys": list(mixture.keys.shape)} if mixture else {}),
         "image_size": crop.size,
         "margin": crop.margin,
         "class_names": dataset.class_names,

@@ -1,0 +1,18 @@
+"""Training on a user's own images: features and a head first, then fine-tuning if it pays."""
+
+from longtail.pictures.advise import Advice, advise
+from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
+from longtail.pictures.settings import resolve
+from longtail.pictures.train import train
+
+__all__ = [
+    "CANDIDATES",
+    "Advice",
+    "Candidate",
+    "Row",
+    "advise",
+    "cross_validate",
+    "recommend",
+    "resolve",
+    "train",
+]

@@ -13,6 +13,7 @@ from torch import Tensor
 from longtail.prior import ClassPrior
 from longtail.probe import fit_head
 from longtail.shift import adjust, resolve_prior
+from longtail.training.frozen import sampled_rows
 
 RESAMPLES = 1000
 ALIKE = 0.005  # balanced accuracies this close are alike: the simpler method is taken
@@ -166,7 +167,7 @@ def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     fold = torch.empty_like(labels)
-    for label in labels.unique():
+    for label in torch.bincount(labels).nonzero().flatten():
         members = (labels == label).nonzero().flatten()
         begin = int(torch.randint(folds, (), generator=generator))
         ranks = torch.randperm(len(members), generator=generator)
@@ -179,36 +180,13 @@ def _fit(
     candidate: Candidate, features: Tensor, labels: Tensor, prior: ClassPrior, seed: int
 ) -> Callable[[Tensor], Tensor]:
     """Fits a candidate; returns what gives its logits."""
-    if candidate.sampling == "class_balanced":
-        rows = class_balanced_rows(labels, seed)
-        features, labels = features[rows], labels[rows]
-        prior = ClassPrior.from_labels(labels, prior.num_classes)
+    rows = sampled_rows(labels, candidate.sampling, seed)
+    features, labels = features[rows], labels[rows]
     fitted = fit_head(features, labels, prior, candidate.method, seed=seed)
     if candidate.after == "nothing":
         return fitted.logits
     uniform = resolve_prior("uniform", prior, prior.num_classes)
     return lambda x: adjust(fitted.logits(x), fitted.expressed_prior, uniform)
-
-
-def class_balanced_rows(labels: Tensor, seed: int) -> Tensor:
-    """Rows of a sample with as many draws as there are images, each class equally often.
-
-    Example:
-        >>> rows = class_balanced_rows(torch.tensor([0, 0, 0, 1]), seed=0)
-        >>> torch.tensor([0, 0, 0, 1])[rows].bincount().tolist()
-        [2, 2]
-    """
-    generator = torch.Generator().manual_seed(seed)
-    counts = torch.bincount(labels)
-    share = -(-len(labels) // int((counts > 0).sum()))
-    rows = []
-    for label in counts.nonzero().flatten():
-        members = (labels == label).nonzero().flatten()
-        # Whole passes over the images of the class, then some of them: no image is missed that
-        # there is room for.
-        passes = [torch.randperm(len(members), generator=generator) for _ in range(share)]
-        rows.append(members[torch.cat(passes)[:share]])
-    return torch.cat(rows)
 
 
 def _rows(
@@ -220,7 +198,8 @@ def _rows(
     seconds: NDArray[np.float64],
     seed: int,
 ) -> list[Row]:
-    classes, code = np.unique(labels, return_inverse=True)
+    found = np.unique(labels, return_inverse=True)
+    classes, code = found
     counts = np.bincount(code)
     recall = np.stack([np.bincount(code, row) / counts for row in right])
     few = np.isin(classes, prior.groups()["few"].numpy())

@@ -73,7 +73,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         """See `Task.make_method`."""
         torch.manual_seed(config.seed)
         backbone = create_dense_backbone(
-            config.backbone, decoder=config.decoder, pretrained=config.pretrained
+            config.backbone, decoder=config.decoder, pretrained=bool(config.pretrained)
         )
         settings = {key: value for key, value in config.method.items() if key != "name"}
         priors = dataset.priors_as_drawn(config.sampling)

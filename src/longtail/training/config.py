@@ -21,21 +21,32 @@ class Config:
         method: `name` and the settings of the training method (`--method.*`).
         backbone: a name of `longtail list`, a timm name, or an import path; `auto` depends on the
             image size (up to 16 pixels: smallnet, up to 64: resnet32, else timm's resnet50).
-        pretrained: start from pretrained weights of the backbone.
-        tune: what of the backbone is trained: `all` of it, nothing (`head`), its normalisation
-            layers (`norm`), or low-rank additions to a transformer's layers (`lora`), which are
-            merged into its weights at the end.
+        pretrained: start from pretrained weights of the backbone; default: for your own images
+            where the backbone has them, not for the data sets of papers.
+        tune: what of the backbone is trained: `all` of it, nothing (`head`, which is fitted on
+            features by a solver), its normalisation layers (`norm`), or low-rank additions to a
+            transformer's layers (`lora`), which are merged into its weights at the end. `auto`:
+            `all`, or for pretrained weights on your own images, `head` and then `all` if it pays.
         lora_rank: rank of LoRA's matrices.
         views: name of the view of the images, or a list with one name for each view of the method.
         mix: Mixup or CutMix of the view that the classifier sees.
         mix_alpha: alpha of the Beta distribution that mix weights are drawn from.
+        minutes: time for fine-tuning pretrained weights on your own images; default: 10 on a CPU,
+            without limit on a GPU.
         epochs: passes over the training set; 0 for a method that has nothing to train.
         batch_size: images per step, over all processes.
         lr: learning rate after the warm-up.
         lr_batch: batch size for which `lr` was tuned: with another batch size the rate is
             `lr * batch_size / lr_batch`, the linear rule of Goyal et al., 2017, arXiv 1706.02677
             (a much larger batch needs a warm-up of some epochs). Default: `lr` is not scaled.
+        optimizer: `sgd`, or `adamw` (Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101).
         backbone_lr: multiplier on the backbone's learning rate.
+        layer_decay: multiplier on the learning rate from each block of the backbone to the one
+            below it.
+        ema: decay per step of an average of the trained weights, which replaces them at the end;
+            0: none.
+        fixed_norm: keep the backbone in evaluation mode, with the statistics of its batch norms.
+        start: run folder whose model the training starts from.
         momentum: momentum of stochastic gradient descent.
         nesterov: use Nesterov momentum.
         weight_decay: weight decay, of all weights but a learned temperature.
@@ -66,17 +77,23 @@ class Config:
     data: DataConfig
     method: dict[str, Any]
     backbone: str = "auto"
-    pretrained: bool = False
-    tune: Tuning = "all"
+    pretrained: bool | None = None
+    tune: Tuning | Literal["auto"] = "auto"
     lora_rank: int = 8
     views: str | list[str] = "weak"
     mix: Literal["none", "mixup", "cutmix"] = "none"
     mix_alpha: float = 1.0
+    minutes: float | None = None
     epochs: int = 200
     batch_size: int = 128
     lr: float = 0.1
     lr_batch: int | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     backbone_lr: float = 1.0
+    layer_decay: float = 1.0
+    ema: float = 0.0
+    fixed_norm: bool = False
+    start: str | None = None
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
@@ -126,6 +143,12 @@ class Config:
         for name in ("lr", "backbone_lr", "weight_decay", "momentum"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise InputError(f"minutes must be above 0, got {self.minutes}")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema must be in [0, 1), got {self.ema}")
         if self.nesterov and not self.momentum:
             raise InputError("momentum must be above 0 where nesterov is set, got 0")
         if not 0 <= self.warmup < 1:

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from longtail.data import CentreCrop, DataConfig, Dataset, load
 from longtail.errors import InputError
-from longtail.features import FeatureCache, Precision, extract, fastest, fingerprint
+from longtail.features import FeatureCache, Network, Precision, extract, fastest, fingerprint
 from longtail.files import whole_file
 from longtail.models import Backbone, create_backbone
 from longtail.training.distributed import best_device
@@ -170,8 +170,7 @@ def dataset_features(
     """
     total = sum(map(len, dataset.splits.values()))
     network = fastest(encoder, crop.size, total, torch.device(best_device()), precision)
-    reading = f"{crop} {network.precision}"
-    cache = FeatureCache(fingerprint(encoder), reading, encoder.num_features)
+    cache = FeatureCache(fingerprint(encoder), reading_of(crop, network), encoder.num_features)
     console = Console(stderr=True)
     try:
         with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
@@ -189,6 +188,11 @@ def dataset_features(
             }
     finally:
         cache.close()
+
+
+def reading_of(crop: CentreCrop, network: Network) -> str:
+    """How images are read for features: what a `FeatureCache` tells apart."""
+    return f"{crop} {network.precision}"
 
 
 def _encoder(name: str) -> tuple[Backbone, CentreCrop | None]:

@@ -16,7 +16,13 @@ from longtail.training.distributed import mean_of, on_first, share_batch_norm
 from longtail.training.input import TrainingBatch, TrainingLoader
 from longtail.training.interrupts import Monitor
 from longtail.training.loggers import epoch_logger
-from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate, start_momentum
+from longtail.training.optim import (
+    AverageWeights,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    start_momentum,
+)
 from longtail.training.progress import ProgressBar
 from longtail.training.run import RunFolder
 
@@ -59,7 +65,8 @@ def fit(
     optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)
     start_momentum(optimizer)
-    at = restore(fabric, method, optimizer, config, run)
+    average = AverageWeights(method, config.ema)
+    at = restore(fabric, method, optimizer, config, run, average)
     method.train()
     steps = len(loader)
     title, shown = run.folder.as_posix(), fabric.is_global_zero
@@ -79,6 +86,7 @@ def fit(
                     rate = learning_rate(config, at.epoch + at.step / steps)
                     set_learning_rate(optimizer, rate)
                     losses = train_step(fabric, model, wrapped, batch)
+                    average.update()
                     for name, value in losses.items():
                         at.sums[name] = at.sums.get(name, 0) + value.detach()
                     monitor.record(losses["loss"], batch.index, at.step)
@@ -105,11 +113,12 @@ def fit(
             whole = at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs
             if whole or leave or unreadable:
                 monitor.check_weights(method, at.epoch)
-                save(fabric, method, optimizer, config, run, at)
+                save(fabric, method, optimizer, config, run, at, average)
             if unreadable:
                 raise unreadable
         if leave:
             monitor.leave(f"epoch {at.epoch}, step {at.step}")
+    average.apply()
 
 
 def restore(
@@ -118,6 +127,7 @@ def restore(
     optimizer: torch.optim.Optimizer,
     config: Config,
     run: RunFolder,
+    average: AverageWeights,
 ) -> TrainingProgress:
     """Loads the run's last valid checkpoint, if there is one, on all processes.
 
@@ -137,6 +147,8 @@ def restore(
     try:
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
+        if config.ema:
+            average.load_state_dict(state["average"])
     except (KeyError, RuntimeError, ValueError) as error:
         raise InputError(
             f"the checkpoint in {run.folder}, a run that longtail {run.version} started, "
@@ -157,11 +169,14 @@ def save(
     config: Config,
     run: RunFolder,
     at: TrainingProgress,
+    average: AverageWeights,
 ) -> None:
     """Saves a checkpoint, by the first process: the state is the same on all of them."""
 
     def write() -> None:
         state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
+        if config.ema:
+            state["average"] = average.state_dict()
         state["precision"] = fabric.strategy.precision.state_dict()  # the scale of 16-mixed
         run.checkpoints.save({"name": config.method["name"], **asdict(at), **state})
 

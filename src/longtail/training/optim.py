@@ -1,45 +1,78 @@
-"""Optimiser and learning-rate schedule."""
+"""Optimizer, learning-rate schedule, and the average of the trained weights."""
 
 import math
+import re
 from typing import Any
 
 import torch
-from torch.optim import SGD
+from torch import nn
+from torch.optim import SGD, AdamW
 
 from longtail.methods import Method
 from longtail.models import Encoder
 from longtail.training.config import Config
 
+BLOCK = re.compile(r"(?:^|\.)\d+\.")  # index of a block in the name of a parameter
 
-def make_optimizer(method: Method, config: Config) -> SGD:
-    """Stochastic gradient descent over what the method trains; see `Config`."""
+
+def make_optimizer(method: Method, config: Config) -> SGD | AdamW:
+    """The optimizer of what the method trains; see `Config`."""
     bare = {id(p) for p in method.no_weight_decay()}
     # Not that of `method.model`, which may be an average of the network that is trained.
     backbones = [module for module in method.modules() if isinstance(module, Encoder)]
-    slow = {p for b in backbones for p in b.parameters()} if config.backbone_lr != 1 else set()
+    slow = dict[nn.Parameter, float]()
+    if config.backbone_lr != 1 or config.layer_decay != 1:
+        for backbone in backbones:
+            slow |= backbone_factors(backbone, config)
     trained = [p for p in method.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if id(p) not in bare and p not in slow]},
         {"params": [p for p in trained if id(p) in bare], "weight_decay": 0.0},
-        {"params": [p for p in trained if p in slow], "lr_factor": config.backbone_lr},
     ]
-    return SGD(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        fused=all(p.device.type in ("cpu", "cuda") for p in trained),
-    )
+    for factor in dict.fromkeys(slow.values()):
+        params = [p for p in trained if slow.get(p) == factor]
+        groups.append({"params": params, "lr_factor": factor})
+    groups = [group for group in groups if group["params"]]
+    shared: dict[str, Any] = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "fused": all(p.device.type in ("cpu", "cuda") for p in trained),
+    }
+    if config.optimizer == "adamw":
+        return AdamW(groups, **shared)
+    return SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **shared)
 
 
-def start_momentum(optimizer: SGD) -> None:
+def backbone_factors(backbone: nn.Module, config: Config) -> dict[nn.Parameter, float]:
+    """Factor on the learning rate of each parameter of a backbone.
+
+    `layer_decay` (Bao et al., BEiT, ICLR 2022, arXiv 2106.08254) multiplies it from each block to
+    the one below. Blocks are the numbered modules (`blocks.3`, `layer2`) in the order of their
+    parameters; what is before, between or after them counts as blocks of its own.
+
+    Args:
+        backbone: the backbone.
+        config: `backbone_lr` and `layer_decay`.
+    """
+    blocks: dict[str, int] = {}
+    depth = {}
+    for name, parameter in backbone.named_parameters():
+        found = BLOCK.search(name)
+        block = name[: found.end()] if found else name.rpartition(".")[0]
+        depth[parameter] = blocks.setdefault(block, len(blocks))
+    return {
+        parameter: config.backbone_lr * config.layer_decay ** (len(blocks) - 1 - index)
+        for parameter, index in depth.items()
+    }
+
+
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Makes the momentum of every weight, zero, beside it and in its type.
 
     Torch does so in the first step; fused, it then needs all gradients, and finite ones.
     """
     for group in optimizer.param_groups:
-        for p in group["params"] if group["momentum"] else []:
+        for p in group["params"] if group.get("momentum") else []:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
 
@@ -68,3 +101,44 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Sets the rate of every parameter group; one with an `lr_factor` has that share of it."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_factor", 1.0)
+
+
+class AverageWeights:
+    """Exponential moving average of the trained weights.
+
+    The decay rises with the steps, (1 + t) / (10 + t), up to its value, so that a short training
+    does not average over its first steps.
+
+    Args:
+        module: the module that is trained.
+        decay: decay per step; 0: no average.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self._trained = {n: p for n, p in module.named_parameters() if p.requires_grad and decay}
+        self._average = {name: p.detach().clone() for name, p in self._trained.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes the weights after a step into the average."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, average in self._average.items():
+            average.lerp_(self._trained[name], 1 - decay)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Replaces the weights by their average."""
+        for name, average in self._average.items():
+            self._trained[name].copy_(average)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and average, for a checkpoint."""
+        return {"steps": self.steps, "average": self._average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores steps and average."""
+        self.steps = state["steps"]
+        for name, value in state["average"].items():
+            self._average[name].copy_(value)

@@ -24,6 +24,7 @@ from longtail.files import read_records, read_values, whole_file, write_json, wr
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.prior import ClassPrior
 from longtail.training.checkpoint import Checkpoints
+from longtail.training.mixture_head import MixtureClassifier
 from longtail.training.predictions import Predictions
 
 # Settings that may change when a run is resumed.
@@ -223,7 +224,11 @@ class Run(RunFolder):
 
         def make(card: dict[str, Any]) -> ImageClassifier:
             backbone = create_backbone(card["backbone"])
-            head = create_head(card["head"], backbone.num_features, len(card["class_names"]))
+            classes = len(card["class_names"])
+            if card["head"] == MixtureClassifier.name:
+                mixture = MixtureClassifier(backbone.num_features, classes, *card["keys"])
+                return ImageClassifier(backbone, mixture)
+            head = create_head(card["head"], backbone.num_features, classes)
             return ImageClassifier(backbone, head)
 
         return self._load_weights(make)

@@ -13,6 +13,7 @@ from longtail.methods import Method
 from longtail.prior import ClassPrior
 from longtail.training.config import Config
 from longtail.training.input import TrainingLoader
+from longtail.training.loop import fit
 from longtail.training.run import RunFolder
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
@@ -111,6 +112,13 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
         self, config: AnyConfig, dataset: Data, method: Method, fabric: "Fabric"
     ) -> TrainingLoader:
         """The loader of this process's training batches."""
+
+    def train(
+        self, fabric: "Fabric", run: RunFolder, config: AnyConfig, dataset: Data, method: Method
+    ) -> None:
+        """Trains the method, from the run's last checkpoint on."""
+        if config.epochs:
+            fit(fabric, method, self.loader(config, dataset, method, fabric), config, run)
 
     @abstractmethod
     def finish(

@@ -21,7 +21,6 @@ from longtail.training.distributed import (
     settle_processes,
 )
 from longtail.training.loggers import check_logger
-from longtail.training.loop import fit
 from longtail.training.run import RunFolder
 from longtail.training.stages import Stage
 from longtail.training.task import AnyConfig, AnyRun, Data, Task, TrainingData
@@ -66,8 +65,7 @@ def train_run(
             method = task.make_method(config, dataset, model.to(fabric.device))
         method.to(fabric.device)  # without epochs, nothing else moves it
         on_first(fabric, lambda: task.record(run, dataset))
-        if config.epochs:
-            fit(fabric, method, task.loader(config, dataset, method, fabric), config, run)
+        task.train(fabric, run, config, dataset, method)
         merge_lora(method.model.backbone)
         task.finish(fabric, run, config, dataset, method)
     return run

@@ -1,0 +1,151 @@
+"""Which method suits a data set: cross-validation on the features of its training split."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from longtail.data import DataConfig, Dataset, load
+from longtail.errors import InputError
+from longtail.models import create_backbone
+from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
+from longtail.pictures.settings import BACKBONE
+from longtail.training.embed import Embeddings
+from longtail.training.frozen import frozen_features
+
+SMALL = 3000  # training images up to which the cross-validation is repeated
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Methods compared on a data set, and the recommended one.
+
+    Args:
+        data: what the comparison was made of, as `longtail train` takes it.
+        class_names: name of each class.
+        rows: one per candidate.
+        recommended: the row that is recommended.
+        backbone: name of the backbone.
+    """
+
+    data: str
+    class_names: tuple[str, ...]
+    rows: Sequence[Row]
+    recommended: Row
+    backbone: str
+
+    @property
+    def command(self) -> str:
+        """The command that trains with the recommended method."""
+        options = self.recommended.candidate.options
+        backbone = "" if self.backbone == BACKBONE else f" --backbone {self.backbone}"
+        return f"longtail train {self.data} {options}{backbone}"
+
+    @property
+    def words(self) -> str:
+        """The recommendation in sentences."""
+        best, name = self.recommended, self.recommended.candidate.name
+        others = [row for row in self.rows if row is not best]
+        alike = [row.candidate.name for row in others if not row.differs]
+        plain = next((row for row in self.rows if row.candidate.name == "cross-entropy"), None)
+        lines = [f"Recommended: {name}, balanced accuracy {_percent(best.balanced_accuracy)}."]
+        if plain and plain is not best:
+            gain = best.balanced_accuracy - plain.balanced_accuracy
+            beyond = "beyond chance" if plain.differs else "not beyond chance"
+            lines.append(f"Cross-entropy: {_points(-gain)}, {beyond}.")
+        if alike:
+            lines.append(f"No real difference to the best: {', '.join(alike)}.")
+        if best.candidate.after == "switch_prior":
+            lines.append("Predict with --target-prior uniform.")
+        return " ".join(lines)
+
+    def table(self) -> Table:
+        """The rows as a table for the terminal."""
+        table = Table("method", "all", "balanced (95 %)", "few", "worst class", "log loss", "s")
+        for row in sorted(self.rows, key=lambda row: -row.balanced_accuracy):
+            low, high = (100 * value for value in row.interval)
+            worst = self.class_names[row.worst_class]
+            table.add_row(
+                row.candidate.name,
+                _percent(row.accuracy),
+                f"{_percent(row.balanced_accuracy)} ({low:.1f} to {high:.1f})",
+                _percent(row.few),
+                f"{_percent(row.worst)} {worst}",
+                f"{row.log_loss:.2f}",
+                f"{row.seconds:.1f}",
+            )
+        return table
+
+
+def advise(
+    data: DataConfig | Embeddings | Dataset,
+    backbone: str = "auto",
+    *,
+    candidates: Sequence[Candidate] = CANDIDATES,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Advice:
+    """Compares methods on features of the training split by stratified cross-validation.
+
+    The test split is not looked at.
+
+    Args:
+        data: the images; or features that `longtail.embed` made.
+        backbone: a pretrained backbone; default: EfficientNet-Lite0.
+        candidates: what is compared.
+        seed: seeds the folds.
+        quiet: show no progress bar.
+
+    Raises:
+        InputError: when no class has two images.
+    """
+    backbone = BACKBONE if backbone == "auto" else backbone
+    source = data.source if isinstance(data, DataConfig) else data.name
+    if isinstance(data, Embeddings):
+        backbone, names = data.backbone, data.class_names
+        values, classes = data.split("train")
+        features, labels = torch.from_numpy(values), torch.from_numpy(classes)
+    else:
+        encoder = create_backbone(backbone, pretrained=True)
+        if isinstance(data, DataConfig):
+            size = data.image_size or encoder.image_size
+            known = Path(source).exists() and data.check is None
+            data = load(replace(data, image_size=size, check="exists" if known else data.check))
+        features = frozen_features(data, encoder)["train"]
+        labels, names = data.train.labels, data.class_names
+    if int(torch.bincount(labels).max()) < 2:
+        raise InputError(f"{source} must have a class with two training images, to compare methods")
+    repeats = REPEATS if len(labels) <= SMALL else 1
+    rows = with_progress(
+        "methods",
+        len(candidates) * 5 * repeats,
+        quiet,
+        lambda seen: cross_validate(
+            features, labels, len(names), candidates, repeats=repeats, seed=seed, seen=seen
+        ),
+    )
+    return Advice(source, names, rows, recommend(rows), backbone)
+
+
+def with_progress(
+    title: str, total: int, quiet: bool, work: Callable[[Callable[[], None]], Any]
+) -> Any:
+    """Shows a progress bar while `work` calls what it is given."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        return work(lambda: progress.advance(task))
+
+
+def _percent(share: float) -> str:
+    return "n/a" if share != share else f"{100 * share:.1f}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f} points"

@@ -1,0 +1,84 @@
+"""What a person should know of a training, as warnings in one line with the remedy."""
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from longtail.data import Dataset
+from longtail.pictures.settings import precision_of
+from longtail.training import Config, Run
+from longtail.training.train import has_bf16
+
+FEW_TESTED = 3
+# Largest rates with which pretrained weights are commonly fine-tuned, times three.
+LARGEST_RATE = {"sgd": 0.03, "adamw": 1e-3}
+SPREAD = 10.0  # times the range of the log prior: logits so far apart leave it no say
+
+
+def warn_before(config: Config, dataset: Dataset) -> None:
+    """Warns of settings and data that will not give what is expected."""
+    for text in before(config, dataset):
+        warnings.warn(text, stacklevel=3)
+
+
+def before(config: Config, dataset: Dataset) -> Iterator[str]:
+    """What is to be said before a training."""
+    if dataset.test is not None:
+        counts = torch.bincount(dataset.test.labels, minlength=dataset.num_classes)
+        rare = [dataset.class_names[c] for c in (counts <= FEW_TESTED).nonzero().flatten()]
+        if rare:
+            named = ", ".join(rare[:10]) + (" ..." if len(rare) > 10 else "")
+            yield (
+                f"{len(rare)} of {dataset.num_classes} classes have {FEW_TESTED} test images or "
+                f"fewer ({named}): their accuracies are little more than chance; collect more "
+                "test images of them"
+            )
+    if config.tune != "head" and len(dataset.train) < config.batch_size != Config.batch_size:
+        yield (
+            f"batch_size {config.batch_size} is larger than the {len(dataset.train)} training "
+            "images: it is reduced to their number"
+        )
+    bf16 = precision_of(config).startswith("bf16")
+    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    if bf16 and on_cpu and not has_bf16("cpu"):
+        yield (
+            "this processor emulates bfloat16, which takes many times longer: "
+            "use --precision 32-true"
+        )
+    if config.pretrained and config.tune != "head" and config.lr > LARGEST_RATE[config.optimizer]:
+        yield (
+            f"lr {config.lr:g} with {config.optimizer} is out of range for pretrained weights, "
+            "which it destroys: use --optimizer adamw --lr 2e-4"
+        )
+
+
+def warn_after(run: Run) -> None:
+    """Warns of a training that went wrong."""
+    for text in after(run):
+        warnings.warn(f"{run.folder}: {text}", stacklevel=3)
+
+
+def after(run: Run) -> Iterator[str]:
+    """What is to be said of a finished run."""
+    chance = math.log(run.prior.num_classes)
+    if run.history and (loss := run.history[-1].get("loss", 0.0)) > 2 * chance:
+        yield (
+            f"the training loss ended at {loss:.2f}, far above ln(number of classes) = "
+            f"{chance:.2f}, that of a guess: reduce --lr"
+        )
+    if not (run.folder / "predictions.parquet").is_file():
+        return
+    logits = run.predictions().logits
+    found = torch.bincount(logits.argmax(1)).nonzero().flatten()
+    if len(found) == 1 and run.prior.num_classes > 1:
+        name = run.model_card()["class_names"][found[0]]
+        yield f"the model predicts one class only, {name!r}: reduce --lr, or use --tune head"
+    log_prior = run.prior.log_prior
+    spread = (logits.amax(1) - logits.median(1).values).median()
+    if spread > SPREAD * max(1.0, float(log_prior.max() - log_prior.min())):
+        yield (
+            f"the logits of an image differ by {spread:.0f} nats, so that no class prior matters "
+            "beside them: reduce --lr, or use --tune head"
+        )

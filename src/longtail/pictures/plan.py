@@ -1,0 +1,139 @@
+"""What a training on own images will do, said before its first step."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from longtail.data import Dataset, Split
+from longtail.data.loaders import available_cpus
+from longtail.features import FeatureCache, fastest, fingerprint, outputs
+from longtail.features.cache import keys_of
+from longtail.models import Backbone, create_backbone
+from longtail.pictures.settings import BACKBONE, STRONGER, fine_tuning
+from longtail.training import Config
+from longtail.training.distributed import best_device
+from longtail.training.embed import reading_of
+from longtail.training.input import evaluation_crop
+
+MINUTES = 10.0  # for fine-tuning on a CPU
+TRIAL = 0.85  # share of the training images that the trial of fine-tuning takes
+EPOCHS = 10  # at most, where there is time
+SAMPLE = 32  # images that the speed of the features is measured with
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a training on own images takes.
+
+    Args:
+        feature_seconds: for the features that are not in the cache.
+        epoch_seconds: for an epoch of fine-tuning.
+        epochs: epochs of fine-tuning that fit the time; 0: none.
+        minutes: time for fine-tuning; None: without limit.
+    """
+
+    feature_seconds: float
+    epoch_seconds: float
+    epochs: int
+    minutes: float | None
+
+    @property
+    def tuning_seconds(self) -> float:
+        """For the trial of fine-tuning and for fine-tuning itself."""
+        return self.epochs * self.epoch_seconds * (1 + TRIAL)
+
+
+def make_plan(config: Config, dataset: Dataset) -> Plan:
+    """Measures the speed on a few batches, and plans the time."""
+    device = torch.device(best_device() if config.device == "auto" else config.device)
+    backbone = create_backbone(config.backbone, pretrained=bool(config.pretrained))
+    features = _feature_seconds(backbone, dataset)
+    minutes = config.minutes
+    if minutes is None and device.type == "cpu":
+        minutes = MINUTES
+    if config.tune == "head":
+        return Plan(features, 0.0, 0, minutes)
+    tuned = fine_tuning(config, 1, len(dataset.train))
+    epoch = _epoch_seconds(backbone, dataset, tuned.batch_size, device)
+    epochs = EPOCHS if minutes is None else int(min(EPOCHS, 60 * minutes / epoch / (1 + TRIAL)))
+    if tuned.epochs != 1 or config.tune != "auto":  # asked for, whatever it takes
+        epochs = max(1, epochs) if tuned.epochs == 1 else tuned.epochs
+    return Plan(features, epoch, epochs, minutes)
+
+
+def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list[str]:
+    """The plan in lines."""
+    counts = dataset.prior.counts
+    rarest = dataset.class_names[int(counts.argmin())]
+    images = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    device = "GPU" if torch.cuda.is_available() and config.device != "cpu" else "CPU"
+    weights = "installed with longtail" if config.backbone == BACKBONE else "from timm's hub"
+    if Path(config.backbone).exists():
+        weights = "of that run"
+    lines = [
+        f"{config.data.source}: {images} images, {dataset.num_classes} classes of "
+        f"{counts.max():,} to {counts.min():,} training images (rarest: {rarest})",
+        f"{device}, {available_cpus()} processors; backbone {config.backbone}, weights {weights}; "
+        f"images of {dataset.image_size} pixels",
+        f"1. features of all images: {_minutes(plan.feature_seconds)}; a head on them: seconds",
+    ]
+    if config.backbone == BACKBONE:
+        lines[1] += f" (stronger, from a network: --backbone {STRONGER})"
+    if config.tune == "head":
+        lines.append("2. no fine-tuning (--tune head)")
+    elif plan.epochs:
+        kept = "kept if it pays" if config.tune == "auto" else f"--tune {config.tune}"
+        lines.append(
+            f"2. fine-tuning, {plan.epochs} epochs: {_minutes(plan.tuning_seconds)}; {kept}"
+        )
+    else:
+        needed = plan.epoch_seconds * (1 + TRIAL) / 60
+        lines.append(
+            f"2. no fine-tuning: an epoch takes {needed:.0f} minutes with its trial, more than "
+            f"the {plan.minutes:g} of --minutes"
+        )
+    return [*lines, f"run: {folder}"]
+
+
+def _feature_seconds(backbone: Backbone, dataset: Dataset) -> float:
+    """Seconds for the features that no cache has."""
+    crop = evaluation_crop(dataset)
+    total = sum(map(len, dataset.splits.values()))
+    network = fastest(backbone, crop.size, total, torch.device(best_device()))
+    cache = FeatureCache(fingerprint(backbone), reading_of(crop, network), backbone.num_features)
+    missing = 0
+    for split in dataset.splits.values():
+        missing += len(split) - len(cache.load(keys_of(split)))
+    cache.close()
+    if not missing:
+        return 0.0
+    sample = torch.linspace(0, len(dataset.train) - 1, min(SAMPLE, len(dataset.train))).long()
+    few: Split = dataset.train.take(sample)
+    began = time.perf_counter()
+    for _ in outputs(network, few, crop):
+        pass
+    return missing * (time.perf_counter() - began) / len(few)
+
+
+def _epoch_seconds(backbone: Backbone, dataset: Dataset, batch: int, device: torch.device) -> float:
+    """Seconds for an epoch: forward and backward pass of a batch, after one that warms up."""
+    size = dataset.image_size
+    images = torch.zeros(batch, 3, size, size, dtype=torch.uint8, device=device)
+    backbone.to(device).eval()
+    seconds = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        backbone(images).square().mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    return seconds * len(dataset.train) / batch
+
+
+def _minutes(seconds: float) -> str:
+    """A duration, roughly."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {round(seconds / 60)} minutes"

@@ -1,0 +1,114 @@
+"""Settings of a training on a user's own images: backbone, weights, image size, fine-tuning."""
+
+from dataclasses import MISSING, fields, replace
+from typing import Any
+
+from longtail.data import BUILT_IN, DataConfig, Dataset
+from longtail.data.images import natural_size
+from longtail.data.load import read_source
+from longtail.data.records import LARGE, SMALL
+from longtail.models import backbone_names, create_backbone
+from longtail.names import imported
+from longtail.training import Config
+from longtail.training.train import has_bf16
+
+BACKBONE = "efficientnet_lite0"
+STRONGER = "convnext_tiny.fb_in22k_ft_in1k"  # of timm, for the plan to name
+TINY = 16  # pixels up to which images say nothing to pretrained weights
+BATCH = 32
+
+# Settings of fine-tuning where the user leaves the defaults of `Config`. The rates are a thousandth
+# of those of training from scratch; see docs/pictures.md for how they were chosen.
+FINE_TUNING: dict[str, Any] = {
+    "optimizer": "adamw",
+    "lr": 2e-4,
+    "weight_decay": 0.05,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "batch_size": BATCH,
+    "fixed_norm": True,
+}
+
+
+def resolve(config: Config) -> Config:
+    """Chooses backbone, weights and image size where the settings leave them open.
+
+    Only for a classification of own images above 16 pixels; the data sets of papers keep their
+    settings, and so does a backbone without pretrained weights.
+
+    Returns: the settings; `pretrained` is true or false.
+    """
+    scratch = replace(config, pretrained=bool(config.pretrained))
+    if config.task != "classification" or config.data.source in BUILT_IN:
+        return scratch
+    if config.pretrained is False or _size_of(config.data) <= TINY:
+        return scratch
+    backbone = BACKBONE if config.backbone == "auto" else config.backbone
+    if config.pretrained is None and not has_weights(backbone):
+        return scratch
+    size = config.data.image_size or create_backbone(backbone).image_size
+    data = replace(config.data, image_size=size)
+    if data.check is None:
+        data.check = "exists"  # every file is decoded for the features, and named if it cannot be
+    return replace(config, backbone=backbone, pretrained=True, data=data)
+
+
+def uses_features(config: Config) -> bool:
+    """Whether resolved settings begin with features of pretrained weights."""
+    own = config.task == "classification" and config.data.source not in BUILT_IN
+    return own and bool(config.pretrained)
+
+
+def has_weights(backbone: str) -> bool:
+    """Whether there are pretrained weights for a backbone, wherever they are."""
+    if (own := backbone_names().get(backbone)) or "." in backbone:
+        made = own or _import(backbone)
+        if made is not None:
+            return own is not None and backbone == BACKBONE
+    try:
+        import timm
+    except ImportError:
+        return False
+    known = timm.get_pretrained_cfg(backbone)
+    return known is not None and known.has_weights
+
+
+def _import(backbone: str) -> Any:
+    try:
+        return imported(backbone, "backbone")
+    except ValueError:
+        return None
+
+
+def _size_of(data: DataConfig) -> int:
+    """Size in pixels that the images have, or are to be brought to."""
+    if data.image_size:
+        return data.image_size
+    found = read_source(data)
+    if isinstance(found, Dataset):
+        return found.image_size
+    return natural_size(found.paths, SMALL, LARGE)
+
+
+def fine_tuning(config: Config, epochs: int, images: int) -> Config:
+    """Settings of fine-tuning; those that the user changed stay as they are."""
+    default = {
+        setting.name: setting.default
+        for setting in fields(Config)
+        if setting.default is not MISSING
+    }
+    wanted = {**FINE_TUNING, "epochs": epochs}
+    open_ = {name: v for name, v in wanted.items() if getattr(config, name) == default[name]}
+    config = replace(config, **open_)
+    batch = min(config.batch_size, images)
+    steps = config.epochs * (images // batch)
+    # The average spans a tenth of the training.
+    ema = config.ema or max(0.0, 1 - 10 / steps)
+    return replace(config, batch_size=batch, ema=ema)
+
+
+def precision_of(config: Config) -> str:
+    """Precision that `auto` stands for."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16-mixed" if has_bf16(config.device) else "32-true"

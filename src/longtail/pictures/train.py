@@ -1,0 +1,246 @@
+"""One training on a user's own images, from features to fine-tuning."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longtail import tasks
+from longtail.classification import CLASSIFICATION
+from longtail.data import Dataset
+from longtail.data.strata import hold_out
+from longtail.errors import InputError
+from longtail.files import read_values, write_json
+from longtail.losses import ClassificationLoss
+from longtail.methods import find_method
+from longtail.models import create_backbone
+from longtail.pictures.advise import with_progress
+from longtail.pictures.checks import warn_after, warn_before
+from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
+from longtail.pictures.plan import TRIAL, describe, make_plan
+from longtail.pictures.settings import fine_tuning, resolve, uses_features
+from longtail.training import Config, Run, RunFolder
+from longtail.training.frozen import frozen_features
+
+DECISIONS = "decisions.json"
+CHOICES = tuple(c for c in CANDIDATES if c.method in ("logit_adjust", "lade", "gml"))
+PLAIN = "ce"
+# Images times features times classes up to which methods are compared before one is chosen.
+COMPARABLE = 5e9
+
+
+def train(
+    config: Config, folder: str | Path, *, resume: bool = False, dataset: Dataset | None = None
+) -> RunFolder:
+    """Trains a run of any task; on own images, features and a head first, then fine-tuning.
+
+    Every stage is a run folder in the run's: `ce` (cross-entropy on the features, for comparison),
+    `head` (the method on the features), `trial` (fine-tuning without the images of a validation
+    split, which decides whether it pays). The run itself is the head or the fine-tuned model.
+
+    Args:
+        config: the settings.
+        folder: the run folder.
+        resume: resume the run that the folder holds.
+        dataset: the data set of `config.data`, if it is loaded already.
+
+    Raises:
+        InputError: for invalid settings or data.
+    """
+    folder = Path(folder)
+    config = (
+        resolve(config) if dataset is None else replace(config, pretrained=bool(config.pretrained))
+    )
+    if not uses_features(config):
+        return _train_plainly(config, folder, resume, dataset)
+    dataset = CLASSIFICATION.load(config.data) if dataset is None else dataset
+    return Training(config, dataset, folder, resume).run()
+
+
+def _train_plainly(
+    config: Config, folder: Path, resume: bool, dataset: Dataset | None
+) -> RunFolder:
+    """A training from scratch, or of another task."""
+    if config.method["name"] == "auto":
+        config = replace(config, method={"name": "gml"})
+    if config.start and config.task != "classification":
+        raise InputError("start is for classification alone")
+    return tasks.train(config, folder, resume=resume, dataset=dataset)
+
+
+@dataclass
+class Training:
+    """A training on own images that has been resolved.
+
+    Args:
+        config: resolved settings.
+        dataset: the images.
+        folder: the run folder.
+        resume: resume the run that the folder holds.
+    """
+
+    config: Config
+    dataset: Dataset
+    folder: Path
+    resume: bool
+
+    def run(self) -> Run:
+        """Trains, one stage after the other."""
+        self.decisions = self._begin()
+        warn_before(self.config, self.dataset)
+        plan = make_plan(self.config, self.dataset)
+        say(describe(self.config, self.dataset, plan, self.folder))
+        features = frozen_features(
+            self.dataset,
+            create_backbone(self.config.backbone, pretrained=True),
+            self.config.data.workers,
+        )
+        method = self.decide("method", lambda: self._choose(features["train"]))
+        frozen = replace(self.config, tune="head", method=dict(method))
+        plain = self._train(replace(frozen, method={"name": PLAIN}), self.folder / PLAIN)
+        epochs = self.decide("epochs", lambda: plan.epochs)
+        if not epochs:
+            run = self._train(frozen, self.folder)
+            self._compare(run, plain)
+            if self.config.tune == "auto":
+                say([self._tuning_command(plan.epoch_seconds)])
+            return run
+        head = self._train(frozen, self.folder / "head")
+        self._compare(head, plain)
+        pays = self.config.tune != "auto" or self.decide("pays", lambda: self._try(frozen, epochs))
+        if not pays:
+            say(["fine-tuning did not pay on the validation split: the head is kept"])
+            return self._train(frozen, self.folder)
+        start = self._start(frozen, self.folder, self.dataset)
+        run = self._train(self._tuned(start, epochs, len(self.dataset.train)), self.folder)
+        self._compare(run, head)
+        return run
+
+    def decide(self, name: str, choose: Any) -> Any:
+        """A decision, taken once: a resumed run keeps it."""
+        if name not in self.decisions:
+            self.decisions[name] = choose()
+            write_json(self.folder / DECISIONS, self.decisions)
+        return self.decisions[name]
+
+    def _begin(self) -> dict[str, Any]:
+        """Decisions of a run that is resumed; checks that the settings are the same.
+
+        Raises:
+            InputError: when the folder holds a run and `resume` is not set, or its settings differ.
+        """
+        asked = json.loads(json.dumps({"asked": asdict(self.config)}))
+        path = self.folder / DECISIONS
+        if not path.is_file():
+            if (self.folder / "config.yaml").is_file():
+                raise InputError(f"{self.folder} already holds a run: choose another --out")
+            write_json(path, asked)
+            return dict(asked)
+        if not self.resume:
+            raise InputError(
+                f"{self.folder} already holds a run: resume it with --resume, or choose another "
+                "--out"
+            )
+        decisions = read_values(path)
+        may_differ = {"device", "precision", "logger", "checkpoint_every"}
+        for name, value in asked["asked"].items():
+            before = decisions["asked"].get(name)
+            if name not in may_differ and before != value:
+                raise InputError(
+                    f"{self.folder} cannot be resumed with other settings: {name} was {before!r} "
+                    f"and is {value!r}"
+                )
+        return decisions
+
+    def _choose(self, features: torch.Tensor) -> dict[str, Any]:
+        """The method: the one asked for, or the best by cross-validation of the training split."""
+        if self.config.method["name"] != "auto":
+            return self.config.method
+        labels, classes = self.dataset.train.labels, self.dataset.num_classes
+        few = int(torch.bincount(labels).max()) < 2
+        if few or features.numel() * classes > COMPARABLE:
+            return {"name": CHOICES[0].method}
+        rows = with_progress(
+            "methods",
+            5 * len(CHOICES),
+            False,
+            lambda seen: cross_validate(
+                features, labels, classes, CHOICES, seed=self.config.seed, seen=seen
+            ),
+        )
+        scores = ", ".join(f"{r.candidate.name} {100 * r.balanced_accuracy:.1f}" for r in rows)
+        chosen = recommend(rows).candidate
+        say([f"method: {chosen.name} (balanced accuracy in cross-validation: {scores})"])
+        return {"name": chosen.method}
+
+    def _try(self, frozen: Config, epochs: int) -> bool:
+        """Whether fine-tuning without the validation images does better on them than the head."""
+        trial = self._trial_data()
+        folder = self.folder / "trial"
+        head = self._train(frozen, folder / "head", trial)
+        start = self._start(frozen, folder, trial)
+        tuned = self._train(self._tuned(start, epochs, len(trial.train)), folder, trial)
+        before, after = (r.metrics["balanced_accuracy"] for r in (head, tuned))
+        say([f"validation split: head {100 * before:.1f}, fine-tuned {100 * after:.1f} (balanced)"])
+        return bool(after > before)
+
+    def _trial_data(self) -> Dataset:
+        """The training split without a validation split, and that split; nothing to test on."""
+        dataset = self.dataset
+        if dataset.val is not None:
+            return replace(dataset, test=None)
+        aside = hold_out(dataset.train.labels, 1 - TRIAL, self.config.seed)
+        keep, held = (rows.nonzero().flatten() for rows in (~aside, aside))
+        return replace(
+            dataset, train=dataset.train.take(keep), val=dataset.train.take(held), test=None
+        )
+
+    def _start(self, frozen: Config, folder: Path, dataset: Dataset) -> Config:
+        """Settings of fine-tuning from a linear head, which is fitted first."""
+        method = dict(frozen.method)
+        found = find_method(method["name"])
+        if not issubclass(found, ClassificationLoss):
+            method = {"name": "logit_adjust"}
+        start = folder / "start"
+        self._train(replace(frozen, method=method), start, dataset)
+        tune = "all" if self.config.tune == "auto" else self.config.tune
+        return replace(self.config, method=method, tune=tune, start=str(start))
+
+    def _tuned(self, config: Config, epochs: int, images: int) -> Config:
+        return fine_tuning(config, epochs, images)
+
+    def _train(self, config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
+        dataset = dataset or self.dataset
+        config = replace(config, batch_size=min(config.batch_size, len(dataset.train)))
+        run = tasks.train(config, folder, resume=True, dataset=dataset)
+        assert isinstance(run, Run)
+        warn_after(run)
+        return run
+
+    def _compare(self, run: Run, other: Run) -> None:
+        """Says how a run did, beside another."""
+        if "balanced_accuracy" not in run.metrics:
+            return
+        say(
+            f"{r.folder}: all {100 * r.metrics['accuracy']:.1f}, balanced "
+            f"{100 * r.metrics['balanced_accuracy']:.1f}, few {100 * r.metrics['few']:.1f} "
+            f"({r.model_card()['method']}, {r.metrics['split']} split)"
+            for r in (other, run)
+        )
+
+    def _tuning_command(self, epoch_seconds: float) -> str:
+        minutes = 3 * epoch_seconds * (1 + TRIAL) / 60
+        return (
+            f"to fine-tune, about {minutes:.0f} minutes: longtail train {self.config.data.source} "
+            f"--minutes {minutes + 1:.0f} --out NEW_FOLDER"
+        )
+
+
+def say(lines: Sequence[str] | Any) -> None:
+    """Prints lines to stderr, where the progress is."""
+    for line in lines:
+        print(f"longtail: {line}", file=sys.stderr, flush=True)
