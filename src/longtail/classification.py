@@ -29,6 +29,7 @@ from longtail.training import (
 )
 from longtail.training.distributed import on_first, rows_of_all
 from longtail.training.frozen import check_frozen, fit_frozen, frozen_features
+from longtail.training.inference import split_logits
 from longtail.training.input import (
     TrainingLoader,
     evaluation_crop,
@@ -229,6 +230,10 @@ def _predict_split(
         features = frozen_features(dataset, method.model.backbone, config.data.workers)
         with torch.no_grad():
             logits = method.model.head.cpu()(features[split])
+        return {"logits": logits, "labels": images.labels, "index": images.index}
+    if images.images is None and fabric.world_size == 1:
+        model, crop, threads = method.model, evaluation_crop(dataset), config.data.workers
+        logits = split_logits(model.backbone, model.head, images, crop, fabric.device, threads)
         return {"logits": logits, "labels": images.labels, "index": images.index}
     loader = evaluation_loader(
         images,

@@ -59,6 +59,7 @@ def outputs(
     chosen = list(range(len(split))) if indices is None else indices
     if threads is None:
         threads = torch.get_num_threads() if network.concurrent else available_cpus()
+    threads = max(1, threads)
     size = max(1, min(LARGEST_BATCH, network.batch_pixels // crop.size**2))
     # Small enough that every thread has work.
     size = max(1, min(size, -(-len(chosen) // threads)))

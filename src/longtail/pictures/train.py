@@ -29,6 +29,7 @@ from longtail.training.frozen import frozen_features
 DECISIONS = "decisions.json"
 CHOICES = tuple(c for c in CANDIDATES if c.method in ("logit_adjust", "lade", "gml"))
 PLAIN = "ce"
+FOLDS = 3
 # Images times features times classes up to which methods are compared before one is chosen.
 COMPARABLE = 5e9
 
@@ -166,10 +167,10 @@ class Training:
             return {"name": CHOICES[0].method}
         rows = with_progress(
             "methods",
-            5 * len(CHOICES),
+            FOLDS * len(CHOICES),
             False,
             lambda seen: cross_validate(
-                features, labels, classes, CHOICES, seed=self.config.seed, seen=seen
+                features, labels, classes, CHOICES, folds=FOLDS, seed=self.config.seed, seen=seen
             ),
         )
         scores = ", ".join(f"{r.candidate.name} {100 * r.balanced_accuracy:.1f}" for r in rows)

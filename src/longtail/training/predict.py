@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from longtail.data import CentreCrop, Split, check_images, files_below, is_image
+from longtail.data import CentreCrop, files_below, is_image
 from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.shift import PriorEstimate, adjust, estimate_prior, resolve_prior
 from longtail.training.distributed import best_device
-from longtail.training.input import evaluation_loader
-from longtail.training.loop import predict_logits
+from longtail.training.inference import AnyImage, split_logits, split_of
 from longtail.training.run import Run
 
 
@@ -81,14 +80,11 @@ def predict_files(
     target = None
     if target_prior is not None and source is None:
         target = resolve_prior(target_prior, run.prior, len(names), names)
-    paths = tuple(map(str, find_images(files)))
-    check_images(paths)
-    split = Split(torch.zeros(len(paths), dtype=torch.int64), torch.arange(len(paths)), None, paths)
     crop = CentreCrop(card["image_size"], card["margin"])
+    split = split_of(list(find_images(files)), crop)
+    model = run.model()
     device = torch.device(best_device())
-    workers = 0 if len(paths) < 1000 else None
-    loader = evaluation_loader(split, crop, device, workers)
-    logits = predict_logits(run.model().to(device), loader)["logits"]
+    logits = split_logits(model.backbone, model.head, split, crop, device)
     expressed = resolve_prior(card["expresses"], run.prior, len(names))
     estimate = None
     if source is not None:
@@ -98,7 +94,25 @@ def predict_files(
         target = estimate.prior
     if target is not None:
         logits = adjust(logits, expressed, target)
-    return Classified(paths, logits, names, estimate)
+    return Classified(split.paths, logits, names, estimate)
+
+
+def predict_images(run: Run, images: AnyImage | Sequence[AnyImage]) -> Classified:
+    """Classifies paths, PIL images or arrays with a run's model.
+
+    Args:
+        run: a finished run.
+        images: see `longtail.training.inference.split_of`.
+
+    Raises:
+        InputError: for an image of another type or shape.
+        UnreadableImagesError: names every file that cannot be read.
+    """
+    card = run.model_card()
+    crop = CentreCrop(card["image_size"], card["margin"])
+    split, model = split_of(images, crop), run.model()
+    logits = split_logits(model.backbone, model.head, split, crop, torch.device(best_device()))
+    return Classified(split.paths, logits, tuple(card["class_names"]))
 
 
 def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:

@@ -9,9 +9,9 @@ import platform
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import torch
 import yaml
@@ -26,6 +26,10 @@ from longtail.prior import ClassPrior
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.mixture_head import MixtureClassifier
 from longtail.training.predictions import Predictions
+
+if TYPE_CHECKING:
+    from longtail.training.inference import AnyImage
+    from longtail.training.predict import Classified
 
 # Settings that may change when a run is resumed.
 MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger"}
@@ -214,6 +218,17 @@ class Run(RunFolder):
                 f"{self.folder} has no predictions.parquet: its training has not ended"
             )
         return Predictions.read(path)
+
+    def predict(self, images: "AnyImage | Sequence[AnyImage]") -> "Classified":
+        """Classes of images: paths, PIL images or arrays (height, width, 3) of uint8.
+
+        Raises:
+            InputError: when the training has not ended, or for an image of another type or shape.
+            UnreadableImagesError: names every file that cannot be read.
+        """
+        from longtail.training.predict import predict_images  # which reads runs
+
+        return predict_images(self, images)
 
     def model(self) -> ImageClassifier:
         """The trained model, in evaluation mode on the CPU.

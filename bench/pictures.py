@@ -1,0 +1,205 @@
+"""The default command on folders of images, beside what a user would otherwise run.
+
+    python bench/pictures.py fish4knowledge --folder FOLDER [--rows ROW ...] [--out FILE]
+    python bench/pictures.py --docs docs/pictures.md    # only writes the table of the result file
+
+All rows have the same features: EfficientNet-Lite0 with its ImageNet weights, at the size of the
+weights. `longtail train` is the default command as a user would type it, and chooses its method by
+cross-validation of the training split; so do the rows of scikit-learn and imbalanced-learn choose
+their C, on a fifth of the training split that is held out. Every test split is looked at once.
+Seconds are those of the processor, of one thread, without the features, which are made once; what
+the features cost is in results/features.json. Intervals are 95 %, of a bootstrap over the images of
+each class.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from imblearn.ensemble import BalancedBaggingClassifier, BalancedRandomForestClassifier
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
+
+from longtail.data import DataConfig
+from longtail.files import write_json
+from longtail.pictures import advise, train
+from longtail.prior import ClassPrior
+from longtail.sklearn import LongTailClassifier
+from longtail.training import Config, Embeddings, Run, embed_dataset
+from longtail.training.run import environment
+from pages import write_between
+
+RESAMPLES = 1000
+DEFAULT = "longtail train"
+
+
+def estimators() -> dict[str, tuple[Any, dict[str, list[float]]]]:
+    """Estimators, and the values of C that are chosen from."""
+    head = LogisticRegression(max_iter=300)
+    return {
+        "LogisticRegression": (head, {"C": [0.01, 0.1, 1.0]}),
+        "LogisticRegression balanced": (
+            LogisticRegression(class_weight="balanced", max_iter=300),
+            {"C": [0.001, 0.01, 0.1]},
+        ),
+        "BalancedRandomForest": (
+            BalancedRandomForestClassifier(
+                n_estimators=100, sampling_strategy="all", replacement=True, random_state=0
+            ),
+            {},
+        ),
+        "BalancedBagging, 10 LogisticRegression": (
+            BalancedBaggingClassifier(head, n_estimators=10, random_state=0),
+            {"estimator__C": [0.01, 0.1]},
+        ),
+        "LongTailClassifier logit_adjust": (LongTailClassifier("logit_adjust"), {}),
+        "LongTailClassifier lade": (LongTailClassifier("lade"), {}),
+        "LongTailClassifier gml": (LongTailClassifier("gml", random_state=0), {}),
+    }
+
+
+def main() -> None:
+    names = [DEFAULT, *estimators()]
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("name", nargs="?")
+    options.add_argument("--folder", type=Path)
+    options.add_argument("--rows", nargs="+", default=names, choices=names)
+    options.add_argument("--advise", action="store_true", help="also the regret of its advice")
+    options.add_argument("--out", type=Path, default=Path("results/pictures.json"))
+    options.add_argument("--docs", type=Path)
+    given = options.parse_args()
+    if given.docs:
+        result = json.loads(given.out.read_text(encoding="utf-8"))
+        write_between(given.docs, "bench/pictures.py", table(result))
+        return
+    torch.set_num_threads(1)
+    data = embed_dataset(DataConfig(str(given.folder)), "efficientnet_lite0")
+    for name in given.rows:
+        began = time.process_time()
+        predicted, detail = default(given.folder) if name == DEFAULT else fitted(name, data)
+        row = {"data": given.name, "row": name, **scores(predicted, data), **detail}
+        row["seconds"] = round(time.process_time() - began, 1)
+        print(json.dumps(row), flush=True)
+        keep(given.out, row)
+    if given.advise:
+        keep(given.out, {"data": given.name, "row": "longtail advise", **regret(data)})
+
+
+def default(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """What the default command predicts, and what it decided."""
+    with tempfile.TemporaryDirectory() as out:
+        run = train(Config(DataConfig(str(folder)), {"name": "auto"}), Path(out) / "run")
+        assert isinstance(run, Run)
+        found = run.predictions()
+        kept = {"method": run.model_card()["method"], "tune": run.config["tune"]}
+        return found.logits.argmax(1).numpy(), kept
+
+
+def fitted(name: str, data: Embeddings) -> tuple[np.ndarray, dict[str, Any]]:
+    """What an estimator predicts, C chosen on a part of the training split."""
+    estimator, grid = estimators()[name]
+    x, y = data.split("train")
+    best: dict[str, float] = {}
+    if grid:
+        split = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
+        search = GridSearchCV(estimator, grid, scoring="balanced_accuracy", cv=split, refit=False)
+        best = search.fit(x, y).best_params_
+    model = clone(estimator).set_params(**best).fit(x, y)
+    return model.predict(data.split("test")[0]), {"C": next(iter(best.values()), None)}
+
+
+def scores(predicted: np.ndarray, data: Embeddings) -> dict[str, Any]:
+    """Percent right, over all and by class, with intervals."""
+    truth, train_labels = data.split("test")[1], data.split("train")[1]
+    right = (predicted == truth).astype(float)
+    random = np.random.default_rng(0)
+    classes = np.unique(truth)
+    few = ClassPrior.from_labels(train_labels).groups()["few"].numpy()
+    recall, resampled = [], []
+    for label in classes:
+        own = right[truth == label]
+        recall.append(own.mean())
+        drawn = random.multinomial(len(own), np.full(len(own), 1 / len(own)), RESAMPLES)
+        resampled.append(drawn @ own / len(own))
+    recall_array, draws = np.array(recall), np.array(resampled)
+    rare = np.isin(classes, few)
+
+    def percent(value: float, spread: np.ndarray) -> list[float]:
+        low, high = np.quantile(spread, (0.025, 0.975))
+        return [round(100 * float(v), 1) for v in (value, low, high)]
+
+    shares = np.array([(truth == label).mean() for label in classes])
+    found = {
+        "accuracy": percent(right.mean(), shares @ draws),
+        "balanced": percent(recall_array.mean(), draws.mean(0)),
+        "worst": percent(recall_array.min(), draws[recall_array.argmin()]),
+    }
+    if rare.any():
+        found["few"] = percent(recall_array[rare].mean(), draws[rare].mean(0))
+    return found
+
+
+def regret(data: Embeddings) -> dict[str, Any]:
+    """How much worse the advice does on the test split than the best of the compared methods."""
+    from longtail.pictures.compare import _fit
+
+    advice = advise(data, quiet=True)
+    (x, y), (test, truth) = data.split("train"), data.split("test")
+    prior = ClassPrior.from_labels(y)
+    balanced = {}
+    for row in advice.rows:
+        features, labels = torch.from_numpy(x), torch.from_numpy(y)
+        logits = _fit(row.candidate, features, labels, prior, 0)(torch.from_numpy(test))
+        right = (logits.argmax(1).numpy() == truth).astype(float)
+        balanced[row.candidate.name] = float(
+            np.mean([right[truth == label].mean() for label in np.unique(truth)])
+        )
+    chosen = advice.recommended.candidate.name
+    lost = max(balanced.values()) - balanced[chosen]
+    return {"recommended": chosen, "regret": round(100 * lost, 2), "balanced_accuracy": balanced}
+
+
+def keep(path: Path, row: dict[str, Any]) -> None:
+    """Puts a row in place of the older one."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    rows = [old for old in rows if (old["data"], old["row"]) != (row["data"], row["row"])]
+    write_json(
+        path,
+        {
+            "command": "python bench/pictures.py NAME --folder FOLDER",
+            "environment": environment(),
+            "scikit-learn": importlib.metadata.version("scikit-learn"),
+            "imbalanced-learn": importlib.metadata.version("imbalanced-learn"),
+            "rows": [*rows, row],
+        },
+    )
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Markdown lines."""
+    lines = [
+        "| data | | all | balanced (95 %) | few | worst class | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        if "balanced" not in row:
+            continue
+        middle = "{} ({} to {})".format(*row["balanced"])
+        few = row["few"][0] if "few" in row else "n/a"
+        cells = [row["data"], row["row"], row["accuracy"][0], middle, few, row["worst"][0]]
+        lines.append(f"| {' | '.join(map(str, [*cells, row['seconds']]))} |")
+    return lines
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    main()

@@ -1,0 +1,211 @@
+"""Training on own images: the stages, what is decided, resuming, and what is said of bad input."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from longtail.data import DataConfig, load
+from longtail.models import create_backbone
+from longtail.pictures import resolve, train
+from longtail.pictures.checks import after, before
+from longtail.sklearn import LongTailClassifier
+from longtail.training import Config, Run
+from longtail.training.frozen import frozen_features
+
+COLOURS = {"red": 40, "green": 12, "blue": 5}
+
+
+def make_folder(root: Path, counts: dict[str, int], tested: int = 4) -> Path:
+    """Noisy images in which one channel is stronger."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for channel, (name, count) in enumerate(counts.items()):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count if split == "train" else tested):
+                levels = random.integers(0, 160, (40, 48, 3))
+                levels[..., channel % 3] += random.integers(0, 90)
+                Image.fromarray(levels.astype(np.uint8)).save(folder / f"{number}.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("data") / "birds", COLOURS)
+
+
+def settings(folder: Path, **changes: object) -> Config:
+    """A CPU, and images of 32 pixels, so that a test takes seconds."""
+    config = Config(DataConfig(str(folder), image_size=32), {"name": "auto"}, device="cpu")
+    return replace(config, precision="32-true", **changes)
+
+
+@pytest.fixture(scope="module")
+def frozen(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "frozen"
+    run = train(settings(folder, tune="head", method={"name": "logit_adjust"}), out)
+    assert isinstance(run, Run)
+    return run
+
+
+def test_own_images_take_pretrained_weights_at_their_size(folder: Path) -> None:
+    found = resolve(Config(DataConfig(str(folder)), {"name": "auto"}))
+    assert (found.backbone, found.pretrained, found.data.image_size) == (
+        "efficientnet_lite0",
+        True,
+        224,
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"pretrained": False}, {"backbone": "resnet20"}], ids=["asked", "none there"]
+)
+def test_training_from_scratch(folder: Path, changes: dict[str, object]) -> None:
+    found = resolve(replace(Config(DataConfig(str(folder)), {"name": "ce"}), **changes))
+    assert (found.pretrained, found.data.image_size) == (False, None)
+
+
+def test_small_pictures_and_data_sets_of_papers_stay_as_they_are(tmp_path: Path) -> None:
+    tiny = tmp_path / "tiny"
+    for name in ("a", "b"):
+        (tiny / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (12, 12), (number, 0, 0)).save(tiny / name / f"{number}.png")
+    for source in (str(tiny), "digits-lt", "cifar100-lt"):
+        found = resolve(Config(DataConfig(source), {"name": "ce"}))
+        assert (found.backbone, found.pretrained) == ("auto", False)
+
+
+def test_the_head_is_that_of_the_estimator(folder: Path, frozen: Run) -> None:
+    dataset = load(DataConfig(str(folder), image_size=32))
+    features = frozen_features(dataset, create_backbone("efficientnet_lite0", pretrained=True))
+    x, y = features["train"].numpy(), dataset.train.labels.numpy()
+    estimator = LongTailClassifier("logit_adjust").fit(x, y)
+    wanted = torch.from_numpy(estimator.decision_function(features["test"].numpy())).float()
+    found = frozen.predictions().logits
+    torch.testing.assert_close(
+        found - found.mean(1, keepdim=True),
+        wanted - wanted.mean(1, keepdim=True),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+def test_the_saved_model_predicts_what_the_features_gave(folder: Path, frozen: Run) -> None:
+    dataset = load(DataConfig(str(folder), image_size=32))
+    assert dataset.test is not None
+    images = dataset.test.images
+    assert images is None or len(images) == len(dataset.test)
+    assert frozen.folder.joinpath("ce", "metrics.json").is_file()
+    assert frozen.metrics["balanced_accuracy"] > 0.5
+    assert frozen.model_card()["head"] == "linear"
+
+
+@pytest.mark.parametrize("method", ["lade", "gml", "crt", "lws", "tau_norm"])
+def test_every_head_on_fixed_features(method: str, folder: Path, tmp_path: Path) -> None:
+    config = settings(folder, tune="head", method={"name": method})
+    config = replace(config, sampling="class_balanced" if method in ("crt", "lws") else "shuffle")
+    run = train(config, tmp_path / method)
+    assert run.metrics["balanced_accuracy"] > 0.5
+    logits = run.predictions().logits
+    dataset = load(DataConfig(str(folder), image_size=32))
+    features = frozen_features(dataset, create_backbone("efficientnet_lite0", pretrained=True))
+    with torch.no_grad():  # read again from the file
+        torch.testing.assert_close(run.model().head(features["test"]), logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_method_that_needs_a_trained_backbone(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tune must be all, norm or lora for method 'paco'"):
+        train(settings(folder, tune="head", method={"name": "paco"}), tmp_path / "run")
+
+
+def test_head_then_trial_then_decision(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(folder, method={"name": "logit_adjust"}, epochs=1, batch_size=16)
+    run = train(config, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "57 train, 12 test images, 3 classes of 40 to 5 training images (rarest: blue)" in said
+    assert "validation split: head " in said
+    stages = {path.parent.name for path in (tmp_path / "run").glob("*/config.yaml")}
+    assert {"ce", "head", "trial"} <= stages
+    trial = Run(tmp_path / "run" / "trial")
+    assert trial.metrics["split"] == "val"  # the decision does not look at the test split
+    assert trial.config["optimizer"] == "adamw"
+    assert run.metrics["split"] == "test"
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    train(config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(config, tmp_path / "run")
+    with pytest.raises(ValueError, match="other settings: epochs was 1 and is 2"):
+        train(replace(config, epochs=2), tmp_path / "run", resume=True)
+
+
+def test_minutes_too_short_for_anything(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(settings(folder, method={"name": "ce"}, minutes=1e-6), tmp_path / "run")
+    said = capsys.readouterr().err
+    assert run.finished
+    assert "no fine-tuning" in said
+    assert "to fine-tune, about" in said
+    assert not (tmp_path / "run" / "trial").exists()
+
+
+@pytest.mark.parametrize(
+    "counts", [{"a": 60, "b": 3}, {"a": 9, "b": 1}, {"a": 1, "b": 1}], ids=["rare", "one", "two"]
+)
+def test_very_few_images(counts: dict[str, int], tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "data", counts)
+    run = train(settings(data, tune="head"), tmp_path / "run")
+    assert run.finished
+
+
+def test_one_image_only(tmp_path: Path) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    Image.new("RGB", (48, 48)).save(tmp_path / "data" / "a" / "0.png")
+    with pytest.raises(ValueError, match="all images are of one class"):
+        train(settings(tmp_path / "data"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unreadable_image_is_named(folder: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(folder, tmp_path / "data")
+    (data / "train" / "red" / "3.jpg").write_bytes(b"no image")
+    config = settings(data, tune="head", method={"name": "ce"})
+    config.data.image_size = 72  # larger ones are read while the features are made
+    with pytest.raises(ValueError, match=r"red/3.jpg"):
+        train(config, tmp_path / "run")
+
+
+def test_what_is_said_before(folder: Path) -> None:
+    dataset = load(DataConfig(str(folder), image_size=32))
+    assert dataset.test is not None
+    few = replace(dataset, test=dataset.test.take(torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9])))
+    config = replace(settings(folder), pretrained=True, tune="all")
+    assert "2 of 3 classes have 3 test images or fewer" in "".join(before(config, few))
+    assert "lr 0.1 with sgd is out of range" in "".join(before(config, dataset))
+    fine = replace(config, optimizer="adamw", lr=2e-4)
+    assert not list(before(fine, dataset))
+    assert "batch_size 64 is larger than the 57 training" in "".join(
+        before(replace(fine, batch_size=64), dataset)
+    )
+
+
+def test_what_is_said_after(frozen: Run, tmp_path: Path) -> None:
+    assert not list(after(frozen))
+    run = Run(shutil.copytree(frozen.folder, tmp_path / "run"))
+    run.log_epoch({"epoch": 0, "loss": 9.0})
+    assert "the training loss ended at 9.00" in "".join(after(run))
+    predictions = run.predictions()
+    same = replace(predictions, logits=torch.tensor([[500.0, 0.0, 0.0]]).repeat(12, 1))
+    same.write(run.folder / "predictions.parquet")
+    said = "".join(after(run))
+    assert "predicts one class only, 'blue'" in said
+    assert "differ by 500 nats" in said
