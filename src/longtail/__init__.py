@@ -22,13 +22,14 @@ if TYPE_CHECKING:
         shift,
         sklearn,
     )
-    from longtail.api import evaluate, predict, train
+    from longtail.api import advise, evaluate, predict, train
     from longtail.prior import ClassPrior
 
 __version__ = version("longtail")
 __all__ = [
     "ClassPrior",
     "__version__",
+    "advise",
     "api",
     "augment",
     "data",
@@ -44,7 +45,13 @@ __all__ = [
     "sklearn",
     "train",
 ]
-HOMES = {"ClassPrior": "prior", "evaluate": "api", "predict": "api", "train": "api"}
+HOMES = {
+    "ClassPrior": "prior",
+    "advise": "api",
+    "evaluate": "api",
+    "predict": "api",
+    "train": "api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,12 +13,14 @@ from longtail.listing import list_names
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which `longtail --help` need not wait for
     from longtail.data import Dataset, Findings
     from longtail.features import Precision
+    from longtail.pictures import Advice
     from longtail.training import Config, Embeddings, Run, RunFolder
     from longtail.training.task import Predicted
 
 # Words of each command, and the function behind it.
 COMMANDS = {
     "train": "train",
+    "advise": "advise",
     "evaluate": "evaluate",
     "protocol": "protocol",
     "predict": "predict",
@@ -32,6 +34,7 @@ COMMANDS = {
 }
 __all__ = [
     "COMMANDS",
+    "advise",
     "check_data",
     "embed",
     "evaluate",
@@ -48,7 +51,7 @@ __all__ = [
 
 def train(
     data: str | Mapping[str, Any] | Dataset,
-    method: str | Mapping[str, Any] = "gml",
+    method: str | Mapping[str, Any] = "auto",
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -61,7 +64,7 @@ def train(
         data: name of a data set, folder, table or import path; a mapping with `source` and its
             settings; or a `Dataset`.
         method: a name of `longtail list`, an import path, or a mapping with `name` and its
-            settings.
+            settings; `auto` compares methods on your own images, and is `gml` for other data.
         out: run folder (default: a new one under `runs/`)
         resume: resume the run in the folder `out`
         verbose: show the progress: a bar on a terminal, else lines of the logger `longtail`
@@ -88,13 +91,13 @@ def start(
     config: Config, out: str | Path | None, resume: bool, dataset: Dataset | None = None
 ) -> RunFolder:
     """Trains with resolved settings, and writes the report."""
-    from longtail import tasks
+    from longtail import pictures
     from longtail.training import is_first
 
     if resume and out is None:
         raise InputError("out must be the run folder to resume, as in --out runs/..., got none")
     folder = Path(out) if out else new_folder(config)
-    run = tasks.train(config, folder, resume=resume, dataset=dataset)
+    run = pictures.train(config, folder, resume=resume, dataset=dataset)
     if is_first():
         report([run.folder, *(stage.folder for stage in run.stages)])
     return run
@@ -104,11 +107,35 @@ def new_folder(config: Config) -> Path:
     """A folder under `runs/` that does not exist yet, named after data, method and seed."""
     source = re.sub(r"\W+", "-", Path(config.data.source).stem)
     method = config.method["name"].rpartition(".")[2]
-    base = Path("runs") / f"{source}-{method}-seed{config.seed}"
+    name = source if method == "auto" else f"{source}-{method}"
+    base = Path("runs") / f"{name}-seed{config.seed}"
     folder, number = base, 2
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1
     return folder
+
+
+def advise(
+    data: str | Mapping[str, Any] | Embeddings | Dataset,
+    *,
+    backbone: str = "auto",
+    seed: int = 0,
+) -> Advice:
+    """Compares methods on your own images by cross-validation, and recommends one.
+
+    Args:
+        data: as for `train`, or what `embed` returned.
+        backbone: a pretrained backbone (default: efficientnet_lite0)
+        seed: seed of the folds
+
+    Returns: `.rows`, `.recommended`, `.words` and `.command`.
+    """
+    from longtail.pictures import advise as compare
+    from longtail.settings import read_data
+
+    named = isinstance(data, str | Mapping)
+    source: Any = read_data(data) if named else data  # type: ignore[arg-type]
+    return compare(source, backbone, seed=seed)
 
 
 def evaluate(

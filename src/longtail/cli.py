@@ -16,6 +16,7 @@ from longtail.names import nearest
 from longtail.text import printable
 
 if TYPE_CHECKING:
+    from longtail.pictures import Advice
     from longtail.training import Embeddings, RunFolder
 
 ABOUT = "Train, adapt and evaluate classifiers when most classes are rare."
@@ -127,6 +128,14 @@ def _show_run(run: "RunFolder", arguments: Mapping[str, Any]) -> None:
         print(f"report: {run.folder / 'report.html'}")
 
 
+def _show_advice(advice: "Advice", arguments: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 120).print(advice.table())
+    print(advice.words)
+    print(advice.command)
+
+
 def _show_metrics(metrics: Mapping[str, float], arguments: Mapping[str, Any]) -> None:
     from longtail.tasks import open_run, task_of_run
 
@@ -185,6 +194,7 @@ def _show_names(names: Mapping[str, str], arguments: Mapping[str, Any]) -> None:
 
 SHOWN: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "train": _show_run,
+    "advise": _show_advice,
     "evaluate": _show_metrics,
     "protocol": _show_protocol,
     "predict": _show_predictions,

@@ -21,6 +21,7 @@ DATA = (
     "a table of paths and labels, or an import path"
 )
 METHOD = "a name of `longtail list`, or an import path; --help shows the options of this one"
+AUTO = "auto"  # the method that training on own images chooses
 CONFIG = "YAML file of settings; options override it"
 
 
@@ -37,8 +38,10 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
         InputError: for an unknown method or task.
     """
     data = given.get("data", {})
-    source, method = data.get("source", ""), given.get("method", {}).get("name", "gml")
+    source, method = data.get("source", ""), given.get("method", {}).get("name", AUTO)
     task = find_task(given["task"]) if given.get("task") else task_of_source(source)
+    if method == AUTO and not _are_own_images(source, task):
+        method = "gml"
     parameters = signature(function).parameters
     grammar = Grammar(command, function, skip={"data", "method"})
     grammar.add("data.source", "DATA", DATA)
@@ -56,8 +59,15 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
     return grammar
 
 
+def _are_own_images(source: str, task: Task[Any, Any, Any]) -> bool:
+    """Whether images are a user's own, for which a method is chosen by comparison."""
+    return task.name == Config.task and source not in task.catalogue("data")
+
+
 def _add_method(grammar: Grammar, method: str, task: Task[Any, Any, Any]) -> None:
     """Adds the options of a method."""
+    if method == AUTO:  # which has none
+        return
     found = find_method(method, task.methods)
     title = f"method {method}"
     if issubclass(found, ClassificationLoss):
@@ -97,7 +107,7 @@ def from_words(
 
 
 def from_keywords(
-    data: str | Mapping[str, Any], method: str | Mapping[str, Any] = "gml", **settings: Any
+    data: str | Mapping[str, Any], method: str | Mapping[str, Any] = "auto", **settings: Any
 ) -> dict[str, Any]:
     """The settings of a run from Python: nested mappings as in `config.yaml`.
 
