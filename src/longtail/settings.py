@@ -101,7 +101,7 @@ def from_words(
     grammar.add("config", "--config", CONFIG)
     if len(asked) < len(words):
         return grammar.help()
-    arguments = grammar.parse(overlay(config, grammar.read(asked)))
+    arguments = grammar.parse(_without_auto(overlay(config, grammar.read(asked))))
     arguments.pop("config", None)
     return arguments
 
@@ -124,7 +124,12 @@ def from_keywords(
         "method": _with_name("method", "name", method),
         **settings,
     }
-    return make_grammar("train", any_training, given).parse(given)
+    return make_grammar("train", any_training, given).parse(_without_auto(given))
+
+
+def _without_auto(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the method `auto`, for which the grammar has a default."""
+    return {name: value for name, value in given.items() if value != {"name": AUTO}}
 
 
 def any_training(data: str, method: str, **settings: Any) -> None:
