@@ -178,9 +178,10 @@ def test_one_image_only(tmp_path: Path) -> None:
 def test_an_unreadable_image_is_named(folder: Path, tmp_path: Path) -> None:
     data = shutil.copytree(folder, tmp_path / "data")
     (data / "train" / "red" / "3.jpg").write_bytes(b"no image")
+    (data / "test" / "blue" / "1.jpg").write_bytes(b"")
     config = settings(data, tune="head", method={"name": "ce"})
     config.data.image_size = 72  # larger ones are read while the features are made
-    with pytest.raises(ValueError, match=r"red/3.jpg"):
+    with pytest.raises(ValueError, match=r"2 of 69(?s:.*)blue/1.jpg(?s:.*)red/3.jpg"):
         train(config, tmp_path / "run")
 
 

@@ -54,7 +54,7 @@ def test_schedules(source, method):
     ) == SCHEDULES[source, method]
     assert (config.momentum, config.warmup, config.sampling) == (0.9, 0, "shuffle")
     assert config.data.root == "images"
-    assert config.pretrained == (source == "places-lt")
+    assert bool(config.pretrained) == (source == "places-lt")
     assert learning_rate(config, 0) == config.lr
 
 

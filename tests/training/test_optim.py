@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,13 @@ from longtail.data import DataConfig
 from longtail.methods import Method, create_method
 from longtail.models import ImageClassifier, LinearHead, create_backbone
 from longtail.training import Config
-from longtail.training.optim import learning_rate, make_optimizer, set_learning_rate, start_momentum
+from longtail.training.optim import (
+    AverageWeights,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    start_momentum,
+)
 
 
 def config(**settings: object) -> Config:
@@ -112,3 +119,68 @@ def test_the_backbone_may_learn_slower_where_the_model_is_an_average() -> None:
     assert len(rates) == len(list(method.network.parameters()))
     assert {rates[p] for p in method.network.backbone.parameters()} == {0.05}
     assert {rates[p] for p in method.network.head.parameters()} == {0.5}
+
+
+def test_adamw_is_torchs() -> None:
+    method = create_method("ce", {}, ClassPrior([2, 1]), create_backbone("smallnet"))
+    other = copy.deepcopy(method)
+    ours = make_optimizer(method, config(optimizer="adamw", lr=1e-3, weight_decay=0.05))
+    start_momentum(ours)
+    theirs = torch.optim.AdamW(other.parameters(), lr=1e-3, weight_decay=0.05)
+    for step in range(3):
+        for one, optimizer in ((method, ours), (other, theirs)):
+            for index, p in enumerate(one.parameters()):
+                p.grad = torch.full_like(p, index - step)
+            optimizer.step()
+    for p, expected in zip(method.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, expected)
+
+
+def test_layer_decay_lowers_the_rate_block_by_block() -> None:
+    backbone = create_backbone("efficientnet_lite0")
+    method = create_method("ce", {}, ClassPrior([2, 1]), backbone)
+    given = config(optimizer="adamw", lr=1.0, layer_decay=0.5, backbone_lr=0.1)
+    optimizer = make_optimizer(method, given)
+    set_learning_rate(optimizer, 1.0)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == set(method.parameters())
+    by_name = {name: rates[p] for name, p in method.named_parameters()}
+    assert by_name["model.head.weight"] == 1.0
+    last = by_name["model.backbone.model._conv_head.weight"]
+    blocks = [by_name[f"model.backbone.model._blocks.{n}._bn1.weight"] for n in range(16)]
+    assert all(0 < low < high <= last <= 0.1 for low, high in itertools.pairwise(blocks))
+    assert by_name["model.backbone.model._conv_stem.weight"] < blocks[0]
+    for low, high in itertools.pairwise(blocks):
+        assert high / low == pytest.approx(2)
+
+
+def test_average_of_the_weights() -> None:
+    module = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(module.weight)
+    average = AverageWeights(module, 0.9)
+    expected = 0.0
+    for step in range(1, 200):
+        torch.nn.init.constant_(module.weight, float(step))
+        average.update()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    again = AverageWeights(copy.deepcopy(module), 0.9)
+    again.load_state_dict(copy.deepcopy(average.state_dict()))
+    average.apply()
+    assert module.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert again.steps == 199
+    unchanged = torch.nn.Linear(1, 1)
+    before = unchanged.weight.clone()
+    off = AverageWeights(unchanged, 0.0)
+    off.update()
+    off.apply()
+    assert torch.equal(unchanged.weight, before)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ema": 1.0}, {"layer_decay": 0.0}, {"layer_decay": 1.5}, {"minutes": 0.0}]
+)
+def test_settings_out_of_range(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} must be .*got {wrong[name]}"):
+        config(**wrong)

@@ -45,21 +45,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs with a teacher and without, `killed` and `whole`, in one process after the other."""
     base, draw = tmp_path_factory.mktemp("runs"), random.Random(7)
     jobs = []
-    for teacher in ("train", "none"):
-        settings = {"data": "digits-lt", "method": "gml", "epochs": 3, "teacher": teacher}
+    gml = {"method": "gml", "epochs": 3}
+    adamw = {"optimizer": "adamw", "lr": 1e-3, "ema": 0.9, "layer_decay": 0.8}
+    for name, changes in {
+        "train": {**gml, "teacher": "train"},
+        "none": {**gml, "teacher": "none"},
+        "adamw": {"method": "ce", "epochs": 3, **adamw},
+    }.items():
+        settings = {"data": "digits-lt", **changes}
         # 411 images make 6 steps an epoch: a kill within the first ten steps of each attempt.
         kills = [draw.randrange(1, 10) for _ in range(3)]
-        jobs += [[str(base / teacher / "killed"), kills, settings]]
-        jobs += [[str(base / teacher / "whole"), [], settings]]
+        jobs += [[str(base / name / "killed"), kills, settings]]
+        jobs += [[str(base / name / "whole"), [], settings]]
     command = [sys.executable, "-c", KILLED, json.dumps(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return base
 
 
-@pytest.mark.parametrize("teacher", ["train", "none"])
-def test_killed_three_times_equals_never_killed(folder: Path, teacher: str) -> None:
-    killed, whole = (Run(folder / teacher / name) for name in ("killed", "whole"))
+@pytest.mark.parametrize("kind", ["train", "none", "adamw"])
+def test_killed_three_times_equals_never_killed(folder: Path, kind: str) -> None:
+    killed, whole = (Run(folder / kind / name) for name in ("killed", "whole"))
     ours, theirs = (run.checkpoints.load_last() for run in (killed, whole))
     assert ours is not None
     assert theirs is not None

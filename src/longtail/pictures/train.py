@@ -92,7 +92,7 @@ class Training:
     def run(self) -> Run:
         """Trains, one stage after the other."""
         self.decisions = self._begin()
-        warn_before(self.config, self.dataset)
+        warn_before(self._checked(), self.dataset)
         plan = make_plan(self.config, self.dataset)
         say(describe(self.config, self.dataset, plan, self.folder))
         features = frozen_features(
@@ -120,6 +120,13 @@ class Training:
         run = self._train(self._tuned(start, epochs, len(self.dataset.train)), self.folder)
         self._compare(run, head)
         return run
+
+    def _checked(self) -> Config:
+        """Settings that the user sees take effect."""
+        if self.config.tune == "head":
+            return self.config
+        tuned = fine_tuning(self.config, 1, len(self.dataset.train))
+        return replace(tuned, batch_size=self.config.batch_size)
 
     def decide(self, name: str, choose: Any) -> Any:
         """A decision, taken once: a resumed run keeps it."""
@@ -206,10 +213,13 @@ class Training:
         found = find_method(method["name"])
         if not issubclass(found, ClassificationLoss):
             method = {"name": "logit_adjust"}
+        tune = "all" if self.config.tune == "auto" else self.config.tune
+        tuned = replace(self.config, method=method, tune=tune)
+        if method.get("head", "linear") != "linear":  # the head that is fitted is linear
+            return tuned
         start = folder / "start"
         self._train(replace(frozen, method=method), start, dataset)
-        tune = "all" if self.config.tune == "auto" else self.config.tune
-        return replace(self.config, method=method, tune=tune, start=str(start))
+        return replace(tuned, start=str(start))
 
     def _tuned(self, config: Config, epochs: int, images: int) -> Config:
         return fine_tuning(config, epochs, images)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from longtail.data import CentreCrop, DataConfig, Dataset, load
+from longtail.data import CentreCrop, DataConfig, Dataset, UnreadableImagesError, load
 from longtail.errors import InputError
 from longtail.features import FeatureCache, Network, Precision, extract, fastest, fingerprint
 from longtail.files import whole_file
@@ -166,28 +166,34 @@ def dataset_features(
         quiet: show no progress bar.
 
     Raises:
-        UnreadableImagesError: names the images of a split that cannot be read.
+        UnreadableImagesError: names every image that cannot be read.
     """
     total = sum(map(len, dataset.splits.values()))
     network = fastest(encoder, crop.size, total, torch.device(best_device()), precision)
     cache = FeatureCache(fingerprint(encoder), reading_of(crop, network), encoder.num_features)
     console = Console(stderr=True)
+    features: dict[str, NDArray[np.float32]] = {}
+    failures: list[tuple[str, str]] = []
     try:
         with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
             task = progress.add_task("features", total=total)
-            return {
-                name: extract(
-                    network,
-                    split,
-                    crop,
-                    cache=cache,
-                    threads=threads,
-                    seen=lambda images: progress.advance(task, images),
-                )
-                for name, split in dataset.splits.items()
-            }
+            for name, split in dataset.splits.items():
+                try:
+                    features[name] = extract(
+                        network,
+                        split,
+                        crop,
+                        cache=cache,
+                        threads=threads,
+                        seen=lambda images: progress.advance(task, images),
+                    )
+                except UnreadableImagesError as error:  # those of all splits are named
+                    failures += error.failures
     finally:
         cache.close()
+    if failures:
+        raise UnreadableImagesError(failures, total)
+    return features
 
 
 def reading_of(crop: CentreCrop, network: Network) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from longtail.data import Loader, UnreadableImagesError
 from longtail.data.seeds import mix_seed
 from longtail.errors import InputError
+from longtail.features import keep_freed_memory
 from longtail.methods import Method
 from longtail.training.config import Config
 from longtail.training.distributed import mean_of, on_first, share_batch_norm
@@ -61,6 +62,8 @@ def fit(
         UnreadableImagesError: at the end of the epoch; with one process the state is saved first.
         SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.
     """
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     share_batch_norm(method, fabric)
     optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)

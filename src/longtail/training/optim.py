@@ -47,21 +47,23 @@ def backbone_factors(backbone: nn.Module, config: Config) -> dict[nn.Parameter, 
     """Factor on the learning rate of each parameter of a backbone.
 
     `layer_decay` (Bao et al., BEiT, ICLR 2022, arXiv 2106.08254) multiplies it from each block to
-    the one below. Blocks are the numbered modules (`blocks.3`, `layer2`) in the order of their
-    parameters; what is before, between or after them counts as blocks of its own.
+    the one below. Blocks are the numbered modules (`blocks.3`, `layer2.0`) in the order of their
+    parameters; what is before, between or after them is a block, too.
 
     Args:
         backbone: the backbone.
         config: `backbone_lr` and `layer_decay`.
     """
-    blocks: dict[str, int] = {}
-    depth = {}
+    depth: dict[nn.Parameter, int] = {}
+    last, blocks = None, 0
     for name, parameter in backbone.named_parameters():
         found = BLOCK.search(name)
-        block = name[: found.end()] if found else name.rpartition(".")[0]
-        depth[parameter] = blocks.setdefault(block, len(blocks))
+        block = name[: found.end()] if found else ""
+        blocks += block != last
+        last = block
+        depth[parameter] = blocks
     return {
-        parameter: config.backbone_lr * config.layer_decay ** (len(blocks) - 1 - index)
+        parameter: config.backbone_lr * config.layer_decay ** (blocks - index)
         for parameter, index in depth.items()
     }
 

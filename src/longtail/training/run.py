@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Settings that may change when a run is resumed.
 MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger"}
-STAGE_FOLDERS = ("teacher", "first")
+STAGE_FOLDERS = ("teacher", "first", "ce", "head")
 PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "numpy")
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -117,7 +117,7 @@ class RunFolder(ABC):
 
     @property
     def stages(self) -> list[Self]:
-        """The run of the stage that was trained as a part of this run, if there is one."""
+        """The runs of the stages that were trained as a part of this run."""
         folders = [self.folder / name for name in STAGE_FOLDERS]
         return [type(self)(folder) for folder in folders if (folder / "config.yaml").is_file()]
 
