@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from longtail.cli import main
 from longtail.data import DataConfig, load
 from longtail.models import create_backbone
 from longtail.pictures import resolve, train
@@ -96,14 +97,51 @@ def test_the_head_is_that_of_the_estimator(folder: Path, frozen: Run) -> None:
     )
 
 
-def test_the_saved_model_predicts_what_the_features_gave(folder: Path, frozen: Run) -> None:
-    dataset = load(DataConfig(str(folder), image_size=32))
-    assert dataset.test is not None
-    images = dataset.test.images
-    assert images is None or len(images) == len(dataset.test)
+def test_the_run_has_cross_entropy_beside_it(frozen: Run) -> None:
+    assert [stage.folder.name for stage in frozen.stages] == ["ce"]
     assert frozen.folder.joinpath("ce", "metrics.json").is_file()
     assert frozen.metrics["balanced_accuracy"] > 0.5
     assert frozen.model_card()["head"] == "linear"
+
+
+def test_predictions_of_paths_images_and_arrays(folder: Path, frozen: Run) -> None:
+    paths = sorted((folder / "test").rglob("*.jpg"))
+    found = frozen.predict(paths)
+    assert [name for _, ((name, _),) in found.top(1)] == [
+        frozen.predictions().class_names[c] for c in frozen.predictions().logits.argmax(1)
+    ]
+    images = [Image.open(path).convert("RGB") for path in paths]
+    for given in (images, [np.asarray(image) for image in images]):
+        torch.testing.assert_close(frozen.predict(given).logits, found.logits, atol=1e-3, rtol=1e-3)
+    one = frozen.predict(np.asarray(images[3]))
+    torch.testing.assert_close(one.logits, found.logits[3:4], atol=1e-3, rtol=1e-3)
+    assert one.paths == ("image 0",)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "got none"),
+        (np.zeros((4, 4, 3)), r"got \(4, 4, 3\) of float64"),
+        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\) of uint8"),
+        (["a.jpg", np.zeros((4, 4, 3), np.uint8)], "all paths, or all PIL images and arrays"),
+    ],
+)
+def test_what_cannot_be_predicted(images: object, message: str, frozen: Run) -> None:
+    with pytest.raises(ValueError, match=message):
+        frozen.predict(images)  # type: ignore[arg-type]
+
+
+def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(folder), "--data.image-size", "32"]
+    assert main(["train", *words, "--tune", "head", "--out", str(tmp_path / "run")]) == 0
+    assert "balanced accuracy in cross-validation" in capsys.readouterr().err
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert main(["advise", *words]) == 0
+    said = capsys.readouterr().out
+    assert "class-balanced sampling" in said
+    assert "Recommended: " in said
+    assert f"longtail train {folder} --method " in said
 
 
 @pytest.mark.parametrize("method", ["lade", "gml", "crt", "lws", "tau_norm"])
