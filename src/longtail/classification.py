@@ -99,7 +99,8 @@ class Classification(Task[Config, Dataset, Run]):
         backbone = create_backbone(config.backbone, pretrained=pretrained)
         if start:
             backbone.load_state_dict(start.backbone.state_dict())
-        tune_backbone(backbone, "all" if config.tune == "auto" else config.tune, config.lora_rank)
+        if config.tune != "auto":
+            tune_backbone(backbone, config.tune, config.lora_rank)
         backbone.frozen = backbone.frozen or config.fixed_norm
         settings = {key: value for key, value in config.method.items() if key != "name"}
         model: Any = stage_model

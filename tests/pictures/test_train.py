@@ -205,6 +205,11 @@ def test_very_few_images(counts: dict[str, int], tmp_path: Path) -> None:
     assert run.finished
 
 
+def test_several_processes(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="devices and nodes must be 1 for own images"):
+        train(settings(folder, devices=2), tmp_path / "run")
+
+
 def test_one_image_only(tmp_path: Path) -> None:
     (tmp_path / "data" / "a").mkdir(parents=True)
     Image.new("RGB", (48, 48)).save(tmp_path / "data" / "a" / "0.png")

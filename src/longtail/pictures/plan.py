@@ -72,12 +72,13 @@ def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list
     weights = "installed with longtail" if config.backbone == BACKBONE else "from timm's hub"
     if Path(config.backbone).exists():
         weights = "of that run"
+    features = _minutes(plan.feature_seconds) if plan.feature_seconds else "in the cache"
     lines = [
         f"{config.data.source}: {images} images, {dataset.num_classes} classes of "
         f"{counts.max():,} to {counts.min():,} training images (rarest: {rarest})",
         f"{device}, {available_cpus()} processors; backbone {config.backbone}, weights {weights}; "
         f"images of {dataset.image_size} pixels",
-        f"1. features of all images: {_minutes(plan.feature_seconds)}; a head on them: seconds",
+        f"1. features of all images: {features}; a head on them: seconds",
     ]
     if config.backbone == BACKBONE:
         lines[1] += f" (stronger, from a network: --backbone {STRONGER})"

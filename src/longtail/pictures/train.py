@@ -1,6 +1,7 @@
 """One training on a user's own images, from features to fine-tuning."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -58,6 +59,11 @@ def train(
     )
     if not uses_features(config):
         return _train_plainly(config, folder, resume, dataset)
+    if config.devices * config.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "devices and nodes must be 1 for own images with pretrained weights, without torchrun; "
+            "several processes train from scratch: --pretrained false"
+        )
     dataset = CLASSIFICATION.load(config.data) if dataset is None else dataset
     return Training(config, dataset, folder, resume).run()
 
