@@ -61,9 +61,11 @@ def warn_after(run: Run) -> None:
 
 
 def after(run: Run) -> Iterator[str]:
-    """What is to be said of a finished run."""
+    """What is to be said of a finished run; nothing of a head that was fitted to its optimum."""
+    if not run.history:
+        return
     chance = math.log(run.prior.num_classes)
-    if run.history and (loss := run.history[-1].get("loss", 0.0)) > 2 * chance:
+    if (loss := run.history[-1].get("loss", 0.0)) > 2 * chance:
         yield (
             f"the training loss ended at {loss:.2f}, far above ln(number of classes) = "
             f"{chance:.2f}, that of a guess: reduce --lr"
