@@ -13,7 +13,7 @@ import torch
 from longtail import tasks
 from longtail.classification import CLASSIFICATION
 from longtail.data import Dataset
-from longtail.data.strata import hold_out
+from longtail.data.stratified import hold_out
 from longtail.errors import InputError
 from longtail.files import read_values, write_json
 from longtail.losses import ClassificationLoss
