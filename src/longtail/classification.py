@@ -107,7 +107,9 @@ class Classification(Task[Config, Dataset, Run]):
         method = create_method(config.method["name"], settings, dataset.prior, backbone, model)
         if start:
             method.model.head.load_state_dict(start.head.state_dict())
-        return method.requires_grad_(config.tune != "head")
+        if config.tune == "head":  # its head is fitted by a solver
+            method.requires_grad_(False)
+        return method
 
     def record(self, run: RunFolder, dataset: Dataset) -> None:
         """Writes `split.csv`: which image is in which split."""
