@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-slow check wheel clean
+.PHONY: train test test-slow check docs wheel clean
 
 # Trains GML (teacher, then student) and plain cross-entropy on the built-in digits.
 train: $(READY)
@@ -23,9 +23,13 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as a site, in build/site.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
+
 # Builds the wheel and tries it in an environment with its declared dependencies alone.
 wheel: $(READY)
-	rm -rf build
+	rm -rf build/fresh build/run build/*.whl
 	$(BIN)/uv build --quiet --wheel --out-dir build
 	$(PYTHON) -m venv build/fresh
 	$(BIN)/uv pip install --quiet --python build/fresh/bin/python --constraint requirements.lock build/*.whl
