@@ -30,7 +30,7 @@ from longtail.shift import (
     protocol_table,
     resolve_prior,
 )
-from longtail.shift.protocol import COLUMNS, halves, mix_of
+from longtail.shift.protocol import COLUMNS, halves, prior_of
 from longtail.training.run import Run, environment
 from pages import write_between
 
@@ -109,7 +109,7 @@ def measure(run: Run) -> dict[str, Any]:
                 logits[half], labels[half], target, expressed, training_prior=prior, interval=False
             )
             # A class that the draw leaves out is not ruled out: the mix is known, not the labels.
-            known = mix_of(truth, prior.num_classes) + 1e-9
+            known = prior_of(truth, prior.num_classes) + 1e-9
             adjusted = {
                 "raw": target,
                 "known": adjust(target, expressed, known / known.sum()),

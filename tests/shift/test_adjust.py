@@ -148,8 +148,8 @@ def test_bad_logits() -> None:
         adjust(torch.zeros(1, 2, dtype=torch.int64), [0.5, 0.5], [0.4, 0.6])
     with pytest.raises(ValueError, match="floating-point, got int64"):
         adjust(np.zeros((1, 2), dtype=np.int64), [0.5, 0.5], [0.4, 0.6])  # type: ignore[type-var]
-    with pytest.raises(ValueError, match="got list"):
-        adjust([[0.0, 0.0]], [0.5, 0.5], [0.4, 0.6])  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="floating-point, got int64"):
+        adjust([[0, 0]], [0.5, 0.5], [0.4, 0.6])
     with pytest.raises(ValueError, match="out of adjust"):
         adjust(torch.zeros(1, 2), [0.5, 0.5], [0.4, 0.6], out=torch.zeros(2, 2))
 

@@ -20,7 +20,7 @@ def test_words() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("p.txt", "# the mix of May\n0.2\n\n0.3\n0.5\n"),
+        ("p.txt", "# class prior of May\n0.2\n\n0.3\n0.5\n"),
         ("p.csv", "class,probability\na,0.2\nb,0.3\nc,0.5\n"),
         ("p.csv", "c,0.5\na,0.2\nb,0.3\n"),
         ("p.csv", "probability\n0.2\n0.3\n0.5\n"),
@@ -45,8 +45,8 @@ def test_names_are_in_file_order_without_class_names(tmp_path: Path) -> None:
         ("p.txt", "0.2\nhalf\n0.3\n", r"p.txt:2: expected .* got 'half'"),
         ("p.csv", "a,b,0.2\n", r"p.csv:1: expected one or two columns, got 3"),
         ("p.csv", "a,0.5\nz,0.5\n", r"p.csv:2: class 'z' is not one of the 2 class names"),
-        ("p.csv", "a,0.5\na,0.5\n", r"p.csv:2: class 'a' comes twice"),
-        ("p.csv", "0.5\nb,0.5\n", r"p.csv:1: a name must stand in every line or none"),
+        ("p.csv", "a,0.5\na,0.5\n", r"p.csv:2: class 'a' is listed twice"),
+        ("p.csv", "0.5\nb,0.5\n", r"p.csv:1: every line has a name or none"),
         ("p.csv", "a,1\n", r"p.csv: no probability for 1 classes, first 'b'"),
         ("p.txt", "0.5\n0.4\n", r"prior in .*p.txt must sum to 1 within 1e-06, got 0.9"),
         ("p.txt", "0.5\n0.4\n0.1\n", r"prior in .*p.txt must have 2 classes, got 3"),

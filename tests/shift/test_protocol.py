@@ -128,10 +128,10 @@ def test_list_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0\n3\n", r"list.txt:2: expected a place below 3, got '3'"),
+        ("0\n3\n", r"list.txt:2: expected an index below 3, got '3'"),
         ("-1\n", r"list.txt:1: expected"),
-        ("x.png\n", r"list.txt:1: expected a place below 3, got 'x.png'"),
-        ("# nothing\n", r"list.txt: lists no sample"),
+        ("x.png\n", r"list.txt:1: expected an index below 3, got 'x.png'"),
+        ("# nothing\n", r"list.txt: contains no samples"),
     ],
 )
 def test_bad_list_files(tmp_path: Path, text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The one place where the prior that logits express is swapped for another."""
+"""Replaces the prior that logits express by another."""
 
 import warnings
 from collections.abc import Callable
@@ -6,17 +6,19 @@ from typing import overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from longtail.arrays import as_tensor
 from longtail.errors import InputError
+from longtail.shift.estimation.posterior import refuse_probabilities
 from longtail.shift.priors import Prior, probabilities
 
 Array = NDArray[np.floating]
 
 
 def log_ratio(expressed: Prior, target: Prior, num_classes: int | None = None) -> Tensor:
-    """What `adjust` adds to the logits of each class: log target - log expressed.
+    """The term that `adjust` adds to the logits of each class: log target - log expressed.
 
     Where both agree it is -0.0, the one number whose addition leaves every float as it is, bit for
     bit (adding 0.0 would turn -0.0 into 0.0). A class that the target rules out gets -inf.
@@ -50,10 +52,10 @@ def adjust(
 ) -> Tensor: ...
 @overload
 def adjust(
-    logits: Array, expressed: Prior, target: Prior, *, out: Array | None = None
+    logits: ArrayLike, expressed: Prior, target: Prior, *, out: Array | None = None
 ) -> Array: ...
 def adjust(
-    logits: Tensor | Array,
+    logits: Tensor | ArrayLike,
     expressed: Prior,
     target: Prior,
     *,
@@ -64,32 +66,37 @@ def adjust(
     logits + log target - log expressed (Saerens et al., Neural Computation 2002, equation 2.4; the
     test rule of Menon et al., ICLR 2021, and of Hong et al.'s PC-Softmax and LADE, CVPR 2021).
     Adjusting to the prior already expressed changes nothing, bit for bit. NaN in `logits` stays
-    NaN: the values are not looked at.
+    NaN.
 
     Args:
-        logits: (..., num_classes), unnormalised natural-log scores, any floating type. The sum is
-            formed in float32 or better and returned in the type of `logits`.
-        expressed: the prior that `logits` express.
-        target: the prior to express. A class with probability 0 gets the logit -inf, with a
-            warning.
-        out: where the result goes; `logits` itself for work in place, without a copy. Not for
+        logits: (..., num_classes), unnormalised natural-log scores of any floating type: a tensor,
+            an array, a list or a DataFrame. The sum is formed in float32 or better and returned in
+            the type of `logits`.
+        expressed: prior that `logits` express.
+        target: prior to express. A class with probability 0 gets the logit -inf, with a warning.
+        out: where the result is written; `logits` itself to work in place, without a copy. Not for
             logits that need a gradient.
-    Returns: (..., num_classes), a tensor for a tensor, an array for an array.
+    Returns: (..., num_classes), a tensor for a tensor, else an array.
     Raises:
-        ValueError: when a prior is not one, its length is wrong, or `expressed` is 0 for a class
-            that `target` allows.
+        ValueError: when a prior is not one, its length is wrong, `expressed` is 0 for a class that
+            `target` allows, or `logits` are probabilities.
 
     Example:
         >>> logits = torch.zeros(1, 2)
         >>> adjust(logits, [0.5, 0.5], [0.8, 0.2]).softmax(dim=1)
         tensor([[0.8000, 0.2000]])
     """
-    if not isinstance(logits, (Tensor, np.ndarray)):
-        raise InputError(
-            f"logits of adjust must be a tensor or an array, got {type(logits).__name__}"
-        )
+    if not isinstance(logits, Tensor):
+        logits = np.asarray(logits)
     if logits.ndim == 0:
         raise InputError("logits of adjust must have shape (..., num_classes), got a single number")
+    if not (
+        logits.is_floating_point()
+        if isinstance(logits, Tensor)
+        else np.issubdtype(logits.dtype, np.floating)
+    ):
+        raise InputError(f"logits of adjust must be floating-point, got {logits.dtype}")
+    refuse_probabilities(as_tensor(logits, "logits of adjust"), "logits of adjust")
     ratio = log_ratio(expressed, target, logits.shape[-1])
     kinds = isinstance(out, Tensor), isinstance(logits, Tensor)
     if out is not None and (kinds[0] != kinds[1] or out.shape != logits.shape):
@@ -105,9 +112,7 @@ def adjust(
 
 
 def _add(logits: Tensor, ratio: Tensor, out: Tensor | None = None) -> Tensor:
-    """Adds one number a class in float32 or better and returns the type that came."""
-    if not logits.is_floating_point():
-        raise InputError(f"logits of adjust must be floating-point, got {logits.dtype}")
+    """Adds one number per class in float32 or better and returns the type that came."""
     offset = ratio.to(logits.device, torch.promote_types(logits.dtype, torch.float32))
     if out is not None:
         return torch.add(logits, offset, out=out)
@@ -115,8 +120,6 @@ def _add(logits: Tensor, ratio: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _add_array(logits: Array, ratio: Tensor, out: Array | None = None) -> Array:
-    if not np.issubdtype(logits.dtype, np.floating):
-        raise InputError(f"logits of adjust must be floating-point, got {logits.dtype}")
     result: Array = np.empty_like(logits) if out is None else out
     wide = np.promote_types(logits.dtype, np.float32)
     # NumPy converts 16-bit blocks as it goes, so no wide copy of the matrix is made.
@@ -132,8 +135,8 @@ class PriorAdjusted(nn.Module):
 
     Args:
         model: maps its inputs to logits (..., num_classes).
-        expressed: the prior that those logits express.
-        target: the prior to predict under; `expressed` when not given, which changes nothing.
+        expressed: prior that those logits express.
+        target: prior to predict under. Default: `expressed`, which changes nothing.
 
     Attributes:
         expressed: (num_classes,), float64.

@@ -1,6 +1,5 @@
-"""The class mix of unlabelled data, from a model's logits: estimate, interval and test."""
+"""Class prior of unlabelled data, from a model's logits: estimate, intervals and test."""
 
-import warnings
 from typing import Literal
 
 import torch
@@ -12,9 +11,6 @@ from longtail.shift.estimation.calibration import Calibration
 from longtail.shift.estimation.estimator import Estimator, Method, PriorEstimate, Source
 from longtail.shift.estimation.posterior import Logits, as_labels, as_logits
 from longtail.shift.priors import Prior, probabilities
-
-# Source samples of a class from which its column of the confusion matrix shows its own noise.
-ENOUGH = 10
 
 
 def estimate_prior(
@@ -33,58 +29,59 @@ def estimate_prior(
     level: float = 0.05,
     generator: torch.Generator | None = None,
 ) -> PriorEstimate:
-    """Class mix of unlabelled data, with an interval for every class and a test for no shift.
+    """Class prior of unlabelled data, with an interval for every class and a test for no shift.
 
-    Label shift is assumed: p(x | class) is the same for source and target. Three priors have a
-    part. `expressed` is what the logits express. The mix of `source_labels` may be any (a balanced
-    validation set of a long-tailed model, say): it is divided out. `source_prior` is the mix that
-    holds until the data speak against it: the hypothesis that is tested, the answer when it is not
-    rejected, and what few samples are drawn towards. By default it is `expressed`, so that a model
-    is left as it is, bit for bit, unless there is evidence for a change.
+    Label shift is assumed: p(x | class) is the same for source and target. Three priors are
+    involved. `expressed` is the prior that the logits express. The class prior of `source_labels`
+    may be any (a balanced validation set of a long-tailed model, for example): it is divided out.
+    `source_prior` is the prior that holds until the data contradict it: the hypothesis of the
+    test, and the answer when it is not rejected. It defaults to `expressed`, so that a model is
+    left as it is, bit for bit, unless there is evidence for a change.
 
-    Between "no shift" and "any mix at all" lies the shift that long-tailed data mostly meet: the
-    classes that were rare in training are less rare, or more. Its mixes are source_prior *
-    training_prior^power, and the one number is found from moments, well even where samples are
-    fewer than classes (see `Tilts`). The nearest of them is what a free estimate is drawn towards.
-    It needs source samples and a training prior that is not uniform.
+    Methods, all on logits corrected by BCTS or VS (Alexandari et al. 2020, see `fit_calibration`)
+    except `kdey`:
 
-    Methods: `em` maximises the likelihood (Saerens et al. 2002; see `em_prior`) and is the one to
-    use; `bbse` and `bbse_soft` invert the confusion matrix of predicted classes or of posteriors
-    (Lipton et al. 2018; see `bbse_prior`); `rlls` is the regularised form of `bbse_soft`
-    (Azizzadenesheli et al. 2019; see `rlls_prior`) and answers for both where the matrix cannot be
-    inverted: its condition number is above 1e4, or there are more than 2,048 classes. All work on
-    logits corrected by BCTS or VS (Alexandari et al. 2020; see `fit_calibration`).
+    - `em` starts from maximum likelihood (Saerens et al. 2002, see `em_prior`), corrects it for
+      errors of the calibration with the labelled source (see `Response`), and averages over how
+      strongly it is to be drawn towards the likeliest shifts of long-tailed data, source_prior *
+      training_prior^power (see `believe`). Use this one.
+    - `bbse` and `bbse_soft` invert the confusion matrix of predicted classes or of posteriors
+      (Lipton et al. 2018, see `bbse_prior`); `rlls` is the regularised form of `bbse_soft`
+      (Azizzadenesheli et al. 2019, see `rlls_prior`) and answers for both where the matrix cannot
+      be inverted: its condition number is above 1e4, or there are more than 2,048 classes.
+    - `kdey` is maximum likelihood under kernel densities of the posteriors (Moreo et al. 2025, see
+      `kdey_prior`).
 
-    Few samples: the result is drawn towards `tilted` as if `strength` more samples had been seen
-    with that mix (a Dirichlet prior with 1 + strength * tilted). The interval is drawn about an
-    estimate with far less pull, so it may leave `estimated` out where samples are few. A class
-    without a source sample keeps a calibration bias of 0, and its column of the confusion matrix is
-    the one that the model expects. With one target sample nothing is tested: `shifted` is False.
-    The intervals of `bbse`, `bbse_soft` and `rlls` are too narrow where a class has fewer than ten
-    source samples, since nobody knows its column then; a warning says so.
+    The interval of a class holds the estimate of the method that was chosen. Its width comes from
+    the noise of both samples, from what is not known of the calibration, and from how far the
+    estimate is from what `em` finds. A class without a source sample is known from the model
+    alone, and `reliable` is then False. A single target sample changes nothing. Above 2,048 classes
+    `em` is maximum likelihood drawn towards the nearest tilted prior by a strength that is found by
+    moments, and intervals are a lower bound: they ignore the confusion between classes.
 
     Args:
         source_logits: (source samples, num_classes), labelled samples that the model was not
-            trained on; None, together with `source_labels`, for `em` on uncalibrated logits.
+            trained on: a tensor, an array, a list or a DataFrame; None, together with
+            `source_labels`, for `em` on uncalibrated logits.
         source_labels: (source samples,), class index of each.
         target_logits: (samples, num_classes), unlabelled.
-        expressed: the prior that the logits express.
+        expressed: prior that the logits express.
         method: see above.
         source_prior: see above; 0 only where `expressed` is 0 or the class is ruled out.
-        calibration: `auto` (by sample size, see `fit_calibration`), `bcts`, `vs`, `none`, or a
-            fitted one.
-        training_prior: class mix of the training set; `expressed` when not given. Worth giving for
-            a model whose logits express the uniform prior.
-        strength: pseudo-samples of `tilted`, 0 or more; found by moments when not given: many where
-            the target is near that mix, few where it is not (see `ShiftTest.strength`), or, without
-            a source or resamples, `default_strength`.
-        resamples: draws of the bootstrap; 0 for no interval and no test (`shifted` is then True).
+        calibration: `auto` (by sample size, see `fit_calibration`; none for `kdey`), `bcts`, `vs`,
+            `none`, or a fitted one.
+        training_prior: class prior of the training set. Default: `expressed`. Worth giving for a
+            model whose logits express the uniform prior.
+        strength: draws the plain estimate of the method (for `em`, maximum likelihood) towards
+            `tilted` as if so many samples had been seen with that prior; 0 for the plain estimate.
+            Default: see above for `em`, 0 for the other methods.
+        resamples: draws of the noise in the test; 0 for no test (`shifted` is then True).
         interval: False saves the time of the intervals, which are then NaN.
-        level: of the test.
-        generator: on the CPU; the same state gives the same result. Seeded with 0 when not given.
+        level: level of the test.
+        generator: on the CPU; the same state gives the same result. Default: seeded with 0.
     Raises:
-        ValueError: when an input is empty, not finite, or of the wrong shape, a prior is not one,
-            or a method that needs a source has none.
+        ValueError: when an input is empty, not finite, or of the wrong shape, logits are
+            probabilities, a prior is not one, or a method that needs a source has none.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -121,22 +118,7 @@ def estimate_prior(
         level=level,
         generator=generator,
     )
-    if interval and resamples and method != "em":
-        _warn_of_few(source, reference)
-    posteriors = estimator.posteriors(target)
-    return estimator.estimate(posteriors, logits=target if interval else None)
-
-
-def _warn_of_few(source: Source | None, reference: Tensor) -> None:
-    assert source is not None
-    counts = torch.bincount(source.labels, minlength=len(reference))
-    fewest = int(counts[reference.to(counts.device) > 0].min())
-    if fewest < ENOUGH:
-        warnings.warn(
-            f"source_labels of estimate_prior has a class with {fewest} samples; below {ENOUGH} "
-            "the intervals of bbse, bbse_soft and rlls are too narrow, those of em are not",
-            stacklevel=3,
-        )
+    return estimator.estimate(estimator.posteriors(target), interval=interval)
 
 
 def _reference(source_prior: Prior | None, expressed: Tensor) -> Tensor:

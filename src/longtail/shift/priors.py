@@ -1,4 +1,4 @@
-"""A prior from whatever names one: a ClassPrior, a vector, a word or a file."""
+"""Reads a prior: a ClassPrior, a vector, a keyword or a file."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
     Args:
         value: a ClassPrior or a vector (num_classes,) of probabilities; zeros are allowed.
         name: what an error calls it, for instance `target of adjust`.
-        num_classes: the length that it must have; any when not given.
+        num_classes: required length. Default: any.
     Returns: (num_classes,), float64, on the CPU, exactly as given; a copy.
     Raises:
         ValueError: when an entry is negative or not a number, the sum differs from 1 by more than
@@ -73,10 +73,10 @@ def resolve_prior(
     """Class probabilities from a word, a file, a ClassPrior or a vector.
 
     Args:
-        value: `uniform`, `source`, the path of a file that `read_prior` understands, or a prior.
+        value: `uniform`, `source`, the path of a file in a format of `read_prior`, or a prior.
         source: the training prior, needed for `source` alone.
         num_classes: the length that the result must have.
-        class_names: (num_classes,), names that a file may use in place of the order.
+        class_names: (num_classes,), names that a file may use instead of the order.
     Returns: (num_classes,), float64.
     Raises: ValueError: when the word is unknown, the file cannot be read, or the prior is not one.
 
@@ -90,7 +90,7 @@ def resolve_prior(
         return torch.full((num_classes,), 1 / num_classes, dtype=torch.float64)
     if value == "source":
         if source is None:
-            raise InputError("prior 'source' needs the counts of the training set, got none")
+            raise InputError("prior 'source' needs the counts of the training set, got None")
         return probabilities(source, "prior 'source'", num_classes)
     if not Path(value).is_file():
         raise InputError(f"prior must be 'uniform', 'source' or a file, got {str(value)!r}")
@@ -100,10 +100,10 @@ def resolve_prior(
 def read_prior(path: str | Path, class_names: Sequence[str] | None = None) -> list[float]:
     """Probabilities of a file, not yet checked to be a prior.
 
-    JSON (`.json`): a list, or an object of name to probability. Anything else: one class a line,
+    JSON (`.json`): a list, or an object of name to probability. Anything else: one class per line,
     `probability` or `name,probability`; empty lines and lines that start with `#` are skipped, and
-    so is a first line whose last column is no number. Names are put in the order of `class_names`
-    where those are given; otherwise the lines are the classes in order.
+    so is a first line whose last column is not a number. Names are put in the order of
+    `class_names` where those are given; otherwise the lines are the classes in order.
 
     Raises: ValueError: names the file and the line.
     """
@@ -112,19 +112,19 @@ def read_prior(path: str | Path, class_names: Sequence[str] | None = None) -> li
     if class_names is None or (rows and not any(named)):
         return [value for _, _, value in rows]
     if not all(named):
-        raise InputError(f"{rows[named.index(False)][0]}: a name must stand in every line or none")
-    place = {name: c for c, name in enumerate(class_names)}
+        raise InputError(f"{rows[named.index(False)][0]}: either every line has a name or none has")
+    index = {name: c for c, name in enumerate(class_names)}
     found: dict[int, float] = {}
     for where, name, value in rows:
-        if name not in place:
-            raise InputError(f"{where}: class {name!r} is not one of the {len(place)} class names")
-        if place[name] in found:
-            raise InputError(f"{where}: class {name!r} comes twice")
-        found[place[name]] = value
-    missing = [name for name, c in place.items() if c not in found]
+        if name not in index:
+            raise InputError(f"{where}: class {name!r} is not one of the {len(index)} class names")
+        if index[name] in found:
+            raise InputError(f"{where}: class {name!r} is listed twice")
+        found[index[name]] = value
+    missing = [name for name, c in index.items() if c not in found]
     if missing:
         raise InputError(f"{path}: no probability for {len(missing)} classes, first {missing[0]!r}")
-    return [found[c] for c in range(len(place))]
+    return [found[c] for c in range(len(index))]
 
 
 Row = tuple[str, str | None, float]

@@ -1,4 +1,4 @@
-"""Test sets with a shifted class mix, drawn from a balanced one: LADE's, Dirichlet's, a list's."""
+"""Test sets with a shifted class prior, drawn from a balanced one: of LADE, Dirichlet or a list."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from longtail.prior import ClassPrior
 Direction = Literal["forward", "backward"]
 Indices = NDArray[np.int64]
 
-# The eleven columns of the table: the mix of training at the left, its reverse at the right.
+# The eleven columns of the table: the training prior at the left, its reverse at the right.
 COLUMNS: tuple[tuple[Direction, float], ...] = (
     *(("forward", ratio) for ratio in (50.0, 25.0, 10.0, 5.0, 2.0, 1.0)),
     *(("backward", ratio) for ratio in (2.0, 5.0, 10.0, 25.0, 50.0)),
@@ -28,21 +28,21 @@ def shifted_test_sets(
     ratio: float,
     direction: Direction = "forward",
 ) -> Indices:
-    """Places of a test set whose class mix is long-tailed, with the training set or against it.
+    """Indices of a test set whose class prior is long-tailed, with the training set or against it.
 
     Hong et al., Disentangling label distribution for long-tailed visual recognition (LADE), CVPR
     2021, arXiv 2012.00321, section 4.1. The class of rank r among C, counted by training samples
     from the largest and with ties in class order, keeps its first
     int(n_max * (1 / ratio)^(r / (C - 1))) samples in file order; backward counts the ranks from the
-    other end. n_max is the number of test samples a class; of a test set that is not quite
-    balanced, the least. A small n_max at a large ratio leaves classes out.
+    other end. n_max is the number of test samples per class; the smallest if the
+    test set is not quite balanced. A small n_max at a large ratio leaves classes out.
 
     Args:
         labels: (samples,), class index of each test sample, in file order.
-        train_counts: (num_classes,), a ClassPrior or training samples of each class.
+        train_counts: (num_classes,), a ClassPrior, or training samples of each class.
         ratio: largest class over smallest, 1 or more; 1 is the balanced set.
         direction: `forward` leans as training does, `backward` the other way.
-    Returns: int64, places in `labels`, ascending.
+    Returns: int64, indices into `labels`, ascending.
     Raises: ValueError: when a class has no test sample, or an argument is out of range.
 
     Example:
@@ -51,7 +51,7 @@ def shifted_test_sets(
     """
     counts = train_counts.counts if isinstance(train_counts, ClassPrior) else train_counts
     train = np.asarray(counts)
-    truth = _labels(labels, len(train))
+    truth = class_indices(labels, len(train))
     if not ratio >= 1 or not np.isfinite(ratio):
         raise InputError(f"ratio of shifted_test_sets must be >= 1 and finite, got {ratio}")
     if direction not in get_args(Direction):
@@ -77,18 +77,18 @@ def shifted_test_sets(
 def dirichlet_test_set(
     labels: ArrayLike | Tensor, alpha: float, size: int, seed: int, num_classes: int | None = None
 ) -> Indices:
-    """Places of a test set whose class mix is drawn from a symmetric Dirichlet distribution.
+    """Indices of a test set whose class prior is drawn from a symmetric Dirichlet distribution.
 
-    The mix is drawn, then the class of each sample, then the samples: of a class each in turn, in a
-    random order, and again from the start where the class has fewer than are wanted.
+    The prior is drawn, then the class of each sample, then the samples: those of a class in turn,
+    in a random order, and again from the start where the class has fewer than are wanted.
 
     Args:
         labels: (samples,), class index of each test sample.
         alpha: concentration, above 0; small is far from balanced.
         size: number of samples to draw, 1 or more.
-        seed: of NumPy's default generator.
-        num_classes: the largest label plus one when not given.
-    Returns: int64 (size,), places in `labels`, ascending; a place may come several times.
+        seed: seed of NumPy's default generator.
+        num_classes: default: the largest label plus one.
+    Returns: int64 (size,), indices into `labels`, ascending; an index may appear several times.
     Raises: ValueError: when a class has no sample, or an argument is out of range.
 
     Example:
@@ -99,67 +99,68 @@ def dirichlet_test_set(
         raise InputError(
             f"alpha and size of dirichlet_test_set must be above 0, got {alpha} and {size}"
         )
-    truth = _labels(labels, num_classes)
+    truth = class_indices(labels, num_classes)
     num_classes = num_classes or int(truth.max()) + 1
     generator = np.random.default_rng(seed)
-    mix = generator.dirichlet(np.full(num_classes, alpha))
-    wanted = generator.multinomial(size, mix / mix.sum())
+    prior = generator.dirichlet(np.full(num_classes, alpha))
+    wanted = generator.multinomial(size, prior / prior.sum())
     chosen = []
     for c, count in enumerate(wanted):
-        places = np.flatnonzero(truth == c)
-        if len(places) == 0:
+        mine = np.flatnonzero(truth == c)
+        if len(mine) == 0:
             raise InputError(f"labels of dirichlet_test_set must have every class, got no {c}")
-        chosen.append(np.resize(generator.permutation(places), count))
+        chosen.append(np.resize(generator.permutation(mine), count))
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
 def write_test_list(
     path: str | Path, indices: ArrayLike, names: Sequence[str] | None = None
 ) -> None:
-    """Writes a test set as a list file: one place a line, or one name where `names` are given."""
-    places = np.asarray(indices).tolist()
-    lines = [str(place) if names is None else names[place] for place in places]
+    """Writes a test set as a list file: one index per line, or one name where `names` are given."""
+    rows = np.asarray(indices).tolist()
+    lines = [str(row) if names is None else names[row] for row in rows]
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def read_test_list(path: str | Path, samples: int, names: Sequence[str] | None = None) -> Indices:
-    """Places of the test set in a list file.
+    """Indices of the test set in a list file.
 
     Args:
-        path: one sample a line: its place in the predictions, or its name, which a label may follow
-            as in the lists of ImageNet-LT (`val/n01/x.JPEG 0`; the label is not used). Empty lines
-            and lines that start with `#` are skipped.
+        path: one sample per line: its index in the predictions, or its name, which a label may
+            follow as in the lists of ImageNet-LT (`val/n01/x.JPEG 0`; the label is not used). Empty
+            lines and lines that start with `#` are skipped.
         samples: number of predictions.
-        names: (samples,), name of each, for instance the `path` column.
+        names: (samples,), name of each, for example the `path` column.
     Returns: int64, in the order of the file.
     Raises: ValueError: names the file and the line.
     """
-    place_of = {name: place for place, name in enumerate(names or ())}
+    index_of = {name: index for index, name in enumerate(names or ())}
     found = []
     for number, raw in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
-        name = line if line in place_of else line.rsplit(maxsplit=1)[0]
-        if name in place_of:
-            found.append(place_of[name])
+        name = line if line in index_of else line.rsplit(maxsplit=1)[0]
+        if name in index_of:
+            found.append(index_of[name])
         elif line.isdecimal() and int(line) < samples:
             found.append(int(line))
         else:
-            known = f"a place below {samples}" + (" or a known name" if names else "")
+            known = f"an index below {samples}" + (" or a known name" if names else "")
             raise InputError(f"{path}:{number}: expected {known}, got {line!r}")
     if not found:
-        raise InputError(f"{path}: lists no sample")
+        raise InputError(f"{path}: contains no samples")
     return np.array(found, dtype=np.int64)
 
 
 def halves(labels: ArrayLike | Tensor) -> tuple[Indices, Indices]:
-    """Two halves of a set, class by class: places of the even and of the odd samples of each."""
-    even = _occurrence(_labels(labels, None)) % 2 == 0
+    """Two halves of a set, class by class: indices of the even and of the odd samples of each."""
+    even = _occurrence(class_indices(labels, None)) % 2 == 0
     return np.flatnonzero(even).astype(np.int64), np.flatnonzero(~even).astype(np.int64)
 
 
-def _labels(labels: ArrayLike | Tensor, num_classes: int | None) -> Indices:
+def class_indices(labels: ArrayLike | Tensor, num_classes: int | None) -> Indices:
+    """Labels of a test set as int64, checked; `num_classes` is the limit, if given."""
     truth = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if truth.ndim != 1 or len(truth) == 0 or not np.issubdtype(truth.dtype, np.integer):
         raise InputError(
@@ -178,12 +179,12 @@ def _occurrence(labels: Indices) -> Indices:
     """How many samples of the same class come before each."""
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
-    place = np.empty(len(labels), dtype=np.int64)
-    place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return place
+    earlier = np.empty(len(labels), dtype=np.int64)
+    earlier[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return earlier
 
 
-def mix_of(labels: ArrayLike | Tensor, num_classes: int) -> Tensor:
+def prior_of(labels: ArrayLike | Tensor, num_classes: int) -> Tensor:
     """Class frequencies of labels, (num_classes,), float64; 0 for a class that does not occur."""
-    counts = np.bincount(_labels(labels, num_classes), minlength=num_classes)
+    counts = np.bincount(class_indices(labels, num_classes), minlength=num_classes)
     return torch.from_numpy(counts / counts.sum())

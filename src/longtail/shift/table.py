@@ -19,7 +19,7 @@ from longtail.shift.protocol import (
     Direction,
     Indices,
     halves,
-    mix_of,
+    prior_of,
     shifted_test_sets,
 )
 
@@ -34,8 +34,8 @@ class Column:
         direction: `forward` or `backward`; ratio 1 is balanced either way.
         ratio: largest class over smallest.
         samples: size of the set.
-        prior: (num_classes,), its class mix.
-        estimated: (num_classes,), the mix that was estimated; the mean of two when cross-fitted.
+        prior: (num_classes,), its class prior.
+        estimated: (num_classes,), the estimated class prior; the mean of two when cross-fitted.
         shifted: whether a shift was found (by either half).
         scores: `raw`, `known` and `estimated`, each what `score` gave.
     """
@@ -61,24 +61,24 @@ def protocol_table(
 ) -> list[Column]:
     """Scores one prediction matrix on every shifted test set, under three priors.
 
-    `raw` scores the logits as they are, `known` those adjusted to the set's own class mix, and
-    `estimated` those adjusted to the mix that `estimate_prior` finds (by `em`) without the labels
+    `raw` scores the logits as they are, `known` those adjusted to the set's own class prior, and
+    `estimated` those adjusted to the prior that `estimate_prior` finds (by `em`) without the labels
     of the samples that it is applied to.
 
     The estimate needs labelled samples that are not the ones it is scored on. With `source` (the
     logits and labels of a validation split) it has them. Without, the test set is halved, class by
     class, every other sample in file order, and cross-fitted: the labels of one half calibrate, the
-    logits of the whole shifted set, without labels, give the mix, and that mix is applied to the
-    other half alone. So no prediction has used a label of its own half, and all are scored.
+    logits of the whole shifted set, without labels, give the prior, and that prior is applied to
+    the other half alone. No prediction uses a label of its own half, and all are scored.
 
     Needs, at its peak, about as much memory as `logits` beside it.
 
     Args:
         logits: (samples, num_classes), of a balanced test set, raw.
         labels: (samples,), in file order.
-        train_counts: of the training set.
-        expressed: the prior that the logits express.
-        score: takes logits (n, num_classes) and labels (n,), returns figures by name.
+        train_counts: class counts of the training set.
+        expressed: prior that the logits express.
+        score: takes logits (n, num_classes) and labels (n,), returns metrics by name.
         source: validation logits and labels.
         columns: direction and ratio of each set.
     Raises: ValueError: as `shifted_test_sets` and `estimate_prior`.
@@ -120,7 +120,7 @@ class _Fold:
         if source is None or source.logits is not matrix or posteriors is None:
             posteriors = self.estimator.posteriors(matrix)
         rows = [torch.from_numpy(indices).to(posteriors.device) for indices in sets]
-        return [self.estimator.estimate(posteriors, indices) for indices in rows]
+        return [self.estimator.estimate(posteriors, indices, interval=False) for indices in rows]
 
 
 def _folds(
@@ -155,7 +155,7 @@ def _column(
     found: Sequence[_Applied],
 ) -> Column:
     rows, labels = torch.from_numpy(indices).to(matrix.device), truth[indices].to(matrix.device)
-    known = mix_of(labels, len(expressed))
+    known = prior_of(labels, len(expressed))
     subset = matrix[rows]
     scores = {"raw": score(subset, labels)}
     mean = torch.zeros_like(known)

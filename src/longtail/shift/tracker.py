@@ -1,4 +1,4 @@
-"""The class mix of a stream of predictions, with forgetting, in bounded memory."""
+"""Class prior of a stream of predictions, with forgetting, in bounded memory."""
 
 import torch
 from torch import Tensor
@@ -14,29 +14,29 @@ STEPS = 5
 
 
 class PriorTracker:
-    """Follows the class mix that a deployed model meets, from its logits alone.
+    """Tracks the class prior of the data that a deployed model sees, from its logits alone.
 
     Online EM on sufficient statistics (Cappe and Moulines, On-line expectation-maximization
     algorithm for latent data models, JRSS B 71, 2009, arXiv 0712.4273, section 2.2): the statistics
     are the expected class counts; those of the past fade by half every `half_life` samples, those
-    of a new batch are computed by a few EM steps under the mix they lead to, and the mix is the
+    of a new batch are computed by a few EM steps under the prior they lead to, and the prior is the
     counts plus `strength` samples of the source prior. Memory: the counts and one batch.
     Departs from the paper in: several steps on each batch, which follow a sudden change faster.
 
-    The counts of the past were computed under the mixes of their time, so the mix follows a change
-    with a lag: about one half-life for classes that the model tells apart, several for classes
-    that it confuses. Samples within a batch count as equally old.
+    The counts of the past were computed under the priors of their time, so the prior follows
+    a change with a lag: about one half-life for classes that the model tells apart, several for
+    classes that it confuses. Samples within a batch count as equally old.
 
     Args:
-        expressed: the prior that the logits express.
-        half_life: samples after which an observation counts half, above 0.
-        source_prior: what few samples are drawn towards; `expressed` when not given.
-        calibration: applied to the logits, see `fit_calibration`; none when not given.
-        strength: samples that the source prior counts for, 0 or more; when not given, by the
-            samples that count at the time, as in `estimate_prior`.
+        expressed: prior that the logits express.
+        half_life: number of samples after which an observation counts half, above 0.
+        source_prior: prior that few samples are drawn towards. Default: `expressed`.
+        calibration: calibration of the logits, see `fit_calibration`. Default: none.
+        strength: samples that the source prior counts for, 0 or more. Default: by the
+            samples that count at the time, see `default_strength`.
 
     Attributes:
-        prior: (num_classes,), float64, the mix now.
+        prior: (num_classes,), float64, current class prior.
         effective_samples: size of an unweighted sample that would be as noisy (Kish).
 
     Raises: ValueError: when a prior is not one, or a number is out of range.
@@ -83,7 +83,7 @@ class PriorTracker:
         return float(self._counts.sum() ** 2 / self._squares)
 
     def update(self, logits: Logits) -> None:
-        """Takes in a batch (samples, num_classes); one that is refused changes nothing.
+        """Updates the prior with a batch (samples, num_classes); a rejected batch changes nothing.
 
         Raises: ValueError: when the batch is empty, not finite, or of the wrong shape.
         """
@@ -107,11 +107,11 @@ class PriorTracker:
         self._squares = fade**2 * self._squares + samples
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the next update depends on, apart from the arguments; tensors only."""
+        """State that the next update depends on, apart from the arguments; tensors only."""
         return {"counts": self._counts, "squares": self._squares, "prior": self.prior}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes a `state_dict` of a tracker with the same number of classes.
+        """Loads a `state_dict` of a tracker with the same number of classes.
 
         Raises: ValueError: when an entry is missing or has another shape.
         """

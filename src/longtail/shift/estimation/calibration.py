@@ -19,7 +19,7 @@ from longtail.shift.estimation.posterior import (
 )
 from longtail.shift.priors import Prior, probabilities
 
-# Vector scaling has twice the parameters: it is chosen from this many samples a class upwards.
+# Vector scaling has twice the parameters: it is chosen from this many samples per class upwards.
 SAMPLES_FOR_VECTOR = 100
 
 Kind = Literal["bcts", "vs"]
@@ -32,7 +32,7 @@ class Calibration:
     The result expresses the prior that the logits expressed before.
 
     Args:
-        scale: () one inverse temperature (BCTS), or (num_classes,) one a class (VS), above 0;
+        scale: () one inverse temperature (BCTS), or (num_classes,) one per class (VS), above 0;
             float64. VS works on logits whose row mean has been taken away.
         bias: (num_classes,), float64, nats.
 
@@ -47,7 +47,7 @@ class Calibration:
 
     @classmethod
     def none(cls, num_classes: int) -> "Calibration":
-        """The one that changes nothing."""
+        """Identity calibration."""
         one = torch.ones((), dtype=torch.float64)
         return cls(one, torch.zeros(num_classes, dtype=torch.float64))
 
@@ -57,7 +57,7 @@ class Calibration:
         return (wide * self.scale.to(wide) + self.bias.to(wide)).to(logits.dtype)
 
     def posteriors(
-        self, logits: Tensor, expressed: Tensor, prior: Tensor, places: Tensor | None = None
+        self, logits: Tensor, expressed: Tensor, prior: Tensor, indices: Tensor | None = None
     ) -> Tensor:
         """Class probabilities (samples, num_classes) under `prior`, calibrated.
 
@@ -65,10 +65,10 @@ class Calibration:
             logits: (samples, num_classes), finite, expressing `expressed`.
             expressed: (num_classes,), float64.
             prior: (num_classes,), float64; 0 rules a class out.
-            places: int64, rows to take, in place of all.
+            indices: int64, rows to take, in place of all.
         """
         offset = self.bias + swap(expressed, prior)
-        return posteriors(logits, self.scale, offset, self.scale.ndim > 0, places)
+        return posteriors(logits, self.scale, offset, self.scale.ndim > 0, indices)
 
 
 def swap(expressed: Tensor, prior: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def fit_calibration(
 
     Alexandari, Kundaje and Shrikumar, Maximum likelihood with bias-corrected calibration is
     hard-to-beat at label shift adaptation, ICML 2020, arXiv 1901.06852, section 2. Minimises the
-    cross-entropy of the labels, summed over the samples and taken under the class mix of `labels`
+    cross-entropy of the labels, summed over the samples and taken under the class prior of `labels`
     (which need not be the one the model was trained under), plus
     ridge / 2 * (sum of squares of log scale and bias).
     Departs from the paper in: that penalty, a normal prior with standard deviation 1 / sqrt(ridge)
@@ -98,8 +98,8 @@ def fit_calibration(
         logits: (samples, num_classes), held-out, expressing `expressed`.
         labels: (samples,), class index of each.
         expressed: prior of the logits, num_classes long.
-        kind: `bcts` (one temperature) or `vs` (one a class), both with a bias a class; by default
-            `vs` from 100 samples a class upwards, else `bcts`.
+        kind: `bcts` (one temperature) or `vs` (one per class), both with a bias per class; default:
+            `vs` from 100 samples per class upwards, else `bcts`.
         ridge: strength of the penalty, 0 or more.
     Raises: ValueError: when an input has the wrong shape, is not finite, or a label has probability
         0 under `expressed`.

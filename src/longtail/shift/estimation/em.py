@@ -1,4 +1,4 @@
-"""Maximum-likelihood class mix of unlabelled samples, by accelerated EM."""
+"""Maximum-likelihood class prior of unlabelled samples, by accelerated EM."""
 
 import warnings
 
@@ -12,11 +12,11 @@ FLOOR = 1e-12
 
 
 def default_strength(num_classes: int, samples: float) -> float:
-    """Samples that the reference prior counts for: two a class, over the samples a class.
+    """Samples that the reference prior counts for: two per class, over the samples per class.
 
     A class that is met s times on average has a count that is off by 1 / sqrt(s) of itself. With
-    many samples a class the pull is not felt (100 a class: 0.02 of a sample each); with one, the
-    reference has twice the weight of the data; with less it has nearly all.
+    many samples per class the pull is negligible (100 per class: 0.02 of a sample each); with one,
+    the reference has twice the weight of the data; with less it has nearly all.
     """
     return 2 * num_classes**2 / samples
 
@@ -26,11 +26,11 @@ def em_prior(
     reference: Tensor,
     strength: float = 0.0,
     towards: Tensor | None = None,
-    places: Tensor | None = None,
+    indices: Tensor | None = None,
     tolerance: float | None = None,
     max_iterations: int = 1000,
 ) -> Tensor:
-    """The class mix under which unlabelled samples are likeliest.
+    """The class prior under which unlabelled samples are likeliest.
 
     Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori
     probabilities, Neural Computation 14, 2002, equation 2.9; with q the sought prior and p the
@@ -38,15 +38,15 @@ def em_prior(
         sum over samples of log(sum over c of posterior_c * q_c / p_c)
         + strength * sum over c of t_c log q_c.
     Departs from the paper in: the second line, a Dirichlet prior with 1 + strength * t_c that
-    counts as `strength` extra samples with the mix t; and in the SQUAREM extrapolation of
+    counts as `strength` extra samples with the prior t; and in the SQUAREM extrapolation of
     Varadhan and Roland (Scandinavian Journal of Statistics 2008), which has the same fixed point.
 
     Args:
         posteriors: (samples, num_classes), under `reference`, rows sum to 1.
         reference: (num_classes,); a class with 0 keeps 0.
         strength: samples that `towards` counts for, 0 or more.
-        towards: (num_classes,), 0 where the reference is 0; the reference when not given.
-        places: int64, rows of `posteriors` to take, in place of all; they are not copied.
+        towards: (num_classes,), 0 where the reference is 0; default: the reference.
+        indices: int64, rows of `posteriors` to take, in place of all; they are not copied.
         tolerance: stops when one step moves less than this in total; by default 1e-9 in float64
             and 1e-5 in float32.
         max_iterations: of two EM steps and an extrapolation each; a warning when not enough.
@@ -61,7 +61,7 @@ def em_prior(
         tolerance = 1e-9 if posteriors.dtype == torch.float64 else 1e-5
     p = reference.to(posteriors)
     t = p if towards is None else towards.to(posteriors)
-    samples = len(posteriors) if places is None else len(places)
+    samples = len(posteriors) if indices is None else len(indices)
     ratio = torch.where(p > 0, (t / p).clamp(min=FLOOR), 1.0)
 
     def step(ratio: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ def em_prior(
         value = strength * (t * ratio.log()).double().sum()
         counts = torch.zeros_like(p)
         for rows in blocks(samples, len(p)):  # each block is still in the cache the second time
-            block = posteriors[rows if places is None else places[rows]]
+            block = posteriors[rows if indices is None else indices[rows]]
             mass = block @ ratio
             value = value + mass.double().log().sum()
             counts += mass.reciprocal() @ block
@@ -95,3 +95,35 @@ def em_prior(
         )
     prior = (p * first).double()
     return (prior / prior.sum()).cpu()
+
+
+def em_variance(
+    posteriors: Tensor,
+    reference: Tensor,
+    prior: Tensor,
+    strength: float,
+    towards: Tensor,
+    indices: Tensor | None = None,
+) -> Tensor:
+    """Variance of each class of an EM estimate, were the other classes known: (num_classes,).
+
+    The inverse of the curvature of the objective of `em_prior`, of one class at a time: a lower
+    bound where classes are confused, at the cost of one pass.
+
+    Args:
+        posteriors: (rows, num_classes), under `reference`.
+        reference: (num_classes,).
+        prior: (num_classes,), float64, the estimate.
+        strength: as in `em_prior`.
+        towards: as in `em_prior`.
+        indices: as in `em_prior`.
+    """
+    p = reference.to(posteriors)
+    ratio = torch.where(p > 0, prior.to(posteriors) / p, torch.zeros_like(p))
+    curvature = torch.zeros_like(ratio)
+    samples = len(posteriors) if indices is None else len(indices)
+    for rows in blocks(samples, len(ratio)):
+        block = posteriors[rows if indices is None else indices[rows]]
+        curvature += (block / (block @ ratio)[:, None]).square().sum(dim=0)
+    curvature = curvature.double().cpu() / reference.square() + strength * towards / prior.square()
+    return torch.where(reference > 0, 1 / curvature, 0.0).nan_to_num(posinf=0.0)

@@ -7,16 +7,21 @@ import torch
 from torch import Tensor
 
 from longtail.errors import InputError
-from longtail.shift.estimation.bootstrap import ShiftTest, intervals, resample_weights
+from longtail.shift.estimation.belief import Belief, believe
 from longtail.shift.estimation.calibration import Calibration, Kind, fit_calibration
-from longtail.shift.estimation.em import default_strength
-from longtail.shift.estimation.moments import Confusion
-from longtail.shift.estimation.solvers import Likelihood, Moments, Problem
+from longtail.shift.estimation.confusion import Confusion
+from longtail.shift.estimation.em import default_strength, em_prior, em_variance
+from longtail.shift.estimation.interval import ConfidenceRegion, intervals
+from longtail.shift.estimation.kdey import kdey_prior
+from longtail.shift.estimation.likelihood import DENSE
+from longtail.shift.estimation.moments import moment_prior
+from longtail.shift.estimation.response import Response
+from longtail.shift.estimation.shift_test import Resampled, p_value, resample_weights
 from longtail.shift.estimation.tilt import Tilts, has_direction
 
-Method = Literal["em", "bbse", "bbse_soft", "rlls"]
-# Penalty of the calibration: a normal prior with standard deviation 1 on log scale and bias.
-RIDGE = 1.0
+Method = Literal["em", "bbse", "bbse_soft", "rlls", "kdey"]
+# Source samples of every class from which the intervals were shown to hold.
+ENOUGH = 10
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,15 @@ class PriorEstimate:
             source prior if no power was estimated.
         power: power of `tilted`; 0 if none was estimated.
         interval: (num_classes, 2), float64, 95% interval of each class's probability in the
-            population that the target was drawn from; NaN if not requested.
+            population that the target was drawn from; holds `estimated` and, where no shift was
+            found, `prior`. NaN if not requested.
+        region: joint 95% confidence region of all classes, about `estimated`; None if no interval
+            was requested, for a single target sample, and above 2,048 classes.
+        reliable: whether intervals and region can be expected to hold: there is a source with at
+            least 10 samples of every class, at most 2,048 classes, and more than one target sample.
         shifted: whether `p_value` is below the level.
-        p_value: p-value of the hypothesis that the target has the source prior.
+        p_value: p-value of the hypothesis that the target has the source prior; 1 where there are
+            too few samples to test it, NaN where no test was requested.
         regularised: whether a confusion matrix could not be inverted and RLLS answered instead.
         calibration: calibration applied to the logits before estimating.
     """
@@ -43,6 +54,8 @@ class PriorEstimate:
     tilted: Tensor
     power: float
     interval: Tensor
+    region: ConfidenceRegion | None
+    reliable: bool
     shifted: bool
     p_value: float
     regularised: bool
@@ -83,7 +96,7 @@ class Estimator:
         method: see `estimate_prior`.
         calibration: `auto`, `bcts`, `vs`, `none` or a fitted one.
         strength: see `estimate_prior`.
-        resamples: draws of the bootstrap.
+        resamples: draws of the test; 0 for no test.
         level: level of the test.
         generator: on the CPU; default: seeded with 0.
 
@@ -114,22 +127,24 @@ class Estimator:
         if source is None and method != "em":
             raise InputError(f"method {method!r} of estimate_prior needs source samples, got None")
         self.source, self.expressed, self.reference = source, expressed, reference
-        self.method, self.strength, self.level = method, strength, level
-        self.resamples = resamples
-        self.calibration, self.ridge = _calibration(calibration, source, expressed)
+        # A class that training did not have counts as its rarest.
+        self.training = training.clamp(min=training[training > 0].min())
+        self.method, self.strength = method, strength
+        self.resamples, self.level = resamples, level
+        self.calibration = _calibration(calibration, source, expressed, method)
+        self.tilts = Tilts(reference, self.training) if has_direction(training) else None
         self.confusion: Confusion | None = None
-        self.tilts: Tilts | None = None
-        self._on_source: Tensor | None = None
         self.source_posteriors: Tensor | None = None
+        self._on_source: Tensor | None = None
+        self._expected: Tensor | None = None
         generator = generator or torch.Generator().manual_seed(0)
-        if source is not None and (resamples or strength != 0 or method != "em"):
+        if source is not None:
             features = self.posteriors(source.logits)
             self.source_posteriors = features
             labels = source.labels.to(features.device)
             self.confusion = Confusion(features, labels, features, source.indices)
-            self._on_source = resample_weights(len(labels), resamples, features, generator)
-            if has_direction(training):
-                self.tilts = Tilts(reference, training, self.confusion)
+            if len(expressed) > DENSE:
+                self._on_source = resample_weights(len(labels), resamples, features, generator)
         self._state = generator.get_state()
 
     def posteriors(self, logits: Tensor) -> Tensor:
@@ -137,96 +152,177 @@ class Estimator:
         return self.calibration.posteriors(logits, self.expressed, self.reference)
 
     def estimate(
-        self, posteriors: Tensor, indices: Tensor | None = None, logits: Tensor | None = None
+        self, posteriors: Tensor, indices: Tensor | None = None, interval: bool = True
     ) -> PriorEstimate:
         """Class prior of a target.
 
         Args:
-            posteriors: (rows, num_classes), as `posteriors` returns them; overwritten if `logits`
-                are given.
+            posteriors: (rows, num_classes), as `posteriors` returns them.
             indices: (samples,), int64, rows that are the target; default: all.
-            logits: (rows, num_classes), raw logits of the target, for the intervals; without them
-                the intervals are NaN.
+            interval: whether to compute intervals and the region.
         """
+        samples = len(posteriors) if indices is None else len(indices)
+        if samples == 1:
+            bounds = intervals(self.reference, torch.zeros_like(self.reference), 1)
+            found = _Found(1.0, 0.0, self.reference, 0.0, None)
+            return self._result(self.reference, found, bounds, None, False)
+        dense = len(self.reference) <= DENSE
+        found = (self._by_response if dense else self._by_resamples)(posteriors, indices)
+        tilted, belief, regularised = found.tilted, found.belief, False
+        strength = found.strength if self.strength is None else self.strength
+        if self.method == "em" and self.strength is None and belief is not None:
+            estimated = belief.projected()
+        elif self.method == "em":
+            estimated = em_prior(posteriors, self.reference, strength, tilted, indices)
+        else:
+            estimated, regularised = self._by_moments(posteriors, indices)
+            strength = self.strength or 0.0
+            estimated = (samples * estimated + strength * tilted) / (samples + strength)
+        bounds, region = torch.full((len(tilted), 2), torch.nan, dtype=torch.float64), None
+        if interval and belief is not None:
+            region = ConfidenceRegion(estimated, belief.error_of(estimated), samples)
+            variance = region.covariance.diagonal()
+            bounds = intervals(estimated, variance, samples, belief.concentration)
+        elif interval:
+            rows = posteriors, self.reference, estimated
+            bounds = intervals(estimated, em_variance(*rows, strength, tilted, indices), samples)
+        return self._result(estimated, found, bounds, region, regularised)
+
+    def _result(
+        self,
+        estimated: Tensor,
+        found: "_Found",
+        bounds: Tensor,
+        region: ConfidenceRegion | None,
+        regularised: bool,
+    ) -> PriorEstimate:
+        # Where no test was requested, the estimate is used.
+        shifted = not found.p_value >= self.level
+        prior = estimated if shifted else self.reference
+        # A hypothesis that is not rejected is not excluded. NaN stays.
+        low, high = torch.minimum(bounds[:, 0], prior), torch.maximum(bounds[:, 1], prior)
+        return PriorEstimate(
+            prior=prior,
+            estimated=estimated,
+            tilted=found.tilted,
+            power=found.power,
+            interval=torch.stack([low, high], dim=1),
+            region=region,
+            reliable=region is not None and self._enough(),
+            shifted=shifted,
+            p_value=found.p_value,
+            regularised=regularised,
+            calibration=self.calibration,
+        )
+
+    def _by_response(self, posteriors: Tensor, indices: Tensor | None) -> "_Found":
+        """Test, nearest tilted prior and belief, from the mean features of up to 2,048 classes."""
+        possible = self.reference > 0
+        response = Response(*self._possible_rows(posteriors, indices, possible))
+        reference, training = self.reference[possible], self.training[possible]
+        tilts = Tilts(reference, training) if has_direction(training) else None
+        p, power, tilted = torch.nan, 0.0, reference
+        if self.resamples:
+            normal = torch.randn(
+                len(reference), self.resamples, generator=self._generator(), dtype=torch.float64
+            )
+            slope = None if tilts is None else response.expected(tilts.slope)
+            difference = response.mean - response.expected(reference)
+            noise = response.noise(reference).shape(normal.to(difference))
+            p = p_value(difference, noise, reference, response.samples, slope)
+        if tilts is not None:
+            expected = response.expected(tilts.priors(tilts.powers))
+            power, tilted = tilts.nearest(expected, response.mean, response.samples)
+        spread = torch.zeros_like(self.reference)
+        spread[possible] = tilted
+        belief = believe(response, reference, training).spread(possible)
+        return _Found(p, power, spread, 0.0, belief)
+
+    def _possible_rows(
+        self, posteriors: Tensor, indices: Tensor | None, possible: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Arguments of `Response`, without the classes that the reference rules out."""
+        features, labels, rows = self.source_posteriors, None, None
+        if self.confusion is not None:
+            labels, rows = self.confusion.labels, self.confusion.indices
+        if possible.all():
+            return posteriors, self.reference, indices, features, labels, rows
+        mask = possible.to(posteriors.device)
+        if features is not None and labels is not None:
+            features, kept = features[:, mask], mask[labels]
+            rows = kept.nonzero().flatten() if rows is None else rows[kept]
+            labels = (mask.cumsum(0) - 1)[labels[kept]]
+        return posteriors[:, mask], self.reference[possible], indices, features, labels, rows
+
+    def _by_resamples(self, posteriors: Tensor, indices: Tensor | None) -> "_Found":
+        """Test, nearest tilted prior and strength of the pull to it, for many classes."""
+        samples = len(posteriors) if indices is None else len(indices)
+        on_target = resample_weights(samples, self.resamples, posteriors, self._generator())
+        sample = Resampled(self.confusion, posteriors, indices, self._on_source, on_target)
+        p, power, tilted, slope = torch.nan, 0.0, self.reference, None
+        if self.confusion is not None and self.tilts is not None:
+            if self._expected is None:
+                self._expected = self.confusion.mean(self.tilts.priors(self.tilts.powers))
+            slope = self.confusion.mean(self.tilts.slope)
+            power, tilted = self.tilts.nearest(self._expected, sample.mean, samples)
+        if self.resamples:
+            p = p_value(*sample.compare(self.reference), self.reference, samples, slope)
+        strength = default_strength(len(tilted), samples)
+        if self.confusion is not None and self.resamples:
+            strength = sample.strength(tilted)
+        return _Found(p, power, tilted, strength, None)
+
+    def _generator(self) -> torch.Generator:
         generator = torch.Generator()
         generator.set_state(self._state)
-        samples = len(posteriors) if indices is None else len(indices)
-        on_target = resample_weights(samples, self.resamples, posteriors, generator)
-        test = ShiftTest(self.confusion, posteriors, indices, self._on_source, on_target)
-        power, tilted = 0.0, self.reference
-        if self.tilts is not None:
-            power, tilted = self.tilts.nearest(test.mean, samples)
-        strength = self._strength(test, tilted)
-        p_value = torch.nan
-        if self.resamples:
-            p_value = test.p_value(self.reference, None if self.tilts is None else self.tilts.slope)
-        # Where nothing was tested, the estimate is used.
-        shifted = not p_value >= self.level
-        solver = self._solver(posteriors, indices, tilted, strength, logits)
-        bounds = torch.full((len(tilted), 2), torch.nan, dtype=torch.float64)
-        del test
-        if logits is not None and self.resamples:
-            moves = solver.moves(self._on_source, on_target)
-            bounds = intervals(solver.centre, moves, samples, solver.pull)
-        return PriorEstimate(
-            prior=solver.prior if shifted else self.reference,
-            estimated=solver.prior,
-            tilted=tilted,
-            power=power,
-            interval=bounds,
-            shifted=shifted,
-            p_value=p_value,
-            regularised=solver.regularised,
-            calibration=self.calibration,
-        )
+        return generator
 
-    def _strength(self, test: ShiftTest, tilted: Tensor) -> float:
-        if self.strength is not None:
-            return self.strength
-        if test.confusion is not None and test.samples > 1 and self.resamples:
-            return test.strength(tilted)
-        return default_strength(len(tilted), test.samples)
+    def _by_moments(self, posteriors: Tensor, indices: Tensor | None) -> tuple[Tensor, bool]:
+        confusion = self.confusion
+        assert confusion is not None
+        if self.method != "kdey":
+            return moment_prior(self.method, posteriors, indices, confusion, self.reference)
+        source, labels = confusion.features, confusion.labels
+        source = source if confusion.indices is None else source[confusion.indices]
+        target = posteriors if indices is None else posteriors[indices]
+        return kdey_prior(source, labels, target.to(source)), False
 
-    def _solver(
-        self,
-        posteriors: Tensor,
-        indices: Tensor | None,
-        tilted: Tensor,
-        strength: float,
-        logits: Tensor | None,
-    ) -> Likelihood | Moments:
-        source = None if self.source is None else (self.source.samples, self.source.labels)
-        problem = Problem(
-            logits=logits,
-            posteriors=posteriors,
-            indices=indices,
-            source=source if logits is not None else None,
-            expressed=self.expressed,
-            reference=self.reference,
-            towards=tilted,
-            strength=strength,
-            calibration=self.calibration,
-            ridge=self.ridge,
-        )
-        if self.method == "em":
-            return Likelihood(problem)
-        assert self.confusion is not None
-        return Moments(problem, self.method, self.confusion)
+    def _enough(self) -> bool:
+        """Whether the source has enough samples of every class for intervals to be reliable."""
+        if self.confusion is None:
+            return False
+        counts = self.confusion.counts.cpu()
+        return bool((counts[self.reference > 0] >= ENOUGH).all())
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a target before its estimate: see `PriorEstimate` for the names.
+
+    Attributes:
+        strength: of the pull to `tilted`, where there is no belief.
+        belief: None above 2,048 classes.
+    """
+
+    p_value: float
+    power: float
+    tilted: Tensor
+    strength: float
+    belief: Belief | None
 
 
 def _calibration(
-    wanted: str | Calibration, source: Source | None, expressed: Tensor
-) -> tuple[Calibration, float | None]:
-    """The calibration, and the penalty of its fit; None if it was not fitted to this source."""
+    wanted: str | Calibration, source: Source | None, expressed: Tensor, method: str
+) -> Calibration:
     if isinstance(wanted, Calibration):
-        return wanted, None
+        return wanted
     kinds: dict[str, Kind | None] = {"auto": None, "bcts": "bcts", "vs": "vs"}
     if wanted not in kinds and wanted != "none":
         raise InputError(
             f"calibration of estimate_prior must be 'auto', 'bcts', 'vs', 'none' or a "
             f"Calibration, got {wanted!r}"
         )
-    if source is None or wanted == "none":
-        return Calibration.none(len(expressed)), None
-    fitted = fit_calibration(source.samples, source.labels, expressed, kinds[wanted], RIDGE)
-    return fitted, RIDGE
+    # Kernel densities are a calibration of their own.
+    if source is None or wanted == "none" or (wanted == "auto" and method == "kdey"):
+        return Calibration.none(len(expressed))
+    return fit_calibration(source.samples, source.labels, expressed, kinds[wanted])

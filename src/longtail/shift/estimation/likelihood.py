@@ -17,7 +17,8 @@ class LabelLikelihood:
     Args:
         logits: (samples, num_classes).
         labels: (samples,), int64, on the device of `logits`.
-        swap: (num_classes,), takes the logits to the class mix of `labels`; -inf rules a class out.
+        swap: (num_classes,), takes the logits to the class prior of `labels`; -inf rules out
+            a class.
         scale: () one for all classes, or (num_classes,), for logits less their row mean.
         bias: (num_classes,).
         ridge: weight of half the sum of squared parameters.
@@ -77,12 +78,6 @@ class LabelLikelihood:
         pull = own.sum(dim=0, keepdim=True) if self.shared else self.by_class(own)
         bias = self.by_class(weights) - self.posteriors.T @ weights
         return torch.cat([bias, pull - self.sloped.T @ weights])
-
-    def bias_curvature(self, moves: Tensor) -> Tensor:
-        """Second derivatives, less the penalty, times moves of the bias: (parameters, columns)."""
-        along = self.posteriors @ moves
-        top = self.posteriors.sum(dim=0)[:, None] * moves - self.posteriors.T @ along
-        return torch.cat([top, self.cross.T @ moves - self.sloped.T @ along])
 
     def newton(self, right: Tensor) -> Tensor:
         """Solves (second derivatives + penalty) X = right, (parameters, columns).

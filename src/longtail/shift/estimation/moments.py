@@ -1,169 +1,52 @@
-"""Class mix from a confusion matrix: BBSE (hard and soft) and RLLS."""
+"""Class prior from a confusion matrix: BBSE (hard and soft) and RLLS."""
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from longtail.shift.estimation.confusion import Confusion, collect
 from longtail.shift.estimation.likelihood import DENSE
-from longtail.shift.estimation.posterior import blocks
 
 # Above this condition number a confusion matrix counts as not invertible.
 CONDITION = 1e4
 # Weight of RLLS's regulariser and its failure probability, as in the authors' code.
 RLLS_ALPHA, RLLS_DELTA = 0.01, 0.05
-# Random directions from which the effect of a scattered mix is estimated.
-PROBES = 20
 
 
-def collect(
-    features: Tensor, weights: Tensor, num_classes: int, places: Tensor | None = None
-) -> Tensor:
-    """features.T @ weights, where `features` may be class indices that stand for one-hot rows.
-
-    Args:
-        features: (samples, num_classes), or int64 (samples,).
-        weights: (samples, columns).
-        num_classes: number of classes.
-        places: int64, rows of `features` that are the samples, in place of all; two-dimensional
-            features are not copied for it.
-    Returns: (num_classes, columns).
-    """
-    total = weights.new_zeros(num_classes, weights.shape[1])
-    if features.ndim == 1:
-        return total.index_add_(0, features if places is None else features[places], weights)
-    if places is None:
-        return features.T @ weights
-    for rows in blocks(len(places), num_classes):
-        total += features[places[rows]].T @ weights[rows]
-    return total
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Mean features of the source samples of each class, p(prediction | class).
-
-    A class without a sample takes what the model expects: the mean feature of all samples, each
-    weighted by its posterior of the class.
-
-    Attributes:
-        features: of the source samples, (samples, num_classes) posteriors or (samples,) predicted
-            classes.
-        labels: (samples,), int64.
-        posteriors: (samples, num_classes).
-        places: int64, rows of `features` and `posteriors` that are the samples, in place of all.
-    """
-
-    features: Tensor
-    labels: Tensor
-    posteriors: Tensor
-    places: Tensor | None = None
-
-    @cached_property
-    def counts(self) -> Tensor:
-        """Source samples of each class, (num_classes,)."""
-        num_classes = self.posteriors.shape[1]
-        return torch.bincount(self.labels, minlength=num_classes).to(self.posteriors)
-
-    @cached_property
-    def matrix(self) -> Tensor:
-        """(num_classes, num_classes), column c is the mean feature of class c."""
-        num_classes, counts = self.posteriors.shape[1], self.counts
-        features = self.features if self.places is None else self.features[self.places]
-        if features.ndim == 2:
-            sums = counts.new_zeros(num_classes, num_classes)
-            matrix = sums.index_add_(0, self.labels, features).T
-        else:
-            places = features * num_classes + self.labels
-            matrix = torch.bincount(places, minlength=num_classes**2).to(counts)
-            matrix = matrix.view(num_classes, num_classes)
-        matrix /= counts.clamp(min=1)
-        empty = (counts == 0).nonzero().flatten()
-        if len(empty):
-            only = torch.zeros(num_classes, len(empty)).to(counts)
-            only[empty, torch.arange(len(empty)).to(empty)] = 1.0
-            matrix[:, empty] = self.mean(only)
-        return matrix
-
-    def mean(self, priors: Tensor) -> Tensor:
-        """`matrix @ priors`, without the matrix: the mean feature were the mix a prior.
-
-        Args:
-            priors: (num_classes,) or (num_classes, columns).
-        Returns: the shape of `priors`, the type of `posteriors`.
-        """
-        columns = priors.to(self.posteriors).reshape(len(priors), -1)
-        weights = (columns / self.counts.clamp(min=1)[:, None])[self.labels]
-        if (self.counts == 0).any():
-            totals = collect(self.posteriors, torch.ones_like(weights[:, :1]), *self._shape)
-            tiny = torch.finfo(totals.dtype).tiny
-            shares = torch.where(self.counts[:, None] > 0, 0.0, columns / totals.clamp(min=tiny))
-            for rows in blocks(len(weights), len(columns)):
-                chosen = rows if self.places is None else self.places[rows]
-                weights[rows] += self.posteriors[chosen] @ shares
-        return collect(self.features, weights, *self._shape).reshape(priors.shape)
-
-    def noise(self, weights: Tensor, prior: Tensor) -> Tensor:
-        """How `matrix @ prior` moves when the source samples are re-weighted.
-
-        A class with one sample does not show its own spread; that of the others stands in for it,
-        or, where none has two, the spread of all samples, less what the model says is between
-        classes.
-
-        Args:
-            weights: (samples, columns), each sample's weight less 1.
-            prior: (num_classes,).
-        Returns: (num_classes, columns).
-        """
-        counts, prior = self.counts.clamp(min=1), prior.to(self.posteriors)
-        spread = prior.square() / counts
-        shown = torch.where(self.counts > 1, spread, 0.0).sum()
-        share = (prior / counts)[self.labels][:, None]
-        if shown == 0:
-            scaled = weights * share * self._within**0.5
-            total = share.sum().clamp(min=torch.finfo(share.dtype).tiny)  # 0: of no such class
-            scaled -= share / total * scaled.sum(dim=0)
-            return collect(self.features, scaled, *self._shape)
-        # The mean of n samples that is taken from the same n is nearer to them by (n - 1) / n.
-        inflate = (counts / (counts - 1).clamp(min=0.5) * spread.sum() / shown).sqrt()
-        scaled = weights * share * inflate[self.labels][:, None]
-        by_class = scaled.new_zeros(len(prior), scaled.shape[1]).index_add_(0, self.labels, scaled)
-        scaled -= (by_class / counts[:, None])[self.labels]
-        return collect(self.features, scaled, *self._shape)
-
-    @property
-    def _within(self) -> float:
-        """Share of the features' variance that is within classes, as the model sees it."""
-        sums = collect(self.posteriors, self.posteriors.new_ones(len(self.labels), 1), *self._shape)
-        mix = (sums / sums.sum()).clamp(min=torch.finfo(sums.dtype).tiny)
-        moves = scatter(mix[:, 0])
-        weights = moves.new_empty(len(self.labels), PROBES)
-        total = torch.zeros_like(mix[:, 0])
-        for rows in blocks(len(weights), len(mix)):
-            chosen = rows if self.places is None else self.places[rows]
-            weights[rows] = self.posteriors[chosen] @ (moves / sums)
-            total += self.posteriors[chosen].square().sum(dim=0)
-        mean = sums[:, 0] / len(weights)
-        variance = ((total / len(weights) - mean**2) / mix[:, 0]).sum()
-        between = collect(self.posteriors, weights, *self._shape).square() / mix
-        return float((1 - between.sum(dim=0).mean() / variance).clamp(min=0.1, max=1.0))
-
-    @property
-    def _shape(self) -> tuple[int, Tensor | None]:
-        return self.posteriors.shape[1], self.places
-
-
-def scatter(mix: Tensor) -> Tensor:
-    """Random moves of a mix with covariance diag(mix) - mix mix^T: (num_classes, draws).
+def moment_prior(
+    method: str,
+    posteriors: Tensor,
+    indices: Tensor | None,
+    confusion: Confusion,
+    reference: Tensor,
+) -> tuple[Tensor, bool]:
+    """Class prior of a target by `bbse`, `bbse_soft` or `rlls`.
 
     Args:
-        mix: (num_classes,).
+        method: one of the three.
+        posteriors: (rows, num_classes), of the target.
+        indices: int64, rows of `posteriors` that are the target; None for all.
+        confusion: of the source posteriors.
+        reference: (num_classes,), the prior that RLLS stays near.
+    Returns: (num_classes,), float64; and whether RLLS answered for BBSE, whose matrix could not be
+        inverted.
     """
-    normal = torch.randn(len(mix), PROBES, generator=torch.Generator().manual_seed(0)).to(mix)
-    moves = mix.sqrt()[:, None] * normal
-    return moves - mix[:, None] * moves.sum(dim=0)
+    features = posteriors
+    if method == "bbse":
+        predicted = confusion.features.argmax(dim=1)
+        confusion = Confusion(predicted, confusion.labels, confusion.posteriors, confusion.indices)
+        features = posteriors.argmax(dim=1)
+    samples, num_classes = len(posteriors) if indices is None else len(indices), len(reference)
+    every = posteriors.new_full((samples, 1), 1 / samples)
+    mean = collect(features, every, num_classes, indices)[:, 0]
+    inverted = method != "rlls" and invertible(confusion.matrix)
+    if inverted:
+        found = bbse_prior(confusion.matrix, mean)
+    else:
+        radius = rlls_radius(num_classes, len(confusion.labels))
+        found, _ = rlls_prior(confusion.matrix, mean, reference.to(posteriors), radius)
+    return found.double().cpu(), method != "rlls" and not inverted
 
 
 def invertible(matrix: Tensor) -> bool:
@@ -178,11 +61,11 @@ def invertible(matrix: Tensor) -> bool:
 
 
 def bbse_prior(matrix: Tensor, mean: Tensor) -> Tensor:
-    """The mix whose predictions would be those of the target: matrix^-1 mean, cut off at 0.
+    """The class prior whose predictions would be those of the target: matrix^-1 mean, cut off at 0.
 
     Lipton, Wang and Smola, Detecting and correcting for label shift with black box predictors,
     ICML 2018, arXiv 1802.03916, section 4, for p(prediction | class) in place of the joint
-    p(prediction, class): the weights w of the paper are this result over the source mix.
+    p(prediction, class): the weights w of the paper are this result over the source prior.
     Departs from the paper in: nothing; negative weights become 0, as in the authors' code, and the
     result is made to sum to 1.
 
@@ -207,7 +90,7 @@ def rlls_prior(
     reference: Tensor,
     radius: float,
 ) -> tuple[Tensor, float]:
-    """Regularised learning under label shift: the mix nearest to `reference` that fits.
+    """Regularised learning under label shift: the class prior nearest to `reference` that fits.
 
     Azizzadenesheli et al., Regularized learning for domain adaptation under label shifts, ICLR
     2019, arXiv 1903.09734, equation 6: with A = matrix * diag(reference), b = mean - A 1 and
@@ -219,7 +102,7 @@ def rlls_prior(
     Args:
         matrix: (num_classes, num_classes), p(feature | class).
         mean: (num_classes,), mean feature of the target samples.
-        reference: (num_classes,), the mix to stay near.
+        reference: (num_classes,), the prior to stay near.
         radius: weight of the second norm.
     Returns: (num_classes,) summing to 1; and the ridge.
     """

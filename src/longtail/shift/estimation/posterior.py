@@ -44,6 +44,7 @@ def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:
         )
     if len(logits) == 0:
         raise InputError(f"{name} must have at least one sample, got none")
+    refuse_probabilities(logits, name)
     for rows in row_blocks(logits):
         fine = torch.isfinite(logits[rows]).all(dim=1)
         if not fine.all():
@@ -54,6 +55,20 @@ def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:
                 f"in row {rows.start + row}"
             )
     return logits
+
+
+def refuse_probabilities(logits: Tensor, name: str) -> None:
+    """Raises an error if rows of logits (..., num_classes) are probabilities instead.
+
+    The first thousand rows are looked at: all of them in [0, 1] with sum 1.
+    """
+    first = logits.reshape(-1, logits.shape[-1])[:1000]
+    low, high = first.aminmax() if first.numel() else (first.new_zeros(()), first.new_zeros(()))
+    # NaN fails the comparison.
+    if logits.shape[-1] < 2 or not bool((low >= 0) & (high <= 1)) or not len(first):
+        return
+    if bool(((first.double().sum(dim=-1) - 1).abs() < 0.01).all()):
+        raise InputError(f"{name} must be logits, got probabilities; pass their logarithm")
 
 
 def as_labels(value: ArrayLike | Tensor, name: str, samples: int, num_classes: int) -> Tensor:
@@ -82,7 +97,7 @@ def posteriors(
     scale: Tensor,
     offset: Tensor,
     centre: bool = False,
-    places: Tensor | None = None,
+    indices: Tensor | None = None,
 ) -> Tensor:
     """softmax(scale * logits + offset) of every row, in one new matrix.
 
@@ -91,15 +106,15 @@ def posteriors(
         scale: () or (num_classes,).
         offset: (num_classes,); -inf rules a class out.
         centre: takes each row's mean away first (vector scaling needs it).
-        places: int64, rows to take, in place of all; saves a copy of those rows.
+        indices: int64, rows to take, in place of all; saves a copy of those rows.
     Returns: (samples, num_classes), `working_type` of the logits, rows sum to 1.
     """
     dtype = working_type(logits)
     scale, offset = scale.to(logits.device, dtype), offset.to(logits.device, dtype)
-    samples = len(logits) if places is None else len(places)
+    samples = len(logits) if indices is None else len(indices)
     result = torch.empty((samples, logits.shape[1]), dtype=dtype, device=logits.device)
     for rows in row_blocks(result):
-        block = logits[rows if places is None else places[rows]].to(dtype)
+        block = logits[rows if indices is None else indices[rows]].to(dtype)
         if centre:
             block = block - block.mean(dim=1, keepdim=True)
         result[rows] = torch.addcmul(offset, block, scale).softmax(dim=1)

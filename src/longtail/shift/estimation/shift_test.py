@@ -1,0 +1,114 @@
+"""Test for a shift of the class prior, by drawing the noise of both samples."""
+
+import torch
+from torch import Tensor
+
+from longtail.shift.estimation.confusion import Confusion, collect, scatter
+
+
+def resample_weights(samples: int, draws: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Weights of `draws` resamples less 1: (samples, draws), Poisson(1), every draw centred.
+
+    Poisson counts are what drawing with replacement gives each sample, without the bound on their
+    sum; centring puts that bound back. Scaled so that n samples do not look like n - 1.
+    """
+    rate = torch.ones(samples, draws, dtype=like.dtype)
+    weights: Tensor = torch.poisson(rate, generator=generator).to(like.device)
+    weights -= weights.mean(dim=0)
+    weights *= (samples / max(samples - 1, 1)) ** 0.5
+    return weights
+
+
+def p_value(
+    difference: Tensor, noise: Tensor, prior: Tensor, samples: int, slope: Tensor | None = None
+) -> float:
+    """P-value of the hypothesis that a mean posterior differs from its expectation by chance.
+
+    Under label shift the mean posterior of a target with a given class prior equals that of the
+    source samples with every class given its share, for a badly calibrated model, too. The
+    statistic is the sum over classes of the squared difference over (share + 1 / target samples).
+
+    Args:
+        difference: (num_classes,), mean posterior of the target less what the hypothesis expects.
+        noise: (num_classes, draws), of the difference, under the hypothesis.
+        prior: (num_classes,), of the hypothesis.
+        samples: number of target samples.
+        slope: (num_classes,), how the mean posterior moves along the likeliest change of the
+            prior (see `Tilts`). The square of the difference along it, over its mean, then joins
+            the statistic with the same variance: among thousands of classes with few samples
+            each, the sum over classes alone would miss what all of them say together.
+    """
+    scale = prior.to(noise) + 1 / samples
+    # Logits that say nothing leave rounding noise on both sides of the comparison.
+    difference = difference * (difference.abs() > 64 * torch.finfo(noise.dtype).eps)
+    moves = torch.cat([difference[:, None], noise], dim=1)
+    every = (moves.square() / scale[:, None]).sum(dim=0)
+    statistic = (every - every.mean()) / every.std().clamp(min=torch.finfo(every.dtype).tiny)
+    if slope is not None:
+        along = (moves * (slope / scale)[:, None]).sum(dim=0).square()
+        statistic += along / along.mean().clamp(min=torch.finfo(along.dtype).tiny) / 2**0.5
+    return float((statistic >= statistic[0]).double().mean())
+
+
+class Resampled:
+    """Mean posterior of a target of many classes, and its noise by resampling both samples.
+
+    Without source samples the posteriors are taken at their word: their mean must be the prior that
+    they express.
+
+    Args:
+        confusion: of the source posteriors, or None without a source.
+        posteriors: (rows, num_classes), of the target.
+        indices: int64, rows that are the target; None for all.
+        source_weights: (source samples, draws), as `resample_weights` returns them; None without a
+            source.
+        target_weights: (samples, draws).
+
+    Attributes:
+        mean: (num_classes,), mean posterior of the target.
+    """
+
+    def __init__(
+        self,
+        confusion: Confusion | None,
+        posteriors: Tensor,
+        indices: Tensor | None,
+        source_weights: Tensor | None,
+        target_weights: Tensor,
+    ) -> None:
+        self.confusion, self.source_weights = confusion, source_weights
+        self.samples = len(target_weights)
+        every = target_weights.new_ones(self.samples, 1)
+        weights = torch.cat([every, target_weights], dim=1) / self.samples
+        moments = collect(posteriors, weights, posteriors.shape[1], indices)
+        self.mean, self._noise = moments[:, 0], moments[:, 1:]
+
+    def compare(self, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean less its expectation under a prior, and its noise: see `p_value`."""
+        q = prior.to(self.mean)
+        if self.confusion is None or self.source_weights is None:
+            return self.mean - q, self._noise
+        noise = self._noise - self.confusion.noise(self.source_weights, q)
+        return self.mean - self.confusion.mean(q), noise
+
+    def strength(self, prior: Tensor) -> float:
+        """Samples that `prior` is to count for beside the target's own, found by moments.
+
+        Were the target's prior drawn from a Dirichlet distribution about `prior` with concentration
+        s, its covariance would be (diag(prior) - prior prior^T) / (s + 1), and the statistic of
+        `p_value` would exceed what chance gives by what that covariance makes of it. Solved for s:
+        a target near the prior is drawn to it strongly, one far from it hardly.
+
+        Args:
+            prior: (num_classes,).
+        Returns: at least a tenth of a sample per class, at most a thousand times the target.
+        """
+        assert self.confusion is not None
+        difference, noise = self.compare(prior)
+        scale = prior.to(self.mean) + 1 / self.samples
+        moves = self.confusion.mean(scatter(prior.to(self.mean)))
+        unit = float((moves.square() / scale[:, None]).sum(dim=0).mean())
+        by_chance = float((noise.square() / scale[:, None]).sum(dim=0).mean())
+        excess = float((difference.square() / scale).sum()) - by_chance
+        most = 1e3 * self.samples
+        return max(unit / max(excess, unit / most) - 1, 0.1 * len(difference))
