@@ -1,12 +1,13 @@
-"""LADE's shifted test sets, and Dirichlet's, on trained runs: raw, known and estimated prior.
+"""Shifted test sets of LADE and Dirichlet on trained runs: raw, known and estimated prior.
 
     python bench/protocol.py RUN [RUN ...] [--out results/protocol.json] [--page docs/shift.md]
     python bench/protocol.py --page docs/shift.md    # only writes the tables of the result file
 
 Runs of one data set and method are averaged. No training, no image: all is from the runs'
 `predictions.parquet`. The estimate never sees a label of a sample that it is applied to: on the
-eleven sets the test set is cross-fitted (see `longtail.shift.protocol_table`); on Dirichlet's mixes
-one half of the test set is the labelled source, and the unlabelled target is drawn from the other.
+eleven sets the test set is cross-fitted (see `longtail.shift.protocol_table`); for
+Dirichlet priors one half of the test set is the labelled source, and the unlabelled target is drawn
+from the other.
 """
 
 import argparse
@@ -78,12 +79,12 @@ def score(logits: Tensor, labels: Tensor, prior: ClassPrior) -> Mapping[str, flo
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """The eleven columns, the set without a shift, and Dirichlet's mixes, of one run."""
+    """The eleven columns, the set without a shift, and the Dirichlet priors, of one run."""
     predictions = run.predictions()
     prior, logits, labels = predictions.prior, predictions.logits, predictions.labels
     expressed = resolve_prior(predictions.expressed, prior, prior.num_classes)
     scored = partial(score, prior=prior)
-    # Without a shift: the mix that the model expresses, as a test set.
+    # Without a shift: the prior that the model expresses, as a test set.
     same = max(1.0, float(expressed.max() / expressed.min()))
     columns = [*COLUMNS, ("forward", round(same, 6))]
     columns = protocol_table(logits, labels, prior, expressed, scored, columns=columns)
@@ -98,24 +99,24 @@ def measure(run: Run) -> dict[str, Any]:
         }
         for column in columns
     ]
-    half, other = (torch.from_numpy(places) for places in halves(labels))
-    mixes = []
+    half, other = (torch.from_numpy(rows) for rows in halves(labels))
+    dirichlet = []
     for alpha in ALPHAS:
         for seed in range(DRAWS):
-            places = dirichlet_test_set(labels[other], alpha, len(other) // 2, seed)
-            places = other[torch.from_numpy(places)]
-            target, truth = logits[places], labels[places]
+            drawn = dirichlet_test_set(labels[other], alpha, len(other) // 2, seed)
+            rows_drawn = other[torch.from_numpy(drawn)]
+            target, truth = logits[rows_drawn], labels[rows_drawn]
             found = estimate_prior(
                 logits[half], labels[half], target, expressed, training_prior=prior, interval=False
             )
-            # A class that the draw leaves out is not ruled out: the mix is known, not the labels.
+            # A class that the draw leaves out is not ruled out: the prior is known, not the labels.
             known = prior_of(truth, prior.num_classes) + 1e-9
             adjusted = {
                 "raw": target,
                 "known": adjust(target, expressed, known / known.sum()),
                 "estimated": adjust(target, expressed, found.prior),
             }
-            mixes.append(
+            dirichlet.append(
                 {
                     "alpha": alpha,
                     "seed": seed,
@@ -130,7 +131,7 @@ def measure(run: Run) -> dict[str, Any]:
         "test_samples": len(labels),
         "columns": rows[:-1],
         "no_shift": rows[-1],
-        "dirichlet": mixes,
+        "dirichlet": dirichlet,
     }
 
 

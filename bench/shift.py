@@ -1,10 +1,10 @@
-"""Estimators of a shifted class mix: error, coverage of the intervals, many classes, time, memory.
+"""Estimators of a shifted class prior: error, coverage, many classes, time, memory.
 
     python bench/shift.py [--runs 100] [--classes 8142] [--out results/shift.json]
     python bench/shift.py --docs docs/shift.md     # only writes the tables of the result file
 
 Four parts. `gaussian`: ten Gaussian classes, source long-tailed at 10, target the reverse, or the
-same shares dealt to other classes, logits of the Bayes classifier made over-sure and biased; as
+same shares dealt to other classes, logits of the Bayes classifier made overconfident and biased; as
 many labelled source as target samples.
 `digits`: a logistic regression on scikit-learn's digits, trained long-tailed, on the eleven test
 sets of LADE's protocol. `many`: 8,142 classes with one and a half samples each. `matrix`: what a
@@ -79,15 +79,15 @@ def gaussian(size: int, runs: int, target: str) -> list[dict[str, object]]:
     p = tail(classes, 10.0)
     q = p.flip(0) if target == "reverse" else p[torch.tensor(DEALT)]
 
-    def draw(mix: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        labels = torch.multinomial(mix, size, replacement=True, generator=generator)
+    def draw(prior: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        labels = torch.multinomial(prior, size, replacement=True, generator=generator)
         x = means[labels] + torch.randn(size, 6, generator=generator).double()
         return 1.5 * (-0.5 * torch.cdist(x, means) ** 2 + p.log()) + bias, labels
 
     sums = {name: torch.zeros(5) for name in (*METHODS, "em, no source")}
     for run in range(runs):
         generator = torch.Generator().manual_seed(run)
-        (source, labels), (drawn, _), (same, _) = (draw(mix, generator) for mix in (p, q, p))
+        (source, labels), (drawn, _), (same, _) = (draw(prior, generator) for prior in (p, q, p))
         for name, total in sums.items():
             with_source = name in METHODS
             given = (source, labels) if with_source else (None, None)
@@ -200,7 +200,7 @@ def large(classes: int) -> dict[str, object]:
     }
     print("matrix", flush=True)
     half = samples // 2
-    # The labelled half is drawn anew with the training mix: a validation split as users have it.
+    # The labelled half is drawn anew with the training prior: a validation split as users have it.
     drawn = torch.multinomial(p.float(), half, replacement=True, generator=generator)
     x = means[drawn] + spread * torch.randn(half, wide, generator=generator)
     source = (x @ means.T).div_(spread**2).add_(train.log_prior.float())
@@ -213,8 +213,8 @@ def large(classes: int) -> dict[str, object]:
             partial(estimate_prior, source, drawn, target, p, method, resamples=100)
         )
         fitted = {
-            name: accuracy(target + (mix.log() - p.log()).float(), truth)["accuracy"]
-            for name, mix in (
+            name: accuracy(target + (prior.log() - p.log()).float(), truth)["accuracy"]
+            for name, prior in (
                 ("raw", p),
                 ("known", q),
                 ("estimated", found.estimated),  # type: ignore[attr-defined]
@@ -298,6 +298,4 @@ def column_lines(columns: list[dict[str, float]]) -> list[str]:
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
-    # Of too few samples there is a table.
-    warnings.filterwarnings("ignore", message="source_labels of estimate_prior has a class with")
     main()

@@ -2,8 +2,8 @@
 
     python bench/stream.py [--rows 10000000] [--out results/stream.json] [--page docs/shift.md]
 
-Rows of 128 float32 features are made chunk by chunk: Gaussian classes, long-tailed, which turn
-round half way. Every chunk is first predicted, as in a running service, and its logits go to the
+Rows of 128 float32 features are made chunk by chunk: Gaussian classes, long-tailed, which are
+reversed half way. Every chunk is first predicted, as in a running service, and its logits go to the
 tracker; then its labels arrive and it is learned from. Memory is the resident set of the process
 after each twentieth of the rows; seconds are of one processor core, the making of rows left out.
 """
@@ -57,7 +57,7 @@ def stream(rows: int) -> dict[str, object]:
     generator = torch.Generator().manual_seed(0)
     means = torch.randn(CLASSES, WIDTH, generator=generator) * 0.25
     tail = 100 ** -(torch.arange(CLASSES) / (CLASSES - 1))
-    mixes = [mix / mix.sum() for mix in (tail, tail.flip(0))]
+    priors = [p / p.sum() for p in (tail, tail.flip(0))]
     model = LongTailClassifier(method="logit_adjust", C=5.0, random_state=0)
     uniform = torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64)
     tracker = PriorTracker(expressed=uniform, half_life=HALF_LIFE)
@@ -67,8 +67,8 @@ def stream(rows: int) -> dict[str, object]:
     since, start = 0, resident()
     chunks = rows // CHUNK
     for number in range(chunks):
-        mix = mixes[2 * number // chunks]
-        labels = torch.multinomial(mix, CHUNK, replacement=True, generator=generator)
+        prior = priors[2 * number // chunks]
+        labels = torch.multinomial(prior, CHUNK, replacement=True, generator=generator)
         x = means[labels] + torch.randn(CHUNK, WIDTH, generator=generator)
         if number:
             began = time.process_time()
@@ -88,7 +88,7 @@ def stream(rows: int) -> dict[str, object]:
                 {
                     "rows": (number + 1) * CHUNK,
                     "resident_mib": round(resident(), 1),
-                    "tracked_error_l1": round(float((tracker.prior - mix).abs().sum()), 4),
+                    "tracked_error_l1": round(float((tracker.prior - prior).abs().sum()), 4),
                     **{f"{name}_percent": round(100 * n / since, 2) for name, n in right.items()},
                 }
             )
@@ -115,8 +115,8 @@ def lines(result: dict[str, object]) -> list[str]:
         "million rows": [f"{row['rows'] / 1e6:g}" for row in shown],
         "resident, MiB": [f"{row['resident_mib']:.0f}" for row in shown],
         "accuracy as it is, %": [f"{row['raw_percent']:.1f}" for row in shown],
-        "under the tracked mix, %": [f"{row['tracked_percent']:.1f}" for row in shown],
-        "L1 error of the tracked mix": [f"{row['tracked_error_l1']:.3f}" for row in shown],
+        "under the tracked prior, %": [f"{row['tracked_percent']:.1f}" for row in shown],
+        "L1 error of the tracked prior": [f"{row['tracked_error_l1']:.3f}" for row in shown],
     }
     (head, first), *rest = rows.items()
     seconds: dict[str, float] = result["seconds"]  # type: ignore[assignment]

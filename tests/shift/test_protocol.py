@@ -167,14 +167,14 @@ def test_table_shows_what_known_and_estimated_priors_gain() -> None:
     table = protocol_table(logits, labels, train, train, accuracy)
     assert [(column.direction, column.ratio) for column in table] == list(COLUMNS)
     for column in table:
-        places = shifted_test_sets(labels, train, column.ratio, column.direction)
+        indices = shifted_test_sets(labels, train, column.ratio, column.direction)
         raw, known, estimated = (
             column.scores[name]["accuracy"] for name in ("raw", "known", "estimated")
         )
-        assert column.samples == len(places)
-        assert raw == accuracy(logits[places], labels[places])["accuracy"]
-        exact = adjust(logits[places], train, column.prior)
-        assert known == accuracy(exact, labels[places])["accuracy"]
+        assert column.samples == len(indices)
+        assert raw == accuracy(logits[indices], labels[indices])["accuracy"]
+        exact = adjust(logits[indices], train, column.prior)
+        assert known == accuracy(exact, labels[indices])["accuracy"]
         if column.direction == "backward" and column.ratio >= 10:
             assert known - raw > 0.1
             assert estimated - raw > 0.8 * (known - raw)
