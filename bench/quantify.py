@@ -146,7 +146,9 @@ def peer(name: str, prior: Array, source: Array, labels: Array) -> Callable[[Arr
     if name == "EMQ":
         return lambda target: np.asarray(EMQ.EM(prior, target)[0])
     kinds = {
-        "EMQ-BCTS": lambda: EMQ.EMQ_BCTS(**options, val_split=(source, labels)),
+        "EMQ-BCTS": lambda: EMQ.EMQ_BCTS(
+            **options, val_split=(source, labels), on_calib_error="backup"
+        ),
         "KDEy-ML": lambda: KDEyML(**options, val_split=(source, labels), random_state=0),
     }
     fitted = kinds[name]().fit(source, labels)
@@ -164,7 +166,7 @@ def table(folder: Path, name: str, repeats: int) -> list[dict[str, object]]:
         prior = np.bincount(labels[train]) / len(train)
         for kind, model in classifiers().items():
             model.fit(features[train], labels[train])
-            held, rest = (model.predict_proba(features[rows]) for rows in (source, pool))
+            held, rest = (floored(model.predict_proba(features[rows])) for rows in (source, pool))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 peers = {p: peer(p, prior, held, labels[source]) for p in PEERS}
@@ -206,7 +208,7 @@ def ours(
     method: Any, prior: Array, held: Array, labels: Array, rest: Array, truth: Array
 ) -> dict[str, float]:
     began = time.process_time()
-    found = estimate_prior(logits(held), labels, logits(rest), prior, method)
+    found = estimate_prior(np.log(held), labels, np.log(rest), prior, method)
     seconds = time.process_time() - began
     low, high = found.interval.numpy().T
     assert found.region is not None
@@ -219,10 +221,10 @@ def ours(
     }
 
 
-def logits(values: Array) -> Array:
-    """Logarithms; a probability of 0 counts as one far below the largest, not as a certainty."""
-    logs = np.log(np.clip(values, 1e-300, None))
-    return np.asarray(np.maximum(logs, logs.max(axis=1, keepdims=True) - FLOOR))
+def floored(values: Array) -> Array:
+    """Probabilities, of which 0 counts as one far below the largest, not as a certainty."""
+    values = np.maximum(values, values.max(axis=1, keepdims=True) * np.exp(-FLOOR))
+    return np.asarray(values / values.sum(axis=1, keepdims=True))
 
 
 def error_lines(rows: list[dict[str, Any]]) -> list[str]:
