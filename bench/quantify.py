@@ -61,7 +61,8 @@ def main() -> None:
         torch.set_num_threads(1)
         result: dict[str, Any] = {
             "command": f"python bench/quantify.py --data DIR --repeats {given.repeats}",
-            "environment": environment(),
+            # Without the command line, which names folders.
+            "environment": {k: v for k, v in environment().items() if k != "command"},
             "rows": [],
         }
         for name in TABLES:

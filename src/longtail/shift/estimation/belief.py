@@ -46,10 +46,13 @@ class Belief:
         covariance[torch.outer(possible, possible)] = self.covariance.flatten()
         return Belief(mean, covariance, self.concentration)
 
-    def projected(self) -> Tensor:
+    def projected(self, least: float) -> Tensor:
         """The most probable class prior without negative entries, (num_classes,), sums to 1.
 
         Entries at 0 move the others by their covariance, until none is negative.
+
+        Args:
+            least: smallest entry: a class that was not seen is not ruled out.
         """
         bound, value = self.mean < 0, self.mean
         for _ in range(len(bound)):
@@ -66,7 +69,7 @@ class Belief:
             if not bool(wrong.any()):
                 break
             bound = bound ^ wrong
-        value = value.clamp(min=0)
+        value = torch.where(self.covariance.diagonal() > 0, value.clamp(min=least), 0.0)
         return value / value.sum()
 
 

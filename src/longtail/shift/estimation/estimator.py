@@ -22,6 +22,8 @@ from longtail.shift.estimation.tilt import Tilts, has_direction
 Method = Literal["em", "bbse", "bbse_soft", "rlls", "kdey"]
 # Source samples of every class from which the intervals were shown to hold.
 ENOUGH = 10
+# Samples that the estimate leaves to a class of which none was seen.
+LEAST = 0.01
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Estimator:
         tilted, belief, regularised = found.tilted, found.belief, False
         strength = found.strength if self.strength is None else self.strength
         if self.method == "em" and self.strength is None and belief is not None:
-            estimated = belief.projected()
+            estimated = belief.projected(LEAST / samples)
         elif self.method == "em":
             estimated = em_prior(posteriors, self.reference, strength, tilted, indices)
         else:

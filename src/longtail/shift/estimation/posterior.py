@@ -60,14 +60,15 @@ def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:
 def refuse_probabilities(logits: Tensor, name: str) -> None:
     """Raises an error if rows of logits (..., num_classes) are probabilities instead.
 
-    The first thousand rows are looked at: all of them in [0, 1] with sum 1.
+    The first thousand rows are looked at: all of them in [0, 1] with sum 1, and not all of 0 and 1.
     """
     first = logits.reshape(-1, logits.shape[-1])[:1000]
     low, high = first.aminmax() if first.numel() else (first.new_zeros(()), first.new_zeros(()))
     # NaN fails the comparison.
     if logits.shape[-1] < 2 or not bool((low >= 0) & (high <= 1)) or not len(first):
         return
-    if bool(((first.double().sum(dim=-1) - 1).abs() < 0.01).all()):
+    fractions = bool(((first > 0) & (first < 1)).any())
+    if fractions and bool(((first.double().sum(dim=-1) - 1).abs() < 0.01).all()):
         raise InputError(f"{name} must be logits, got probabilities; pass their logarithm")
 
 
