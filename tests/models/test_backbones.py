@@ -81,7 +81,9 @@ def test_unknown_names() -> None:
 def test_what_an_import_path_must_lead_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_broken_nets.py").write_text("import not_installed_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"'my_broken_nets\.Net' cannot be imported: .*not_inst"):
+    with pytest.raises(
+        ModuleNotFoundError, match="not_installed_anywhere"
+    ):  # a fault of the module
         create_backbone("my_broken_nets.Net")
     with pytest.raises(ValueError, match=r"must be a function or a class, got 3\.14"):
         create_backbone("math.pi")
