@@ -1,4 +1,4 @@
-"""What computes in float32 or better, whatever the inputs and the autocast around them."""
+"""Computation in float32 or better, under any autocast and for any type of inputs."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """The tensor in the type that losses compute in: float64 stays, all else becomes float32.
+    """The tensor in the type that losses compute in: float64 if it is float64, else float32.
 
     Example:
         >>> full_precision(torch.zeros(2, dtype=torch.bfloat16)).dtype

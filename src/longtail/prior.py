@@ -1,4 +1,4 @@
-"""The class prior: how many samples each class has, as a value that everything else takes."""
+"""The class prior: the number of samples of each class, shared by everything else."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -12,14 +12,13 @@ from longtail.errors import InputError
 
 MANY = 100
 FEW = 20
-LARGEST_WHOLE = 2.0**53  # above, a float no longer counts one by one
+LARGEST_WHOLE = 2.0**53  # above it, float64 does not represent every integer
 
 
 class ClassPrior:
-    """Training counts of each class and what follows from them.
+    """Training counts of each class, and the prior derived from them.
 
-    The training mix is counted once: losses, queues, adjustment, metrics and reports all take this
-    value.
+    Classes are counted once: losses, queues, adjustment, metrics and reports all take this object.
 
     Args:
         counts: (num_classes,), samples of each class, every one above zero. Pixel counts and other
@@ -28,13 +27,12 @@ class ClassPrior:
     Attributes:
         counts: (num_classes,), as given: int64 for whole counts, else float64.
         probabilities: (num_classes,), float64, sums to 1.
-        log_prior: (num_classes,), float64, natural logarithm of `probabilities`. Float64 so that
-            nothing is lost; every loss casts it to the type that it computes in.
-        imbalance: largest count over smallest, 1 or more.
+        log_prior: (num_classes,), float64, natural logarithm of `probabilities`; every loss casts
+            it to the type that it computes in.
+        imbalance: largest count divided by the smallest, 1 or more.
 
     Raises:
-        ValueError: when `counts` is empty, not one-dimensional, not finite, or has a class with no
-            sample.
+        ValueError: when `counts` is empty, not one-dimensional, not finite, or 0 for a class.
 
     Example:
         >>> prior = ClassPrior([500, 50, 5])
@@ -49,7 +47,7 @@ class ClassPrior:
     log_prior: Tensor
 
     def __init__(self, counts: ArrayLike | Tensor | Sequence[float]) -> None:
-        # A copy: a caller who goes on counting must not change a prior that is in use.
+        # A copy: a caller who continues to count must not change a prior in use.
         values = as_tensor(counts, "counts of ClassPrior").cpu().clone()
         if values.ndim != 1 or len(values) == 0:
             raise InputError(
@@ -83,10 +81,10 @@ class ClassPrior:
 
         Args:
             labels: (samples,), class index of each sample.
-            num_classes: number of classes; the largest label plus one when not given.
+            num_classes: number of classes; default: the largest label plus one.
 
         Raises:
-            ValueError: when a label is no class index, or a class has no sample.
+            ValueError: when a label is not a class index, or a class has no sample.
 
         Example:
             >>> ClassPrior.from_labels([0, 0, 1]).counts.tolist()

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device: batched operations, policies, views, mixing."""
+"""Augmentation of whole batches on the device: operations, policies, views, mixing."""
 
 from longtail.augment.batched import Operation
 from longtail.augment.colour import (

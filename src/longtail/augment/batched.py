@@ -1,4 +1,4 @@
-"""What the batched operations share: a parameter for every image, bytes, one call an operation."""
+"""Common code of the batched operations: a parameter per image, bytes, one call per operation."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -12,14 +12,13 @@ ParameterisedOperation = Callable[[Tensor, Tensor], Tensor]
 
 
 class Operation(Protocol):
-    """A random operation on a batch: it draws a parameter for every image and keeps the shape.
+    """A random operation on a batch: it draws a parameter for each image and keeps the shape.
 
-    What is drawn, is drawn on the CPU and sent to the images (`beside`): the same seed gives the
-    same views on every device, and nothing on the way waits for one.
+    Parameters are drawn on the CPU and sent to the device of the images (`beside`): the same seed
+    gives the same views on every device, and nothing waits for the device.
 
-    Anything that can be called like this, and hashed, can stand in a `View`. Operations should
-    compare equal when they do the same (frozen dataclasses do): `make_views` runs equal ones in
-    one pass.
+    Any hashable callable with this signature can be part of a `View`. Operations that do the same
+    should compare equal, as frozen dataclasses do: `make_views` runs equal ones in one pass.
     """
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -28,7 +27,7 @@ class Operation(Protocol):
 
 
 def check_batch(images: Tensor, generator: torch.Generator) -> None:
-    """Refuses what no operation can work on.
+    """Checks the arguments of a view.
 
     Raises:
         ValueError: when the images are not uint8 (B, 3, H, W), or the generator is not on the CPU.
@@ -46,7 +45,7 @@ def check_batch(images: Tensor, generator: torch.Generator) -> None:
 
 
 def beside(images: Tensor, drawn: Tensor) -> Tensor:
-    """Sends what was drawn on the CPU to the images' device, and does not wait for it."""
+    """Sends what was drawn on the CPU to the images' device, without waiting for it."""
     return drawn.to(images.device, non_blocking=True)
 
 
@@ -56,7 +55,7 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
 
 
 def per_image(name: str, value: Tensor, images: Tensor) -> Tensor:
-    """Reshapes a parameter (B,) to (B, 1, 1, 1), in float32, after a look at its shape."""
+    """Reshapes a parameter (B,) to (B, 1, 1, 1), in float32; checks its shape."""
     if value.shape != images.shape[:1]:
         raise InputError(
             f"{name} must hold one value for each of the {len(images)} images, "
@@ -66,7 +65,7 @@ def per_image(name: str, value: Tensor, images: Tensor) -> Tensor:
 
 
 def to_bytes(values: Tensor) -> Tensor:
-    """Clamps float values to [0, 255] and cuts the fraction off, as torchvision does."""
+    """Clamps float values to [0, 255] and truncates them, as torchvision does."""
     # By way of int16: both casts are vectorised on the CPU, the direct one is not (3 times slower).
     return values.clamp_(0, 255).to(torch.int16).to(torch.uint8)
 
@@ -86,29 +85,29 @@ def apply_chosen(
 ) -> Tensor:
     """Applies to every image the operations chosen for it, stage after stage.
 
-    In each stage the images are sorted by operation, and each operation runs once on its part.
+    In each stage the images are sorted by operation, and each operation runs once on its images.
 
     Args:
         images: (B, 3, H, W) uint8.
         choice: (stages, B) int64, which of `operations` comes next; on the CPU, as the host must
             know how many images each operation gets.
-        parameters: (stages, B, P), handed to the operation as (part, P); on the CPU.
+        parameters: (stages, B, P), passed to the operation as (images, P); on the CPU.
         operations: called as `operation(images, parameters)`; None leaves the images alone.
 
     Returns: (B, 3, H, W) uint8.
     """
     order = choice.argsort(dim=1, stable=True)
-    place = order.argsort(dim=1)
+    position = order.argsort(dim=1)
     known = torch.arange(len(operations))
     sizes: list[list[int]] = (choice.unsqueeze(2) == known).sum(dim=1).tolist()
     parameters = parameters.gather(1, order.unsqueeze(2).expand_as(parameters))
-    order, place, parameters = (beside(images, part) for part in (order, place, parameters))
+    order, position, parameters = (beside(images, drawn) for drawn in (order, position, parameters))
     for stage, counts in enumerate(sizes):
-        parts = images.index_select(0, order[stage]).split_with_sizes(counts)
+        groups = images.index_select(0, order[stage]).split_with_sizes(counts)
         values = parameters[stage].split_with_sizes(counts)
         done = [
-            operation(part, value) if operation is not None and len(part) else part
-            for operation, part, value in zip(operations, parts, values, strict=True)
+            operation(group, value) if operation is not None and len(group) else group
+            for operation, group, value in zip(operations, groups, values, strict=True)
         ]
-        images = torch.cat(done).index_select(0, place[stage])
+        images = torch.cat(done).index_select(0, position[stage])
     return images

@@ -47,8 +47,8 @@ def contrast(images: Tensor, factor: Tensor) -> Tensor:
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blends each image with its grey version.
 
-    Equals torchvision's but for single pixels that are one level off, where a processor rounds
-    product and sum apart that it rounds at once there.
+    Equals torchvision's but for single pixels that are one level off, where a product and a
+    sum are rounded separately instead of together.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -221,5 +221,5 @@ def _tent(sextant: Tensor) -> Tensor:
     It climbs from 0 to 1 over [0, 1], stays, falls over [3, 4], and is 0 up to 6.
     """
     # Not `remainder`, which is slow on the CPU.
-    place = sextant.sub(sextant.div(6).floor_(), alpha=6)
-    return torch.minimum(place, 4 - place).clamp_(0, 1)
+    angle = sextant.sub(sextant.div(6).floor_(), alpha=6)
+    return torch.minimum(angle, 4 - angle).clamp_(0, 1)

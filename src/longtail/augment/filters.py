@@ -15,8 +15,8 @@ from longtail.errors import InputError
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blends each image with its 3x3 average (the centre counts five times); the border stays.
 
-    Equals torchvision's but for single pixels that are one level off, where a processor rounds
-    product and sum apart that it rounds at once there.
+    Equals torchvision's but for single pixels that are one level off, where a product and a
+    sum are rounded separately instead of together.
 
     Args:
         images: (B, 3, H, W) uint8.

@@ -82,10 +82,10 @@ def affine_matrix(
 
     Args:
         angle: (B,), degrees, clockwise.
-        translate: (B, 2), pixels to the right and down; none when not given.
-        scale: (B,), above 0; 1 when not given.
-        shear: (B, 2), degrees, along x and y; none when not given.
-        centre: (2,), pixels from the middle of the image; the middle when not given.
+        translate: (B, 2), pixels to the right and down; default: none.
+        scale: (B,), above 0; default: 1.
+        shear: (B, 2), degrees, along x and y; default: none.
+        centre: (2,), pixels from the middle of the image; default: the middle.
 
     Returns: (B, 2, 3) float64, from (x, y, 1) to (x, y), pixels from the middle of the image.
     """
@@ -113,7 +113,7 @@ def affine(images: Tensor, matrix: Tensor, fill: int = 0) -> Tensor:
     Args:
         images: (B, 3, H, W) uint8.
         matrix: (B, 2, 3), see `affine_matrix`.
-        fill: value of pixels that come from outside.
+        fill: value of pixels from outside the image.
 
     Returns: (B, 3, H, W) uint8.
     """
@@ -166,7 +166,7 @@ def resized_crop(
 def _between(start: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two source pixels (B, size) of each new pixel, and the share of the second."""
     new = torch.arange(size, device=start.device) + 0.5
-    place = (new * (length / size).unsqueeze(1) - 0.5).clamp_(min=0)
-    before = place.floor()
+    position = (new * (length / size).unsqueeze(1) - 0.5).clamp_(min=0)
+    before = position.floor()
     after = torch.minimum(before + 1, length.unsqueeze(1) - 1)
-    return start.unsqueeze(1) + before.long(), start.unsqueeze(1) + after.long(), place - before
+    return start.unsqueeze(1) + before.long(), start.unsqueeze(1) + after.long(), position - before

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: pairs of images as one, with both targets, for any method."""
+"""Mixup and CutMix: two images mixed into one, with both targets, for any method."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,10 +24,10 @@ class MixedBatch(NamedTuple):
     `shared=True`, and take `mixed.weight[0]` in the last line.
 
     Attributes:
-        images: (B, ...), of the type that came in.
-        target: (B,), target of the first image of each pair, as it came in.
-        other: (B,), target of the second one.
-        weight: (B,) float32, share of the first one, in [0, 1].
+        images: (B, ...), of the type of the input.
+        target: (B,), target of the first image.
+        other: (B,), target of the second image.
+        weight: (B,) float32, share of the first image, in [0, 1].
     """
 
     images: Tensor
@@ -38,10 +38,10 @@ class MixedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixup:
-    """Weighted means of each image and a random other one of the batch.
+    """Weighted mean of each image and a random other image of the batch.
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, arXiv 1710.09412.
-    Departs from the paper's code in: a weight for each image, unless `shared`.
+    Departs from the paper's code in: one weight per image, unless `shared`.
 
     Args:
         alpha: the weight is drawn from Beta(alpha, alpha).
@@ -74,12 +74,12 @@ class Mixup:
 
 @dataclass(frozen=True)
 class CutMix:
-    """Each image with a box out of a random other one of the batch.
+    """Each image with a box from a random other image of the batch.
 
     Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
     Features, ICCV 2019, arXiv 1905.04899. The box is cut off at the border, and the weight is the
     share of pixels that the first image keeps.
-    Departs from the paper's code in: a box for each image, unless `shared`.
+    Departs from the paper's code in: one box per image, unless `shared`.
 
     Args:
         alpha: the share that the first image keeps is drawn from Beta(alpha, alpha).

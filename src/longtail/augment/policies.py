@@ -47,23 +47,23 @@ CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 COLOURING = ("Brightness", "Color", "Contrast", "Sharpness", "Posterize", "Solarize")
 PARAMETERLESS = ("AutoContrast", "Equalize", "Invert")
-# All geometric operations are one affine sampling, with one matrix or another.
+# All geometric operations are an affine sampling, each with its own matrix.
 OPERATIONS = ("Identity", "Affine", *COLOURING, *PARAMETERLESS)
 
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """AutoAugment with the policy learned on CIFAR-10: two of 16 operations for every image.
+    """AutoAugment with the policy learned on CIFAR-10: two of 16 operations per image.
 
     Cubuk et al., AutoAugment: Learning Augmentation Strategies from Data, CVPR 2019,
     arXiv 1805.09501. The same sub-policies, probabilities and magnitudes as torchvision's
     `AutoAugmentPolicy.CIFAR10`, and the same pixels as its v2 operations on uint8 tensors.
 
     Args:
-        fill: value of pixels that come from outside; torchvision takes 0, the code of several
-            papers on long tails 128.
+        fill: value of pixels from outside the image; 0 in torchvision, 128 in the code of several
+            papers on long-tailed recognition.
 
-    Raises: ValueError: when `fill` is no byte.
+    Raises: ValueError: when `fill` is not in [0, 255].
     Example:
         >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
         >>> AutoAugment()(images, torch.Generator().manual_seed(0)).shape
@@ -94,15 +94,15 @@ class SimAugment:
     """Jitter, hue and greyscale: the colour half of the views of SimCLR and BCL.
 
     Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022. The
-    other half, resized crop and flip, stands before it in the view `sim`.
+    other half, resized crop and flip, comes before it in the view `sim`.
 
     Args:
         jitter: amount of brightness, contrast and saturation.
         hue: largest shift, turns.
         p: probability of the jitter.
-        greyscale: probability that the image becomes grey, after the jitter.
+        greyscale: probability of a conversion to grey, after the jitter.
 
-    Raises: ValueError: as `ColorJitter` and `RandomGreyscale`.
+    Raises: ValueError: when an argument is out of range.
     """
 
     jitter: float = 0.4
@@ -111,25 +111,25 @@ class SimAugment:
     greyscale: float = 0.2
 
     def __post_init__(self) -> None:
-        self._parts()
+        self._steps()
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W)."""
-        for part in self._parts():
-            images = part(images, generator)
+        for step in self._steps():
+            images = step(images, generator)
         return images
 
-    def _parts(self) -> tuple[ColorJitter, RandomGreyscale]:
+    def _steps(self) -> tuple[ColorJitter, RandomGreyscale]:
         jitter = ColorJitter(self.jitter, self.jitter, self.jitter, self.hue, self.p)
         return jitter, RandomGreyscale(self.greyscale)
 
 
-Row = tuple[str, int, int]  # operation, level, sign
+PolicyStep = tuple[str, int, int]  # operation, level, sign
 
 
 @lru_cache
-def cifar10_rows() -> tuple[Row, ...]:
-    """No operation, then every operation of the policy with sign - and +."""
+def cifar10_rows() -> tuple[PolicyStep, ...]:
+    """No operation, then each operation of the policy with a negative and a positive sign."""
     steps = [step for policy in CIFAR10_POLICY for step in policy]
     return (
         ("Identity", 0, 1),
@@ -177,8 +177,10 @@ def _matrix(name: str, strength: float, height: int, width: int) -> Tensor:
 
 
 @lru_cache
-def _table(rows: tuple[Row, ...], bins: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """For each row its place in OPERATIONS, and the numbers that the operation takes (rows, 6)."""
+def _table(
+    rows: tuple[PolicyStep, ...], bins: int, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """For each row its index in OPERATIONS, and the parameters of the operation (rows, 6)."""
     choice, parameters = [], torch.zeros(len(rows), 6, dtype=torch.float64)
     for row, (name, level, sign) in enumerate(rows):
         choice.append(OPERATIONS.index("Affine" if name in GEOMETRIC else name))
@@ -215,7 +217,9 @@ def _affine(images: Tensor, values: Tensor, fill: int) -> Tensor:
     return affine(images, values.view(-1, 2, 3), fill)
 
 
-def _apply_rows(images: Tensor, row: Tensor, rows: tuple[Row, ...], bins: int, fill: int) -> Tensor:
+def _apply_rows(
+    images: Tensor, row: Tensor, rows: tuple[PolicyStep, ...], bins: int, fill: int
+) -> Tensor:
     choice, parameters = _table(rows, bins, *images.shape[2:])
     return apply_chosen(images, choice[row], parameters[row], _operations(fill))
 

@@ -96,7 +96,7 @@ class RandAugment:
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """What is drawn for each operation and image, (num_ops, B) each, on the CPU.
 
-        Returns: the operation, 0 for none, else its place in RAND_AUGMENT plus 1; its magnitude;
+        Returns: the operation, 0 for none, else its index in RAND_AUGMENT plus 1; its magnitude;
             whether the strength is negative where it has a sign; whether the interpolation is
             bicubic.
         """

@@ -48,10 +48,10 @@ def resample(images: Tensor, matrix: Tensor, *, cubic: bool, fill: tuple[int, in
     return torch.where(outside.unsqueeze(1), colour.view(1, 3, 1, 1), result)
 
 
-def _taps(place: Tensor, cubic: bool) -> tuple[Tensor, list[Tensor]]:
-    """The first source pixel of each place between pixels, and the weights from there on."""
-    before = place.floor()
-    t = place - before
+def _taps(position: Tensor, cubic: bool) -> tuple[Tensor, list[Tensor]]:
+    """The first source pixel of each position, and the weights of the pixels from there on."""
+    before = position.floor()
+    t = position - before
     if not cubic:
         return before.long(), [1 - t, t]
     # Pillow's cubic, with a slope of -1 beside the centre.

@@ -80,10 +80,10 @@ class RandomResizedCrop:
         none_fits = ~fits.any(dim=0)
         width = width.gather(0, first)[0].masked_fill(none_fits, whole_width)
         height = height.gather(0, first)[0].masked_fill(none_fits, whole_height)
-        place = uniform((2, batch), 0, 1, generator)
+        position = uniform((2, batch), 0, 1, generator)
         top, left = (
             torch.where(none_fits, (room / 2).floor(), (share * (room + 1)).floor())
-            for share, room in zip(place, (rows - height, columns - width), strict=True)
+            for share, room in zip(position, (rows - height, columns - width), strict=True)
         )
         return torch.stack([top, left, height, width]).long()
 
@@ -200,7 +200,7 @@ class ColorJitter:
         left_out = uniform((batch,), 0, 1, generator) >= self.p
         functions = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
         operations = [
-            (lambda part, value, change=change: change(part, value[:, 0])) if amount else None
+            (lambda chosen, value, change=change: change(chosen, value[:, 0])) if amount else None
             for change, amount in zip(functions, (*amounts, self.hue), strict=True)
         ]
         return apply_chosen(images, order.masked_fill(left_out, 4), factor, [*operations, None])

@@ -1,4 +1,4 @@
-"""Views: sequences of random operations, the named ones, and all views of a batch at once."""
+"""Views: sequences of random operations, by name, and all views of a batch at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from longtail.augment.transforms import (
 from longtail.errors import InputError
 from longtail.names import nearest
 
-LARGE = 96  # side from which on images are cropped by resizing
+LARGE = 96  # side from which on views begin with a resized crop
 VIEWS = {
     "none": "the images as they are",
     "weak": "random crop, flip",
@@ -39,7 +39,7 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class View:
-    """One way to see the images: random operations, one after the other.
+    """A random view of images: operations applied one after the other.
 
     Args:
         operations: called as `operation(images, generator)`.
@@ -61,7 +61,7 @@ class View:
             generator: on the CPU; the same state gives the same view, bit for bit.
 
         Returns: (B, 3, H, W) uint8.
-        Raises: ValueError: when the images are no such batch, or the generator is not on the CPU.
+        Raises: ValueError: when `images` is not such a batch, or the generator is not on the CPU.
         """
         return make_views(images, [self], generator)[0]
 
@@ -77,7 +77,7 @@ class View:
 
 
 def named_view(name: str, size: int) -> View:
-    """The view of a name, in the measures that suit images of a size.
+    """The view of a name, with parameters for images of a size.
 
     Padding is size / 8 and Cutout's side size / 2: 4 and 16 at the 32 pixels of CIFAR. Images of
     96 pixels and more are cropped by resizing instead of padding.
@@ -86,7 +86,7 @@ def named_view(name: str, size: int) -> View:
         name: one of VIEWS.
         size: shorter side of the images, pixels.
 
-    Raises: ValueError: when there is no such view, or `size` is below 1.
+    Raises: ValueError: when the name is unknown, or `size` is below 1.
     Example:
         >>> named_view("weak", 32)
         View(operations=(RandomCrop(padding=4), RandomFlip(p=0.5)))
@@ -105,7 +105,7 @@ def named_view(name: str, size: int) -> View:
         "weak": weak,
         "jitter": (*weak, jitter),
         "cutout": (*weak, hole),
-        "auto": (*weak, AutoAugment(fill=128), hole),  # as all published code has it
+        "auto": (*weak, AutoAugment(fill=128), hole),  # as in all published code
         "rand": (*weak, jitter, rand),
         "rand_stack": (*weak, jitter, RandomGreyscale(0.2), *blur, rand),
         "sim": (RandomResizedCrop(), RandomFlip(), SimAugment()),
@@ -136,7 +136,7 @@ def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator
         generator: on the CPU; the same state gives the same views, bit for bit.
 
     Returns: (V, B, 3, H, W) uint8; a copy, also where nothing is done.
-    Raises: ValueError: when there is no view, the images are no such batch, or the generator is not
+    Raises: ValueError: when there is no view, `images` is not such a batch, or the generator is not
         on the CPU.
     Example:
         >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
@@ -163,9 +163,9 @@ def _grow(
     for first in dict.fromkeys(rest[0] for rest in operations if rest):
         members = [view for view, rest in enumerate(operations) if rest and rest[0] == first]
         # One view after the other: a list as an index is copied to the device, which waits for it.
-        part = first(torch.cat([stack[view] for view in members]), generator)
+        group = first(torch.cat([stack[view] for view in members]), generator)
         grown = _grow(
-            part.view(-1, *stack.shape[1:]), [operations[view][1:] for view in members], generator
+            group.view(-1, *stack.shape[1:]), [operations[view][1:] for view in members], generator
         )
         for view, seen in zip(members, grown, strict=True):
             stack[view] = seen

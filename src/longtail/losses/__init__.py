@@ -1,4 +1,4 @@
-"""Losses: one file each, a pure function and a thin module that holds the prior."""
+"""Losses: a pure function and a thin module that holds the prior, one file each."""
 
 from longtail.losses.balanced_contrastive import BalancedContrastiveLoss, balanced_contrastive_loss
 from longtail.losses.base import ClassificationLoss

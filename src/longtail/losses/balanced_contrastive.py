@@ -56,7 +56,7 @@ def balanced_contrastive_loss(
 
 
 class BalancedContrastiveLoss(nn.Module):
-    """Balanced contrastive loss, the contrastive part of BCL.
+    """Balanced contrastive loss, the contrastive term of BCL.
 
     See `balanced_contrastive_loss`; BCL adds it to the logit-adjusted cross-entropy of a
     classifier, whose logits then express the uniform prior.

@@ -22,7 +22,7 @@ def proco_loss(
 
     The loss L_in of Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual
     Recognition, TPAMI 2024, arXiv 2403.06726: the logit-adjusted cross-entropy of `vmf_scores`.
-    Departs from the published code as `vmf_scores` does.
+    Departs from the published code in: the points that `vmf_scores` lists.
 
     Args:
         features: (batch, width), unit norm.

@@ -1,4 +1,4 @@
-"""Memory: queues of keys that outlive their batch, shared by several processes."""
+"""Queues of keys from earlier batches, shared by all processes."""
 
 from longtail.memory.class_queue import ClassQueue, Keys
 from longtail.memory.fifo_queue import FifoQueue

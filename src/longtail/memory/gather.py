@@ -16,16 +16,16 @@ def this_process() -> tuple[int, int]:
 
 
 def gather_with_grad(tensor: Tensor, *, ragged: bool = False) -> Tensor:
-    """Joins the rows that all processes hold, in rank order; the gradient finds its way back.
+    """Joins the rows of all processes, in rank order; gradients flow back to each process.
 
-    Every process gets, for its own rows, the sum of the gradients of all processes. What a run
-    minimises is then the mean of the processes' losses, since the gradients of weights are
-    averaged over them. So the loss of a step is right when that mean is the loss of the global
-    batch, which holds for either of:
+    Every process gets, for its own rows, the sum of the gradients of all processes. A run then
+    minimises the mean of the processes' losses, since the gradients of weights are averaged over
+    them. The loss of a step is correct if that mean is the loss of the global batch, which is the
+    case for either of:
 
     - each process takes the mean over the whole gathered batch, the same number on all of them
-      (the simple way: it needs no thought about rows, classes or weights that differ);
-    - each process takes the mean over its own anchors, of which all have equally many, against the
+      (the simple way: rows, classes and weights may differ between processes);
+    - each process takes the mean over its own anchors, the same number on all of them, against the
       gathered members.
 
     Never divide or multiply by the number of processes.
@@ -49,13 +49,13 @@ def gather_with_grad(tensor: Tensor, *, ragged: bool = False) -> Tensor:
 
 @torch.no_grad()
 def gather_keys(*tensors: Tensor, ragged: bool = False) -> tuple[Tensor, ...]:
-    """Joins the rows that all processes hold, in rank order; no gradient flows.
+    """Joins the rows of all processes, in rank order; no gradient flows.
 
     Args:
         *tensors: (rows, ...) each, the same number of rows in all of them, say features, labels
             and index of the batch.
-        ragged: the processes may hold different numbers of rows. They tell each other how many
-            first, for which a GPU's host waits.
+        ragged: the processes may have different numbers of rows. They exchange these numbers
+            first, for which the host waits on a GPU.
 
     Returns: (rows of all processes, ...) each, the same on every process; the input itself where
         there is one process.

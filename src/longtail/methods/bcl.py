@@ -19,7 +19,7 @@ class BCL(Method):
     through backbone and projection together, so that the batch norm of the projection sees the
     classifier's view, too, as in the authors' code for ImageNet. Their code for CIFAR was never
     published.
-    Departs from the authors' code in: nothing that is known.
+    No departure from the authors' code is known.
 
     Args:
         prior: class prior of the training set.

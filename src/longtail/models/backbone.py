@@ -1,4 +1,4 @@
-"""What every backbone is: images in, features out, with the normalisation that it expects."""
+"""The base of all backbones: from images to features, with the normalisation of the images."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -14,8 +14,7 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 class Encoder(nn.Module, ABC):
     """Turns a batch of images into features.
 
-    It is given images as they are and normalises them itself, so that training, prediction and an
-    exported file cannot disagree.
+    It normalises the images itself, so that training, prediction and an exported file agree.
 
     Args:
         num_features: width of the features, D.
@@ -23,7 +22,7 @@ class Encoder(nn.Module, ABC):
         std: standard deviation of each channel, in the same units.
 
     Attributes:
-        frozen: whether `train` leaves it in evaluation mode.
+        frozen: whether it stays in evaluation mode when `train` is called.
         image_size: side in pixels that its pretrained weights were trained at; None: unknown.
     """
 
@@ -49,7 +48,7 @@ class Encoder(nn.Module, ABC):
         """Features (B, D, ...) of normalised images (B, 3, H, W)."""
 
     def for_inference(self) -> Self:
-        """A copy in eval mode and without gradients, made as fast as the architecture allows."""
+        """A copy in evaluation mode and without gradients, as fast as the architecture allows."""
         return copy.deepcopy(self).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The ResNets for 32x32 images that the CIFAR figures of the long-tailed field are made with."""
+"""ResNets for 32x32 images, the backbones of the CIFAR-LT papers."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -40,7 +40,7 @@ class CifarResNet(Backbone):
 
     Section 4.2 of He et al., Deep Residual Learning for Image Recognition, CVPR 2016,
     arXiv 1512.03385 (option A shortcuts); convolutions start by He's normal rule.
-    Departs from the paper in: nothing.
+    Identical to the paper.
 
     Args:
         depth: number of layers, 6n + 2.
@@ -88,10 +88,10 @@ class CifarResNet(Backbone):
 
 
 class BranchedResNet(CifarResNet):
-    """CIFAR ResNet whose last block has a twin: the features of both, side by side.
+    """CIFAR ResNet with two last blocks in parallel, whose features are concatenated.
 
     The ResNet-32 of Zhou et al., BBN, CVPR 2020, arXiv 1912.02413, on which Hong et al., CVPR 2021
-    (LADE), report CIFAR-100. Twice as many features, the rest as in `CifarResNet`.
+    (LADE), report CIFAR-100. Twice as many features; otherwise as `CifarResNet`.
 
     Args:
         depth: number of layers, 6n + 2.
@@ -121,7 +121,7 @@ def resnet20() -> CifarResNet:
 
 
 def resnet32() -> CifarResNet:
-    """CIFAR ResNet-32, 0.46 M parameters, 64 features: the backbone of the CIFAR-LT figures."""
+    """CIFAR ResNet-32, 0.46 M parameters, 64 features: the backbone of the CIFAR-LT papers."""
     return CifarResNet(32)
 
 

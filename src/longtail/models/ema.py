@@ -8,12 +8,12 @@ from torch import Tensor, nn
 def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Moves the parameters of `average` towards those of `model`: a <- decay a + (1 - decay) m.
 
-    Buffers (the statistics of batch norm) stay those of `average`, which gathers its own.
+    Buffers (the statistics of batch norm) of `average` are not changed: it collects its own.
 
     Args:
-        average: changed in place.
-        model: of the same architecture.
-        decay: share of the old average that is kept, in [0, 1].
+        average: the averaged network, changed in place.
+        model: a network of the same architecture.
+        decay: fraction of the old average that is kept, in [0, 1].
 
     Example:
         >>> a, m = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)

@@ -1,4 +1,4 @@
-"""A network that only looks on."""
+"""A frozen network, hidden from the optimiser and the state dict."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -9,13 +9,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Frozen(nn.Module, Generic[Network]):
-    """Holds a network that is used and never trained, as a teacher.
+    """Holds a network that is used but not trained, such as a teacher.
 
-    It goes along to another device or type, stays in evaluation mode, and is hidden from the state,
-    from the optimiser and from what averages gradients over processes.
+    The network moves along to another device or type, stays in evaluation mode, and is hidden from
+    the state dict, the optimiser and the averaging of gradients over processes.
 
     Args:
-        network: it is frozen.
+        network: the network to freeze.
 
     Example:
         >>> teacher = Frozen(nn.Linear(2, 3))
@@ -27,11 +27,11 @@ class Frozen(nn.Module, Generic[Network]):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self._hidden = (network.requires_grad_(False).eval(),)  # in a tuple it is no submodule
+        self._hidden = (network.requires_grad_(False).eval(),)  # a tuple hides it from `modules`
 
     @property
     def network(self) -> Network:
-        """What was given."""
+        """The frozen network."""
         return self._hidden[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen[Network]":

@@ -44,7 +44,7 @@ class CosineHead(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
         super().__init__()
-        # Of unit norm, as in the published code: a longer weight turns more slowly.
+        # Unit norm, as in the published code: the direction of a longer weight changes more slowly.
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, num_features)))
         self.scale = scale
 
@@ -129,7 +129,7 @@ class Projection(nn.Sequential):
 
     Args:
         num_features: width of the input, D.
-        hidden: width between the layers; that of the input when not given.
+        hidden: width between the layers; default: that of the input.
         width: width of the embedding, E.
 
     Raises:
@@ -156,11 +156,11 @@ class Projection(nn.Sequential):
 
 
 class ImageClassifier(nn.Module):
-    """A backbone and a head: what a trained run leaves for prediction.
+    """A backbone and a head: the model that a run keeps for prediction.
 
     Args:
-        backbone: images to features.
-        head: features to logits.
+        backbone: maps images to features.
+        head: maps features to logits.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Backbones from timm, by its names."""
+"""Backbones from timm, by name."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ class TimmBackbone(Backbone):
         pretrained: load the weights that timm names for it.
 
     Raises:
-        ValueError: when timm is not installed or does not know the name, or the weights cannot
-            be had.
+        ValueError: when timm is not installed, the name is unknown, or the weights are not
+            available.
     """
 
     def __init__(self, name: str, pretrained: bool = False) -> None:
@@ -39,11 +39,11 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
     Args:
         name: a timm model name.
         pretrained: load the weights that timm names for it.
-        **options: of `timm.create_model`.
+        **options: further arguments of `timm.create_model`.
 
     Raises:
-        ValueError: when timm is not installed or does not know the name, or the weights cannot
-            be had.
+        ValueError: when timm is not installed, the name is unknown, or the weights are not
+            available.
     """
     try:
         import timm
@@ -55,8 +55,8 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8])
         raise InputError(
-            f"backbone {name!r} is neither one of longtail's own nor of timm's"
-            + (f"; near are {near}" if near else "; `longtail list` shows its own")
+            f"backbone {name!r} is neither one of longtail's own nor one of timm's"
+            + (f"; similar names: {near}" if near else "; `longtail list` shows longtail's own")
         )
     try:
         return timm.create_model(name, pretrained=pretrained, **options)

@@ -1,4 +1,4 @@
-"""How much of a pretrained backbone is trained: all of it, nothing, its norms, or LoRA."""
+"""What is trained of a pretrained backbone: everything, nothing, its norms, or LoRA."""
 
 from typing import Literal
 
@@ -14,23 +14,25 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def tune_backbone(backbone: Backbone, tuning: Tuning, rank: int = 8) -> None:
-    """Freezes a backbone but for the part that is to be trained, in place.
+    """Freezes a backbone except for the parameters to train, in place.
 
-    For rare classes light tuning of a foundation model beats heavy tuning: Shi et al., Long-Tail
-    Learning with Foundation Model: Heavy Fine-Tuning Hurts, ICML 2024, arXiv 2309.10019; they use
-    it with logit adjustment and a cosine head. A backbone that is not trained as a whole stays in
-    evaluation mode, so the running statistics of a batch norm keep their pretrained values.
+    For rare classes, light tuning of a foundation model is better than full fine-tuning: Shi et
+    al., Long-Tail Learning with Foundation Model: Heavy Fine-Tuning Hurts, ICML 2024, arXiv
+    2309.10019; they use it with logit adjustment and a cosine head. A backbone that is not trained
+    completely stays in evaluation mode, so the running statistics of a batch norm keep their
+    pretrained values.
 
     Args:
-        backbone: pretrained.
-        tuning: `all` changes nothing; `head` freezes the whole; `norm` trains weights and biases of
-            the normalisation layers; `lora` adds trained low-rank matrices to the linear layers of
-            a transformer's blocks (Hu et al., LoRA, ICLR 2022, arXiv 2106.09685), with the scale
-            alpha / rank = 1.
-        rank: of LoRA's matrices.
+        backbone: a pretrained backbone.
+        tuning: `all` changes nothing; `head` freezes everything; `norm` trains weights and biases
+            of the normalisation layers; `lora` adds trainable low-rank matrices to the linear
+            layers of a transformer's blocks (Hu et al., LoRA, ICLR 2022, arXiv 2106.09685), with
+            the scale alpha / rank = 1.
+        rank: rank of LoRA's matrices.
 
     Raises:
-        ValueError: when there is no such layer, or `peft`, which makes LoRA, is not installed.
+        ValueError: when the backbone has no such layers, or `peft`, which LoRA needs, is not
+            installed.
 
     Example:
         >>> from longtail.models import smallnet
@@ -54,9 +56,9 @@ def tune_backbone(backbone: Backbone, tuning: Tuning, rank: int = 8) -> None:
 
 
 def merge_lora(backbone: Backbone) -> None:
-    """Adds LoRA's matrices to the weights that they stand beside, in place; without any: nothing.
+    """Merges LoRA's matrices into the weights, in place; does nothing where there are none.
 
-    The backbone computes the same afterwards, and is an ordinary one again.
+    The backbone gives the same features afterwards, and is an ordinary one again.
     """
     if not any("lora_" in name for name, _ in backbone.named_parameters()):
         return
@@ -65,8 +67,8 @@ def merge_lora(backbone: Backbone) -> None:
     for name, module in list(backbone.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()
-            parent, _, place = name.rpartition(".")
-            setattr(backbone.get_submodule(parent), place, module.get_base_layer())
+            parent, _, attribute = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), attribute, module.get_base_layer())
 
 
 def _add_lora(backbone: Backbone, rank: int) -> None:
