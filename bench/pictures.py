@@ -6,7 +6,7 @@
 All rows have the same features: EfficientNet-Lite0 with its ImageNet weights, at the size of the
 weights. `longtail train` is the default command as a user would type it, and chooses its method by
 cross-validation of the training split; so do the rows of scikit-learn and imbalanced-learn choose
-their C, on a fifth of the training split that is held out. Every test split is looked at once.
+their C, on a fifth of the training split that is held out. Every test split is used once.
 Seconds are those of the processor, of one thread, without the features, which are made once; what
 the features cost is in results/features.json. Intervals are 95 %, of a bootstrap over the images of
 each class.
@@ -31,7 +31,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 
 from longtail.data import DataConfig
 from longtail.files import write_json
-from longtail.pictures import advise, train
+from longtail.pictures import train
 from longtail.prior import ClassPrior
 from longtail.sklearn import LongTailClassifier
 from longtail.training import Config, Embeddings, Run, embed_dataset
@@ -73,7 +73,6 @@ def main() -> None:
     options.add_argument("name", nargs="?")
     options.add_argument("--folder", type=Path)
     options.add_argument("--rows", nargs="+", default=names, choices=names)
-    options.add_argument("--advise", action="store_true", help="also the regret of its advice")
     options.add_argument("--out", type=Path, default=Path("results/pictures.json"))
     options.add_argument("--docs", type=Path)
     given = options.parse_args()
@@ -90,8 +89,6 @@ def main() -> None:
         row["seconds"] = round(time.process_time() - began, 1)
         print(json.dumps(row), flush=True)
         keep(given.out, row)
-    if given.advise:
-        keep(given.out, {"data": given.name, "row": "longtail advise", **regret(data)})
 
 
 def default(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -146,26 +143,6 @@ def scores(predicted: np.ndarray, data: Embeddings) -> dict[str, Any]:
     if rare.any():
         found["few"] = percent(recall_array[rare].mean(), draws[rare].mean(0))
     return found
-
-
-def regret(data: Embeddings) -> dict[str, Any]:
-    """How much worse the advice does on the test split than the best of the compared methods."""
-    from longtail.pictures.compare import _fit
-
-    advice = advise(data, quiet=True)
-    (x, y), (test, truth) = data.split("train"), data.split("test")
-    prior = ClassPrior.from_labels(y)
-    balanced = {}
-    for row in advice.rows:
-        features, labels = torch.from_numpy(x), torch.from_numpy(y)
-        logits = _fit(row.candidate, features, labels, prior, 0)(torch.from_numpy(test))
-        right = (logits.argmax(1).numpy() == truth).astype(float)
-        balanced[row.candidate.name] = float(
-            np.mean([right[truth == label].mean() for label in np.unique(truth)])
-        )
-    chosen = advice.recommended.candidate.name
-    lost = max(balanced.values()) - balanced[chosen]
-    return {"recommended": chosen, "regret": round(100 * lost, 2), "balanced_accuracy": balanced}
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:

@@ -66,6 +66,8 @@ class Classification(Task[Config, Dataset, Run]):
 
     def settle(self, config: Config, dataset: Dataset) -> Config:
         """See `Task.settle`."""
+        tune = "all" if config.tune == "auto" else config.tune
+        config = replace(config, tune=tune, pretrained=bool(config.pretrained))
         backbone = config.backbone
         if backbone == "auto":
             small = "smallnet" if dataset.image_size <= 16 else "resnet32"

@@ -130,9 +130,9 @@ def cross_validate(
             prior = ClassPrior.from_labels(labels[train], num_classes)
             for row, candidate in enumerate(candidates):
                 began = time.perf_counter()
-                logits = _fit(candidate, features[train], labels[train], prior, seed + repeat)(
-                    features[test]
-                )
+                logits = fit_candidate(
+                    candidate, features[train], labels[train], prior, seed + repeat
+                )(features[test])
                 seconds[row] += time.perf_counter() - began
                 right[row, test.numpy()] += (logits.argmax(1) == labels[test]).numpy()
                 losses = torch.nn.functional.cross_entropy(
@@ -176,7 +176,7 @@ def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     return torch.where(torch.bincount(labels)[labels] > 1, fold, -1)
 
 
-def _fit(
+def fit_candidate(
     candidate: Candidate, features: Tensor, labels: Tensor, prior: ClassPrior, seed: int
 ) -> Callable[[Tensor], Tensor]:
     """Fits a candidate; returns what gives its logits."""

@@ -5,11 +5,22 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from longtail.errors import InputError
+from longtail.models import Tuning
 from longtail.segmentation.layouts import PixelDataConfig
 from longtail.training import Config
 
 # Settings of a classification that have no meaning for pixels, or none yet.
-WITHOUT_EFFECT = {"tune", "lora_rank", "mix", "mix_alpha", "first", "first_stage"}
+WITHOUT_EFFECT = {
+    "tune",
+    "lora_rank",
+    "minutes",
+    "fixed_norm",
+    "start",
+    "mix",
+    "mix_alpha",
+    "first",
+    "first_stage",
+}
 
 
 @dataclass
@@ -35,6 +46,11 @@ class PixelConfig(Config):
         momentum: momentum of stochastic gradient descent.
         nesterov: use Nesterov momentum.
         weight_decay: weight decay, of all weights but a learned temperature.
+        optimizer: `sgd` or `adamw`.
+        layer_decay: multiplier on the learning rate from each block of the encoder to the one
+            below it.
+        ema: decay per step of an average of the trained weights, which replaces them at the end;
+            0: none.
         schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
             `constant` stays.
         warmup: share of the training in which the rate rises linearly.
@@ -65,6 +81,8 @@ class PixelConfig(Config):
     data: PixelDataConfig  # type: ignore[assignment]  # of pixels, not of images
     backbone: str = "small_unet"
     decoder: Literal["atrous", "pyramid"] = "atrous"
+    pretrained: bool | None = False
+    tune: Tuning | Literal["auto"] = "all"
     views: str | list[str] = "weak"
     crop: list[int] | None = None
     epochs: int = 100
@@ -80,7 +98,7 @@ class PixelConfig(Config):
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
         super().__post_init__()
-        for setting in fields(Config):
+        for setting in fields(self):
             value = getattr(self, setting.name)
             if setting.name in WITHOUT_EFFECT and value not in (setting.default, {}):
                 raise InputError(f"{setting.name} has no effect in segmentation, got {value!r}")

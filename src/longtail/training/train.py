@@ -133,8 +133,6 @@ def settle_common(config: AnyConfig, dataset: TrainingData) -> AnyConfig:
             f"batch_size must not exceed the {images} training images, got {config.batch_size}"
         )
     check_logger(config.logger)
-    tune = "all" if config.tune == "auto" else config.tune
-    config = replace(config, tune=tune, pretrained=bool(config.pretrained))
     if config.precision == "auto":
         precision = "bf16-mixed" if has_bf16(config.device) else "32-true"
         config = replace(config, precision=precision)
