@@ -37,7 +37,8 @@ from longtail.segmentation import (
 )
 from longtail.tasks import train
 from longtail.training import Config, Run, loop
-from longtail.training.distributed import launch, share_batch_norm
+from longtail.training.batch_norm import share_batch_norm
+from longtail.training.distributed import launch
 from longtail.training.input import TrainingBatch
 from longtail.training.optim import make_optimizer
 

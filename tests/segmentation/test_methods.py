@@ -64,7 +64,7 @@ def gradients(method: PixelMethod, *given: Tensor) -> Tensor:
 
 def test_names() -> None:
     assert {"gml", "bcl"} <= set(NAMES)
-    with pytest.raises(ValueError, match="nearest is 'gml'"):
+    with pytest.raises(ValueError, match="did you mean 'gml'"):
         make("gmll")
     with pytest.raises(ValueError, match="must be one for segmentation, it is for classification"):
         make("longtail.methods.GML")

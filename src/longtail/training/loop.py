@@ -12,8 +12,9 @@ from longtail.data.seeds import mix_seed
 from longtail.errors import InputError
 from longtail.features import keep_freed_memory
 from longtail.methods import Method
+from longtail.training.batch_norm import share_batch_norm
 from longtail.training.config import Config
-from longtail.training.distributed import mean_of, on_first, share_batch_norm
+from longtail.training.distributed import mean_of, on_first
 from longtail.training.input import TrainingBatch, TrainingLoader
 from longtail.training.interrupts import Monitor
 from longtail.training.loggers import epoch_logger
