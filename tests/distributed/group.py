@@ -208,7 +208,7 @@ def pixel_run(folder: Path, world: int) -> dict[str, Any]:
         "confusion": run.confusion(),
         "metrics": run.metrics,
         "weights": run.model().state_dict(),
-        "files": sorted(path.relative_to(run.folder) for path in run.folder.rglob("*.png")),
+        "files": sorted(p.relative_to(run.folder).as_posix() for p in run.folder.rglob("*.png")),
         "loss": [record["loss"] for record in run.history],
     }
 
