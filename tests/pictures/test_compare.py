@@ -35,7 +35,7 @@ def test_every_class_spreads_over_the_folds() -> None:
 
 
 def test_the_prior_matters_where_a_class_is_rare() -> None:
-    features, labels = blobs([300, 300, 12], 2.0)
+    features, labels = blobs([400, 400, 30], 1.5)
     adjusted, plain = cross_validate(features, labels, 3, FAST, folds=4)
     assert adjusted.balanced_accuracy > plain.balanced_accuracy + 0.05
     assert plain.accuracy > adjusted.accuracy - 0.05

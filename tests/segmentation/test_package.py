@@ -1,4 +1,8 @@
-"""Nothing outside of the package knows of segmentation, but the line that registers the task."""
+"""Outside of the package, one line of code knows of segmentation: the one that registers the task.
+
+The package's public face lists it, and the reader of folders knows how folders of masks are called
+and which option they need.
+"""
 
 import ast
 import re
@@ -8,6 +12,7 @@ import longtail
 
 SOURCE = Path(longtail.__file__).parent
 OWN = re.compile(r"segmentation|Pixel[A-Z]|pixel_")
+IN_WORDS = {"__init__.py", "data/layout.py"}
 
 
 def words(path: Path) -> list[tuple[int, str]]:
@@ -37,7 +42,7 @@ def test_one_line_outside_knows_of_segmentation() -> None:
         if "segmentation" not in path.relative_to(SOURCE).parts
         and (lines := {line for line, word in words(path) if OWN.search(word)})
     }
-    assert list(knows) == ["tasks.py"]
+    assert knows.keys() == {"tasks.py", *IN_WORDS}
     assert len(knows["tasks.py"]) == 1
 
 

@@ -173,9 +173,10 @@ def _refuse_unsorted(tree: Tree, top: Parts) -> None:
     hint = f"; if {tables[0]} has the labels, name that file as DATA" if tables else ""
     if any(set(words_of(name)) & (MASKS | {f"{top[-1].casefold()}annot"}) for name in beside):
         hint = "; images with masks are trained on with --task segmentation"
+    count = tree.total(*top)
     raise InputError(
         f"{tree.root.joinpath(*top)} must have a sub-folder of images for each class, it has "
-        f"{tree.total(*top):,} images in {', '.join(names) or 'no sub-folder'}{hint}"
+        f"{count:,} image{'s' * (count != 1)} in {', '.join(names) or 'no sub-folder'}{hint}"
     )
 
 
