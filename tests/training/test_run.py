@@ -213,7 +213,8 @@ def test_a_model_that_cannot_be_loaded_names_the_version_that_wrote_it(tmp_path:
     model = ImageClassifier(create_backbone("smallnet"), torch.nn.Identity())
     about = {"backbone": "smallnet", "head": "cosine", "class_names": ["a", "b", "c"]}
     run.save_model(model, about)
-    with pytest.raises(InputError, match=rf"(?s)by longtail {re.escape(version('longtail'))}.*head"):
+    this = re.escape(version("longtail"))
+    with pytest.raises(InputError, match=rf"(?s)by longtail {this}.*head"):
         run.model()
 
 
