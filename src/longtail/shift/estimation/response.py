@@ -11,6 +11,7 @@ from longtail.shift.estimation.posterior import blocks
 # Samples per class by which the prior of the features is drawn towards the reference: features of
 # a class that EM puts at 0 would say nothing about it.
 SMOOTHING = 0.5
+NEAR = 1e-5  # total movement of the prior in one step at which the search for it stops
 # Degrees of freedom that the model's covariance within a class counts for beside the samples' own.
 FREEDOM = 2.0
 # Samples that a column of the model counts for at most, beside those of the source.
@@ -63,8 +64,9 @@ class Response:
     ) -> None:
         num_classes = len(reference)
         self.samples = len(target) if indices is None else len(indices)
+        # Only where the response is expanded: it need not be found to the last digit.
         self.prior = em_prior(
-            target, reference, SMOOTHING * num_classes, reference, indices, max_iterations=100
+            target, reference, SMOOTHING * num_classes, reference, indices, tolerance=NEAR
         ).to(target.device)
         ratio = self.prior / reference.to(target.device)
         self._rows, self._labels = _Rows(target, ratio, indices), labels
