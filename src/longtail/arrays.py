@@ -1,4 +1,4 @@
-"""Numbers in whatever form people have them."""
+"""Conversion of arrays, columns and sequences to tensors."""
 
 import warnings
 
@@ -11,16 +11,16 @@ from longtail.errors import InputError
 
 
 def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
-    """Numbers as a tensor, without a copy where that can be: an array may be reversed or swapped.
+    """Numbers as a tensor, without a copy where possible.
 
     Args:
         values: a tensor, which stays on its device, an array, a table's column or a sequence.
         name: what an error calls it, for instance `counts of ClassPrior`.
 
     Raises:
-        ValueError: when they are no numbers.
+        ValueError: when they are not numbers.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> as_tensor(np.array([1, 2, 3], dtype=">i4")[::-1], "counts").tolist()
         [3, 2, 1]
@@ -42,7 +42,7 @@ def as_indices(values: Tensor, name: str) -> Tensor:
     """Class indices as int64.
 
     Raises:
-        ValueError: when one is no whole number.
+        ValueError: when one is not a whole number.
     """
     if values.is_floating_point() and not bool((values == values.round()).all()):
         fraction = values[values != values.round()][0].item()

@@ -13,16 +13,16 @@ from longtail.errors import InputError
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path; what was written there replaces `path` only once it is whole.
+    """Yields a temporary path; the file written there replaces `path` only when it is complete.
 
     The file is flushed to the disk and renamed, so a reader sees the old file or the new one, and
-    a kill or a full disk leaves the old one. A link stays one; what is no file, such as
-    `/dev/stdout`, is written to as it is.
+    a kill or a full disk leaves the old one. A link stays one; a device, such as
+    `/dev/stdout`, is written to directly.
 
     Raises:
         OSError: when the file cannot be written; it names `path` and the reason.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "note.txt"
         >>> with whole_file(target) as part:
@@ -58,7 +58,7 @@ def read_text(path: str | Path) -> str:
     """Text of a UTF-8 file, with a byte order mark or without.
 
     Raises:
-        ValueError: when it is no text in UTF-8; it names the file.
+        ValueError: when it is not UTF-8 text; the message names the file.
     """
     try:
         return Path(path).read_text(encoding="utf-8-sig")
@@ -69,7 +69,7 @@ def read_text(path: str | Path) -> str:
 def to_json(value: Any) -> str:
     """JSON text; a number that is not finite, which JSON has no word for, becomes null.
 
-    Example:
+    Examples:
         >>> print(to_json({"few": math.nan}))
         {
          "few": null
@@ -115,7 +115,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}, is no JSON: {error}") from error
+            raise InputError(f"{path}, line {number}, is not valid JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{path}, line {number}, must hold names and values, got {line[:40]}")
         records.append(record)

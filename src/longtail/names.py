@@ -11,7 +11,7 @@ from longtail.errors import InputError
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: what may have been meant, or nothing.
 
-    Example:
+    Examples:
         >>> "got 'wake'" + nearest("wake", ["weak", "auto"])
         "got 'wake'; did you mean 'weak'?"
         >>> nearest("my_paper.Loss", ["weak", "auto"])

@@ -9,7 +9,7 @@ from torch import Tensor
 def full_precision(tensor: Tensor) -> Tensor:
     """The tensor in the type that losses compute in: float64 if it is float64, else float32.
 
-    Example:
+    Examples:
         >>> full_precision(torch.zeros(2, dtype=torch.bfloat16)).dtype
         torch.float32
     """
@@ -19,7 +19,7 @@ def full_precision(tensor: Tensor) -> Tensor:
 def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Context in which matrix products on the tensor's device keep the type of their inputs.
 
-    Example:
+    Examples:
         >>> x = torch.ones(2, 2)
         >>> with torch.autocast("cpu", torch.bfloat16), no_autocast(x):
         ...     (x @ x).dtype

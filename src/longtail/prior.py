@@ -34,7 +34,7 @@ class ClassPrior:
     Raises:
         ValueError: when `counts` is empty, not one-dimensional, not finite, or 0 for a class.
 
-    Example:
+    Examples:
         >>> prior = ClassPrior([500, 50, 5])
         >>> prior.imbalance
         100.0
@@ -86,7 +86,7 @@ class ClassPrior:
         Raises:
             ValueError: when a label is not a class index, or a class has no sample.
 
-        Example:
+        Examples:
             >>> ClassPrior.from_labels([0, 0, 1]).counts.tolist()
             [2, 1]
         """

@@ -64,7 +64,7 @@ def check_labels(
 
     Raises: ValueError: for labels that are not integers, or neither a class index nor IGNORE_INDEX.
 
-    Example:
+    Examples:
         >>> target = torch.tensor([1, -100], dtype=torch.int32)
         >>> check_labels("loss", "target", target, 2)
         (tensor([1, 0]), tensor([ True, False]))
@@ -89,7 +89,7 @@ def mean_over_rows(nats: Tensor, counts: Tensor, weight: Tensor | None = None) -
         counts: (rows,) bool.
         weight: (rows,), weight of each row; the mean is then over the sum of weights.
 
-    Example:
+    Examples:
         >>> mean_over_rows(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([True, True, False]))
         tensor(1.5000)
     """

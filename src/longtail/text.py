@@ -10,7 +10,7 @@ DIRECTIONS = set(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *rang
 def printable(text: str) -> str:
     r"""The text with every character that could steer a terminal or a page spelt out.
 
-    Example:
+    Examples:
         >>> print(printable("cat\x1b[31m\r\n" + chr(0x202E) + "Grauschnäpper"))
         cat\x1b[31m\r\n\u202eGrauschnäpper
     """

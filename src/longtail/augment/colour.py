@@ -21,7 +21,7 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
     Returns: (B, 3, H, W) uint8.
     Raises: ValueError: when `factor` is not (B,).
-    Example:
+    Examples:
         >>> brightness(torch.full((1, 3, 1, 1), 100, dtype=torch.uint8), torch.tensor([1.5])).max()
         tensor(150, dtype=torch.uint8)
     """

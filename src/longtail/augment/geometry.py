@@ -21,7 +21,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
         padding: pixels added on each side.
 
     Returns: (B, 3, H, W) uint8.
-    Example:
+    Examples:
         >>> image = torch.arange(1, 5, dtype=torch.uint8).view(1, 1, 2, 2)
         >>> crop(image, torch.tensor([0]), torch.tensor([1]), padding=1).tolist()
         [[[[0, 0], [1, 2]]]]

@@ -48,7 +48,7 @@ class Mixup:
         shared: one weight for the whole batch.
 
     Raises: ValueError: when `alpha` is not above 0.
-    Example:
+    Examples:
         >>> images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
         >>> mixed = Mixup(0.2)(images, torch.arange(4), torch.Generator().manual_seed(0))
         >>> sorted(mixed.other.tolist())

@@ -64,7 +64,7 @@ class AutoAugment:
             papers on long-tailed recognition.
 
     Raises: ValueError: when `fill` is not in [0, 255].
-    Example:
+    Examples:
         >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
         >>> AutoAugment()(images, torch.Generator().manual_seed(0)).shape
         torch.Size([4, 3, 32, 32])

@@ -54,7 +54,7 @@ class RandAugment:
         fill: red, green and blue of pixels from outside the image, in [0, 255].
 
     Raises: ValueError: when an argument is out of range.
-    Example:
+    Examples:
         >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
         >>> RandAugment()(images, torch.Generator().manual_seed(0)).shape
         torch.Size([4, 3, 32, 32])

@@ -20,7 +20,7 @@ def resample(images: Tensor, matrix: Tensor, *, cubic: bool, fill: tuple[int, in
         fill: red, green and blue of pixels whose source is outside the image.
 
     Returns: (B, 3, H, W) uint8.
-    Example:
+    Examples:
         >>> images = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(1, 3, 1, 4)
         >>> shift = torch.tensor([[1.0, 0, 1, 0, 1, 0]])  # one pixel to the left
         >>> resample(images, shift, cubic=False, fill=(9, 9, 9))[0, 0].tolist()

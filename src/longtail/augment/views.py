@@ -44,7 +44,7 @@ class View:
     Args:
         operations: called as `operation(images, generator)`.
 
-    Example:
+    Examples:
         >>> view = View((RandomCrop(4), RandomFlip(), Cutout(16)))
         >>> images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
         >>> view(images, torch.Generator().manual_seed(0)).shape
@@ -87,7 +87,7 @@ def named_view(name: str, size: int) -> View:
         size: shorter side of the images, pixels.
 
     Raises: ValueError: when the name is unknown, or `size` is below 1.
-    Example:
+    Examples:
         >>> named_view("weak", 32)
         View(operations=(RandomCrop(padding=4), RandomFlip(p=0.5)))
     """
@@ -138,7 +138,7 @@ def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator
     Returns: (V, B, 3, H, W) uint8; a copy, also where nothing is done.
     Raises: ValueError: when there is no view, `images` is not such a batch, or the generator is not
         on the CPU.
-    Example:
+    Examples:
         >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
         >>> generator = torch.Generator().manual_seed(0)
         >>> make_views(images, [named_view("auto", 32)] * 3, generator).shape

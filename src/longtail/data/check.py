@@ -91,7 +91,7 @@ def check_source(config: DataConfig, *, verbose: bool = True) -> Findings:
     Raises:
         InputError: when the source is unknown, or its folders, lists or tables cannot be used.
 
-    Example:
+    Examples:
         >>> print(check_source(DataConfig("digits-lt", imbalance=10), verbose=False))
         digits-lt: 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, ...
         train: 544 images; largest class 134 (0), smallest 13 (9), imbalance 10.31; classes with \

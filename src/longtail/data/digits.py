@@ -22,7 +22,7 @@ def digits_lt(config: DataConfig) -> Dataset:
     Raises:
         InputError: when the imbalance leaves a class without an image.
 
-    Example:
+    Examples:
         >>> data = digits_lt(DataConfig("digits-lt"))
         >>> data.prior.counts.tolist()
         [134, 91, 62, 43, 29, 20, 13, 9, 6, 4]

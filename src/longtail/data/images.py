@@ -66,7 +66,7 @@ class UnreadableImagesError(InputError):
 def member(tar: str, offset: int, size: int) -> str:
     """Path of a file in a tar file, as `open_image` takes it.
 
-    Example:
+    Examples:
         >>> member("train-00000.tar", 512, 9000)
         'train-00000.tar#512+9000'
     """

@@ -44,7 +44,7 @@ def load(config: DataConfig) -> Dataset:
     Raises:
         InputError: when the source is unknown or its data are invalid.
 
-    Example:
+    Examples:
         >>> data = load(DataConfig("digits-lt", imbalance=10))
         >>> len(data.test), data.image_size
         (400, 8)

@@ -38,7 +38,7 @@ def long_tailed_counts(
     Raises:
         InputError: when an argument is out of range, or a class would have no image.
 
-    Example:
+    Examples:
         >>> long_tailed_counts(10, 5000, 100).tolist()
         [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
         >>> long_tailed_counts(4, 100, 20, "step").tolist()
@@ -90,7 +90,7 @@ def long_tailed_subset(
     Raises:
         InputError: when a class has too few images.
 
-    Example:
+    Examples:
         >>> long_tailed_subset([0, 1, 0, 0, 1], [2, 1]).tolist()
         [3, 2, 1]
     """

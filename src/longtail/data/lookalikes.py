@@ -14,7 +14,7 @@ def look_alikes(names: Sequence[str]) -> list[str]:
     They differ in case, Unicode normalization, invisible characters, blanks, `_` and `-`, or in the
     way that a number is written.
 
-    Example:
+    Examples:
         >>> look_alikes(["Cat", "cat", "dog", "1", "1.0", "red fox", "red_fox"])
         ["'1' and '1.0'", "'Cat' and 'cat'", "'red fox' and 'red_fox'"]
         >>> print(*look_alikes(["owl", "owl\u200b"]))

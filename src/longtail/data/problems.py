@@ -10,7 +10,7 @@ NAMED = 10  # items that a message lists
 def shown(text: str) -> str:
     r"""A path or name as one line: quoted and escaped when it has characters that do not print.
 
-    Example:
+    Examples:
         >>> shown("birds/a b.png")
         'birds/a b.png'
         >>> print(shown("birds/a\nb.png"))
@@ -22,7 +22,7 @@ def shown(text: str) -> str:
 def counted(what: str, items: Sequence[str]) -> str:
     """A finding with the number of items and the first ten of them.
 
-    Example:
+    Examples:
         >>> counted("rows without a label", ["line 3", "line 8"])
         'rows without a label (2): line 3, line 8'
     """

@@ -55,7 +55,7 @@ class Records:
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
     """Distinct class names in order: by value if all are whole numbers, else alphabetical.
 
-    Example:
+    Examples:
         >>> class_order(["10", "9", "10"])
         ('9', '10')
         >>> class_order(["10", "9", "a"])

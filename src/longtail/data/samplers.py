@@ -34,7 +34,7 @@ def draw(labels: Tensor, sampler: Sampling, generator: torch.Generator) -> Tenso
 
     Returns: (N,) int64, indices into `labels`.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([0] * 98 + [1] * 2)
         >>> order = draw(labels, "class_balanced", torch.Generator().manual_seed(0))
         >>> bool(labels[order].sum() > 30)
@@ -85,7 +85,7 @@ class ClassBalancedSampler(Sampler[int]):
     Raises:
         InputError: when an argument is out of range, or there are fewer samples than processes.
 
-    Example:
+    Examples:
         >>> sampler = ClassBalancedSampler([0] * 96 + [1] * 4, seed=0)
         >>> drawn = list(sampler)
         >>> len(drawn), sum(index >= 96 for index in drawn) > 30

@@ -6,7 +6,7 @@ import numpy as np
 def mix_seed(*numbers: int) -> int:
     """Hashes several numbers to one 63-bit seed.
 
-    Example:
+    Examples:
         >>> mix_seed(0, 1) == mix_seed(1, 0)
         False
     """

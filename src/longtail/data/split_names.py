@@ -19,7 +19,7 @@ def split_named(name: str, shared: frozenset[str] = frozenset()) -> str | None:
         name: name such as `Train`, `valid`, `test_set` or `seg_train`.
         shared: words that the names beside it contain, too, and that are ignored.
 
-    Example:
+    Examples:
         >>> [split_named(name) for name in ("Training", "VALID", "test_set", "testimony")]
         ['train', 'val', 'test', None]
         >>> split_named("seg_train", frozenset({"seg"}))

@@ -11,7 +11,7 @@ from longtail.errors import InputError
 def rank_within_class(labels: Tensor) -> Tensor:
     """Number of earlier entries with the same label, (N,) int64.
 
-    Example:
+    Examples:
         >>> rank_within_class(torch.tensor([4, 0, 4, 4])).tolist()
         [0, 0, 1, 2]
     """
@@ -36,7 +36,7 @@ def hold_out(labels: Tensor, fraction: float, seed: int, least: int = 0) -> Tens
 
     Returns: (N,) bool mask of the images held out.
 
-    Example:
+    Examples:
         >>> hold_out(torch.tensor([0, 0, 0, 0, 0, 1, 1, 2]), 0.2, seed=0, least=1).sum().item()
         2
     """

@@ -55,7 +55,7 @@ class GroupAccuracy(_Counts):
         prior: class prior of the training set; decides the groups.
         **kwargs: options of `torchmetrics.Metric`.
 
-    Example:
+    Examples:
         >>> metric = GroupAccuracy(ClassPrior([500, 50, 5]))
         >>> metric.update(torch.tensor([0, 1, 0]), torch.tensor([0, 1, 2]))
         >>> {name: round(float(value), 2) for name, value in metric.compute().items()}
@@ -86,7 +86,7 @@ class BalancedAccuracy(_Counts):
         num_classes: number of classes, C.
         **kwargs: options of `torchmetrics.Metric`.
 
-    Example:
+    Examples:
         >>> metric = BalancedAccuracy(num_classes=2)
         >>> metric.update(torch.tensor([0, 0, 0]), torch.tensor([0, 0, 1]))
         >>> metric.compute()
@@ -115,7 +115,7 @@ class ClasswiseCalibrationError(Metric):
         bins: number of bins of equal width over [0, 1].
         **kwargs: options of `torchmetrics.Metric`.
 
-    Example:
+    Examples:
         >>> metric = ClasswiseCalibrationError(num_classes=2)
         >>> metric.update(torch.tensor([[0.5, 0.5], [0.5, 0.5]]), torch.tensor([0, 0]))
         >>> metric.compute()

@@ -35,7 +35,7 @@ def balanced_contrastive_loss(
     Raises: ValueError: when the temperature is not above 0, or an argument has the wrong type,
         shape or values.
 
-    Example:
+    Examples:
         >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images, two equal views each
         >>> balanced_contrastive_loss(features, torch.eye(2), torch.tensor([0, 1]), temperature=1.0)
         tensor(0.3133)
@@ -64,7 +64,7 @@ class BalancedContrastiveLoss(nn.Module):
     Args:
         temperature: above 0, divides.
 
-    Example:
+    Examples:
         >>> loss = BalancedContrastiveLoss(temperature=1.0)
         >>> loss(torch.eye(2)[:, None].expand(2, 2, 2), torch.eye(2), torch.tensor([0, 1]))
         tensor(0.3133)

@@ -43,7 +43,7 @@ def class_scores(
     Raises: ValueError: when an argument has the wrong type or shape, or the temperature, as a
         number, is not above 0.
 
-    Example:
+    Examples:
         >>> key = torch.eye(3)
         >>> class_scores(key[:1], key, torch.tensor([0, 2, 2]), 3, temperature=1.0)
         tensor([[1., -inf, 0.]])

@@ -18,7 +18,7 @@ def contrast_nats(similarity: Tensor, log_weight: Tensor, positive: Tensor) -> T
 
     Returns: (anchors,), nats; 0 for an anchor without positives.
 
-    Example:
+    Examples:
         >>> similarity = torch.zeros(1, 3)
         >>> contrast_nats(similarity, torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))
         tensor([1.0986])

@@ -19,7 +19,7 @@ def inverse_frequency_weight(class_counts: Tensor) -> Tensor:
 
     Returns: (num_classes,), float64.
 
-    Example:
+    Examples:
         >>> inverse_frequency_weight(torch.tensor([30, 10]))
         tensor([0.5000, 1.5000], dtype=torch.float64)
     """
@@ -42,7 +42,7 @@ def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Te
 
     Raises: ValueError: when beta is out of range.
 
-    Example:
+    Examples:
         >>> effective_number_weight(torch.tensor([30, 10]), beta=0.0)
         tensor([1., 1.], dtype=torch.float64)
     """
@@ -61,7 +61,7 @@ class CrossEntropyLoss(ClassificationLoss):
     Args:
         prior: class prior of the training set; only its number of classes is used.
 
-    Example:
+    Examples:
         >>> loss = CrossEntropyLoss(ClassPrior([9, 1]))
         >>> loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
         tensor(0.6931)
@@ -85,7 +85,7 @@ class ReweightedLoss(ClassificationLoss):
     Args:
         prior: class prior of the training set.
 
-    Example:
+    Examples:
         >>> loss = ReweightedLoss(ClassPrior([9, 1]))
         >>> loss.class_weight()
         tensor([0.2000, 1.8000], dtype=torch.float64)
@@ -119,7 +119,7 @@ class ClassBalancedLoss(ClassificationLoss):
         prior: class prior of the training set.
         beta: in [0, 1): 0 weights all classes equally, a value near 1 by one over the count.
 
-    Example:
+    Examples:
         >>> loss = ClassBalancedLoss(ClassPrior([9, 1]), beta=0.5)
         >>> loss.class_weight()
         tensor([0.6675, 1.3325], dtype=torch.float64)

@@ -30,7 +30,7 @@ def distillation_loss(
     Raises: ValueError: when the temperature is not above 0, or the arguments are not tensors of
         one shape on one device.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0]])
         >>> distillation_loss(logits, logits + 1.0, temperature=4.0)
         tensor(0.)
@@ -65,7 +65,7 @@ class DistillationLoss(nn.Module):
     Args:
         temperature: t, above 0, divides both logits.
 
-    Example:
+    Examples:
         >>> loss = DistillationLoss(temperature=4.0)
         >>> loss(torch.zeros(1, 2), torch.zeros(1, 2))
         tensor(0.)

@@ -29,7 +29,7 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
 
     Raises: ValueError: when gamma is negative, or an argument has the wrong type, shape or values.
 
-    Example:
+    Examples:
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([1]), gamma=2.0)  # log(2) / 4
         tensor(0.1733)
     """
@@ -51,7 +51,7 @@ class FocalLoss(ClassificationLoss):
 
     Raises: ValueError: when gamma is negative.
 
-    Example:
+    Examples:
         >>> loss = FocalLoss(ClassPrior([9, 1]))
         >>> loss(torch.zeros(1, 2), torch.tensor([1]))
         tensor(0.1733)

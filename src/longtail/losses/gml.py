@@ -71,7 +71,7 @@ def gml_loss(
     Raises: ValueError: when an argument has the wrong type, shape or values, or teacher_logits is
         missing although alpha is not 0.
 
-    Example:
+    Examples:
         >>> prior, unit = ClassPrior([9, 1]), torch.eye(2)
         >>> target = torch.tensor([0, 1])
         >>> gml_loss(unit, unit, target, unit, target, prior.log_prior, torch.tensor(0.1).log())
@@ -148,7 +148,7 @@ class GMLLoss(nn.Module):
 
     Raises: ValueError: when the temperature or the scale is not above 0.
 
-    Example:
+    Examples:
         >>> loss = GMLLoss(ClassPrior([9, 1]), temperature=0.1)
         >>> unit, target = torch.eye(2), torch.tensor([0, 1])
         >>> loss(unit, unit, target, unit, target).requires_grad

@@ -47,7 +47,7 @@ def lade_regularizer(
     Raises: ValueError: when a setting is out of range, or an argument has the wrong type, shape or
         values.
 
-    Example:
+    Examples:
         >>> log_prior = ClassPrior([1, 1]).log_prior
         >>> lade_regularizer(torch.eye(2), torch.tensor([0, 1]), log_prior, remine_lambda=0.1)
         tensor(-0.3414)
@@ -89,7 +89,7 @@ class LADELoss(ClassificationLoss):
 
     Raises: ValueError: when a setting is out of range.
 
-    Example:
+    Examples:
         >>> loss = LADELoss(ClassPrior([9, 1]))
         >>> loss(torch.zeros(1, 2), torch.tensor([1]))
         tensor(2.2663)

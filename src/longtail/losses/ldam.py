@@ -41,7 +41,7 @@ def ldam_loss(
     Raises: ValueError: when the margin is negative, or an argument has the wrong type, shape or
         values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> counts = torch.tensor([16, 1])
         >>> ldam_loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]), counts)  # nothing left: log 2
@@ -69,7 +69,7 @@ class LDAMLoss(ClassificationLoss):
 
     Raises: ValueError: when a setting is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> loss = LDAMLoss(ClassPrior([16, 1]))
         >>> loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]))

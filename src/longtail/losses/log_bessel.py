@@ -25,7 +25,7 @@ def log_bessel(order: float, x: Tensor) -> Tensor:
 
     Returns: shape of x, float64.
 
-    Example:
+    Examples:
         >>> log_bessel(0.5, torch.tensor(1.0)).exp()  # sqrt(2 / pi) sinh(1)
         tensor(0.9377, dtype=torch.float64)
     """

@@ -31,7 +31,7 @@ def logit_adjusted_loss(
 
     Raises: ValueError: when tau is negative, or an argument has the wrong type, shape or values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_prior = ClassPrior([9, 1]).log_prior
         >>> logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([1]), log_prior)
@@ -55,7 +55,7 @@ class LogitAdjustedLoss(ClassificationLoss):
 
     Raises: ValueError: when tau is negative.
 
-    Example:
+    Examples:
         >>> import torch
         >>> loss = LogitAdjustedLoss(ClassPrior([9, 1]))
         >>> loss(torch.zeros(1, 2), torch.tensor([1]))

@@ -53,7 +53,7 @@ def paco_loss(
     Raises: ValueError: when a setting is out of range, or an argument has the wrong type, shape or
         values.
 
-    Example:
+    Examples:
         >>> log_prior = ClassPrior([1, 1]).log_prior
         >>> features, labels = torch.eye(2).repeat(2, 1), torch.tensor([0, 1, 0, 1])
         >>> settings = dict(alpha=0.05, beta=1.0, gamma=1.0, temperature=0.2)
@@ -113,7 +113,7 @@ class PaCoLoss(nn.Module):
 
     Raises: ValueError: when a setting is out of range.
 
-    Example:
+    Examples:
         >>> loss = PaCoLoss(ClassPrior([1, 1]))
         >>> labels = torch.tensor([0, 1, 0, 1])
         >>> loss(torch.eye(2).repeat(2, 1), labels, torch.eye(2))

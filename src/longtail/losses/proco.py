@@ -36,7 +36,7 @@ def proco_loss(
     Raises: ValueError: when the temperature is not above 0, or an argument has the wrong type,
         shape or values.
 
-    Example:
+    Examples:
         >>> log_prior = ClassPrior([1, 1]).log_prior
         >>> proco_loss(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), log_prior, temperature=0.5)
         tensor(0.1269)
@@ -77,7 +77,7 @@ def vmf_scores(features: Tensor, mean: Tensor, *, temperature: float) -> Tensor:
     Returns: (batch, num_classes), natural-log scores, float64: they are small differences of large
         numbers.
 
-    Example:
+    Examples:
         >>> uniform = torch.zeros(1, 3)  # sinh(k) / k in three dimensions, k = 2
         >>> vmf_scores(torch.eye(3)[:1], uniform, temperature=0.5).exp()
         tensor([[1.8134]], dtype=torch.float64)
@@ -121,7 +121,7 @@ class ProCoLoss(nn.Module):
 
     Raises: ValueError: when width is below 2 or the temperature is not above 0.
 
-    Example:
+    Examples:
         >>> loss = ProCoLoss(ClassPrior([1, 1]), width=2, temperature=0.5)
         >>> loss.update(torch.eye(2), torch.tensor([0, 1]))
         >>> loss(torch.eye(2), torch.tensor([0, 1]))

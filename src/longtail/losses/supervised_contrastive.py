@@ -27,7 +27,7 @@ def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature
     Raises: ValueError: when the temperature is not above 0, or an argument has the wrong type,
         shape or values.
 
-    Example:
+    Examples:
         >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images, two equal views each
         >>> supervised_contrastive_loss(features, torch.tensor([0, 1]), temperature=1.0)
         tensor(0.5514)
@@ -52,7 +52,7 @@ class SupervisedContrastiveLoss(nn.Module):
     Args:
         temperature: above 0, divides.
 
-    Example:
+    Examples:
         >>> loss = SupervisedContrastiveLoss(temperature=1.0)
         >>> loss(torch.eye(2)[:, None].expand(2, 2, 2), torch.tensor([0, 1]))
         tensor(0.5514)

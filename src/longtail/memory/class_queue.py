@@ -49,7 +49,7 @@ class ClassQueue(nn.Module):
 
     Raises: ValueError: when the size is too small for the base, or base or width is below 1.
 
-    Example:
+    Examples:
         >>> queue = ClassQueue(ClassPrior([6, 2]), size=6, width=2, base=1)
         >>> queue.lengths.tolist()
         [4, 2]

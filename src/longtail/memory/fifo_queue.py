@@ -29,7 +29,7 @@ class FifoQueue(nn.Module):
 
     Raises: ValueError: when size or width is below 1.
 
-    Example:
+    Examples:
         >>> queue = FifoQueue(size=3, width=1)
         >>> queue.enqueue(torch.tensor([[1.0], [2.0]]), torch.tensor([7, 8]))
         >>> queue.labels.tolist()

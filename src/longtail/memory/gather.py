@@ -37,7 +37,7 @@ def gather_with_grad(tensor: Tensor, *, ragged: bool = False) -> Tensor:
 
     Returns: (rows of all processes, ...); the input itself where there is one process.
 
-    Example:
+    Examples:
         >>> gather_with_grad(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
     """
@@ -60,7 +60,7 @@ def gather_keys(*tensors: Tensor, ragged: bool = False) -> tuple[Tensor, ...]:
     Returns: (rows of all processes, ...) each, the same on every process; the input itself where
         there is one process.
 
-    Example:
+    Examples:
         >>> gather_keys(torch.tensor([1, 2]), torch.tensor([3, 4]))
         (tensor([1, 2]), tensor([3, 4]))
     """

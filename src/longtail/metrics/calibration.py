@@ -59,7 +59,7 @@ def calibration_curve(
 
     Raises: ValueError: see `score_samples`.
 
-    Example:
+    Examples:
         >>> curve = calibration_curve(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]), bins=2)
         >>> curve.count.tolist(), curve.accuracy.tolist(), curve.ece
         ([4, 0], [0.75, nan], 0.25)
@@ -75,7 +75,7 @@ def classwise_ece(scores: SampleScores) -> float:
     Equation 3 of Kull et al., Beyond temperature scaling, NeurIPS 2019, arXiv 1910.12656; LADE's
     Table 10 has it. Of many classes most probabilities are near 0, so that the values are small.
 
-    Example:
+    Examples:
         >>> classwise_ece(score_samples(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1])))
         0.25
     """

@@ -42,7 +42,7 @@ def classification_metrics(
         ValueError: when `prior` is not a `ClassPrior` of the logits' classes; see also
             `score_samples`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> prior = ClassPrior([500, 50])
         >>> metrics = classification_metrics(torch.eye(2), [0, 0], prior)

@@ -35,7 +35,7 @@ class Confusion:
         Raises:
             ValueError: when a value is not a class index.
 
-        Example:
+        Examples:
             >>> Confusion.from_labels([0, 0, 1], [0, 1, 1], num_classes=2).recall().tolist()
             [0.5, 1.0]
         """
@@ -98,7 +98,7 @@ def confusion_matrix(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> 
     Returns: (C, C) int64.
     Raises: ValueError: see `score_samples`.
 
-    Example:
+    Examples:
         >>> confusion_matrix(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1])).tolist()
         [[1, 0], [1, 0]]
     """
@@ -118,7 +118,7 @@ def per_class_recall(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> 
     Returns: (C,) float64; NaN for a class without a sample.
     Raises: ValueError: see `score_samples`.
 
-    Example:
+    Examples:
         >>> per_class_recall(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), torch.tensor([0, 0])).tolist()
         [0.5, nan]
     """

@@ -27,7 +27,7 @@ def wilson_interval(hits: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         counts: the same shape, independent trials.
 
     Returns: lower and upper bounds, float64; NaN where there is no trial.
-    Example:
+    Examples:
         >>> low, high = wilson_interval(torch.tensor([3, 50]), torch.tensor([3, 100]))
         >>> [round(float(v), 3) for v in (*low, *high)]
         [0.439, 0.404, 1.0, 0.596]
@@ -53,7 +53,7 @@ def difference_interval(
         counts: trials of both.
 
     Returns: bounds of the first proportion minus the second; NaN where one has no trial.
-    Example:
+    Examples:
         >>> [round(bound, 4) for bound in difference_interval((56, 48), (70, 80))]
         [0.0524, 0.3339]
     """
@@ -71,7 +71,7 @@ def accuracy_intervals(scores: SampleScores, prior: ClassPrior) -> dict[str, tup
     Wilson's for `accuracy`, `many`, `medium` and `few`. For `balanced_accuracy`, a mean of
     proportions, Wilson's with as many samples as have the variance of that mean.
 
-    Example:
+    Examples:
         >>> from longtail.metrics import score_samples
         >>> scores = score_samples(torch.eye(2)[[0, 0, 0, 1]], [0, 0, 0, 0])
         >>> low, high = accuracy_intervals(scores, ClassPrior([500, 50]))["many"]
@@ -119,7 +119,7 @@ def resampled_metrics(
     Returns: metric name to (R, resamples) float64; NaN where a resample has no sample of a group.
     Raises:
         ValueError: when the runs have other labels.
-    Example:
+    Examples:
         >>> from longtail.metrics import score_samples
         >>> scores = score_samples(torch.eye(2)[[0, 0, 1, 1]], [0, 0, 1, 0])
         >>> resampled_metrics([scores, scores], ClassPrior([9, 1]))["accuracy"].shape

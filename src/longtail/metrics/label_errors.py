@@ -19,7 +19,7 @@ def suspected_label_errors(scores: SampleScores) -> Tensor:
         scores: of out-of-sample logits, under the uniform prior.
 
     Returns: (suspects,) int64, positions of samples.
-    Example:
+    Examples:
         >>> from longtail.metrics import score_samples
         >>> logits = torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [4.0, 0.0]])
         >>> suspected_label_errors(score_samples(logits, [0, 0, 1, 1])).tolist()

@@ -75,7 +75,7 @@ def score_samples(
         ValueError: when the shapes do not match, there is no sample, `bins` is below 1, a label is
             not a class index, or a row has NaN, +inf or no finite value at all.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[0.0, 0.0], [5.0, -torch.inf]])
         >>> scores = score_samples(logits, torch.tensor([1, 0]))
         >>> scores.predicted.tolist(), scores.confidence.tolist()

@@ -49,7 +49,7 @@ class CifarResNet(Backbone):
     Raises:
         ValueError: when `depth` is not 6n + 2.
 
-    Example:
+    Examples:
         >>> sum(p.numel() for p in CifarResNet(32).parameters())
         463504
     """

@@ -15,7 +15,7 @@ def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
         model: a network of the same architecture.
         decay: fraction of the old average that is kept, in [0, 1].
 
-    Example:
+    Examples:
         >>> a, m = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.zeros_(a.weight), nn.init.ones_(m.weight)
         >>> update_ema(a, m, decay=0.75)

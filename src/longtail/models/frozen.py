@@ -17,7 +17,7 @@ class Frozen(nn.Module, Generic[Network]):
     Args:
         network: the network to freeze.
 
-    Example:
+    Examples:
         >>> teacher = Frozen(nn.Linear(2, 3))
         >>> list(teacher.parameters()), list(teacher.state_dict())
         ([], [])

@@ -34,7 +34,7 @@ def tune_backbone(backbone: Backbone, tuning: Tuning, rank: int = 8) -> None:
         ValueError: when the backbone has no such layers, or `peft`, which LoRA needs, is not
             installed.
 
-    Example:
+    Examples:
         >>> from longtail.models import smallnet
         >>> backbone = smallnet()
         >>> tune_backbone(backbone, "norm")

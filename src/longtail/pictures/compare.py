@@ -161,7 +161,7 @@ def recommend(rows: Sequence[Row]) -> Row:
 def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     """Fold of each image, (N,): those of a class in turn, from a random fold on.
 
-    Example:
+    Examples:
         >>> stratified_folds(torch.tensor([0, 0, 0, 0, 1, 1]), 2, seed=0).bincount().tolist()
         [3, 3]
     """

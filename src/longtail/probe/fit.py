@@ -81,7 +81,7 @@ def fit_head(
     Raises:
         ValueError: if the method or one of its settings is invalid.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[0.0], [0.2], [0.1], [1.0]])
         >>> target = torch.tensor([0, 0, 0, 1])
         >>> fitted = fit_head(x, target, ClassPrior([3, 1]))

@@ -31,7 +31,7 @@ def check_method(method: Any, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: if the method or one of the settings is unknown.
 
-    Example:
+    Examples:
         >>> check_method("gml", {"width": 64})
     """
     sources = NETWORKS.get(method) or (_loss_class(method),)

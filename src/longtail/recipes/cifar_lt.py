@@ -154,7 +154,7 @@ NOTES: dict[tuple[str, str], str] = {
 def published(source: str, row: str, imbalance: int, epochs: int) -> str:
     """The published accuracy of a row in percent, with how it came about; `n/a` without one.
 
-    Example:
+    Examples:
         >>> published("cifar100-lt", "proco", 100, 200)
         '52.8 (best epoch)'
     """

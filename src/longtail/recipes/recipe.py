@@ -40,7 +40,7 @@ class Recipe:
 def overlay(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with changes applied; nested mappings are merged.
 
-    Example:
+    Examples:
         >>> overlay({"lr": 0.1, "method": {"width": 32}}, {"method": {"hidden": 64}})
         {'lr': 0.1, 'method': {'width': 32, 'hidden': 64}}
     """

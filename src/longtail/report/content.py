@@ -178,7 +178,7 @@ def _metric_rows(runs: Sequence[RunData], comparison: Comparison) -> list[list[d
 def span(low: float, high: float) -> str:
     """An interval in percent.
 
-    Example:
+    Examples:
         >>> span(0.5, 0.6234)
         '50.0 to 62.3'
     """

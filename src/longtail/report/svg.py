@@ -21,7 +21,7 @@ LINE_HEIGHT = 15
 def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
     """An SVG element; everything but `Markup` is escaped, `_` in names stands for `-`.
 
-    Example:
+    Examples:
         >>> print(element("text", "<b>", x=1.26, text_anchor="end"))
         <text x="1.3" text-anchor="end">&lt;b&gt;</text>
     """
@@ -126,7 +126,7 @@ def marker(series: int, x: float, y: float, radius: float = 3.5) -> str:
 def shorten(name: str, length: int) -> str:
     """A name cut to the width of about `length` small letters.
 
-    Example:
+    Examples:
         >>> shorten("Grauschnäpper, juvenil", 10)
         'Grauschn…'
     """
@@ -143,7 +143,7 @@ def shorten(name: str, length: int) -> str:
 def text_width(name: str) -> float:
     """Width of a text in small letters.
 
-    Example:
+    Examples:
         >>> text_width("Aa"), text_width("日本")
         (2.4, 4.0)
     """
@@ -153,7 +153,7 @@ def text_width(name: str) -> float:
 def wrapped(name: str, length: int) -> list[str]:
     """A name in lines of at most the width of `length` small letters, broken at blanks if it can.
 
-    Example:
+    Examples:
         >>> wrapped("Grauschnäpper, juvenil", 17)
         ['Grauschnäpper,', 'juvenil']
         >>> wrapped("Donaudampfschiff", 9)
@@ -184,7 +184,7 @@ def _letter_width(letter: str) -> float:
 def compact(value: float) -> str:
     """The number of a tick.
 
-    Example:
+    Examples:
         >>> [compact(value) for value in (3e6, 20000.0, 0.05, 2e-5)]
         ['3M', '20,000', '0.05', '2e-05']
     """

@@ -31,7 +31,7 @@ class Column:
     def text(self, value: float | None) -> str:
         """The value as the table has it; n/a where it is undefined.
 
-        Example:
+        Examples:
             >>> Column("accuracy", "all").text(0.5234), Column("few", "few").text(float("nan"))
             ('52.3', 'n/a')
         """
@@ -78,7 +78,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = K
         columns: the columns; default: those of `classification_metrics`, ECE as it is, all else
             in percent.
 
-    Example:
+    Examples:
         >>> print_table([{"run": "ce", "accuracy": 0.5, "many": 0.75, "ece": 0.25}])
         run    all   many   medium   few   macro-F1     ECE
         ───────────────────────────────────────────────────

@@ -132,7 +132,7 @@ def row_names(source: str) -> list[str]:
 def scaled(epochs: int, scale: float) -> int:
     """Epochs of a scaled schedule; none stay none.
 
-    Example:
+    Examples:
         >>> scaled(200, 0.1), scaled(20, 0.01), scaled(0, 0.1)
         (20, 1, 0)
     """

@@ -174,7 +174,7 @@ def check_names(path: str | Path, names: Sequence[str]) -> None:
 def class_colours(num_classes: int) -> NDArray[np.uint8]:
     """Colours (C, 3), far apart for neighbouring classes; always the same.
 
-    Example:
+    Examples:
         >>> class_colours(2).tolist()
         [[242, 36, 36], [86, 116, 191]]
     """

@@ -23,7 +23,7 @@ def pixel_confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tens
     Returns: (C, C) int64.
     Raises: InputError: when the shapes differ, a prediction is not a class, or a target is neither
         a class nor 255.
-    Example:
+    Examples:
         >>> pixel_confusion(torch.tensor([[0, 1]]), torch.tensor([[1, 255]]), 2).tolist()
         [[0, 0], [1, 0]]
     """
@@ -55,7 +55,7 @@ def pixel_confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tens
 def class_iou(confusion: Tensor) -> Tensor:
     """(C,) float64, intersection over union; NaN for a class neither present nor predicted.
 
-    Example:
+    Examples:
         >>> class_iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])).tolist()
         [0.75, 0.8, nan]
     """
@@ -75,7 +75,7 @@ def pixel_groups(prior: ClassPrior) -> dict[str, Tensor]:
     thresholds of image classification (100 and 20 samples) mean nothing for pixels.
 
     Returns: name to int64 class indices, most frequent first.
-    Example:
+    Examples:
         >>> {name: c.tolist() for name, c in pixel_groups(ClassPrior([5, 90, 20, 1])).items()}
         {'head': [1], 'medium': [2, 0], 'tail': [3]}
     """
@@ -95,7 +95,7 @@ def segmentation_metrics(confusion: Tensor, prior: ClassPrior) -> dict[str, floa
     Returns: `miou`, `macc`, `pixel_accuracy`, `head_iou`, `medium_iou`, `tail_iou`, fractions. A
         mean is over the classes for which the metric is defined; NaN where there is none.
     Raises: InputError: when the matrix does not have the prior's classes.
-    Example:
+    Examples:
         >>> metrics = segmentation_metrics(torch.tensor([[3, 1], [0, 4]]), ClassPrior([2, 1]))
         >>> round(metrics["miou"], 3), metrics["macc"], metrics["tail_iou"]
         (0.775, 0.875, 0.8)

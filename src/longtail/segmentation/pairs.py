@@ -19,7 +19,7 @@ Size = tuple[int, int]  # width, height
 def scaled_size(size: Size, shorter: int | None) -> Size:
     """Width and height once the shorter side has `shorter` pixels.
 
-    Example:
+    Examples:
         >>> scaled_size((960, 720), 180)
         (240, 180)
     """

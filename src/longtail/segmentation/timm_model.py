@@ -124,8 +124,8 @@ class TimmDense(DenseBackbone):
         pretrained: load the weights that timm names for the encoder.
 
     Raises:
-        ValueError: when nobody knows the decoder, timm is not installed or does not know the name,
-            the model has no map at a quarter of the size, or the weights cannot be had.
+        ValueError: for an unknown decoder or model, when timm is not installed,
+            the model has no map at a quarter of the size, or the weights are not available.
     """
 
     def __init__(self, name: str, decoder: str = "atrous", pretrained: bool = False) -> None:

@@ -46,7 +46,7 @@ def paired_crop(
 
     Returns: (B, 4, *size) uint8.
     Raises: InputError: when `pairs` has another shape or type.
-    Example:
+    Examples:
         >>> pairs = torch.arange(8, dtype=torch.uint8).view(1, 4, 1, 2)
         >>> zero, one = torch.zeros(1), torch.ones(1)
         >>> paired_crop(pairs, zero, one, one, zero.bool(), (1, 2))[0].tolist()
@@ -113,7 +113,7 @@ class PairedView:
 
     Raises: InputError: when `scale` is not 0 < smallest <= largest.
 
-    Example:
+    Examples:
         >>> view = PairedView((4, 4), scale=(0.5, 2.0))
         >>> pairs = torch.zeros(2, 4, 6, 8, dtype=torch.uint8)
         >>> view(pairs, torch.Generator().manual_seed(0)).shape

@@ -81,7 +81,7 @@ def adjust(
         ValueError: when a prior is not one, its length is wrong, `expressed` is 0 for a class that
             `target` allows, or `logits` are probabilities.
 
-    Example:
+    Examples:
         >>> logits = torch.zeros(1, 2)
         >>> adjust(logits, [0.5, 0.5], [0.8, 0.2]).softmax(dim=1)
         tensor([[0.8000, 0.2000]])
@@ -144,7 +144,7 @@ class PriorAdjusted(nn.Module):
 
     Raises: ValueError: as `adjust`.
 
-    Example:
+    Examples:
         >>> model = PriorAdjusted(nn.Identity(), expressed=[0.9, 0.1])
         >>> model.target = [0.5, 0.5]
         >>> model(torch.tensor([[0.9, 0.1]]).log()).softmax(dim=1)

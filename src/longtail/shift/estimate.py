@@ -83,7 +83,7 @@ def estimate_prior(
         ValueError: when an input is empty, not finite, or of the wrong shape, logits are
             probabilities, a prior is not one, or a method that needs a source has none.
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> labels = torch.arange(2).repeat(200)
         >>> noise = torch.randn(400, 2, generator=generator)

@@ -15,7 +15,7 @@ def absolute_error(true: Prior, estimated: Prior) -> float:
         estimated: an estimate of it.
     Raises: ValueError: when one is not a prior, or they have different lengths.
 
-    Example:
+    Examples:
         >>> round(absolute_error([0.5, 0.3, 0.2], [0.4, 0.4, 0.2]), 4)
         0.0667
     """

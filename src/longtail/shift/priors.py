@@ -33,7 +33,7 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
         ValueError: when an entry is negative or not a number, the sum differs from 1 by more than
             1e-6, or the length is wrong.
 
-    Example:
+    Examples:
         >>> probabilities(ClassPrior([3, 1]), "target").tolist()
         [0.75, 0.25]
     """
@@ -80,7 +80,7 @@ def resolve_prior(
     Returns: (num_classes,), float64.
     Raises: ValueError: when the word is unknown, the file cannot be read, or the prior is not one.
 
-    Example:
+    Examples:
         >>> resolve_prior("uniform", None, 4).tolist()
         [0.25, 0.25, 0.25, 0.25]
     """

@@ -45,7 +45,7 @@ def shifted_test_sets(
     Returns: int64, indices into `labels`, ascending.
     Raises: ValueError: when a class has no test sample, or an argument is out of range.
 
-    Example:
+    Examples:
         >>> shifted_test_sets([0, 0, 1, 1, 1, 0], [10, 100], ratio=3, direction="forward").tolist()
         [0, 2, 3, 4]
     """
@@ -91,7 +91,7 @@ def dirichlet_test_set(
     Returns: int64 (size,), indices into `labels`, ascending; an index may appear several times.
     Raises: ValueError: when a class has no sample, or an argument is out of range.
 
-    Example:
+    Examples:
         >>> len(dirichlet_test_set([0, 0, 1, 1], alpha=1.0, size=3, seed=0))
         3
     """

@@ -49,7 +49,7 @@ def target_sets(
     Returns: an iterator over int64 arrays (size,), ascending.
     Raises: ValueError: when an argument is out of range, or a class has no sample.
 
-    Example:
+    Examples:
         >>> [indices.tolist() for indices in target_sets([0, 1], "app", 2, 1, steps=2)]
         [[1, 1], [0, 1], [0, 0]]
     """

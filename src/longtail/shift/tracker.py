@@ -41,7 +41,7 @@ class PriorTracker:
 
     Raises: ValueError: when a prior is not one, or a number is out of range.
 
-    Example:
+    Examples:
         >>> tracker = PriorTracker(expressed=[0.5, 0.5], half_life=100)
         >>> for _ in range(50):
         ...     tracker.update(torch.tensor([[9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [0.0, 9.0]]))

@@ -76,7 +76,7 @@ class LongTailClassifier(PriorClassifier):
         n_features_in_: number of features.
         feature_names_in_: names of the features, if X has names.
 
-    Example:
+    Examples:
         >>> x = [[0.0], [0.2], [0.1], [0.3], [1.0], [0.9]]
         >>> y = ["cat", "cat", "cat", "cat", "lynx", "lynx"]
         >>> model = LongTailClassifier("logit_adjust").fit(x, y)

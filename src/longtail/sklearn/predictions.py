@@ -133,7 +133,7 @@ def read_target_prior(value: Any, classes: Array, source: ClassPrior, name: str)
         ValueError: if the word is unknown, a class is missing or unknown, or the values are not
             probabilities.
 
-    Example:
+    Examples:
         >>> labels, source = np.array(["cat", "dog"]), ClassPrior([1, 1])
         >>> read_target_prior({"dog": 0.7, "cat": 0.3}, labels, source, "prior").tolist()
         [0.3, 0.7]

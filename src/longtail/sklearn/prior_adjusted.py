@@ -64,7 +64,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         n_features_in_: number of features, if the estimator has it.
         feature_names_in_: names of the features, if the estimator has them.
 
-    Example:
+    Examples:
         >>> from sklearn.linear_model import LogisticRegression
         >>> x, y = [[0.0], [0.1], [0.2], [0.4], [0.5]], ["no", "no", "no", "no", "yes"]
         >>> model = PriorAdjustedClassifier(LogisticRegression(), target_prior="uniform").fit(x, y)

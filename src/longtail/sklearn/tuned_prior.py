@@ -70,7 +70,7 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
         n_features_in_: number of features, if the estimator has it.
         feature_names_in_: names of the features, if the estimator has them.
 
-    Example:
+    Examples:
         >>> from sklearn.datasets import load_iris
         >>> from sklearn.naive_bayes import GaussianNB
         >>> x, y = load_iris(return_X_y=True)

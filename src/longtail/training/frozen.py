@@ -126,7 +126,7 @@ def sampled_rows(labels: Tensor, sampling: str, seed: int) -> Tensor:
         sampling: as in `Config`.
         seed: seeds the draws.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([0, 0, 0, 1])
         >>> labels[sampled_rows(labels, "class_balanced", seed=0)].bincount().tolist()
         [2, 2]

@@ -81,7 +81,7 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
 def learning_rate(config: Config, epoch: float) -> float:
     """Learning rate after `epoch` epochs, fractions included.
 
-    Example:
+    Examples:
         >>> from longtail.data import DataConfig
         >>> config = Config(DataConfig("digits-lt"), {"name": "ce"}, epochs=200, lr=0.1)
         >>> [round(learning_rate(config, e), 6) for e in (1, 5, 159, 160, 180)]

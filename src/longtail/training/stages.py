@@ -127,7 +127,7 @@ def expressed_after_sampling(
         prior: class prior of the training split.
         sampling: the sampling of the run.
 
-    Example:
+    Examples:
         >>> prior = ClassPrior([3, 1])
         >>> expressed_after_sampling("source", prior, "class_balanced")
         'uniform'

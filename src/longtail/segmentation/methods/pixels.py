@@ -29,7 +29,7 @@ def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tens
 
     Returns: scalar, nats per pixel; 0 when all pixels are ignored.
 
-    Example:
+    Examples:
         >>> from longtail.prior import ClassPrior
         >>> loss, target = CrossEntropyLoss(ClassPrior([9, 1])), torch.tensor([[[0, 255]]])
         >>> pixel_loss(loss, torch.zeros(1, 2, 1, 2), target)
@@ -102,7 +102,7 @@ def sample_pixels(target: Tensor, num_classes: int, per_class: int) -> SampledPi
         num_classes: C.
         per_class: largest number of pixels of a class from one image.
 
-    Example:
+    Examples:
         >>> chosen = sample_pixels(torch.tensor([[[0, 0, 1, 255]]]), num_classes=2, per_class=1)
         >>> chosen.labels.tolist(), chosen.images.tolist()
         ([0, 1], [0, 0])

@@ -36,7 +36,7 @@ class Calibration:
             float64. VS works on logits whose row mean has been taken away.
         bias: (num_classes,), float64, nats.
 
-    Example:
+    Examples:
         >>> halved = Calibration(torch.tensor(0.5), torch.zeros(2))
         >>> halved(torch.tensor([[2.0, 0.0]]))
         tensor([[1., 0.]])
@@ -104,7 +104,7 @@ def fit_calibration(
     Raises: ValueError: when an input has the wrong shape, is not finite, or a label has probability
         0 under `expressed`.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
         >>> fitted = fit_calibration(logits, [0, 0, 1, 1], [0.5, 0.5], kind="bcts")
         >>> bool(fitted.scale < 1)  # three of four right is less sure than a margin of 3

@@ -52,7 +52,7 @@ def em_prior(
         max_iterations: of two EM steps and an extrapolation each; a warning when not enough.
     Returns: (num_classes,), float64, sums to 1.
 
-    Example:
+    Examples:
         >>> sure = torch.eye(2)[torch.tensor([0, 0, 0, 1])]
         >>> em_prior(sure, torch.tensor([0.5, 0.5])).tolist()
         [0.75, 0.25]

@@ -52,7 +52,7 @@ class ConfidenceRegion:
         samples: number of target samples; with no more than there are classes, every prior is in
             the region.
 
-    Example:
+    Examples:
         >>> cov = torch.tensor([[0.01, -0.01], [-0.01, 0.01]], dtype=torch.float64)
         >>> region = ConfidenceRegion(torch.tensor([0.5, 0.5], dtype=torch.float64), cov, 100)
         >>> region.contains([0.6, 0.4]), region.contains([0.8, 0.2])
