@@ -115,10 +115,13 @@ class _Contrast(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # no zeros for the results without a gradient
         ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None
         anchor, member, labels, counts, weight, total, same, others = ctx.saved_tensors
         if torch.is_grad_enabled():  # for a higher derivative, which needs the weights' graph
             weight = _weights(anchor, member, labels, counts)
@@ -145,8 +148,7 @@ def _class_weights(
     log_count = count.log()
     others = count[labels] - counted
     lift = (log_count[labels] - others.log())[:, None]
-    same = ((labels[:, None] == labels) & counts).to(anchor)
-    same = same - torch.diag_embed(same.diagonal())
+    same = ((labels[:, None] == labels) & counts).to(anchor).fill_diagonal_(0.0)
     return -torch.cat([log_count[labels], log_count]), lift, same, others, log_count
 
 
