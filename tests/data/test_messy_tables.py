@@ -1,6 +1,8 @@
 """Tables as people have them: spreadsheets, other encodings, other systems' paths."""
 
 import codecs
+import gzip
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,7 @@ def test_a_tsv_file_is_a_table(images):
 def test_the_separator_that_excel_names(images):
     data = read(images, "sep=;\npath;label;split\n" + rows(";"))
     assert data.class_names == ("cat", "dog")
+    assert read(images, '"sep=^"\npath^label^split\n' + rows("^")).class_names == ("cat", "dog")
     with pytest.raises(ValueError, match=r"rows without a label \(1\): line 10"):
         read(images, "sep=;\npath;label;split\n" + rows(";").replace(";dog;test", ";;test"))
 
@@ -54,7 +57,9 @@ def test_a_separator_inside_a_column_of_text_does_not_mislead(images):
     assert read(images, text).class_names == ("cat", "dog")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_encodings_are_recognised(images, encoding, newline):
     text = ("path,label,split\n" + rows(labels=("ça", "été"))).replace("\n", newline)
@@ -75,6 +80,30 @@ def test_an_encoding_that_is_neither_is_named_with_its_line(images):
     content = b"path,label\nimages/0.png,a\nimages/1.png,\x81\x8d\n"
     with pytest.raises(ValueError, match=r"t\.csv, line 3: column 'label' is neither UTF-8 nor"):
         read(images, content)
+
+
+def test_broken_utf_16_is_named_with_its_line(images):
+    content = ("path,label,split\n" + rows()).encode("utf-16")
+    with pytest.raises(ValueError, match=r"line 10 is not valid UTF-16 \(.*\)\. Save it as UTF-8"):
+        read(images, content + b"\x00\xd8\x0a\x00")
+
+
+def test_a_packed_table_is_named(images):
+    with pytest.raises(ValueError, match=r"t\.csv cannot be read as a table: it is a gzip file"):
+        read(images, gzip.compress(b"path,label"))
+
+
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("Path,Label,split", r"; did you mean --data.path-column 'Path' .* 'Label'\?"),
+        ("path, LABEL ,split", r"no label_column 'label'; .* mean --data.label-column 'LABEL'\?"),
+        ("images/0.png,cat,train", "the first line looks like a row, but must be a header"),
+    ],
+)
+def test_what_a_header_looks_like(images, header, hint):
+    with pytest.raises(ValueError, match=hint):
+        read(images, header + "\n" + rows())
 
 
 def test_a_column_that_is_not_needed_may_have_any_encoding(images):
@@ -107,6 +136,22 @@ def test_blanks_after_the_separator_are_ignored(images):
     data = read(images, "path, label, split\n" + rows(", "))
     assert data.class_names == ("cat", "dog")
     assert (len(data.train), len(data.test)) == (6, 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_blanks_before_a_quote_are_ignored(images, encoding):
+    text = rows(", ", labels=('"été, ""x"""', '"a"')).replace('png, "a"', 'png, "a\nb"')
+    data = read(images, ("path, label, split\n" + text).encode(encoding))
+    assert data.class_names == ("a\nb", 'été, "x"')
+    assert (len(data.train), len(data.test)) == (6, 2)
+
+
+def test_a_quote_that_is_not_closed_is_named_with_its_line(images):
+    text = "path,label,split\n" + rows() + '"images/0.png,cat,train\n'
+    with pytest.raises(ValueError, match=r"\(1\): line 10 has 1"):
+        read(images, text)
+    with pytest.raises(ValueError, match=r"line 10: field larger .*; is a quote not closed"):
+        read(images, text + "images/0.png,cat,train\n" * 100_000)
 
 
 @pytest.mark.parametrize("prefix", [" ", "\u00a0", "./", ".\\"])
@@ -163,6 +208,21 @@ def test_whole_numbers_that_pandas_made_floats(images):
     frame = pd.DataFrame({"path": [f"images/{n}.png" for n in range(8)], "label": [10.0, 9.0] * 4})
     frame.to_parquet(images / "t.parquet")
     assert load(DataConfig(str(images / "t.parquet"))).class_names == ("9", "10")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([1.0, np.inf], ("1", "inf")),
+        ([2.0, 1e20], ("1e+20", "2")),
+        ([Decimal("10.0"), Decimal("9.0")], ("9", "10")),
+        (np.array([10, 9], np.float16), ("9", "10")),
+    ],
+)
+def test_numbers_of_other_types_in_parquet(images, labels, names):
+    table = pa.table({"path": [f"images/{n}.png" for n in range(8)], "label": [*labels] * 4})
+    pq.write_table(table, images / "t.parquet")
+    assert load(DataConfig(str(images / "t.parquet"))).class_names == names
 
 
 def test_categories_of_pandas(images):

@@ -1,21 +1,16 @@
 """Columns of a CSV or Parquet file as text, whatever its separator and encoding."""
 
-import csv
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from longtail.data.problems import counted, shown
+from longtail.data.csv_columns import CsvColumns, undecodable
+from longtail.data.formats import is_image
+from longtail.data.problems import shown
 from longtail.errors import InputError
 
-SEPARATORS = ",;\t|"
-HEAD = 1 << 16  # bytes in which the header is expected
+WHOLE = 2.0**53  # below it, float64 represents every whole number
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,21 +40,42 @@ def read_columns(source: Path, wanted: Mapping[str, str], optional: Mapping[str,
     """
     import pyarrow as pa
 
-    read = _Parquet(source) if source.suffix.lower() == ".parquet" else _Csv(source, wanted)
+    read = (
+        _Parquet(source)
+        if source.suffix.lower() == ".parquet"
+        else CsvColumns(source, wanted.values())
+    )
     names = {**wanted, **{key: name for key, name in optional.items() if name in read.names}}
-    absent = [f"{key}_column '{c}'" for key, c in names.items() if c not in read.names]
+    absent = {key: name for key, name in names.items() if name not in read.names}
     if absent:
+        listed = " and no ".join(f"{key}_column '{name}'" for key, name in absent.items())
         raise InputError(
-            f"{source} has no {' and no '.join(absent)}; its columns are "
+            f"{source} has no {listed}; its columns are "
             + ", ".join(map(shown, read.names))
+            + _advice(absent, read.names)
         )
     twice = [name for name in names.values() if read.names.count(name) > 1]
     if twice:
         raise InputError(f"{source} must have one column {twice[0]!r}, got several of that name")
     try:
         return Columns(read.texts(names), read.origin)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} cannot be read as a table: {undecodable(source)}") from error
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source} cannot be read as a table: {error}") from error
+
+
+def _advice(absent: Mapping[str, str], names: Sequence[str]) -> str:
+    """End of the message about absent columns: what the header looks like."""
+    if names and is_image(names[0]):
+        return "; the first line looks like a row, but must be a header"
+    found = {key: [n for n in names if _plain(n) == _plain(absent[key])] for key in absent}
+    options = [f"--data.{key}-column {like[0]!r}" for key, like in found.items() if like]
+    return f"; did you mean {' '.join(options)}?" if options else ""
+
+
+def _plain(name: str) -> str:
+    return name.strip("\ufeff'\" ").casefold()
 
 
 class _Parquet:
@@ -86,9 +102,11 @@ class _Parquet:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        if pa.types.is_floating(column.type):
+        if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+            column = column.cast("float64")
             column = pc.if_else(pc.is_nan(column), None, column)
-            if pc.all(pc.equal(column, pc.round(column))).as_py() is not False:
+            whole = pc.and_(pc.less(pc.abs(column), WHOLE), pc.equal(column, pc.round(column)))
+            if pc.all(whole).as_py() is not False:
                 column = column.cast("int64")
         try:
             return column.cast("string")
@@ -99,143 +117,3 @@ class _Parquet:
 
     def origin(self, row: int) -> str:
         return f"row {row}"
-
-
-class _Csv:
-    """A text file with a header and separated columns."""
-
-    def __init__(self, source: Path, wanted: Mapping[str, str]) -> None:
-        self._source = source
-        with source.open("rb") as file:
-            head = file.read(HEAD)
-        self._encoding = _encoding(head)
-        lines = io.StringIO(_decode(head, self._encoding), newline="")
-        self._separator = ""
-        self.names: list[str] = []
-        for number, line in enumerate(lines, 1):
-            text = line.strip("\r\n")
-            if text.lower().startswith("sep=") and len(text) == 5:  # a convention of Excel
-                self._separator = text[4]
-            elif text.strip():
-                self._separator, self.names = _header(text, self._separator, wanted.values())
-                self._header_line = number
-                break
-        if not self.names:
-            raise InputError(f"{source} cannot be read as a table: it has no header")
-        self._lines: NDArray[np.int64] | None = None
-
-    def texts(self, names: Mapping[str, str]) -> dict[str, Any]:
-        import pyarrow as pa
-        from pyarrow import csv as pa_csv
-
-        uneven = False
-
-        def skip(row: Any) -> str:
-            nonlocal uneven
-            uneven = uneven or bool(row.text.strip())
-            return "skip"
-
-        numbers = {key: str(self.names.index(name)) for key, name in names.items()}
-        table = pa_csv.read_csv(
-            self._source,
-            pa_csv.ReadOptions(
-                skip_rows=self._header_line,
-                column_names=list(map(str, range(len(self.names)))),
-                encoding="utf8" if self._encoding.startswith("utf-8") else self._encoding,
-            ),
-            pa_csv.ParseOptions(
-                delimiter=self._separator, newlines_in_values=True, invalid_row_handler=skip
-            ),
-            # Bytes, as the other columns may have another encoding; never numbers, as a label 007
-            # must not become 7.
-            pa_csv.ConvertOptions(
-                include_columns=list(numbers.values()),
-                column_types=dict.fromkeys(numbers.values(), pa.binary()),
-            ),
-        )
-        if uneven:
-            self._refuse_uneven()
-        return {key: self._text(names[key], table[number]) for key, number in numbers.items()}
-
-    def origin(self, row: int) -> str:
-        if self._lines is None:
-            self._lines = np.fromiter((line for line, _ in self._rows()), np.int64)
-        return f"line {self._lines[row]}"
-
-    def _text(self, name: str, column: Any) -> Any:
-        """A column of bytes as text: UTF-8, and else Windows-1252, with a warning."""
-        import pyarrow as pa
-
-        try:
-            return column.cast("string")
-        except pa.ArrowException:
-            pass
-        texts, odd = [], []
-        for row, cell in enumerate(column.to_pylist()):
-            try:
-                texts.append(cell.decode())
-            except UnicodeDecodeError:
-                try:
-                    texts.append(cell.decode("cp1252"))
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{self._source}, {self.origin(row)}: column {name!r} is neither UTF-8 nor "
-                        f"Windows-1252: {cell!r}. Save the table as UTF-8"
-                    ) from error
-                odd.append(f"{texts[-1]!r} in {self.origin(row)}")
-        warnings.warn(
-            f"{self._source} is not UTF-8 and is read as Windows-1252; save it as UTF-8 if these "
-            + counted("are wrong", odd),
-            stacklevel=2,
-        )
-        return pa.chunked_array([pa.array(texts, pa.string())])
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows below the header, each with the line that it begins in, as an editor counts."""
-        with self._source.open(encoding=self._encoding, errors="replace", newline="") as file:
-            for _ in range(self._header_line):
-                file.readline()
-            reader = csv.reader(file, delimiter=self._separator)
-            begin = self._header_line + 1
-            for row in reader:
-                if len(row) > 1 or "".join(row).strip():
-                    yield begin, row
-                begin = self._header_line + reader.line_num + 1
-
-    def _refuse_uneven(self) -> None:
-        columns = len(self.names)
-        uneven = [
-            f"line {line} has {len(row):,}" for line, row in self._rows() if len(row) != columns
-        ]
-        what = f"rows that do not have {columns} columns (separator {self._separator!r})"
-        raise InputError(f"{self._source} cannot be read as a table: {counted(what, uneven)}")
-
-
-def _encoding(head: bytes) -> str:
-    """Encoding by the byte order mark, or by the zero bytes of UTF-16; else UTF-8."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    zeros = [head[begin::2].count(0) / max(1, len(head) // 2) for begin in (0, 1)]
-    if max(zeros) > 0.3:
-        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-    return "utf-8-sig"
-
-
-def _decode(head: bytes, encoding: str) -> str:
-    try:
-        return head.decode(encoding)
-    except UnicodeDecodeError:
-        # The end may be cut; and a name in another encoding is shown as such.
-        return head.decode("cp1252" if encoding == "utf-8-sig" else encoding, errors="replace")
-
-
-def _header(line: str, given: str, wanted: Sequence[str] | Any) -> tuple[str, list[str]]:
-    """Separator and column names: the separator that gives the wanted names, else most names."""
-    read = {
-        separator: [name.strip() for name in next(csv.reader([line], delimiter=separator))]
-        for separator in given or SEPARATORS
-    }
-    return max(
-        read.items(),
-        key=lambda item: (len(set(wanted).intersection(item[1])), len(item[1])),
-    )

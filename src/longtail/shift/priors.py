@@ -1,10 +1,13 @@
 """Reads a prior: a ClassPrior, a vector, a keyword or a file."""
 
 import csv
+import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,14 +103,17 @@ def resolve_prior(
 def read_prior(path: str | Path, class_names: Sequence[str] | None = None) -> list[float]:
     """Probabilities of a file, not yet checked to be a prior.
 
-    JSON (`.json`): a list, or an object of name to probability. Anything else: one class per line,
-    `probability` or `name,probability`; empty lines and lines that start with `#` are skipped, and
-    so is a first line whose last column is not a number. Names are put in the order of
-    `class_names` where those are given; otherwise the lines are the classes in order.
+    JSON (`.json`): a list, or an object of name to probability. Anything else is CSV, one class
+    per line: `probability` or `name,probability`; blank lines are skipped, and so is a header, a
+    first line whose last column has no digit. Lines that start with `#` are comments, unless that
+    is the name of a class; in quotes it always is. Names are put in the order of `class_names`
+    where those are given; otherwise the lines are the classes in order.
 
     Raises: ValueError: names the file and the line.
     """
-    rows = _json_rows(Path(path)) if Path(path).suffix == ".json" else _text_rows(Path(path))
+    path = Path(path)
+    known = frozenset(class_names or ())
+    rows = _json_rows(path) if path.suffix.lower() == ".json" else _text_rows(path, known)
     named = [name is not None for _, name, _ in rows]
     if class_names is None or (rows and not any(named)):
         return [value for _, _, value in rows]
@@ -132,10 +138,12 @@ Row = tuple[str, str | None, float]
 
 def _json_rows(path: Path) -> list[Row]:
     try:
-        data = json.loads(read_text(path))
-    except ValueError as error:
+        # Pairs rather than a dict, in which the last of two equal names would win.
+        data = json.loads(read_text(path), object_pairs_hook=tuple)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON: {error}") from error
-    pairs = list(data.items()) if isinstance(data, dict) else [(None, v) for v in _as_list(data)]
+    pairs: list[tuple[str | None, Any]]
+    pairs = list(data) if isinstance(data, tuple) else [(None, v) for v in _as_list(data)]
     for at, (_, value) in enumerate(pairs):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InputError(f"{path}: entry {at} must be a number, got {value!r}")
@@ -146,25 +154,47 @@ def _as_list(data: object) -> list[object]:
     return data if isinstance(data, list) else [data]
 
 
-def _text_rows(path: Path) -> list[Row]:
+def _text_rows(path: Path, known: frozenset[str]) -> list[Row]:
+    lines = list(io.StringIO(read_text(path)))
+    reader = csv.reader(lines)
     rows: list[Row] = []
-    first = True
-    reader = csv.reader(read_text(path).splitlines())
-    for cells in reader:
-        if not cells or not cells[0].strip() or cells[0].lstrip().startswith("#"):
-            continue
-        where = f"{path}:{reader.line_num}"
-        try:
-            value = float(cells[-1])
-        except ValueError:
-            if first and len(cells) <= 2:
-                first = False
+    begin, in_front = 0, True  # in_front: a header may come
+    try:
+        for cells in reader:
+            line, begin = lines[begin], reader.line_num
+            name = _known_name(cells[0], known) if len(cells) == 2 else None
+            is_comment = line.lstrip().startswith("#") and name not in known
+            if is_comment or not any(cell.strip() for cell in cells):
                 continue
-            raise InputError(
-                f"{where}: expected `probability` or `name,probability`, got {','.join(cells)!r}"
-            ) from None
-        if len(cells) > 2:
-            raise InputError(f"{where}: expected one or two columns, got {len(cells)}")
-        first = False
-        rows.append((where, cells[0].strip() if len(cells) == 2 else None, value))
+            where = f"{path}:{begin}"
+            is_header = in_front and len(cells) <= 2 and not re.search(r"\d", cells[-1])
+            in_front = False
+            if is_header and name not in known and _number(cells[-1]) is None:
+                continue
+            rows.append((where, name, _probability(cells, where)))
+    except csv.Error as error:
+        raise InputError(f"{path}:{begin + 1}: {error}") from error
     return rows
+
+
+def _known_name(cell: str, known: frozenset[str]) -> str:
+    """The name of a class, whose blanks count where a class is called so."""
+    return cell if cell in known else cell.strip()
+
+
+def _probability(cells: Sequence[str], where: str) -> float:
+    """The number in the last column."""
+    if len(cells) > 2:
+        raise InputError(f"{where}: expected one or two columns, got {len(cells)}")
+    value = _number(cells[-1])
+    if value is None:
+        got = ",".join(cells)
+        raise InputError(f"{where}: expected `probability` or `name,probability`, got {got!r}")
+    return value
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
