@@ -11,7 +11,7 @@ from longtail.integrations.torchmetrics import (
     ClasswiseCalibrationError,
     GroupAccuracy,
 )
-from longtail.metrics import classification_metrics
+from longtail.metrics import classification_metrics, classwise_ece, score_samples
 
 PRIOR = ClassPrior([500, 60, 30, 5])
 
@@ -63,6 +63,16 @@ def test_calibration_error_as_slow_loops() -> None:
     assert float(metric.compute()) == pytest.approx(sum(errors) / 4, abs=1e-12)
 
 
+def test_calibration_error_is_that_of_the_package_on_the_edges_of_bins_too() -> None:
+    p = torch.tensor([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0], [0.2, 0.8]], dtype=torch.float64)
+    labels = torch.tensor([1, 0, 0, 1])
+    metric = ClasswiseCalibrationError(2, bins=4)
+    metric.update(p, labels)
+    assert float(metric.compute()) == pytest.approx(
+        float(classwise_ece(score_samples(p.log(), labels, bins=4))), abs=1e-12
+    )
+
+
 def test_undefined_values_are_nan() -> None:
     metric = GroupAccuracy(PRIOR)
     metric.update(torch.tensor([0]), torch.tensor([0]))
@@ -74,8 +84,8 @@ def test_undefined_values_are_nan() -> None:
     [
         (torch.tensor([4]), torch.tensor([0]), r"preds .*\[0, 4\).* 4"),
         (torch.tensor([0]), torch.tensor([-1]), r"target .*\[0, 4\).* -1"),
-        (torch.tensor([0.0]), torch.tensor([0]), r"preds .*float32"),
-        (torch.tensor([0, 1]), torch.tensor([0]), r"preds .*\(2,\)"),
+        (torch.tensor([0.5]), torch.tensor([0]), r"preds .*whole class indices, got 0\.5"),
+        (torch.tensor([0, 1]), torch.tensor([0]), r"preds and target .*\(2,\) and \(1,\)"),
     ],
 )
 def test_input_that_cannot_be_counted(preds: Tensor, target: Tensor, facts: str) -> None:

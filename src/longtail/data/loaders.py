@@ -5,7 +5,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,16 +34,6 @@ class Batch:
     images: Tensor
     target: Tensor
     index: Tensor
-
-
-class Batches(Protocol):
-    """Interface of a loader for the training loop."""
-
-    def __len__(self) -> int:
-        """Number of batches in an epoch."""
-
-    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """Batches of epoch `number` from batch `first`; equal numbers give equal batches."""
 
 
 @dataclass(eq=False)

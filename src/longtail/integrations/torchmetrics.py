@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from longtail.errors import InputError
+from longtail.metrics.scores import class_gaps, class_indices
 from longtail.prior import ClassPrior
 
 
@@ -43,7 +44,7 @@ class _Counts(Metric):
             InputError: if the shapes do not match or a class is out of range.
         """
         predicted = preds.argmax(dim=1) if preds.ndim == 2 else preds
-        _check(predicted, target, self.num_classes)
+        predicted, target = _checked(predicted, target, self.num_classes)
         self.support += torch.bincount(target, minlength=self.num_classes)
         self.correct += torch.bincount(target[predicted == target], minlength=self.num_classes)
 
@@ -106,9 +107,9 @@ class BalancedAccuracy(_Counts):
 class ClasswiseCalibrationError(Metric):
     """Mean over classes of the gap between predicted probability and frequency of a class.
 
-    Equation 4 of Kull et al., Beyond temperature scaling, NeurIPS 2019, arXiv 1910.12656: for each
-    class, bins of equal width over its probability, the mean of |frequency - probability| weighted
-    by the samples of a bin; then the mean over the classes.
+    As `longtail.metrics.classwise_ece`: for each class, bins of equal width over its probability,
+    the mean of |frequency - probability| weighted by the samples of a bin; then the mean over the
+    classes.
 
     Args:
         num_classes: number of classes, C.
@@ -154,20 +155,13 @@ class ClasswiseCalibrationError(Metric):
             raise InputError(
                 f"preds must be (N, {self.num_classes}) probabilities, got {tuple(preds.shape)}"
             )
-        _check(preds.argmax(dim=1), target, self.num_classes)
+        _, target = _checked(preds.argmax(dim=1), target, self.num_classes)
         if len(preds) and not (preds.min() >= 0 and preds.max() <= 1 + 1e-6):
             raise InputError(
                 f"preds must be probabilities in [0, 1], got {float(preds.min()):g} to "
                 f"{float(preds.max()):g}; apply softmax to logits"
             )
-        p = preds.double()
-        bin_of = (p * self.bins).ceil().long().sub(1).clamp(0, self.bins - 1)  # (lower, upper]
-        rows = torch.arange(self.num_classes, device=p.device) * self.bins
-        right = torch.nn.functional.one_hot(target, self.num_classes).double()
-        flat = torch.bincount(
-            (rows + bin_of).flatten(), (right - p).flatten(), minlength=self.gap.numel()
-        )
-        self.gap += flat.view_as(self.gap)
+        self.gap += class_gaps(preds.double(), target, self.bins)
         self.total += len(target)
 
     def compute(self) -> Tensor:
@@ -179,15 +173,14 @@ class ClasswiseCalibrationError(Metric):
         return self._plot(val, ax)
 
 
-def _check(predicted: Tensor, target: Tensor, num_classes: int) -> None:
-    """Refuses labels and predictions that are not class indices of one length."""
-    for name, values in (("preds", predicted), ("target", target)):
-        if values.ndim != 1 or len(values) != len(target) or values.is_floating_point():
-            raise InputError(
-                f"{name} must be (N,) class indices, got {tuple(values.shape)} {values.dtype}"
-            )
-        if len(values) and not (values.min() >= 0 and values.max() < num_classes):
-            raise InputError(
-                f"{name} must lie in [0, {num_classes}), "
-                f"got {int(values.min())} to {int(values.max())}"
-            )
+def _checked(predicted: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Predicted and true classes (N,) as int64."""
+    if predicted.ndim != 1 or predicted.shape != target.shape:
+        raise InputError(
+            f"preds and target must be (N,) class indices of one length, "
+            f"got {tuple(predicted.shape)} and {tuple(target.shape)}"
+        )
+    return (
+        class_indices(predicted, "preds", num_classes),
+        class_indices(target, "target", num_classes),
+    )

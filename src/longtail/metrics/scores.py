@@ -144,11 +144,11 @@ def _score_chunk(logits: Tensor, labels: Tensor, first_row: int, bins: int) -> S
         confidence=(1 / total).cpu(),
         nll=(total.log() - own).cpu(),
         brier=brier.clamp(min=0).cpu(),  # rounding may leave -1e-16 at exact probabilities
-        class_gaps=_class_gaps(powers / total[:, None], labels, bins).cpu(),
+        class_gaps=class_gaps(powers / total[:, None], labels, bins).cpu(),
     )
 
 
-def _class_gaps(probabilities: Tensor, labels: Tensor, bins: int) -> Tensor:
+def class_gaps(probabilities: Tensor, labels: Tensor, bins: int) -> Tensor:
     """(C, bins): sum of the probabilities in each class's bins, minus the true samples there."""
     count = probabilities.shape[1]
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=labels.device)[1:-1]
