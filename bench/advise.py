@@ -88,7 +88,7 @@ def data_sets(
 
 def regret(data: Embeddings) -> dict[str, Any]:
     """The recommended method, and the balanced accuracy of each on the test split."""
-    advice = advise(data, quiet=True)
+    advice = advise(data)
     (x, y), (test, truth) = data.split("train"), data.split("test")
     prior = ClassPrior.from_labels(y, len(data.class_names))
     balanced = {}

@@ -120,6 +120,7 @@ def advise(
     *,
     backbone: str = "auto",
     seed: int = 0,
+    verbose: bool = True,
 ) -> Advice:
     """Compares methods on your own images by cross-validation, and recommends one.
 
@@ -127,15 +128,18 @@ def advise(
         data: as for `train`, or what `embed` returned.
         backbone: a pretrained backbone (default: efficientnet_lite0)
         seed: seed of the folds
+        verbose: show progress bars on a terminal
 
     Returns: `.rows`, `.recommended`, `.words` and `.command`.
     """
     from longtail.pictures import advise as compare
     from longtail.settings import read_data
+    from longtail.training.progress import shown_progress
 
     named = isinstance(data, str | Mapping)
     source: Any = read_data(data) if named else data  # type: ignore[arg-type]
-    return compare(source, backbone, seed=seed)
+    with shown_progress(verbose):
+        return compare(source, backbone, seed=seed)
 
 
 def evaluate(
@@ -234,6 +238,7 @@ def embed(
     backbone: str,
     out: str | Path | None = None,
     precision: Precision = "auto",
+    verbose: bool = True,
 ) -> Embeddings:
     """Computes features of every image of a data set, for `longtail.sklearn` or any other head.
 
@@ -243,12 +248,15 @@ def embed(
         out: Parquet file to write: features, label, split, path, index; class names in its
             metadata (required on the command line)
         precision: precision of the network
+        verbose: show a progress bar on a terminal
     """
     from longtail.settings import read_data
     from longtail.training import embed_dataset
+    from longtail.training.progress import shown_progress
 
     _check_file(out, "embed")
-    embeddings = embed_dataset(read_data(data), backbone, precision)
+    with shown_progress(verbose):
+        embeddings = embed_dataset(read_data(data), backbone, precision)
     if out is not None:
         embeddings.write(Path(out))
     return embeddings

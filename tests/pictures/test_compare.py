@@ -90,7 +90,7 @@ def embeddings(counts: list[int]) -> Embeddings:
 
 
 def test_advice_in_words() -> None:
-    found = advise(embeddings([300, 300, 12]), candidates=FAST, quiet=True)
+    found = advise(embeddings([300, 300, 12]), candidates=FAST)
     assert found.command == "longtail train birds --method logit_adjust"
     assert found.words.startswith("Recommended: logit adjustment, balanced accuracy ")
     assert "Cross-entropy: -" in found.words
@@ -100,4 +100,4 @@ def test_advice_in_words() -> None:
 
 def test_no_class_with_two_images() -> None:
     with pytest.raises(ValueError, match="birds must have a class with two training images"):
-        advise(embeddings([1, 1]), quiet=True)
+        advise(embeddings([1, 1]))

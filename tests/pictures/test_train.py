@@ -9,11 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+import longtail
 from longtail.cli import main
 from longtail.data import DataConfig, load
+from longtail.data.tree import Tree
 from longtail.models import create_backbone
 from longtail.pictures import resolve, train
 from longtail.pictures.checks import after, before
+from longtail.pictures.plan import fastest_of
+from longtail.pictures.settings import fine_tuning
 from longtail.sklearn import LongTailClassifier
 from longtail.training import Config, Run
 from longtail.training.frozen import frozen_features
@@ -132,10 +136,15 @@ def test_what_cannot_be_predicted(images: object, message: str, frozen: Run) -> 
         frozen.predict(images)  # type: ignore[arg-type]
 
 
-def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     words = [str(folder), "--data.image-size", "32"]
     assert main(["train", *words, "--tune", "head", "--out", str(tmp_path / "run")]) == 0
-    assert "balanced accuracy in cross-validation" in capsys.readouterr().err
+    assert "balanced accuracy in cross-validation" in caplog.text
     assert (tmp_path / "run" / "report.html").is_file()
     assert main(["advise", *words]) == 0
     said = capsys.readouterr().out
@@ -163,11 +172,12 @@ def test_a_method_that_needs_a_trained_backbone(folder: Path, tmp_path: Path) ->
 
 
 def test_head_then_trial_then_decision(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = settings(folder, method={"name": "logit_adjust"}, epochs=1, batch_size=16)
-    run = train(config, tmp_path / "run")
-    said = capsys.readouterr().err
+    with caplog.at_level("INFO", "longtail"):
+        run = train(config, tmp_path / "run")
+    said = caplog.text
     assert "57 train, 12 test images, 3 classes of 40 to 5 training images (rarest: blue)" in said
     assert "validation split: head " in said
     stages = {path.parent.name for path in (tmp_path / "run").glob("*/config.yaml")}
@@ -185,11 +195,50 @@ def test_head_then_trial_then_decision(
         train(replace(config, epochs=2), tmp_path / "run", resume=True)
 
 
-def test_minutes_too_short_for_anything(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_python_is_silent_unless_told_otherwise(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(settings(folder, method={"name": "ce"}, minutes=1e-6), tmp_path / "run")
-    said = capsys.readouterr().err
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    source = {"source": str(folder), "image_size": 32}
+    asked = {"tune": "head", "device": "cpu", "precision": "32-true"}
+    longtail.train(source, "auto", out=tmp_path / "a", verbose=False, **asked)
+    longtail.advise(source, verbose=False)
+    assert capfd.readouterr() == ("", "")
+    longtail.train(source, "auto", out=tmp_path / "b", **asked)
+    assert "methods" in capfd.readouterr().err
+
+
+def test_the_folder_is_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "data", {"a": 4, "b": 2})
+    searched, search = [], Tree.__init__
+
+    def counted(tree: Tree, root: Path) -> None:
+        searched.append(root)
+        search(tree, root)
+
+    monkeypatch.setattr(Tree, "__init__", counted)
+    train(replace(settings(folder, tune="head"), data=DataConfig(str(folder))), tmp_path / "run")
+    assert searched == [folder]
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 0.9), (0.0, 0.0), (0.5, 0.5)])
+def test_average_of_the_weights(given: float | None, used: float, folder: Path) -> None:
+    config = fine_tuning(settings(folder, ema=given), epochs=10, images=320)
+    assert config.ema == pytest.approx(used)
+
+
+def test_the_fastest_try_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 9.0, 10.0, 12.0, 20.0, 50.0])  # 9 s, 2 s, 30 s
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    assert fastest_of(3, lambda: None) == 2.0
+
+
+def test_minutes_too_short_for_anything(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "longtail"):
+        run = train(settings(folder, method={"name": "ce"}, minutes=1e-6), tmp_path / "run")
+    said = caplog.text
     assert run.finished
     assert "no fine-tuning" in said
     assert "to fine-tune, about" in said

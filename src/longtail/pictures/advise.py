@@ -1,13 +1,10 @@
 """Which method suits a data set: cross-validation on the features of its training split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from longtail.data import DataConfig, Dataset, load
@@ -17,6 +14,7 @@ from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate
 from longtail.pictures.settings import BACKBONE
 from longtail.training.embed import Embeddings
 from longtail.training.frozen import frozen_features
+from longtail.training.progress import progress_bar
 
 SMALL = 3000  # training images up to which the cross-validation is repeated
 REPEATS = 3
@@ -89,7 +87,6 @@ def advise(
     *,
     candidates: Sequence[Candidate] = CANDIDATES,
     seed: int = 0,
-    quiet: bool = False,
 ) -> Advice:
     """Compares methods on features of the training split by stratified cross-validation.
 
@@ -100,7 +97,6 @@ def advise(
         backbone: a pretrained backbone; default: EfficientNet-Lite0.
         candidates: what is compared.
         seed: seeds the folds.
-        quiet: show no progress bar.
 
     Raises:
         InputError: when no class has two images.
@@ -122,25 +118,11 @@ def advise(
     if int(torch.bincount(labels).max()) < 2:
         raise InputError(f"{source} must have a class with two training images, to compare methods")
     repeats = REPEATS if len(labels) <= SMALL else 1
-    rows = with_progress(
-        "methods",
-        len(candidates) * 5 * repeats,
-        quiet,
-        lambda seen: cross_validate(
+    with progress_bar("methods", len(candidates) * 5 * repeats) as seen:
+        rows = cross_validate(
             features, labels, len(names), candidates, repeats=repeats, seed=seed, seen=seen
-        ),
-    )
+        )
     return Advice(source, names, rows, recommend(rows), backbone)
-
-
-def with_progress(
-    title: str, total: int, quiet: bool, work: Callable[[Callable[[], None]], Any]
-) -> Any:
-    """Shows a progress bar while `work` calls what it is given."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total)
-        return work(lambda: progress.advance(task))
 
 
 def _percent(share: float) -> str:

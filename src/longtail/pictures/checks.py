@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from longtail.data import Dataset
-from longtail.pictures.settings import precision_of
 from longtail.training import Config, Run
-from longtail.training.train import has_bf16
+from longtail.training.train import has_bf16, precision_of
 
 FEW_TESTED = 3
 # Largest rates with which pretrained weights are commonly fine-tuned, times three.

@@ -99,7 +99,7 @@ def cross_validate(
     folds: int = 5,
     repeats: int = 1,
     seed: int = 0,
-    seen: Callable[[], None] = lambda: None,
+    seen: Callable[[int], None] = lambda fits: None,
 ) -> list[Row]:
     """Compares candidates on a training split, each image predicted without having been seen.
 
@@ -114,7 +114,7 @@ def cross_validate(
         folds: number of folds; at most the images of the largest class.
         repeats: repetitions with other folds.
         seed: seeds folds and sampling.
-        seen: is called after every fit.
+        seen: is called with the number of fits that were done since its last call.
 
     Returns: a row per candidate, in their order.
     """
@@ -139,7 +139,7 @@ def cross_validate(
                     logits.double(), labels[test], reduction="none"
                 )
                 nats[row, test.numpy()] += losses.numpy()
-                seen()
+                seen(1)
     chosen = tested.numpy()
     return _rows(
         candidates,

@@ -1,6 +1,7 @@
 """What a training on own images will do, said before its first step."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from longtail.training.input import evaluation_crop
 MINUTES = 10.0  # for fine-tuning on a CPU
 TRIAL = 0.85  # share of the training images that the trial of fine-tuning takes
 EPOCHS = 10  # at most, where there is time
-SAMPLE = 32  # images that the speed of the features is measured with
+SAMPLE = 16  # images that a speed is measured with
+TRIES = 3  # of which the fastest counts: other programs take some of the time of the others
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,11 @@ def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list
     if config.tune == "head":
         lines.append("2. no fine-tuning (--tune head)")
     elif plan.epochs:
+        tuned = fine_tuning(config, plan.epochs, len(dataset.train))
         kept = "kept if it pays" if config.tune == "auto" else f"--tune {config.tune}"
         lines.append(
-            f"2. fine-tuning, {plan.epochs} epochs: {_minutes(plan.tuning_seconds)}; {kept}"
+            f"2. fine-tuning, {plan.epochs} epochs: {_minutes(plan.tuning_seconds)}; {kept} "
+            f"({tuned.optimizer}, lr {tuned.lr:g}, batches of {tuned.batch_size})"
         )
     else:
         needed = plan.epoch_seconds * (1 + TRIAL) / 60
@@ -110,29 +114,37 @@ def _feature_seconds(backbone: Backbone, dataset: Dataset) -> float:
     cache.close()
     if not missing:
         return 0.0
-    sample = torch.linspace(0, len(dataset.train) - 1, min(SAMPLE, len(dataset.train))).long()
+    count = min(max(SAMPLE, available_cpus()), len(dataset.train))
+    sample = torch.linspace(0, len(dataset.train) - 1, count).long()
     few: Split = dataset.train.take(sample)
-    began = time.perf_counter()
-    for _ in outputs(network, few, crop):
-        pass
-    return missing * (time.perf_counter() - began) / len(few)
+    return missing * fastest_of(TRIES, lambda: list(outputs(network, few, crop))) / count
 
 
 def _epoch_seconds(backbone: Backbone, dataset: Dataset, batch: int, device: torch.device) -> float:
-    """Seconds for an epoch: forward and backward pass of a batch, after one that warms up."""
+    """Seconds for an epoch: forward and backward pass of a batch, smaller on a CPU."""
     size = dataset.image_size
-    images = torch.zeros(batch, 3, size, size, dtype=torch.uint8, device=device)
     backbone.to(device).eval()
     if device.type == "cpu":
         keep_freed_memory()
-    seconds = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
+        batch = min(batch, SAMPLE)
+    images = torch.zeros(batch, 3, size, size, dtype=torch.uint8, device=device)
+
+    def step() -> None:
         backbone(images).square().mean().backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - began
-    return seconds * len(dataset.train) / batch
+
+    return fastest_of(1 + TRIES, step) * len(dataset.train) / batch  # the first one warms up
+
+
+def fastest_of(tries: int, work: Callable[[], object]) -> float:
+    """Seconds of the fastest of several calls."""
+    seconds = []
+    for _ in range(tries):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def _minutes(seconds: float) -> str:

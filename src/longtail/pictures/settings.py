@@ -3,14 +3,13 @@
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
-from longtail.data import BUILT_IN, DataConfig, Dataset
+from longtail.data import BUILT_IN, Dataset
 from longtail.data.images import natural_size
 from longtail.data.load import read_source
-from longtail.data.records import LARGE, SMALL
+from longtail.data.records import LARGE, SMALL, Records
 from longtail.models import backbone_names, create_backbone
 from longtail.names import imported
 from longtail.training import Config
-from longtail.training.train import has_bf16
 
 BACKBONE = "efficientnet_lite0"
 STRONGER = "convnext_tiny.fb_in22k_ft_in1k"  # of timm, for the plan to name
@@ -30,18 +29,26 @@ FINE_TUNING: dict[str, Any] = {
 }
 
 
-def resolve(config: Config) -> Config:
+def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
     """Chooses backbone, weights and image size where the settings leave them open.
 
     Only for a classification of own images above 16 pixels; the data sets of papers keep their
     settings, and so does a backbone without pretrained weights.
 
+    Args:
+        config: the settings.
+        source: what `read_source` made of `config.data`; None: not read, if the settings have an
+            image size.
+
     Returns: the settings; `pretrained` is true or false.
     """
     scratch = replace(config, pretrained=bool(config.pretrained))
-    if config.task != "classification" or config.data.source in BUILT_IN:
+    if not may_use_features(config):
         return scratch
-    if config.pretrained is False or _size_of(config.data) <= TINY:
+    size = config.data.image_size
+    if not size:
+        size = _size_of(read_source(config.data) if source is None else source)
+    if size <= TINY:
         return scratch
     backbone = BACKBONE if config.backbone == "auto" else config.backbone
     if config.pretrained is None and not has_weights(backbone):
@@ -53,10 +60,10 @@ def resolve(config: Config) -> Config:
     return replace(config, backbone=backbone, pretrained=True, data=data)
 
 
-def uses_features(config: Config) -> bool:
-    """Whether resolved settings begin with features of pretrained weights."""
+def may_use_features(config: Config) -> bool:
+    """Whether settings begin with features, if there are pretrained weights for the images."""
     own = config.task == "classification" and config.data.source not in BUILT_IN
-    return own and bool(config.pretrained)
+    return own and config.pretrained is not False
 
 
 def has_weights(backbone: str) -> bool:
@@ -80,14 +87,11 @@ def _import(backbone: str) -> Any:
         return None
 
 
-def _size_of(data: DataConfig) -> int:
-    """Size in pixels that the images have, or are to be brought to."""
-    if data.image_size:
-        return data.image_size
-    found = read_source(data)
-    if isinstance(found, Dataset):
-        return found.image_size
-    return natural_size(found.paths, SMALL, LARGE)
+def _size_of(source: Dataset | Records) -> int:
+    """Size in pixels that the images have."""
+    if isinstance(source, Dataset):
+        return source.image_size
+    return natural_size(source.paths, SMALL, LARGE)
 
 
 def fine_tuning(config: Config, epochs: int, images: int) -> Config:
@@ -103,12 +107,5 @@ def fine_tuning(config: Config, epochs: int, images: int) -> Config:
     batch = min(config.batch_size, images)
     steps = config.epochs * (images // batch)
     # The average spans a tenth of the training.
-    ema = config.ema or max(0.0, 1 - 10 / steps)
+    ema = max(0.0, 1 - 10 / steps) if config.ema is None else config.ema
     return replace(config, batch_size=batch, ema=ema)
-
-
-def precision_of(config: Config) -> str:
-    """Precision that `auto` stands for."""
-    if config.precision != "auto":
-        return config.precision
-    return "bf16-mixed" if has_bf16(config.device) else "32-true"

@@ -2,8 +2,7 @@
 
 import json
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,22 @@ from typing import Any
 import torch
 
 from longtail import tasks
-from longtail.classification import CLASSIFICATION
-from longtail.data import Dataset
+from longtail.data import DataConfig, Dataset, load
+from longtail.data.load import read_source
+from longtail.data.records import Records, to_dataset
 from longtail.data.stratified import hold_out
 from longtail.errors import InputError
 from longtail.files import read_values, write_json
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
 from longtail.models import create_backbone
-from longtail.pictures.advise import with_progress
 from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
 from longtail.pictures.plan import TRIAL, describe, make_plan
-from longtail.pictures.settings import fine_tuning, resolve, uses_features
+from longtail.pictures.settings import fine_tuning, may_use_features, resolve
 from longtail.training import Config, Run, RunFolder
 from longtail.training.frozen import frozen_features
+from longtail.training.progress import LOGGER, progress_bar
 
 DECISIONS = "decisions.json"
 CHOICES = tuple(c for c in CANDIDATES if c.method in ("logit_adjust", "lade", "gml"))
@@ -54,18 +54,26 @@ def train(
         InputError: for invalid settings or data.
     """
     folder = Path(folder)
-    config = (
-        resolve(config) if dataset is None else replace(config, pretrained=bool(config.pretrained))
-    )
-    if not uses_features(config):
+    if dataset is None and may_use_features(config):
+        source = read_source(config.data)
+        config = resolve(config, source)
+        dataset = _loaded(source, config.data)
+    config = replace(config, pretrained=bool(config.pretrained))
+    if dataset is None or not may_use_features(config):
         return _train_plainly(config, folder, resume, dataset)
     if config.devices * config.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "devices and nodes must be 1 for own images with pretrained weights, without torchrun; "
             "several processes train from scratch: --pretrained false"
         )
-    dataset = CLASSIFICATION.load(config.data) if dataset is None else dataset
     return Training(config, dataset, folder, resume).run()
+
+
+def _loaded(source: Dataset | Records, data: DataConfig) -> Dataset:
+    """The data set of a source that was read; a user's function is asked for another size."""
+    if isinstance(source, Records):
+        return to_dataset(source, data)
+    return source if data.image_size in (None, source.image_size) else load(data)
 
 
 def _train_plainly(
@@ -123,7 +131,7 @@ class Training:
             say(["fine-tuning did not pay on the validation split: the head is kept"])
             return self._train(frozen, self.folder)
         start = self._start(frozen, self.folder, self.dataset)
-        run = self._train(self._tuned(start, epochs, len(self.dataset.train)), self.folder)
+        run = self._train(fine_tuning(start, epochs, len(self.dataset.train)), self.folder)
         self._compare(run, head)
         return run
 
@@ -178,14 +186,10 @@ class Training:
         few = int(torch.bincount(labels).max()) < 2
         if few or features.numel() * classes > COMPARABLE:
             return {"name": CHOICES[0].method}
-        rows = with_progress(
-            "methods",
-            FOLDS * len(CHOICES),
-            False,
-            lambda seen: cross_validate(
+        with progress_bar("methods", FOLDS * len(CHOICES)) as seen:
+            rows = cross_validate(
                 features, labels, classes, CHOICES, folds=FOLDS, seed=self.config.seed, seen=seen
-            ),
-        )
+            )
         scores = ", ".join(f"{r.candidate.name} {100 * r.balanced_accuracy:.1f}" for r in rows)
         chosen = recommend(rows).candidate
         say([f"method: {chosen.name} (balanced accuracy in cross-validation: {scores})"])
@@ -197,7 +201,7 @@ class Training:
         folder = self.folder / "trial"
         head = self._train(frozen, folder / "head", trial)
         start = self._start(frozen, folder, trial)
-        tuned = self._train(self._tuned(start, epochs, len(trial.train)), folder, trial)
+        tuned = self._train(fine_tuning(start, epochs, len(trial.train)), folder, trial)
         before, after = (r.metrics["balanced_accuracy"] for r in (head, tuned))
         say([f"validation split: head {100 * before:.1f}, fine-tuned {100 * after:.1f} (balanced)"])
         return bool(after > before)
@@ -227,9 +231,6 @@ class Training:
         self._train(replace(frozen, method=method), start, dataset)
         return replace(tuned, start=str(start))
 
-    def _tuned(self, config: Config, epochs: int, images: int) -> Config:
-        return fine_tuning(config, epochs, images)
-
     def _train(self, config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
         dataset = dataset or self.dataset
         config = replace(config, batch_size=min(config.batch_size, len(dataset.train)))
@@ -257,7 +258,7 @@ class Training:
         )
 
 
-def say(lines: Sequence[str] | Any) -> None:
-    """Prints lines to stderr, where the progress is."""
+def say(lines: Iterable[str]) -> None:
+    """Logs lines, as the progress of a training is."""
     for line in lines:
-        print(f"longtail: {line}", file=sys.stderr, flush=True)
+        LOGGER.info(f"longtail: {line}")

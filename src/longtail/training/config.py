@@ -44,7 +44,8 @@ class Config:
         layer_decay: multiplier on the learning rate from each block of the backbone to the one
             below it.
         ema: decay per step of an average of the trained weights, which replaces them at the end;
-            0: none.
+            0: none. Default: none; for pretrained weights on your own images, an average over the
+            last tenth of the training.
         fixed_norm: keep the backbone in evaluation mode, with the statistics of its batch norms.
         start: run folder whose model the training starts from.
         momentum: momentum of stochastic gradient descent.
@@ -91,7 +92,7 @@ class Config:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     backbone_lr: float = 1.0
     layer_decay: float = 1.0
-    ema: float = 0.0
+    ema: float | None = None
     fixed_norm: bool = False
     start: str | None = None
     momentum: float = 0.9
@@ -147,7 +148,7 @@ class Config:
             raise InputError(f"minutes must be above 0, got {self.minutes}")
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
-        if not 0 <= self.ema < 1:
+        if self.ema is not None and not 0 <= self.ema < 1:
             raise InputError(f"ema must be in [0, 1), got {self.ema}")
         if self.nesterov and not self.momentum:
             raise InputError("momentum must be above 0 where nesterov is set, got 0")

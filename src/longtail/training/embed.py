@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from longtail.data import CentreCrop, DataConfig, Dataset, UnreadableImagesError, load
 from longtail.errors import InputError
@@ -17,6 +15,7 @@ from longtail.files import whole_file
 from longtail.models import Backbone, create_backbone
 from longtail.training.distributed import best_device
 from longtail.training.input import evaluation_crop
+from longtail.training.progress import progress_bar
 from longtail.training.run import Run
 
 
@@ -153,7 +152,6 @@ def dataset_features(
     precision: Precision = "auto",
     *,
     threads: int | None = None,
-    quiet: bool = False,
 ) -> dict[str, NDArray[np.float32]]:
     """Features (N, D) of each split of a data set, by the name of the split.
 
@@ -163,7 +161,6 @@ def dataset_features(
         crop: how an image is cut.
         precision: as for `embed_dataset`.
         threads: that read images; default: as `longtail.features.outputs` has it.
-        quiet: show no progress bar.
 
     Raises:
         UnreadableImagesError: names every image that cannot be read.
@@ -171,12 +168,10 @@ def dataset_features(
     total = sum(map(len, dataset.splits.values()))
     network = fastest(encoder, crop.size, total, torch.device(best_device()), precision)
     cache = FeatureCache(fingerprint(encoder), reading_of(crop, network), encoder.num_features)
-    console = Console(stderr=True)
     features: dict[str, NDArray[np.float32]] = {}
     failures: list[tuple[str, str]] = []
     try:
-        with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
-            task = progress.add_task("features", total=total)
+        with progress_bar("features", total) as advance:
             for name, split in dataset.splits.items():
                 try:
                     features[name] = extract(
@@ -185,7 +180,7 @@ def dataset_features(
                         crop,
                         cache=cache,
                         threads=threads,
-                        seen=lambda images: progress.advance(task, images),
+                        seen=advance,
                     )
                 except UnreadableImagesError as error:  # those of all splits are named
                     failures += error.failures

@@ -69,7 +69,7 @@ def fit(
     optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)
     start_momentum(optimizer)
-    average = AverageWeights(method, config.ema)
+    average = AverageWeights(method, config.ema or 0.0)
     at = restore(fabric, method, optimizer, config, run, average)
     method.train()
     steps = len(loader)

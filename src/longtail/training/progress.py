@@ -1,7 +1,7 @@
 """A progress bar on a terminal, one logged line per epoch otherwise."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -38,6 +38,23 @@ def shown_progress(verbose: bool) -> Iterator[None]:
         LOGGER.setLevel(level)
         for handler in handlers:
             LOGGER.removeHandler(handler)
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a bar on a terminal, where progress is shown.
+
+    Args:
+        title: name of what is done.
+        total: number of steps.
+
+    Yields: a function to be called with the number of steps done since the last call.
+    """
+    console = Console(stderr=True)
+    shown = LOGGER.isEnabledFor(logging.INFO) and console.is_terminal
+    with Progress(console=console, disable=not shown) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda steps: progress.advance(task, steps)
 
 
 class ProgressBar:

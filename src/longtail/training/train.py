@@ -122,7 +122,7 @@ def prepare(
 
 
 def settle_common(config: AnyConfig, dataset: TrainingData) -> AnyConfig:
-    """Settles what every run has: batch size, logger, precision and number of processes.
+    """Settles what every run has: batch size, logger, precision, average, number of processes.
 
     Raises:
         InputError: when one of them does not fit.
@@ -133,10 +133,15 @@ def settle_common(config: AnyConfig, dataset: TrainingData) -> AnyConfig:
             f"batch_size must not exceed the {images} training images, got {config.batch_size}"
         )
     check_logger(config.logger)
-    if config.precision == "auto":
-        precision = "bf16-mixed" if has_bf16(config.device) else "32-true"
-        config = replace(config, precision=precision)
+    config = replace(config, precision=precision_of(config), ema=config.ema or 0.0)
     return settle_processes(config, min(len(split) for split in dataset.splits.values()))
+
+
+def precision_of(config: Config) -> str:
+    """Precision of a run; `auto` is bf16 where the hardware has it."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16-mixed" if has_bf16(config.device) else "32-true"
 
 
 def has_bf16(device: str) -> bool:
@@ -185,7 +190,7 @@ def _defaults(config: Config) -> dict[str, Any]:
             found[setting.name] = setting.default
         elif make is not MISSING:
             found[setting.name] = make()
-    return found
+    return found | {"ema": 0.0}  # what `settle_common` makes of its default
 
 
 def _written_by(run: RunFolder) -> str:
