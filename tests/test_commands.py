@@ -263,6 +263,15 @@ def test_the_output_may_be_cut_off() -> None:
     assert done.stderr == ""
 
 
+def test_help_spells_choices_and_arguments_as_they_are_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["reproduce", "--help"]) == 0
+    assert "{cifar100-lt,cifar10-lt,lade-shift}" in capsys.readouterr().out
+    assert main(["export", "--help"]) == 0
+    assert "CLASS_PATH_OR_NAME" not in capsys.readouterr().out
+
+
 def test_help_of_data_names_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "--help"]) == 0
     said = capsys.readouterr().out

@@ -231,3 +231,34 @@ def test_epochs_are_whole_and_at_least_one() -> None:
 def test_wrong_settings(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         reproduce(**{"source": SOURCE, **settings})
+
+
+def test_lade_shift_evaluates_both_runs_on_the_shifted_sets(
+    tmp_path: Path, trained: list[str]
+) -> None:
+    out = tmp_path / "shift.json"
+    settings = {"seeds": 1, "epochs_scale": 0.1, "runs": tmp_path / "runs", "out": out, "jobs": 1}
+    rows = {row["method"]: row for row in reproduce("lade-shift", **settings)}
+    assert trained == ["ce_branched", "lade"]
+    assert [*rows] == ["softmax", "pc_softmax", "lade"]
+    folder = Cell(SOURCE, "ce_branched", 50, 0, 0.1, tmp_path / "runs").folder
+    columns = {(c["direction"], c["ratio"]): c["scores"] for c in longtail.api.protocol(folder)}
+    for method, prior in (("softmax", "raw"), ("pc_softmax", "known")):
+        for title, key in (("F50", ("forward", 50)), ("B2", ("backward", 2))):
+            assert rows[method]["accuracy"][title] == round(
+                100 * columns[key][prior]["accuracy"], 2
+            )
+    uniform = longtail.evaluate(folder, "uniform")  # digits' test set is nearly balanced
+    assert rows["pc_softmax"]["balanced"]["nll"] == pytest.approx(uniform["nll"], abs=0.05)
+    text = out.with_suffix(".md").read_text()
+    assert "| lade, published | 200 |  | 67.4 |" in text
+    assert "| lade, published | 200 |  | 0.148 | n/a | 0.658 | 2.02 |" in text
+    reproduce("lade-shift", **settings)
+    assert len(trained) == 2
+    assert len(json.loads(out.read_text())["runs"]) == 3
+
+
+@pytest.mark.parametrize("name", ["methods", "imbalance"])
+def test_lade_shift_has_the_settings_of_its_paper(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name} of lade-shift is that of its paper"):
+        reproduce("lade-shift", runs=tmp_path, **{name: [50]})

@@ -312,10 +312,10 @@ def report(
 
 
 def reproduce(
-    source: Literal["cifar100-lt", "cifar10-lt"],
+    source: Literal["cifar100-lt", "cifar10-lt", "lade-shift"],
     *,
     methods: Sequence[str] | None = None,
-    imbalance: Sequence[int] = (100,),
+    imbalance: Sequence[int] | None = None,
     seeds: int = 3,
     epochs_scale: float = 1.0,
     root: str | None = None,
@@ -329,9 +329,10 @@ def reproduce(
     After every run its row is written to the result file; rows of other runs stay there.
 
     Args:
-        source: data set
+        source: data set; `lade-shift`: softmax, PC-Softmax and LADE on the shifted test sets of
+            LADE's paper
         methods: rows of the matrix (default: all)
-        imbalance: imbalances of the training set
+        imbalance: imbalances of the training set (default: 100)
         seeds: number of seeds
         epochs_scale: factor on all epochs: 0.1 is a tenth of the papers' schedules
         root: folder of the data files
@@ -345,9 +346,15 @@ def reproduce(
             other settings, before anything is trained.
         ChildProcessError: when runs failed, after all others are done; it names them.
     """
-    from longtail.reproduce import train_matrix
+    from longtail.reproduce import reproduce_lade_shift, train_matrix
 
-    return train_matrix(source, methods, imbalance, seeds, epochs_scale, root, runs, out, jobs)
+    common = (seeds, epochs_scale, root, runs, out, jobs)
+    if source != "lade-shift":
+        return train_matrix(source, methods, imbalance or (100,), *common)
+    for name, value in {"methods": methods, "imbalance": imbalance}.items():
+        if value is not None:
+            raise InputError(f"{name} of lade-shift is that of its paper, got {value}")
+    return reproduce_lade_shift(*common)
 
 
 def check_data(data: str | Mapping[str, Any]) -> Findings:

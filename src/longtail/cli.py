@@ -174,9 +174,9 @@ def _show_report(path: Path, arguments: Mapping[str, Any]) -> None:
 
 
 def _show_matrix(rows: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> None:
-    from longtail.reproduce import table
+    from longtail.reproduce import tables_of
 
-    print(table(rows), end="")
+    print(tables_of(arguments["source"], rows), end="")
     print(f"written: {arguments['out'] or 'results/' + arguments['source'] + '.json'}")
 
 

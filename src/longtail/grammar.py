@@ -55,7 +55,9 @@ class Grammar:
         self.parser.add_function_arguments(
             function, as_group=False, as_positional=True, skip={*skip}
         )
-
+        for action in self.parser._actions:  # for classes, which a command line cannot name
+            if action.dest.endswith(".help"):
+                action.help = argparse.SUPPRESS
         if str(inspect.signature(function).return_annotation).startswith(("dict", "list[dict")):
             self.parser.add_argument("--json", type=bool, default=False, help="print JSON")
 
@@ -241,13 +243,13 @@ def _text(value: Any) -> str:
 def _shown(action: argparse.Action) -> str:
     """What the help writes for the value of an argument."""
     kind = _type_of(action)
-    if not action.option_strings:
-        name = str(action.metavar or action.dest).upper()
-        return f"{name} ..." if _accepts(kind, LISTS) and not name.endswith("...") else name
     if choices := [
         str(c) for part in _parts(kind) if get_origin(part) is Literal for c in get_args(part)
     ]:
         return "{" + ",".join(choices) + "}"
+    if not action.option_strings:
+        name = str(action.metavar or action.dest).upper()
+        return f"{name} ..." if _accepts(kind, LISTS) and not name.endswith("...") else name
     if _accepts(kind, (bool,)):
         return "[{true,false}]"
     known = {int: "INT", float: "FLOAT"}

@@ -45,31 +45,65 @@ def train_matrix(
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise InputError(f"methods of {source} must be of {known}, got {unknown}")
-    numbers = {"seeds": seeds, "jobs": 1 if jobs is None else jobs, "imbalance": min(imbalance)}
-    for name, value in numbers.items():
+    cells = make_cells(source, chosen, imbalance, seeds, epochs_scale, runs)
+    out = Path(out or f"results/{source}.json")
+    earlier_rows(out)  # an invalid file is refused before anything is trained
+    train_cells(cells, root, jobs, lambda: write_results(cells, out, root))
+    return write_results(cells, out, root)
+
+
+def make_cells(
+    source: str,
+    rows: Sequence[str],
+    imbalance: Sequence[int],
+    seeds: int,
+    epochs_scale: float,
+    runs: str | Path,
+) -> list[Cell]:
+    """The cells of a matrix of rows, imbalances and seeds.
+
+    Raises:
+        InputError: for a number out of range.
+    """
+    for name, value in {"seeds": seeds, "imbalance": min(imbalance)}.items():
         if value < 1:
             raise InputError(f"{name} must be 1 or more, got {value}")
     if not epochs_scale > 0:
         raise InputError(f"epochs_scale must be above 0, got {epochs_scale}")
-    cells = [
+    return [
         Cell(source, row, number, seed, epochs_scale, Path(runs))
         for seed in range(seeds)
         for number in dict.fromkeys(imbalance)
-        for row in chosen
+        for row in rows
     ]
-    out = Path(out or f"results/{source}.json")
-    earlier_rows(out)  # an invalid file is refused before anything is trained
+
+
+def train_cells(
+    cells: Sequence[Cell], root: str | None, jobs: int | None, then: Callable[[], Any]
+) -> None:
+    """Trains the runs of cells that are missing.
+
+    Args:
+        cells: the cells.
+        root: folder of the data files.
+        jobs: runs at the same time; default: one per core on a CPU, 1 on a GPU.
+        then: called after each run.
+
+    Raises:
+        InputError: for `jobs` below 1, or a run folder with other settings.
+        ChildProcessError: when runs failed, after all others are done; it names them.
+    """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs must be 1 or more, got {jobs}")
     trained = _trained(cells)
     for cell in trained:
         cell.check(root)
     todo = [cell for cell in trained if not cell.done]
     jobs = jobs or _default_jobs(len(todo))
     print(f"{len(trained) - len(todo)} of {len(trained)} runs are done, {jobs} at a time")
-    failed = _train_all(todo, root, jobs, lambda: write_results(cells, out, root))
-    rows = write_results(cells, out, root)
-    if failed:
+    if failed := _train_all(todo, root, jobs, then):
+        then()
         raise ChildProcessError("these runs failed; the same command repeats them: " + failed)
-    return rows
 
 
 def _trained(cells: Sequence[Cell]) -> list[Cell]:
