@@ -171,20 +171,40 @@ def test_a_method_that_needs_a_trained_backbone(folder: Path, tmp_path: Path) ->
         train(settings(folder, tune="head", method={"name": "paco"}), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tune": "head"}, "label_smoothing must be 0 for tune head, whose solver has none"),
+        ({"method": {"name": "lade"}}, "label_smoothing must be 0 for LADELoss, got 0.1"),
+    ],
+    ids=["head", "lade"],
+)
+def test_label_smoothing_without_a_stage_for_it(
+    changes: dict[str, object], message: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(settings(folder, label_smoothing=0.1, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_head_then_trial_then_decision(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = settings(folder, method={"name": "logit_adjust"}, epochs=1, batch_size=16)
+    config = replace(config, label_smoothing=0.1)
     with caplog.at_level("INFO", "longtail"):
         run = train(config, tmp_path / "run")
     said = caplog.text
     assert "57 train, 12 test images, 3 classes of 40 to 5 training images (rarest: blue)" in said
+    assert "fine-tuning, 1 epochs: about" in said
     assert "validation split: head " in said
     stages = {path.parent.name for path in (tmp_path / "run").glob("*/config.yaml")}
     assert {"ce", "head", "trial"} <= stages
     trial = Run(tmp_path / "run" / "trial")
     assert trial.metrics["split"] == "val"  # the decision does not look at the test split
     assert trial.config["optimizer"] == "adamw"
+    assert trial.config["label_smoothing"] == 0.1
+    assert Run(tmp_path / "run" / "head").config["label_smoothing"] == 0.0
     assert run.metrics["split"] == "test"
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     train(config, tmp_path / "run", resume=True)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from longtail.errors import InputError
@@ -27,6 +28,7 @@ class ClassificationLoss(nn.Module, ABC):
         expresses: prior that the raw logits express after training: "source", "uniform" or
             (num_classes,) probabilities.
         head: the classifier that the loss is meant for, `linear` or `cosine`.
+        smoothing: share of label smoothing, see `smooth_labels`.
         log_prior: (num_classes,), buffer, natural logarithm of the prior.
     """
 
@@ -39,10 +41,43 @@ class ClassificationLoss(nn.Module, ABC):
     def __init__(self, prior: ClassPrior) -> None:
         super().__init__()
         self.register_buffer("log_prior", prior.log_prior.clone())
+        self.smoothing = 0.0
 
     @abstractmethod
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each sample, (batch,), of logits that are float32 or better."""
+
+    def any_class(self, logits: Tensor) -> Tensor:
+        """Mean of `per_sample` over all classes as the target, (batch,), for label smoothing.
+
+        A loss that has it must not override `forward`.
+
+        Raises:
+            InputError: for a loss that label smoothing is not defined for.
+        """
+        raise InputError(
+            f"label_smoothing must be 0 for {type(self).__name__}, got {self.smoothing:g}: its "
+            "loss of an image is not the cross-entropy of a class"
+        )
+
+    def smooth_labels(self, share: float) -> None:
+        """Sets label smoothing: a share of each target is spread evenly over all classes.
+
+        Equation 1 of Müller et al., When Does Label Smoothing Help?, NeurIPS 2019, arXiv
+        1906.02629. The weight of a class (`class_weight`) stays that of the target. The logits
+        then express the prior that they did only approximately.
+
+        Args:
+            share: in [0, 1); 0: none.
+
+        Raises:
+            InputError: when the share is out of range, or the loss has no such form.
+        """
+        if not 0 <= share < 1:
+            raise InputError(f"label_smoothing must be in [0, 1), got {share}")
+        self.smoothing = share
+        if share:
+            self.any_class(torch.zeros(1, len(self.log_prior)).to(self.log_prior))
 
     def class_weight(self) -> Tensor | None:
         """Weight of each class in the mean, (num_classes,); None: all are equal."""
@@ -79,12 +114,20 @@ class ClassificationLoss(nn.Module, ABC):
                     f"weight of {name} must have a value for each sample, got shape "
                     f"{tuple(weight.shape)} for target {tuple(target.shape)}"
                 )
-        nats = self.per_sample(full_precision(logits), target)
+        logits = full_precision(logits)
+        nats = self.per_sample(logits, target)
+        if self.smoothing:
+            nats = torch.lerp(nats, self.any_class(logits), self.smoothing)
         class_weight = self.class_weight()
         if class_weight is not None:
             by_class = class_weight[target]
             weight = by_class if weight is None else by_class * weight
         return mean_over_rows(nats, counts, weight)
+
+
+def mean_cross_entropy(logits: Tensor) -> Tensor:
+    """Cross-entropy of logits (batch, num_classes), mean over all classes as the target."""
+    return logits.logsumexp(1) - logits.mean(1)
 
 
 def check_batch(

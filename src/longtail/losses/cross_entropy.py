@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtail.errors import InputError
-from longtail.losses.base import ClassificationLoss
+from longtail.losses.base import ClassificationLoss, mean_cross_entropy
 from longtail.prior import ClassPrior
 
 
@@ -75,6 +75,10 @@ class CrossEntropyLoss(ClassificationLoss):
         """Nats of each sample, (batch,)."""
         return cross_entropy(logits, target, reduction="none")
 
+    def any_class(self, logits: Tensor) -> Tensor:
+        """Mean of `per_sample` over all classes as the target, (batch,)."""
+        return mean_cross_entropy(logits)
+
 
 class ReweightedLoss(ClassificationLoss):
     """Cross-entropy with each class weighted by one over its count.
@@ -107,6 +111,10 @@ class ReweightedLoss(ClassificationLoss):
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each sample before its weight, (batch,)."""
         return cross_entropy(logits, target, reduction="none")
+
+    def any_class(self, logits: Tensor) -> Tensor:
+        """Mean of `per_sample` over all classes as the target, (batch,)."""
+        return mean_cross_entropy(logits)
 
 
 class ClassBalancedLoss(ClassificationLoss):
@@ -141,3 +149,7 @@ class ClassBalancedLoss(ClassificationLoss):
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each sample before its weight, (batch,)."""
         return cross_entropy(logits, target, reduction="none")
+
+    def any_class(self, logits: Tensor) -> Tensor:
+        """Mean of `per_sample` over all classes as the target, (batch,)."""
+        return mean_cross_entropy(logits)

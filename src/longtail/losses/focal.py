@@ -70,9 +70,16 @@ class FocalLoss(ClassificationLoss):
         """Nats of each sample, (batch,)."""
         return _focal_nats(logits, target, self.gamma)
 
+    def any_class(self, logits: Tensor) -> Tensor:
+        """Mean of `per_sample` over all classes as the target, (batch,)."""
+        return _weighted_down(-logits.log_softmax(1), self.gamma).mean(1)
+
 
 def _focal_nats(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
-    nats = cross_entropy(logits, target, reduction="none")
+    return _weighted_down(cross_entropy(logits, target, reduction="none"), gamma)
+
+
+def _weighted_down(nats: Tensor, gamma: float) -> Tensor:
     # 1 - p by expm1 keeps its digits near p = 1; at p = 1 itself the power of a gamma below 1 has
     # an infinite slope, which the smallest number above 0 keeps away.
     missing = -torch.expm1(-nats)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtail.errors import InputError
-from longtail.losses.base import ClassificationLoss, check_batch
+from longtail.losses.base import ClassificationLoss, check_batch, mean_cross_entropy
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 from longtail.targets import mean_over_rows
@@ -77,6 +77,10 @@ class LogitAdjustedLoss(ClassificationLoss):
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each sample, (batch,)."""
         return _adjusted_nats(logits, target, self.log_prior, self.tau)
+
+    def any_class(self, logits: Tensor) -> Tensor:
+        """Mean of `per_sample` over all classes as the target, (batch,)."""
+        return mean_cross_entropy(logits + self.tau * self.log_prior.to(logits))
 
 
 def _adjusted_nats(logits: Tensor, target: Tensor, log_prior: Tensor, tau: float) -> Tensor:

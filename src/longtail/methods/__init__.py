@@ -1,6 +1,6 @@
 """Training methods: one file each, the whole step on one screen."""
 
-from longtail.methods.base import Method, MixPartner
+from longtail.methods.base import Method, MixPartner, smooth_labels
 from longtail.methods.bcl import BCL
 from longtail.methods.create import create_method, find_method, method_names
 from longtail.methods.gml import GML
@@ -26,4 +26,5 @@ __all__ = [
     "create_method",
     "find_method",
     "method_names",
+    "smooth_labels",
 ]

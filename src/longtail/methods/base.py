@@ -105,6 +105,27 @@ def check_scale(loss: ClassificationLoss, head: nn.Module) -> None:
         )
 
 
+def smooth_labels(method: Method, name: str, share: float) -> None:
+    """Sets the label smoothing of a method's classification losses.
+
+    Args:
+        method: the method.
+        name: its name.
+        share: in [0, 1); 0: none.
+
+    Raises:
+        InputError: when the method has no loss that can be smoothed.
+    """
+    losses = [m for m in method.modules() if isinstance(m, ClassificationLoss)]
+    if share and not losses:
+        raise InputError(
+            f"label_smoothing must be 0 for method {name!r}, which has no loss of classes alone, "
+            f"got {share:g}"
+        )
+    for loss in losses:
+        loss.smooth_labels(share)
+
+
 def classifier_loss(
     criterion: ClassificationLoss, logits: Tensor, target: Tensor, partner: MixPartner | None
 ) -> Tensor:

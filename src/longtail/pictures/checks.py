@@ -64,7 +64,8 @@ def after(run: Run) -> Iterator[str]:
     if not run.history:
         return
     chance = math.log(run.prior.num_classes)
-    if (loss := run.history[-1].get("loss", 0.0)) > 2 * chance:
+    smoothed = run.config.get("label_smoothing", 0.0)  # whose loss has no such scale
+    if (loss := run.history[-1].get("loss", 0.0)) > 2 * chance and not smoothed:
         yield (
             f"the training loss ended at {loss:.2f}, far above ln(number of classes) = "
             f"{chance:.2f}, that of a guess: reduce --lr"

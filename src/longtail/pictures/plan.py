@@ -60,8 +60,10 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     tuned = fine_tuning(config, 1, len(dataset.train))
     epoch = _epoch_seconds(backbone, dataset, tuned.batch_size, device)
     epochs = EPOCHS if minutes is None else int(min(EPOCHS, 60 * minutes / epoch / (1 + TRIAL)))
-    if tuned.epochs != 1 or config.tune != "auto":  # asked for, whatever it takes
-        epochs = max(1, epochs) if tuned.epochs == 1 else tuned.epochs
+    if config.epochs != Config.epochs:  # asked for, whatever it takes
+        epochs = config.epochs
+    elif config.tune != "auto":
+        epochs = max(1, epochs)
     return Plan(features, epoch, epochs, minutes)
 
 

@@ -16,15 +16,15 @@ from longtail.data.records import Records, to_dataset
 from longtail.data.stratified import hold_out
 from longtail.errors import InputError
 from longtail.files import read_values, write_json
-from longtail.losses import ClassificationLoss
-from longtail.methods import find_method
+from longtail.losses import ClassificationLoss, LogitAdjustedLoss
+from longtail.methods import PlainClassifier, find_method
 from longtail.models import create_backbone
 from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
 from longtail.pictures.plan import TRIAL, describe, make_plan
 from longtail.pictures.settings import fine_tuning, may_use_features, resolve
 from longtail.training import Config, Run, RunFolder
-from longtail.training.frozen import frozen_features
+from longtail.training.frozen import check_frozen, frozen_features
 from longtail.training.progress import LOGGER, progress_bar
 
 DECISIONS = "decisions.json"
@@ -105,6 +105,7 @@ class Training:
 
     def run(self) -> Run:
         """Trains, one stage after the other."""
+        self._check_smoothing()
         self.decisions = self._begin()
         warn_before(self._checked(), self.dataset)
         plan = make_plan(self.config, self.dataset)
@@ -115,7 +116,7 @@ class Training:
             self.config.data.workers,
         )
         method = self.decide("method", lambda: self._choose(features["train"]))
-        frozen = replace(self.config, tune="head", method=dict(method))
+        frozen = replace(self.config, tune="head", method=dict(method), label_smoothing=0.0)
         plain = self._train(replace(frozen, method={"name": PLAIN}), self.folder / PLAIN)
         epochs = self.decide("epochs", lambda: plan.epochs)
         if not epochs:
@@ -134,6 +135,22 @@ class Training:
         run = self._train(fine_tuning(start, epochs, len(self.dataset.train)), self.folder)
         self._compare(run, head)
         return run
+
+    def _check_smoothing(self) -> None:
+        """Refuses label smoothing that no stage could have, before the features.
+
+        Raises:
+            InputError: for a head alone, or a loss that has no such form.
+        """
+        share, name = self.config.label_smoothing, self.config.method["name"]
+        if not share:
+            return
+        if self.config.tune == "head":
+            check_frozen(PlainClassifier, self.config)
+        found = LogitAdjustedLoss if name == "auto" else find_method(name)
+        if issubclass(found, ClassificationLoss):
+            settings = self.config.method.get("loss", {})
+            found(self.dataset.prior, **settings).smooth_labels(share)
 
     def _checked(self) -> Config:
         """Settings that the user sees take effect."""
@@ -223,6 +240,8 @@ class Training:
         found = find_method(method["name"])
         if not issubclass(found, ClassificationLoss):
             method = {"name": "logit_adjust"}
+        if self.config.label_smoothing and self.config.method["name"] == "auto":
+            method = {"name": "logit_adjust"}  # of what `auto` chooses from, LADE has no such form
         tune = "all" if self.config.tune == "auto" else self.config.tune
         tuned = replace(self.config, method=method, tune=tune)
         if method.get("head", "linear") != "linear":  # the head that is fitted is linear

@@ -46,6 +46,8 @@ class Config:
         ema: decay per step of an average of the trained weights, which replaces them at the end;
             0: none. Default: none; for pretrained weights on your own images, an average over the
             last tenth of the training.
+        label_smoothing: share of each target that is spread evenly over all classes, for methods
+            with a cross-entropy of classes; it makes the probabilities less sharp.
         fixed_norm: keep the backbone in evaluation mode, with the statistics of its batch norms.
         start: run folder whose model the training starts from.
         momentum: momentum of stochastic gradient descent.
@@ -93,6 +95,7 @@ class Config:
     backbone_lr: float = 1.0
     layer_decay: float = 1.0
     ema: float | None = None
+    label_smoothing: float = 0.0
     fixed_norm: bool = False
     start: str | None = None
     momentum: float = 0.9
@@ -150,6 +153,8 @@ class Config:
             raise InputError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise InputError(f"ema must be in [0, 1), got {self.ema}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.nesterov and not self.momentum:
             raise InputError("momentum must be above 0 where nesterov is set, got 0")
         if not 0 <= self.warmup < 1:

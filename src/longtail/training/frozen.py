@@ -43,13 +43,18 @@ def check_frozen(method: type[Method], config: Config) -> None:
     """Refuses what cannot be fitted on fixed features.
 
     Raises:
-        InputError: for a method that trains the backbone, or several processes.
+        InputError: for a method that trains the backbone, label smoothing or several processes.
     """
     if not issubclass(method, SOLVED):
         raise InputError(
             f"tune must be all, norm or lora for method {config.method['name']!r}, which needs a "
             "backbone that is trained; head fits any classification loss, gml, crt, lws or "
             "tau_norm"
+        )
+    if config.label_smoothing:
+        raise InputError(
+            "label_smoothing must be 0 for tune head, whose solver has none, "
+            f"got {config.label_smoothing:g}"
         )
     if config.devices * config.nodes > 1:
         raise InputError("devices and nodes must be 1 for tune head, which is fitted at once")

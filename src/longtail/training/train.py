@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from longtail.errors import InputError
-from longtail.methods import Method
+from longtail.methods import Method, smooth_labels
 from longtail.models import merge_lora
 from longtail.training.config import Config
 from longtail.training.distributed import (
@@ -62,7 +62,7 @@ def train_run(
             trained = train_run(task, below, folder / stage.name, resume=True, dataset=dataset)
             model.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
         if model:  # made again with the weights, which it may copy, and on the device
-            method = task.make_method(config, dataset, model.to(fabric.device))
+            method = make_method(task, config, dataset, model.to(fabric.device))
         method.to(fabric.device)  # without epochs, nothing else moves it
         on_first(fabric, lambda: task.record(run, dataset))
         task.train(fabric, run, config, dataset, method)
@@ -109,7 +109,7 @@ def prepare(
         given = task.runs(stage.given)
         stage.check_run(given, dataset.class_names)
         model = given.model()
-    method = task.make_method(config, dataset, model)
+    method = make_method(task, config, dataset, model)
     trains = any(p.requires_grad for p in method.parameters())
     if trains and not config.epochs:
         raise InputError("epochs must be 1 or more, got 0")
@@ -119,6 +119,15 @@ def prepare(
             f"method {name!r} has nothing to train: epochs must be 0, got {config.epochs}"
         )
     return Prepared(config, method, stage, model)
+
+
+def make_method(
+    task: Task[AnyConfig, Data, Any], config: AnyConfig, dataset: Data, model: nn.Module | None
+) -> Method:
+    """The method of a run, see `Task.make_method`, with its label smoothing."""
+    method = task.make_method(config, dataset, model)
+    smooth_labels(method, config.method["name"], config.label_smoothing)
+    return method
 
 
 def settle_common(config: AnyConfig, dataset: TrainingData) -> AnyConfig:
