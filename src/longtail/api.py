@@ -62,7 +62,7 @@ def train(
 
     Args:
         data: name of a data set, folder, table or import path; a mapping with `source` and its
-            settings; or a `Dataset`.
+            settings; or a `Dataset` of `longtail.data` or of Hugging Face `datasets`.
         method: a name of `longtail list`, an import path, or a mapping with `name` and its
             settings; `auto` compares methods on your own images, and is `gml` for other data.
         out: run folder (default: a new one under `runs/`)
@@ -76,12 +76,12 @@ def train(
     Raises:
         InputError: for invalid settings or data, before the training starts.
     """
-    from longtail.data import Dataset
+    from longtail.data import as_dataset
     from longtail.settings import from_keywords, to_config
     from longtail.training.progress import shown_progress
 
-    dataset = data if isinstance(data, Dataset) else None
-    source = data.name if isinstance(data, Dataset) else data
+    dataset = as_dataset(data)
+    source: Any = data if dataset is None else dataset.name
     config = to_config(from_keywords(source, method, **settings))
     with shown_progress(verbose):
         return start(config, out, resume, dataset)

@@ -17,9 +17,9 @@ PRIOR = ClassPrior([60, 12, 4])
 RECORD = PriorRecord(PRIOR, "uniform", ("a", "b", "c"))
 
 
-def data() -> TensorDataset:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(3).repeat_interleave(PRIOR.counts)
+def data(seed: int = 0, counts: torch.Tensor = PRIOR.counts) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(3).repeat_interleave(counts)
     x = torch.randn(len(labels), 5, generator=generator) + 2 * torch.nn.functional.one_hot(
         labels, 5
     )
@@ -82,6 +82,20 @@ def test_the_same_losses_as_a_plain_loop(trained: tuple[Module, Path]) -> None:
             plain.training_step(batch, number).backward()
             optimiser.step()
     torch.testing.assert_close(plain.network.weight, module.network.weight, rtol=1e-6, atol=1e-6)
+
+
+def test_the_rare_class_is_found_more_often_than_with_plain_cross_entropy(tmp_path: Path) -> None:
+    class Plain(Module):
+        def training_step(self, batch: Any, number: int) -> torch.Tensor:
+            return torch.nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+
+    recall = []
+    (rare, *_) = data(seed=1, counts=torch.tensor([0, 0, 200])).tensors
+    for module in (Plain(), Module()):
+        loader = DataLoader(data(), batch_size=16)
+        make_trainer(tmp_path, 5, PriorCallback(RECORD)).fit(module, loader)
+        recall.append(float((module.network(rare).argmax(1) == 2).float().mean()))
+    assert recall[1] > recall[0]
 
 
 def test_predictions_express_the_target_prior(trained: tuple[Module, Path], tmp_path: Path) -> None:

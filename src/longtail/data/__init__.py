@@ -8,6 +8,7 @@ from longtail.data.dataset import Dataset, Split
 from longtail.data.digits import digits_lt
 from longtail.data.folder import folder
 from longtail.data.formats import is_image
+from longtail.data.huggingface import as_dataset, from_huggingface
 from longtail.data.images import (
     UnreadableImagesError,
     check_images,
@@ -45,6 +46,7 @@ __all__ = [
     "Split",
     "UnreadableImagesError",
     "WorkerLoader",
+    "as_dataset",
     "available_cpus",
     "check_images",
     "check_source",
@@ -54,6 +56,7 @@ __all__ = [
     "draw",
     "files_below",
     "folder",
+    "from_huggingface",
     "imagenet_lt",
     "inaturalist18",
     "is_image",

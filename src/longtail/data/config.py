@@ -14,7 +14,8 @@ class DataConfig:
     Args:
         source: a built-in data set (`digits-lt`, `cifar10-lt`, `cifar100-lt`, `imagenet-lt`,
             `places-lt`, `inaturalist18`), a folder with a sub-folder for each class, a folder of
-            shards (`longtail data shard`), or a .csv, .tsv or .parquet table.
+            shards (`longtail data shard`) or of Parquet files with images, or a .csv, .tsv or
+            .parquet table.
         root: cifar: folder of the data files (default: `data`). List files: folder of the images.
             Tables: folder that relative paths start from (default: the folder of the table).
         lists: list files: folder of the lists and class names (default: `root`).
@@ -25,7 +26,7 @@ class DataConfig:
             images up to 64 pixels, else 224).
         depth: folders: level of the sub-folders that name the classes, from 1 (default: 1 where
             that is clear; else it must be given).
-        path_column: tables: column of the image files.
+        path_column: tables: column of the image files, or of images as bytes.
         label_column: tables: column of the classes.
         split_column: tables: column of train, val or test (default: `split` if there is such a
             column).

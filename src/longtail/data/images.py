@@ -24,7 +24,7 @@ NAMED = 1000  # unreadable files that a message lists
 
 Failure = tuple[str, str]  # path and reason
 
-_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)", re.DOTALL)  # tar file, offset, size
+_MEMBER = re.compile(r"(.+\.(?:tar|pack))#(\d+)\+(\d+)", re.DOTALL)  # file, offset, size
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,7 +64,7 @@ class UnreadableImagesError(InputError):
 
 
 def member(tar: str, offset: int, size: int) -> str:
-    """Path of a file in a tar file, as `open_image` takes it.
+    """Path of a file in a tar file or a pack, as `open_image` takes it.
 
     Examples:
         >>> member("train-00000.tar", 512, 9000)
@@ -74,7 +74,7 @@ def member(tar: str, offset: int, size: int) -> str:
 
 
 def file_of(path: str) -> str:
-    """The file on disk that holds an image: the path itself, or the tar file that it names."""
+    """The file on disk that holds an image: the path itself, or the file it is a part of."""
     found = _MEMBER.fullmatch(path)
     return found[1] if found else path
 

@@ -11,7 +11,9 @@ from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset
 from longtail.data.digits import digits_lt
 from longtail.data.folder import folder
+from longtail.data.huggingface import is_saved_dataset, saved_dataset
 from longtail.data.listfile import imagenet_lt, inaturalist18, places_lt
+from longtail.data.parquet import parquet_files, parquet_images
 from longtail.data.records import Records, to_dataset
 from longtail.data.shards import INDEX, shards
 from longtail.data.table import table
@@ -77,6 +79,10 @@ def _find(source: str) -> tuple[Source, set[str]]:
     if (path / INDEX).is_file():
         return shards, FILES
     if path.is_dir():
+        if is_saved_dataset(path):
+            return saved_dataset, FILES | {"test_fraction"} | COLUMNS
+        if parquet_files(path):
+            return parquet_images, FILES | {"test_fraction"} | COLUMNS
         return folder, FILES | {"test_fraction", "depth"}
     suffix = path.suffix.lower()
     if suffix in TABLES and path.is_file():
@@ -87,7 +93,8 @@ def _find(source: str) -> tuple[Source, set[str]]:
     raise InputError(
         f"source '{source}' is unknown: {_why_unknown(path)}{hint}. Known are "
         f"{', '.join(BUILT_IN)}, a folder with a sub-folder of images for each class, a folder of "
-        f"shards, a table ({', '.join(TABLES)}), and the import path of a function"
+        f"shards or of Parquet files of images, a table ({', '.join(TABLES)}), and the import "
+        "path of a function"
     )
 
 

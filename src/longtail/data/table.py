@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from longtail.data.columns import read_columns
 from longtail.data.config import DataConfig
 from longtail.data.missing import find_missing
+from longtail.data.parquet import has_embedded_images, parquet_images
 from longtail.data.problems import counted, report_problems
 from longtail.data.records import Records, class_order
 from longtail.data.split_names import SPLITS, split_named
@@ -21,12 +22,15 @@ def table(config: DataConfig) -> Records:
     """A .csv, .tsv or .parquet table with columns for path, label and, if it has one, split.
 
     Class names are ordered by value if all are whole numbers, else alphabetically; blanks around
-    labels are ignored. `index` is the row, from 0.
+    labels are ignored. `index` is the row, from 0. A Parquet file may hold the images themselves,
+    see `parquet_images`.
 
     Raises:
         InputError: when a column is absent, or rows are incomplete or contradict each other.
     """
     source = Path(config.source)
+    if source.suffix.lower() == ".parquet" and has_embedded_images(source, config.path_column):
+        return parquet_images(config)
     wanted = {"path": config.path_column, "label": config.label_column}
     optional = {} if config.split_column else {"split": "split"}
     if config.split_column:

@@ -1,6 +1,6 @@
 """Features of images: one engine for every use of a network in evaluation mode."""
 
-from longtail.features.cache import FeatureCache, cache_folder, fingerprint
+from longtail.features.cache import FeatureCache, fingerprint
 from longtail.features.engine import Chunk, extract, outputs
 from longtail.features.memory import keep_freed_memory
 from longtail.features.network import Network, Precision, fastest
@@ -10,7 +10,6 @@ __all__ = [
     "FeatureCache",
     "Network",
     "Precision",
-    "cache_folder",
     "extract",
     "fastest",
     "fingerprint",

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import sqlite3
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import nn
 
 from longtail.data import Split
 from longtail.data.images import file_of
+from longtail.files import cache_folder
 
 VERSION = 1  # to be raised when the same file and weights give other features
 ROWS = 500  # keys of a query; SQLite takes at least 999
@@ -98,19 +98,6 @@ class FeatureCache:
             "it; the environment variable LONGTAIL_CACHE names another folder",
             stacklevel=3,
         )
-
-
-def cache_folder() -> Path:
-    """Folder of what is kept between programs: `LONGTAIL_CACHE`, else the system's for caches."""
-    if own := os.environ.get("LONGTAIL_CACHE"):
-        return Path(own)
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "longtail"
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from longtail.features.cache import cache_folder, fingerprint
+from longtail.features.cache import fingerprint
 from longtail.features.memory import keep_freed_memory
-from longtail.files import whole_file
+from longtail.files import cache_folder, whole_file
 
 Images = NDArray[np.uint8]  # (N, 3, H, W)
 Outputs = NDArray[np.float32]  # (N, D)

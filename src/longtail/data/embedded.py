@@ -1,0 +1,209 @@
+"""Tables that hold their images as bytes.
+
+The image files are copied once, one behind the other, into a file of the cache, from which any
+worker reads them in any order as it does from a tar file; Parquet has no way to read one row.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longtail.data.config import DataConfig
+from longtail.data.images import member
+from longtail.data.problems import counted, report_problems, shown
+from longtail.data.records import Records, class_order
+from longtail.data.split_names import split_named
+from longtail.errors import InputError
+from longtail.files import cache_folder, whole_file
+
+BATCH = 256  # rows that are read at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of a Parquet file, or of one split of a `datasets.DatasetDict`.
+
+    Args:
+        origin: what messages call it.
+        split: the split that all its rows belong to; None: a column may say.
+        folder: folder that paths of images start from, where a row has no bytes.
+        schema: its Arrow schema.
+        batches: reads some columns, a few rows at a time.
+    """
+
+    origin: str
+    split: str | None
+    folder: str
+    schema: Any
+    batches: Callable[[Sequence[str]], Iterator[Any]]
+
+
+def to_records(name: str, tables: Sequence[Rows], config: DataConfig) -> Records:
+    """Rows of tables that hold their images.
+
+    Raises:
+        InputError: lists everything that is wrong with them.
+    """
+    columns = _columns(name, tables, config)
+    names = _class_names(name, tables, columns["label"])
+    counts: list[int] = []
+    labels: list[str | None] = []
+    splits: list[str | None] = []
+    for rows in tables:
+        before = len(labels)
+        for batch in rows.batches([c for key, c in columns.items() if key != "image"]):
+            labels += _texts(batch[columns["label"]], names)
+            cells = _texts(batch[columns["split"]], ()) if "split" in columns else []
+            splits += [split_named(cell or "") for cell in cells]
+        splits += [rows.split or "train"] * (0 if "split" in columns else len(labels) - before)
+        counts.append(len(labels) - before)
+    ends = np.cumsum(counts)
+
+    def origin(row: int) -> str:
+        table = int(np.searchsorted(ends, row, side="right"))
+        return f"{tables[table].origin}, row {row - int(ends[table]) + counts[table]}"
+
+    paths = _paths(tables, columns["image"])
+    absent = {
+        "an image": [i for i, path in enumerate(paths) if path is None],
+        f"a class in the column {columns['label']!r}": [
+            i for i, label in enumerate(labels) if not label
+        ],
+        "train, val or test as their split": [i for i, split in enumerate(splits) if not split],
+    }
+    problems = [
+        counted(f"rows without {what}", [origin(i) for i in found])
+        for what, found in absent.items()
+        if found
+    ]
+    if "train" not in splits:
+        problems.append("no row has the split train" if labels else "it has no rows")
+    report_problems(name, problems)
+    classes = tuple(names) or class_order(label or "" for label in labels)
+    number = {text: c for c, text in enumerate(classes)}
+    return Records(
+        name=name,
+        paths=[path or "" for path in paths],
+        labels=np.array([number[label or ""] for label in labels], dtype=np.int64),
+        splits=np.array(splits, dtype="U5"),
+        index=np.arange(len(labels)),
+        class_names=classes,
+        origin=origin,
+        check="decode",
+    )
+
+
+def _columns(name: str, tables: Sequence[Rows], config: DataConfig) -> dict[str, str]:
+    """Names of the columns with images, classes and, if there is one, splits."""
+    first = tables[0].schema
+    image = image_column(first, config.path_column)
+    if image is None:
+        raise InputError(
+            f"{name} must have a column of images as bytes; name it as path_column if it has "
+            f"several. Its columns are {', '.join(map(shown, first.names))}"
+        )
+    columns = {"image": image, "label": config.label_column}
+    named = {rows.split is not None for rows in tables}
+    if named == {True, False}:
+        odd = [rows.origin for rows in tables if rows.split is None]
+        raise InputError(f"{name} has {counted('files that name no split', odd)}")
+    split = config.split_column or "split"
+    if named == {False} and (config.split_column or split in first.names):
+        columns["split"] = split
+    for rows in tables:
+        absent = [column for column in columns.values() if column not in rows.schema.names]
+        if absent:
+            raise InputError(
+                f"{name}: {rows.origin} has no column {' and no '.join(map(repr, absent))}; its "
+                f"columns are {', '.join(map(shown, rows.schema.names))}"
+            )
+    return columns
+
+
+def image_column(schema: Any, named: str) -> str | None:
+    """The column of images: the one that is named, if it holds bytes, else the only one."""
+    if named in schema.names:
+        return named if _holds_bytes(schema.field(named).type) else None
+    found = [field.name for field in schema if _holds_bytes(field.type)]
+    return found[0] if len(found) == 1 else None
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _class_names(name: str, tables: Sequence[Rows], column: str) -> tuple[str, ...]:
+    """Class names that `datasets` keeps beside a column of class indices; none for other tables."""
+    found = set()
+    for rows in tables:
+        try:
+            about = json.loads((rows.schema.metadata or {})[b"huggingface"])
+            found.add(tuple(map(str, about["info"]["features"][column]["names"])))
+        except (KeyError, TypeError, ValueError):
+            found.add(())
+    if len(found) > 1:
+        raise InputError(f"the tables of {name} must have the same class names, got {len(found)}")
+    (names,) = found
+    if len(set(names)) < len(names):
+        raise InputError(f"class names of {name} must differ, got {list(names)}")
+    return names
+
+
+def _texts(column: Any, names: Sequence[str]) -> list[str | None]:
+    """Cells as text without blanks around it; those of class indices by name."""
+    import pyarrow as pa
+
+    if names:
+        inside = range(len(names))
+        return [names[c] if c in inside else None for c in column.to_pylist()]
+    if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
+        raise InputError(f"classes must be text or whole numbers, got {column.type}")
+    return [cell and cell.strip() for cell in column.cast("string").to_pylist()]
+
+
+def _paths(tables: Sequence[Rows], column: str) -> list[str | None]:
+    """Path of each image: in the cache, or the file that its row names; None: it has neither."""
+
+    def cells() -> Iterator[tuple[bytes | None, str | None]]:
+        for rows in tables:
+            for batch in rows.batches([column]):
+                for cell in batch[column].to_pylist():
+                    content, path = (
+                        (cell.get("bytes"), cell.get("path"))
+                        if isinstance(cell, dict)
+                        else (cell, None)
+                    )
+                    yield content, path and os.path.join(rows.folder, path)
+
+    def contents() -> Iterator[bytes]:
+        return (content for content, _ in cells() if content is not None)
+
+    found = [(None if content is None else len(content), path) for content, path in cells()]
+    pack = str(_pack(contents)) if any(size is not None for size, _ in found) else ""
+    paths, begin = [], 0
+    for size, path in found:
+        paths.append(path if size is None else member(pack, begin, size))
+        begin += size or 0
+    return paths
+
+
+def _pack(contents: Callable[[], Iterable[bytes]]) -> Path:
+    """A file of the cache with these files one behind the other, named by what is in it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for content in contents():
+        digest.update(content)
+    path = cache_folder() / "images" / f"{digest.hexdigest()}.pack"
+    if not path.exists():
+        with whole_file(path) as part, part.open("wb") as file:
+            file.writelines(contents())
+    return path

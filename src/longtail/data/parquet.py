@@ -1,0 +1,63 @@
+"""Parquet files that hold images as bytes, as Hugging Face writes data sets."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from longtail.data.config import DataConfig
+from longtail.data.embedded import BATCH, Rows, image_column, to_records
+from longtail.data.formats import is_image
+from longtail.data.records import Records
+from longtail.data.split_names import split_named
+from longtail.data.tree import files_below
+from longtail.errors import InputError
+
+
+def has_embedded_images(file: Path, column: str) -> bool:
+    """Whether a Parquet file holds images as bytes, in `column` or in its only column of bytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return image_column(parquet.read_schema(file), column) is not None
+    except (pa.ArrowException, OSError):  # the reader of tables says what is wrong with it
+        return False
+
+
+def parquet_images(config: DataConfig) -> Records:
+    """A Parquet file of images as bytes, or a folder of such files, named by their splits.
+
+    The images are the column `path_column`, or the only one of bytes; it holds bytes, or bytes and
+    path as Hugging Face `datasets` writes them. Class names are those that `datasets` wrote into
+    the file, else as in a table. The files of a folder begin with the name of their split
+    (`train-00000-of-00002.parquet`). `index` is the row, counted over all files.
+
+    Raises:
+        InputError: when there is no such column, or rows are incomplete.
+    """
+    source = Path(config.source)
+    files = [source] if source.is_file() else parquet_files(source)
+    return to_records(source.stem, [_rows(file, source.is_dir()) for file in files], config)
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files in a folder or its sub-folder `data`; none if it has image files, too."""
+    files = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))]
+    return [] if files and any(map(is_image, files_below(folder))) else files
+
+
+def _rows(file: Path, named: bool) -> Rows:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file} cannot be read as a table: {error}") from error
+
+    def batches(columns: Sequence[str]) -> Iterator[Any]:
+        with parquet.ParquetFile(file) as opened:
+            yield from opened.iter_batches(BATCH, columns=list(columns))
+
+    split = split_named(file.stem.partition("-")[0]) if named else None
+    return Rows(file.name, split, str(file.parent.absolute()), schema, batches)
