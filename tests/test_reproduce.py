@@ -221,10 +221,10 @@ def test_epochs_are_whole_and_at_least_one() -> None:
     ("settings", "message"),
     [
         ({"methods": ["gmll"]}, r"methods of cifar100-lt must be of .* got \['gmll'\]"),
-        ({"seeds": 0}, "seeds must be 1 or more, got 0"),
+        ({"seeds": 0}, r"seeds must be in \[1, \d+\], got 0"),
         ({"out": "table.md"}, r"out of reproduce must be a \.json file, got table\.md"),
-        ({"jobs": 0}, "jobs must be 1 or more, got 0"),
-        ({"epochs_scale": 0.0}, r"epochs_scale must be above 0, got 0.0"),
+        ({"jobs": 0}, r"jobs must be in \[1, \d+\], got 0"),
+        ({"epochs_scale": 0.0}, r"epochs_scale must be > 0, got 0.0"),
         ({"source": "mnist"}, "source must be one of .* got 'mnist'"),
     ],
 )

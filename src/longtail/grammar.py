@@ -172,6 +172,9 @@ class Grammar:
         given = dict(_leaves(values, types))
         for name in given.keys() - types.keys():
             raise InputError(f"unknown setting {name!r}{nearest(name, types)}")
+        for name, value in given.items():
+            if isinstance(value, str) and not value.strip():
+                raise InputError(f"{name} must not be blank, got {value!r}")
         for action in self._actions():
             if action.required and action.dest not in given:
                 option = f"--{_dashed(action.dest)}" if action.option_strings else _shown(action)

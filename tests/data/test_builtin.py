@@ -127,13 +127,15 @@ def test_settings_without_effect_are_told():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"image_size": 0}, "image_size must be 1 or more pixels, got 0"),
-        ({"imbalance": 0.5}, "imbalance must be 1 or more, got 0.5"),
-        ({"test_fraction": 0.0}, "test_fraction must be between 0 and 1, got 0.0"),
-        ({"test_fraction": 1.0}, "test_fraction must be between 0 and 1, got 1.0"),
+        ({"image_size": 0}, "image_size must be in .*, got 0"),
+        ({"image_size": 100_000}, r"image_size must be in \[1, 8192\], got 100000"),
+        ({"imbalance": 0.5}, "imbalance must be >= 1, got 0.5"),
+        ({"imbalance": float("inf")}, "imbalance must be >= 1 and finite, got inf"),
+        ({"test_fraction": 0.0}, r"test_fraction must be in \(0, 1\), got 0.0"),
+        ({"test_fraction": 1.0}, r"test_fraction must be in \(0, 1\), got 1.0"),
         ({"val_fraction": 0.8}, "test_fraction 0.2, got 0.8"),
         ({"seed": -1}, "seed of the data must be in"),
-        ({"workers": -1}, "workers must be 0 or more, got -1"),
+        ({"workers": -1}, r"workers must be in \[0, 1024\], got -1"),
     ],
 )
 def test_settings_out_of_range(setting, message):

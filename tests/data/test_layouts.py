@@ -77,7 +77,7 @@ def test_a_depth_that_an_image_does_not_reach(tmp_path):
     top = make(tmp_path, "`mammals/{cat,dog}/*.jpg` `birds/*.jpg`")
     with pytest.raises(ValueError, match=r"depth 2 must .* \(1\): birds$"):
         load(DataConfig(str(top), depth=2))
-    with pytest.raises(ValueError, match="depth must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="depth must be >= 1, got 0"):
         DataConfig(str(top), depth=0)
     with pytest.warns(UserWarning, match="depth=2 has no effect on the source digits-lt"):
         load(DataConfig("digits-lt", depth=2))

@@ -52,5 +52,5 @@ def test_nothing_starts_with_invalid_settings(
     assert main([*words, "--devices", "3"]) == 2
     assert "batch_size must be a multiple of the 3 processes, got 64" in capsys.readouterr().err
     assert main([*words, "--nodes", "0"]) == 2
-    assert "nodes must be 1 or more, got 0" in capsys.readouterr().err
+    assert "nodes must be in [1, 1024], got 0" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -37,7 +37,7 @@ def test_state_dict_round_trip() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="size of FifoQueue must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"size of FifoQueue .* must be in \[1, \d+\], got 0"):
         FifoQueue(size=0, width=1)
     queue = FifoQueue(size=2, width=3)
     with pytest.raises(ValueError, match=r"\(batch, 3\) and \(batch,\), got \(2, 1\) and \(2,\)"):

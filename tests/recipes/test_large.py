@@ -131,7 +131,7 @@ def test_the_rate_follows_the_batch():
     assert learning_rate(settings("imagenet-lt", "gml", "--batch_size", "1024"), 0) == 0.4
     given = settings("imagenet-lt", "gml", "--batch_size", "1024", "--lr_batch", "1024")
     assert learning_rate(given, 0) == 0.05
-    with pytest.raises(ValueError, match="lr_batch must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match=r"lr_batch must be in \[1, 1000000\], got 0"):
         settings("imagenet-lt", "gml", "--lr_batch", "0")
 
 

@@ -69,13 +69,17 @@ def test_gradients_that_come_late_are_as_in_torchs_own_steps() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"epochs": -1}, "epochs must be 0 or more, got -1"),
-        ({"batch_size": 1}, "batch_size must be 2 or more, got 1"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"epochs": -1}, r"epochs must be in \[0, 1000000\], got -1"),
+        ({"epochs": 10**20}, r"epochs must be in \[0, 1000000\], got 100000000000000000000"),
+        ({"batch_size": 1}, r"batch_size must be in \[2, 1000000\], got 1"),
+        ({"seed": -1}, r"seed must be in \[0, 9223372036854775808\), got -1"),
+        ({"momentum": 2.0}, r"momentum must be in \[0, 1\), got 2.0"),
+        ({"minutes": 0.0}, "minutes must be > 0, got 0.0"),
         ({"nesterov": True, "momentum": 0.0}, "momentum must be above 0 where nesterov is set"),
-        ({"lr": -0.1}, "lr must be 0 or more, got -0.1"),
-        ({"lr": float("nan")}, "lr must be 0 or more, got nan"),
-        ({"milestones": [160]}, r"milestones must lie between 0 and 1, got \[160\]"),
+        ({"lr": -0.1}, "lr must be >= 0, got -0.1"),
+        ({"lr": float("nan")}, "lr must be >= 0 and finite, got nan"),
+        ({"milestones": [160]}, r"milestones must lie between 0 and 1 .*, got \[160\]"),
+        ({"milestones": [0.8, 0.6]}, r"milestones .* and not fall, got \[0.8, 0.6\]"),
     ],
 )
 def test_impossible_settings(setting: dict, message: str) -> None:

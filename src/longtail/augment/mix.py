@@ -8,6 +8,7 @@ from torch import Tensor
 
 from longtail.augment.batched import beside
 from longtail.errors import InputError
+from longtail.ranges import check_range
 
 
 class MixedBatch(NamedTuple):
@@ -135,5 +136,4 @@ def _beta(alpha: float, shared: bool, batch: int, generator: torch.Generator) ->
 
 
 def _check_alpha(owner: str, alpha: float) -> None:
-    if not alpha > 0:
-        raise InputError(f"alpha of {owner} must be > 0, got {alpha}")
+    check_range(f"alpha of {owner}", alpha, above=0)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from longtail.data.longtailed import ImbalanceType
 from longtail.errors import InputError
+from longtail.ranges import MAX_SIDE, MAX_WORKERS, check_range
 
 
 @dataclass
@@ -62,20 +63,18 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
-        if self.imbalance is not None and not self.imbalance >= 1:
-            raise InputError(f"imbalance must be 1 or more, got {self.imbalance}")
-        if self.image_size is not None and self.image_size < 1:
-            raise InputError(f"image_size must be 1 or more pixels, got {self.image_size}")
-        if self.depth is not None and self.depth < 1:
-            raise InputError(f"depth must be 1 or more, got {self.depth}")
-        if not 0 < self.test_fraction < 1:
-            raise InputError(f"test_fraction must be between 0 and 1, got {self.test_fraction}")
+        if self.imbalance is not None:
+            check_range("imbalance", self.imbalance, least=1)
+        if self.image_size is not None:
+            check_range("image_size", self.image_size, least=1, most=MAX_SIDE)
+        if self.depth is not None:
+            check_range("depth", self.depth, least=1)
+        if self.workers is not None:
+            check_range("workers", self.workers, least=0, most=MAX_WORKERS)
+        check_range("test_fraction", self.test_fraction, above=0, below=1)
+        check_range("seed of the data", self.seed, least=0, below=2**32)
         if not 0 <= self.val_fraction < 1 - self.test_fraction:
             raise InputError(
                 "val_fraction must be 0 or more and below 1 - test_fraction, with test_fraction "
                 f"{self.test_fraction}, got {self.val_fraction}"
             )
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed of the data must be in [0, 2^32), got {self.seed}")
-        if self.workers is not None and self.workers < 0:
-            raise InputError(f"workers must be 0 or more, got {self.workers}")

@@ -19,6 +19,7 @@ from longtail.data.shards import INDEX
 from longtail.data.split_names import SPLITS
 from longtail.errors import InputError
 from longtail.files import whole_file
+from longtail.ranges import check_range
 
 MEGABYTE = 10**6
 
@@ -43,6 +44,7 @@ def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_range("megabytes", megabytes, least=1)
     source = read_source(config)
     if not isinstance(source, Records):
         raise InputError(f"{config.source} is in memory; only image files can be written to shards")

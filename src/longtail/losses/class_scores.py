@@ -6,6 +6,7 @@ from torch import Tensor
 from longtail.errors import InputError
 from longtail.losses.segmented_scores import scores_by_class, segmented_scores
 from longtail.precision import full_precision, no_autocast
+from longtail.ranges import check_range
 from longtail.targets import check_indices, check_tensor
 
 
@@ -54,8 +55,8 @@ def class_scores(
             f"exclude of class_scores must be (batch, keys) = {(len(query), len(key))}, "
             f"got {tuple(exclude.shape)}"
         )
-    if not isinstance(temperature, Tensor) and not temperature > 0:
-        raise InputError(f"temperature of class_scores must be > 0, got {temperature}")
+    if not isinstance(temperature, Tensor):
+        check_range("temperature of class_scores", temperature, above=0)
     log_temperature = torch.as_tensor(temperature, dtype=torch.float64).log()
     _, scores, slope = scores_with_and_without(
         query, key, key_labels, num_classes, log_temperature, exclude=exclude

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from longtail.errors import InputError
+from longtail.ranges import check_range
 from longtail.targets import check_labels, check_tensor
 
 
@@ -34,8 +35,7 @@ def contrast_nats(similarity: Tensor, log_weight: Tensor, positive: Tensor) -> T
 
 def check_temperature(name: str, temperature: float) -> None:
     """Raises a ValueError when the temperature is not above 0."""
-    if not temperature > 0:
-        raise InputError(f"temperature of {name} must be > 0, got {temperature}")
+    check_range(f"temperature of {name}", temperature, above=0)
 
 
 def check_views(

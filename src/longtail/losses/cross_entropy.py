@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, mean_cross_entropy
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 def inverse_frequency_weight(class_counts: Tensor) -> Tensor:
@@ -46,8 +46,7 @@ def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Te
         >>> effective_number_weight(torch.tensor([30, 10]), beta=0.0)
         tensor([1., 1.], dtype=torch.float64)
     """
-    if not 0 <= beta < 1:
-        raise InputError(f"beta of effective_number_weight must lie in [0, 1), got {beta}")
+    check_range("beta of effective_number_weight", beta, least=0, below=1)
     # 1 - beta^n by expm1: beta^n is within rounding of 1 for a rare class and beta near 1.
     log_beta = torch.tensor(beta, dtype=torch.float64).log()
     effective = -torch.expm1(class_counts.double() * log_beta)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, check_batch
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 from longtail.targets import check_tensor, mean_over_rows
 
 
@@ -87,5 +87,4 @@ def _weighted_down(nats: Tensor, gamma: float) -> Tensor:
 
 
 def _check_gamma(name: str, gamma: float) -> None:
-    if not gamma >= 0:
-        raise InputError(f"gamma of {name} must be >= 0, got {gamma}")
+    check_range(f"gamma of {name}", gamma, least=0)

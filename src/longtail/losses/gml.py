@@ -12,6 +12,7 @@ from longtail.losses.class_scores import attach_temperature, check_keys, scores_
 from longtail.losses.distillation import distillation_nats
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 from longtail.targets import check_tensor, mean_over_rows
 
 DISTILLATION_TEMPERATURE = 4.0
@@ -169,8 +170,9 @@ class GMLLoss(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in {"temperature": temperature, "logit_scale": logit_scale}.items():
-            if not value > 0:
-                raise InputError(f"{name} of GMLLoss must be > 0, got {value}")
+            check_range(f"{name} of GMLLoss", value, above=0)
+        for name, value in {"alpha": alpha, "beta": beta, "gamma": gamma}.items():
+            check_range(f"{name} of GMLLoss", value, least=0)
         self.register_buffer("log_prior", prior.log_prior.clone())
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.alpha, self.beta, self.gamma = alpha, beta, gamma

@@ -11,6 +11,7 @@ from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, check_batch
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 # As in the published code, so that its values are reproduced to the last digits.
 PRIOR_EPSILON, COUNT_EPSILON = 1e-9, 1e-8
@@ -108,8 +109,7 @@ class LADELoss(ClassificationLoss):
         prior_of: Literal["column", "sample"] = "column",
     ) -> None:
         super().__init__(prior)
-        if not alpha >= 0:
-            raise InputError(f"alpha of LADELoss must be >= 0, got {alpha}")
+        check_range("alpha of LADELoss", alpha, least=0)
         _check_settings("LADELoss", remine_lambda, prior_of)
         self.alpha = alpha
         self.remine_lambda = remine_lambda
@@ -132,7 +132,6 @@ class LADELoss(ClassificationLoss):
 
 
 def _check_settings(name: str, remine_lambda: float, prior_of: str) -> None:
-    if not remine_lambda >= 0:
-        raise InputError(f"remine_lambda of {name} must be >= 0, got {remine_lambda}")
+    check_range(f"remine_lambda of {name}", remine_lambda, least=0)
     if prior_of not in ("column", "sample"):
         raise InputError(f"prior_of of {name} must be 'column' or 'sample', got {prior_of!r}")

@@ -5,11 +5,11 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, check_batch
 from longtail.losses.cross_entropy import effective_number_weight
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 from longtail.targets import mean_over_rows
 
 
@@ -98,8 +98,7 @@ class LDAMLoss(ClassificationLoss):
         beta: float = 0.9999,
     ) -> None:
         super().__init__(prior)
-        if not 0 <= deferred <= 1:
-            raise InputError(f"deferred of LDAMLoss must lie in [0, 1], got {deferred}")
+        check_range("deferred of LDAMLoss", deferred, least=0, most=1)
         self.register_buffer("margin", _margins(prior.counts, max_margin, scale))
         self.register_buffer("weights", effective_number_weight(prior.counts, beta=beta))
         self.scale, self.deferred = scale, deferred
@@ -120,10 +119,8 @@ class LDAMLoss(ClassificationLoss):
 
 def _margins(class_counts: Tensor, max_margin: float, scale: float) -> Tensor:
     """Margin of each class in the units of the logits, (num_classes,), float64."""
-    if not max_margin >= 0 or not scale > 0:
-        raise InputError(
-            f"max_margin and scale of LDAMLoss must be >= 0 and > 0, got {max_margin} and {scale}"
-        )
+    check_range("max_margin of LDAMLoss", max_margin, least=0)
+    check_range("scale of LDAMLoss", scale, above=0)
     margin = class_counts.double() ** -0.25
     return scale * max_margin * margin / margin.max()
 

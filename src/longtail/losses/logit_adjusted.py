@@ -5,10 +5,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtail.errors import InputError
 from longtail.losses.base import ClassificationLoss, check_batch, mean_cross_entropy
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 from longtail.targets import mean_over_rows
 
 
@@ -88,5 +88,4 @@ def _adjusted_nats(logits: Tensor, target: Tensor, log_prior: Tensor, tau: float
 
 
 def _check_tau(name: str, tau: float) -> None:
-    if not tau >= 0:
-        raise InputError(f"tau of {name} must be >= 0, got {tau}")
+    check_range(f"tau of {name}", tau, least=0)

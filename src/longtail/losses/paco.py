@@ -9,6 +9,7 @@ from longtail.errors import InputError
 from longtail.losses.contrast import check_temperature, contrast_nats
 from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 from longtail.targets import check_labels, check_tensor, mean_over_rows
 
 # As in the published code, so that its values are reproduced to the last digits.
@@ -156,8 +157,6 @@ class PaCoLoss(nn.Module):
 
 def _check_settings(name: str, alpha: float, beta: float, gamma: float, temperature: float) -> None:
     check_temperature(name, temperature)
-    if not (alpha >= 0 and beta > 0 and gamma >= 0):
-        raise InputError(
-            f"alpha, beta and gamma of {name} must be >= 0, > 0 and >= 0, "
-            f"got {alpha}, {beta} and {gamma}"
-        )
+    check_range(f"alpha of {name}", alpha, least=0)
+    check_range(f"beta of {name}", beta, above=0)
+    check_range(f"gamma of {name}", gamma, least=0)

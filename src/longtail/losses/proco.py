@@ -9,6 +9,7 @@ from longtail.losses.contrast import check_temperature
 from longtail.losses.log_bessel import log_bessel
 from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
+from longtail.ranges import MAX_WIDTH, check_range
 from longtail.targets import check_labels, check_tensor, mean_over_rows
 
 # A class seen once, or always alike, has a mean of norm 1 and an infinite concentration.
@@ -135,8 +136,7 @@ class ProCoLoss(nn.Module):
     def __init__(self, prior: ClassPrior, *, width: int, temperature: float = 0.1) -> None:
         super().__init__()
         check_temperature("ProCoLoss", temperature)
-        if width < 2:
-            raise InputError(f"width of ProCoLoss must be >= 2, got {width}")
+        check_range("width of ProCoLoss", width, least=2, most=MAX_WIDTH)
         self.register_buffer("log_prior", prior.log_prior.clone())
         self.register_buffer("total", torch.zeros(2, prior.num_classes, width))
         self.register_buffer("count", torch.zeros(2, prior.num_classes))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from longtail.errors import InputError
 from longtail.prior import ClassPrior
+from longtail.ranges import MAX_QUEUE, MAX_WIDTH, check_range
 from longtail.targets import check_labels, check_tensor
 
 
@@ -68,9 +69,9 @@ class ClassQueue(nn.Module):
 
     def __init__(self, prior: ClassPrior, *, size: int, width: int, base: int) -> None:
         super().__init__()
-        for name, value in {"base": base, "width": width}.items():
-            if value < 1:
-                raise InputError(f"{name} of ClassQueue must be >= 1, got {value}")
+        check_range("base of ClassQueue (queue_base)", base, least=1, most=MAX_QUEUE)
+        check_range("width of ClassQueue", width, least=1, most=MAX_WIDTH)
+        check_range("size of ClassQueue (queue_size)", size, least=1, most=MAX_QUEUE)
         if size < prior.num_classes * base:
             raise InputError(
                 f"size of ClassQueue (queue_size) must be >= num_classes * base (queue_base) = "

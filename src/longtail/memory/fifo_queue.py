@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import InputError
+from longtail.ranges import MAX_QUEUE, MAX_WIDTH, check_range
 from longtail.targets import check_labels, check_tensor
 
 
@@ -45,9 +46,8 @@ class FifoQueue(nn.Module):
 
     def __init__(self, *, size: int, width: int) -> None:
         super().__init__()
-        for name, value in {"size": size, "width": width}.items():
-            if value < 1:
-                raise InputError(f"{name} of FifoQueue must be >= 1, got {value}")
+        check_range("size of FifoQueue (queue_size)", size, least=1, most=MAX_QUEUE)
+        check_range("width of FifoQueue", width, least=1, most=MAX_WIDTH)
         self.register_buffer("features", torch.zeros(size, width))
         self.register_buffer("labels", torch.full((size,), -1))
         self.register_buffer("pointer", torch.tensor(0))

@@ -8,6 +8,7 @@ from longtail.memory import gather_with_grad
 from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import Backbone, CosineHead, ImageClassifier, Projection
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 class BCL(Method):
@@ -48,6 +49,8 @@ class BCL(Method):
         contrast_weight: float = 0.6,
     ) -> None:
         super().__init__()
+        check_range("classifier_weight of bcl", classifier_weight, least=0)
+        check_range("contrast_weight of bcl", contrast_weight, least=0)
         features = backbone.num_features
         self.head = CosineHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)

@@ -12,6 +12,7 @@ from longtail.memory import ClassQueue, Keys, gather_keys, gather_with_grad
 from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import Backbone, CosineHead, Frozen, ImageClassifier, Projection, update_ema
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 class GML(Method):
@@ -69,6 +70,9 @@ class GML(Method):
     ) -> None:
         super().__init__()
         _check_teacher(teacher, prior.num_classes)
+        check_range("momentum of gml", momentum, least=0, most=1)
+        check_range("alpha of gml", alpha, least=0)
+        check_range("gamma of gml", gamma, least=0)
         features = backbone.num_features
         head = CosineHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, head)

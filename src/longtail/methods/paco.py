@@ -16,6 +16,7 @@ from longtail.models import (
     update_ema,
 )
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 class PaCo(Method):
@@ -55,6 +56,7 @@ class PaCo(Method):
         temperature: float = 0.05,
     ) -> None:
         super().__init__()
+        check_range("momentum of paco", momentum, least=0, most=1)
         features = backbone.num_features
         self.head = LinearHead(features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)

@@ -8,6 +8,7 @@ from longtail.memory import gather_keys, gather_with_grad
 from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import Backbone, ImageClassifier, Projection, create_head
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 class ProCo(Method):
@@ -48,6 +49,7 @@ class ProCo(Method):
         head: str = "cosine",
     ) -> None:
         super().__init__()
+        check_range("contrast_weight of proco", contrast_weight, least=0)
         features = backbone.num_features
         self.head = create_head(head, features, prior.num_classes)
         self.model = ImageClassifier(backbone, self.head)

@@ -11,6 +11,7 @@ from longtail.memory import gather_with_grad
 from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import ImageClassifier, LinearHead
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 class Retrained(Method):
@@ -122,8 +123,7 @@ class TauNorm(Retrained):
 
     def __init__(self, prior: ClassPrior, first: ImageClassifier, *, tau: float = 1.0) -> None:
         super().__init__(prior, first)
-        if not tau >= 0:
-            raise InputError(f"tau of tau_norm must be >= 0, got {tau}")
+        check_range("tau of tau_norm", tau, least=0)
         weight = linear_head(self.name, first).weight.detach()
         self.head.requires_grad_(False)
         self.head.weight.copy_(weight / weight.norm(dim=1, keepdim=True) ** tau)

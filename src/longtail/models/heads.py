@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longtail.errors import InputError
 from longtail.models.backbone import Backbone
 from longtail.precision import full_precision, no_autocast
+from longtail.ranges import MAX_WIDTH, check_range
 
 
 class LinearHead(nn.Linear):
@@ -139,8 +139,7 @@ class Projection(nn.Sequential):
     def __init__(self, num_features: int, hidden: int | None, width: int) -> None:
         hidden = num_features if hidden is None else hidden
         for name, value in {"hidden": hidden, "width": width}.items():
-            if value < 1:
-                raise InputError(f"{name} must be 1 or more, got {value}")
+            check_range(name, value, least=1, most=MAX_WIDTH)
         super().__init__(
             nn.Linear(num_features, hidden),
             nn.BatchNorm1d(hidden),

@@ -18,6 +18,7 @@ import yaml
 from longtail.data import available_cpus
 from longtail.errors import InputError
 from longtail.files import write_text
+from longtail.ranges import MAX_COUNT, MAX_WORKERS, check_range
 from longtail.reproduce.cells import Cell, row_names
 from longtail.reproduce.results import earlier_rows, write_results
 
@@ -65,11 +66,10 @@ def make_cells(
     Raises:
         InputError: for a number out of range.
     """
-    for name, value in {"seeds": seeds, "imbalance": min(imbalance)}.items():
-        if value < 1:
-            raise InputError(f"{name} must be 1 or more, got {value}")
-    if not epochs_scale > 0:
-        raise InputError(f"epochs_scale must be above 0, got {epochs_scale}")
+    check_range("seeds", seeds, least=1, most=MAX_COUNT)
+    for number in imbalance:
+        check_range("imbalance", number, least=1)
+    check_range("epochs_scale", epochs_scale, above=0)
     return [
         Cell(source, row, number, seed, epochs_scale, Path(runs))
         for seed in range(seeds)
@@ -93,8 +93,8 @@ def train_cells(
         InputError: for `jobs` below 1, or a run folder with other settings.
         ChildProcessError: when runs failed, after all others are done; it names them.
     """
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs must be 1 or more, got {jobs}")
+    if jobs is not None:
+        check_range("jobs", jobs, least=1, most=MAX_WORKERS)
     trained = _trained(cells)
     for cell in trained:
         cell.check(root)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from longtail.errors import InputError
 from longtail.models import Tuning
+from longtail.ranges import MAX_SIDE, check_range
 from longtail.segmentation.layouts import PixelDataConfig
 from longtail.training import Config
 
@@ -106,15 +107,17 @@ class PixelConfig(Config):
         check_size("window", self.window)
         if len(self.views) != 1:
             raise InputError(f"views must be one name for segmentation, got {self.views}")
-        if self.prior_power is not None and not self.prior_power >= 0:
-            raise InputError(f"prior_power must be 0 or more, got {self.prior_power}")
+        if self.prior_power is not None:
+            check_range("prior_power", self.prior_power, least=0)
 
 
 def check_size(name: str, size: Sequence[int] | None) -> None:
-    """Refuses a height and width that are too small for a network.
+    """Refuses a height and width that are too small for a network, or larger than any image.
 
     Raises:
-        InputError: when they are not two numbers of 16 or more.
+        InputError: when they are not two numbers from 16 to 8,192.
     """
-    if size is not None and (len(size) != 2 or min(size) < 16):
-        raise InputError(f"{name} must be a height and a width of 16 or more, got {list(size)}")
+    if size is not None and not (len(size) == 2 and min(size) >= 16 and max(size) <= MAX_SIDE):
+        raise InputError(
+            f"{name} must be a height and a width from 16 to {MAX_SIDE:,}, got {list(size)}"
+        )

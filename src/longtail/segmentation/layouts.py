@@ -8,6 +8,7 @@ from pathlib import Path
 from longtail.data import files_below, is_image
 from longtail.errors import InputError
 from longtail.files import read_text
+from longtail.ranges import MAX_SIDE, MAX_WORKERS, check_range
 from longtail.segmentation.masks import Coding, IndexCoding, read_class_names, read_palette
 
 SPLITS = ("train", "val", "test")
@@ -43,10 +44,10 @@ class PixelDataConfig:
 
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
-        if self.image_size is not None and self.image_size < 1:
-            raise InputError(f"image_size must be 1 or more pixels, got {self.image_size}")
-        if self.workers is not None and self.workers < 0:
-            raise InputError(f"workers must be 0 or more, got {self.workers}")
+        if self.image_size is not None:
+            check_range("image_size", self.image_size, least=1, most=MAX_SIDE)
+        if self.workers is not None:
+            check_range("workers", self.workers, least=0, most=MAX_WORKERS)
 
 
 @dataclass(frozen=True)

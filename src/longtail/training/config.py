@@ -1,14 +1,38 @@
 """The settings of a run."""
 
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Literal
 
 from longtail.data import DataConfig
 from longtail.errors import InputError
 from longtail.models import Tuning
+from longtail.ranges import MAX_COUNT, check_range
 from longtail.training.loggers import Logger
 
 STAGES = ("teacher_stage", "first_stage")  # settings of a run's stages
+# Ranges of the numbers; those that are None are not checked.
+RANGES: dict[str, dict[str, float]] = {
+    "lora_rank": {"least": 1, "most": 1024},
+    "mix_alpha": {"above": 0},
+    "minutes": {"above": 0},
+    "epochs": {"least": 0, "most": MAX_COUNT},
+    "batch_size": {"least": 2, "most": MAX_COUNT},
+    "lr": {"least": 0},
+    "lr_batch": {"least": 1, "most": MAX_COUNT},
+    "backbone_lr": {"least": 0},
+    "layer_decay": {"above": 0, "most": 1},
+    "ema": {"least": 0, "below": 1},
+    "label_smoothing": {"least": 0, "below": 1},
+    "momentum": {"least": 0, "below": 1},
+    "weight_decay": {"least": 0},
+    "warmup": {"least": 0, "below": 1},
+    "warmup_start": {"least": 0, "most": 1},
+    "seed": {"least": 0, "below": 2**63},
+    "devices": {"least": 1, "most": 1024},
+    "nodes": {"least": 1, "most": 1024},
+    "checkpoint_every": {"least": 1, "most": MAX_COUNT},
+}
 NOT_OF_A_STAGE = {"data", "task"}  # a stage has those of the run
 
 
@@ -122,12 +146,10 @@ class Config:
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
         self.views = [self.views] if isinstance(self.views, str) else self.views
-        ones = dict.fromkeys(("checkpoint_every", "devices", "nodes", "lora_rank"), 1)
-        for name, least in {"epochs": 0, "seed": 0, "batch_size": 2, **ones}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        if self.seed >= 2**63:
-            raise InputError(f"seed must be below 2^63, got {self.seed}")
+        for name, bounds in RANGES.items():
+            value = getattr(self, name)
+            if value is not None:
+                check_range(name, value, **bounds)
         if self.precision in ("bf16-true", "16-true"):
             raise InputError(
                 "precision must keep the weights in float32 (32-true, bf16-mixed, 16-mixed), "
@@ -140,26 +162,10 @@ class Config:
                 raise InputError(
                     f"{name} must hold settings of a run without data and task, got {unknown}"
                 )
-        if self.lr_batch is not None and self.lr_batch < 1:
-            raise InputError(f"lr_batch must be 1 or more, got {self.lr_batch}")
-        if not self.mix_alpha > 0:
-            raise InputError(f"mix_alpha must be above 0, got {self.mix_alpha}")
-        for name in ("lr", "backbone_lr", "weight_decay", "momentum"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise InputError(f"minutes must be above 0, got {self.minutes}")
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise InputError(f"ema must be in [0, 1), got {self.ema}")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.nesterov and not self.momentum:
             raise InputError("momentum must be above 0 where nesterov is set, got 0")
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"warmup must be a share of the training, got {self.warmup}")
-        if not 0 <= self.warmup_start <= 1:
-            raise InputError(f"warmup_start must be in [0, 1], got {self.warmup_start}")
-        if any(not 0 < m < 1 for m in self.milestones):
-            raise InputError(f"milestones must lie between 0 and 1, got {self.milestones}")
+        falls = any(later < earlier for earlier, later in pairwise(self.milestones))
+        if falls or any(not 0 < m < 1 for m in self.milestones):
+            raise InputError(
+                f"milestones must lie between 0 and 1 and not fall, got {self.milestones}"
+            )

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from longtail.errors import InputError
 from longtail.losses import LogitAdjustedLoss, balanced_contrastive_loss
 from longtail.memory import gather_keys, gather_with_grad, this_process
 from longtail.models import DenseCosineHead, Projection
 from longtail.prior import ClassPrior
+from longtail.ranges import MAX_COUNT, check_range
 from longtail.segmentation.methods.base import PixelMethod
 from longtail.segmentation.methods.pixels import pixel_loss, sample_pixels, shrink, unused
 from longtail.segmentation.model import DenseBackbone, Segmenter
@@ -46,8 +46,9 @@ class PixelBCL(PixelMethod):
         contrast_weight: float = 0.35,
     ) -> None:
         super().__init__()
-        if samples < 1:
-            raise InputError(f"samples of bcl must be >= 1, got {samples}")
+        check_range("samples of bcl", samples, least=1, most=MAX_COUNT)
+        check_range("classifier_weight of bcl", classifier_weight, least=0)
+        check_range("contrast_weight of bcl", contrast_weight, least=0)
         features = backbone.num_features
         self.head = DenseCosineHead(features, prior.num_classes)
         self.model = Segmenter(backbone, self.head)

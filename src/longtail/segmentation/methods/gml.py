@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from longtail.errors import InputError
 from longtail.losses import GMLLoss, LogitAdjustedLoss
 from longtail.memory import ClassQueue, gather_keys, gather_with_grad, this_process
 from longtail.models import Frozen, Projection, create_dense_head, update_ema
 from longtail.prior import ClassPrior
+from longtail.ranges import MAX_COUNT, MAX_QUEUE, check_range
 from longtail.segmentation.methods.base import PixelMethod
 from longtail.segmentation.methods.pixels import (
     SampledPixels,
@@ -92,6 +92,10 @@ class PixelGML(PixelMethod):
     ) -> None:
         super().__init__()
         _check(queries, keys, key_share)
+        check_range("queue_base of gml", queue_base, least=1, most=MAX_QUEUE)
+        check_range("momentum of gml", momentum, least=0, most=1)
+        check_range("alpha of gml", alpha, least=0)
+        check_range("gamma of gml", gamma, least=0)
         features, num_classes = backbone.num_features, prior.num_classes
         self.head = create_dense_head(head, features, num_classes)
         self.model = Segmenter(backbone, self.head)
@@ -202,7 +206,5 @@ class PixelGML(PixelMethod):
 
 def _check(queries: int, keys: int, key_share: float) -> None:
     for name, value in {"queries": queries, "keys": keys}.items():
-        if value < 1:
-            raise InputError(f"{name} of gml must be >= 1, got {value}")
-    if not 0 < key_share <= 1:
-        raise InputError(f"key_share of gml must lie in (0, 1], got {key_share}")
+        check_range(f"{name} of gml", value, least=1, most=MAX_COUNT)
+    check_range("key_share of gml", key_share, above=0, most=1)

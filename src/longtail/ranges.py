@@ -1,0 +1,74 @@
+"""Numbers that must lie in a range."""
+
+from math import inf
+
+from longtail.errors import InputError
+
+# Beyond these a setting is a slip rather than a wish.
+MAX_WIDTH = 65_536  # of a layer or an embedding
+MAX_QUEUE = 2**24  # keys
+MAX_SIDE = 8_192  # pixels of an image
+MAX_WORKERS = 1024
+MAX_COUNT = 1_000_000  # epochs, images of a batch, ...
+
+
+def check_range(
+    what: str,
+    value: float,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuses a number that is out of range, NaN or infinite.
+
+    Args:
+        what: what the message calls it, such as `tau of LogitAdjustedLoss`.
+        value: the number.
+        least: lower bound that is allowed.
+        above: lower bound that is not.
+        most: upper bound that is allowed.
+        below: upper bound that is not.
+
+    Raises:
+        InputError: when it is out of range, or not a number.
+
+    Examples:
+        >>> check_range("momentum", 2.0, least=0, below=1)
+        Traceback (most recent call last):
+        ...
+        longtail.errors.InputError: momentum must be in [0, 1), got 2.0
+    """
+    number = value if isinstance(value, int | float) else _as_number(what, value)
+    inside = (
+        -inf < number < inf  # which NaN is not
+        and (least is None or number >= least)
+        and (above is None or number > above)
+        and (most is None or number <= most)
+        and (below is None or number < below)
+    )
+    if not inside:
+        rule = _rule(least, above, most, below)
+        finite = "" if -inf < number < inf else " and finite" if rule else "finite"
+        raise InputError(f"{what} must be {rule}{finite}, got {value}")
+
+
+def _as_number(what: str, value: object) -> float:
+    """A number of NumPy or a tensor of one."""
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise InputError(f"{what} must be a number, got {value!r}")
+
+
+def _rule(least: float | None, above: float | None, most: float | None, below: float | None) -> str:
+    """The bounds in words."""
+    low = f">= {least}" if least is not None else f"> {above}" if above is not None else ""
+    high = f"<= {most}" if most is not None else f"< {below}" if below is not None else ""
+    if not (low and high):
+        return low or high
+    begin, end = "(" if least is None else "[", ")" if most is None else "]"
+    return f"in {begin}{low.split()[1]}, {high.split()[1]}{end}"
