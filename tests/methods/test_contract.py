@@ -1,12 +1,16 @@
 """What every method must do, whether of the package or added later: found by its name."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
 from longtail import ClassPrior
-from longtail.methods import Method, create_method, find_method, method_names
+from longtail.methods import Method, MixPartner, create_method, find_method, method_names
 from longtail.models import CosineHead, ImageClassifier, LinearHead, create_backbone
 from longtail.settings import from_keywords, to_config
+from longtail.training.input import TrainingBatch
 
 PRIOR = ClassPrior([20, 8, 4])
 SETTINGS = {"gml": {"queue_size": 24}}
@@ -94,6 +98,32 @@ def test_a_step_reads_nothing_back_from_the_device(name: str, taught: bool) -> N
     loss.backward()
     optimizer.step()
     method.after_step()
+
+
+def random_batch(method: Method, step: int, mixed: bool) -> TrainingBatch:
+    generator = torch.Generator().manual_seed(step)
+    shape = (method.num_views, 6, 3, 8, 8)
+    views = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    target = torch.tensor([0, 0, 0, 1, 1, 2])[torch.randperm(6, generator=generator)]
+    share = torch.rand(6, generator=generator)
+    partner = MixPartner(target.roll(1), share) if mixed else None
+    return TrainingBatch(views, target, torch.arange(6) + 6 * step, partner)
+
+
+@pytest.mark.parametrize(("name", "taught"), CASES)
+def test_recorded_steps_equal_computed_ones(
+    name: str, taught: bool, train_steps: Callable[..., Any], assert_same: Callable[..., None]
+) -> None:
+    """Over a boundary of epochs, and from before GML's queue is full until after."""
+    mixed, trained = type(make(name, taught)).mixes, []
+    for recorded in (False, True):
+        method = make(name, taught)
+        epochs = [[random_batch(method, 5 * e + s, mixed) for s in range(5)] for e in range(5)]
+        trained.append(train_steps(method, epochs, recorded=recorded))
+    assert_same(*trained)
+    recorder = trained[1].gradients.recorder
+    assert recorder.replays > 5
+    assert recorder.recordings == (2 if name == "ldam" else 1)  # its weights come late
 
 
 def test_every_method_has_a_line_for_the_list() -> None:

@@ -1,6 +1,8 @@
 """What every method for pixels owes the loop."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from longtail.segmentation.methods import (
     pixel_loss,
     sample_pixels,
 )
+from longtail.training.input import TrainingBatch
 
 C = 4
 PRIOR, IMAGE_PRIOR = ClassPrior([500, 80, 20, 3]), ClassPrior([12, 12, 10, 4])
@@ -41,8 +44,8 @@ def make(name: str, **settings: object) -> PixelMethod:
     return create_pixel_method(name, given, PRIOR, IMAGE_PRIOR, backbone()).train()
 
 
-def batch(size: int = 3, side: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+def batch(size: int = 3, side: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (1, size, 3, side, side), dtype=torch.uint8, generator=generator)
     target = torch.randint(C, (size, side // 8, side // 8), generator=generator)
     target = target.repeat_interleave(8, 1).repeat_interleave(8, 2)
@@ -126,6 +129,17 @@ def test_sixteen_bits(name: str) -> None:
     assert rough.dtype == torch.float32
     exact = make(name)(*given)["loss"]
     torch.testing.assert_close(rough, exact, rtol=0.1, atol=0)  # bfloat16 has 8 bits
+
+
+@pytest.mark.parametrize("name", [*NAMES, "logit_adjust"])
+def test_recorded_steps_equal_computed_ones(
+    name: str, train_steps: Callable[..., Any], assert_same: Callable[..., None]
+) -> None:
+    epochs = [[TrainingBatch(*batch(seed=5 * e + s)) for s in range(5)] for e in range(2)]
+    computed, recorded = (train_steps(make(name), epochs, recorded=r) for r in (False, True))
+    assert_same(computed, recorded)
+    # The others select pixels.
+    assert recorded.gradients.recorder.replays == (7 if name in ("ce", "logit_adjust") else 0)
 
 
 def test_plain_is_the_loss_of_the_model_s_logits() -> None:

@@ -80,6 +80,15 @@ class Method(nn.Module, ABC):
         Returns: "loss", the scalar to minimise, and further scalars to log.
         """
 
+    @property
+    def static(self) -> bool:
+        """Whether all steps from now on run the same operations, on tensors of the same shapes.
+
+        On a GPU such steps are recorded once and then replayed (`longtail.training.graphed`). False
+        where shapes depend on the data, as after a selection by a mask.
+        """
+        return True
+
     def after_step(self) -> None:
         """Called after the optimiser's step, for example to update an average of the weights."""
 

@@ -149,6 +149,11 @@ class GML(Method):
             stored = Keys(stored.features[kept], stored.labels[kept], stored.index[kept])
         return stored
 
+    @property
+    def static(self) -> bool:
+        """Not before the queue is full: until then the number of its keys grows."""
+        return self._full
+
     def after_step(self) -> None:
         """Updates the momentum encoder, if there is no teacher."""
         if self.teacher is None:

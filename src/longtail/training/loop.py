@@ -15,6 +15,7 @@ from longtail.methods import Method
 from longtail.training.batch_norm import share_batch_norm
 from longtail.training.config import Config
 from longtail.training.distributed import mean_of, on_first
+from longtail.training.graphed import Gradients, compute_gradients, gradients_of
 from longtail.training.input import TrainingBatch, TrainingLoader
 from longtail.training.interrupts import Monitor
 from longtail.training.loggers import epoch_logger
@@ -72,6 +73,7 @@ def fit(
     average = AverageWeights(method, config.ema or 0.0)
     at = restore(fabric, method, optimizer, config, run, average)
     method.train()
+    gradients = gradients_of(fabric, loader)
     steps = len(loader)
     title, shown = run.folder.as_posix(), fabric.is_global_zero
     with (
@@ -89,16 +91,16 @@ def fit(
                     seed_step(config.seed, at.epoch, at.step, fabric.global_rank)
                     rate = learning_rate(config, at.epoch + at.step / steps)
                     set_learning_rate(optimizer, rate)
-                    losses = train_step(fabric, model, wrapped, batch)
+                    losses = train_step(fabric, model, wrapped, batch, gradients)
                     average.update()
                     for name, value in losses.items():
-                        at.sums[name] = at.sums.get(name, 0) + value.detach()
+                        at.sums[name] = at.sums.get(name, 0) + value
                     monitor.record(losses["loss"], batch.index, at.step)
                     at.images += len(batch.target) * fabric.world_size
                     at.step += 1
                     if at.step % CHECK_EVERY == 0 or at.step == steps:
                         leave = monitor.check(at.epoch)
-                        progress.step(at.step, float(losses["loss"].detach()))
+                        progress.step(at.step, float(losses["loss"]))
                         if leave:
                             break
             except UnreadableImagesError as error:  # after the last batch: others substitute them
@@ -188,7 +190,11 @@ def save(
 
 
 def train_step(
-    fabric: "Fabric", model: Any, optimizer: Any, batch: TrainingBatch
+    fabric: "Fabric",
+    model: Any,
+    optimizer: Any,
+    batch: TrainingBatch,
+    gradients: Gradients = compute_gradients,
 ) -> dict[str, Tensor]:
     """One step: loss, gradients, weights, and what the method does after it.
 
@@ -197,12 +203,11 @@ def train_step(
         model: the method, as `fabric.setup` wraps it.
         optimizer: the optimizer, as `fabric.setup` wraps it.
         batch: views, targets and indices, on the device.
+        gradients: computes loss and gradients.
 
-    Returns: what the method's `forward` returned.
+    Returns: what the method's `forward` returned, without gradients.
     """
-    optimizer.zero_grad()
-    losses: dict[str, Tensor] = model(*batch.arguments())
-    fabric.backward(losses["loss"])
+    losses = gradients(fabric, model, optimizer, batch)
     optimizer.step()
     model.module.after_step()
     return losses

@@ -12,7 +12,7 @@ from longtail.methods.base import check_scale
 from longtail.methods.create import with_loss
 from longtail.models import create_dense_head
 from longtail.prior import ClassPrior
-from longtail.segmentation.methods.pixels import pixel_loss
+from longtail.segmentation.methods.pixels import ON_MAPS, pixel_loss
 from longtail.segmentation.model import DenseBackbone, Segmenter
 
 
@@ -28,6 +28,11 @@ class PixelMethod(Method):
 
     task: ClassVar[str] = "segmentation"
     model: Segmenter  # type: ignore[assignment]  # of pixels, not of images
+
+    @property
+    def static(self) -> bool:
+        """No: how many pixels are sampled depends on the masks."""
+        return False
 
 
 class PixelClassifier(PixelMethod):
@@ -60,6 +65,11 @@ class PixelClassifier(PixelMethod):
         """Loss of a batch; see `PixelMethod`."""
         logits = self.model.head(self.model.backbone(views[0]))
         return {"loss": pixel_loss(self.loss, logits, target)}
+
+    @property
+    def static(self) -> bool:
+        """Where no pixel is selected."""
+        return type(self.loss) in ON_MAPS
 
     def set_progress(self, fraction: float) -> None:
         """Passes the progress on to a loss that changes over the training."""

@@ -12,6 +12,8 @@ from longtail.precision import full_precision
 from longtail.segmentation.masks import IGNORED
 from longtail.segmentation.model import upsample
 
+ON_MAPS = (CrossEntropyLoss, LogitAdjustedLoss)  # losses that need no row per pixel
+
 
 def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tensor:
     """A classification loss of the pixels that are not ignored.
@@ -35,7 +37,7 @@ def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tens
         >>> pixel_loss(loss, torch.zeros(1, 2, 1, 2), target)
         tensor(0.6931)
     """
-    if type(loss) is CrossEntropyLoss or type(loss) is LogitAdjustedLoss:
+    if type(loss) in ON_MAPS:
         logits = full_precision(logits)
         if isinstance(loss, LogitAdjustedLoss):
             # Before resizing: interpolation does not change a constant, and the map is smaller.
