@@ -69,7 +69,8 @@ def train(
         resume: resume the run in the folder `out`
         verbose: show the progress: a bar on a terminal, else lines of the logger `longtail`
         **settings: any other setting of `longtail.training.Config`, such as `epochs=20`; with
-            `task="segmentation"`, of `longtail.segmentation.PixelConfig`.
+            `task="segmentation"`, of `longtail.segmentation.PixelConfig`. `trust` takes objects,
+            too.
 
     Returns: the finished run: `.metrics`, `.history`, `.model()`; of images
         `.predictions()`, too.
@@ -149,6 +150,7 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     window: Sequence[int] | None = None,
     flip: bool | None = None,
+    trust: str | Sequence[Any] = (),
 ) -> dict[str, float]:
     """Evaluates a run's saved test predictions, under any class prior.
 
@@ -159,6 +161,7 @@ def evaluate(
         split: segmentation: split to evaluate on
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
+        trust: import paths of your own code that the run may name; in Python objects, too
 
     Returns: the metrics of `longtail.metrics.classification_metrics`, as fractions; for a run of
         segmentation those of `segmentation_metrics`, for which its model sees the images again
@@ -168,7 +171,7 @@ def evaluate(
     """
     from longtail.tasks import open_run, task_of_run
 
-    run = open_run(run)
+    run = open_run(run, trust)
     options = _given(split=split, window=window, flip=flip)
     metrics: dict[str, float] = task_of_run(run).evaluate(run, target_prior, **options)
     return metrics
@@ -207,6 +210,7 @@ def predict(
     top: int | None = None,
     window: Sequence[int] | None = None,
     flip: bool | None = None,
+    trust: str | Sequence[Any] = (),
 ) -> Predicted:
     """Classifies image files, or each of their pixels, with a run's model.
 
@@ -219,13 +223,14 @@ def predict(
         top: classes listed per image (default: 5)
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
+        trust: as for `evaluate`
 
     Raises:
         InputError: for an option that the run's task does not have, or `top` below 1.
     """
     from longtail.tasks import open_run, task_of_run
 
-    run = open_run(run)
+    run = open_run(run, trust)
     options = _given(top=top, window=window, flip=flip)
     path = Path(out) if out else None
     found: Predicted = task_of_run(run).predict(run, files, target_prior, out=path, **options)
@@ -239,6 +244,7 @@ def embed(
     out: str | Path | None = None,
     precision: Precision = "auto",
     verbose: bool = True,
+    trust: str | Sequence[Any] = (),
 ) -> Embeddings:
     """Computes features of every image of a data set, for `longtail.sklearn` or any other head.
 
@@ -249,6 +255,7 @@ def embed(
             metadata (required on the command line)
         precision: precision of the network
         verbose: show a progress bar on a terminal
+        trust: as for `evaluate`, where `backbone` is a run folder
     """
     from longtail.settings import read_data
     from longtail.training import embed_dataset
@@ -256,7 +263,7 @@ def embed(
 
     _check_file(out, "embed")
     with shown_progress(verbose):
-        embeddings = embed_dataset(read_data(data), backbone, precision)
+        embeddings = embed_dataset(read_data(data), backbone, precision, trust=trust)
     if out is not None:
         embeddings.write(Path(out))
     return embeddings
@@ -268,6 +275,7 @@ def export(
     out: str | Path | None = None,
     *,
     fit: Literal["crop", "pad", "squash"] = "crop",
+    trust: str | Sequence[Any] = (),
 ) -> Path:
     """Writes a run's model as one checked file for other programs.
 
@@ -277,11 +285,12 @@ def export(
         out: file to write (default for onnx: `model.onnx` in the run folder)
         fit: how a photograph becomes the square that the model takes: its centre, as in `predict`;
             all of it, with black bars; or all of it, squashed
+        trust: as for `evaluate`
     """
     from longtail.export import export_run
     from longtail.tasks import open_run
 
-    return export_run(open_run(run), to, Path(out) if out else None, fit=fit)
+    return export_run(open_run(run, trust), to, Path(out) if out else None, fit=fit)
 
 
 def report(

@@ -215,7 +215,7 @@ def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:
     """
     if config.start is None:
         return None
-    run = Run(config.start)
+    run = Run(config.start, config.trusted)
     run.check_classes(dataset.class_names, "start")
     card = run.model_card()
     for name, own in (("backbone", config.backbone), ("head", config.method.get("head", "linear"))):

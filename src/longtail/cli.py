@@ -116,7 +116,12 @@ def _show(command: str, result: Any, arguments: Mapping[str, Any]) -> None:
     if show:
         show(result, arguments)
     else:
-        print(result)
+        _print(str(result))
+
+
+def _print(text: str) -> None:
+    """Prints lines in which names of classes and files may be: none of them steers the terminal."""
+    print("\n".join(map(printable, text.split("\n"))))
 
 
 def _show_run(run: "RunFolder", arguments: Mapping[str, Any]) -> None:
@@ -125,15 +130,15 @@ def _show_run(run: "RunFolder", arguments: Mapping[str, Any]) -> None:
 
     if is_first():
         task_of_run(run).print_metrics([{"run": run.folder.as_posix(), **run.metrics}])
-        print(f"report: {run.folder / 'report.html'}")
+        _print(f"report: {run.folder / 'report.html'}")
 
 
 def _show_advice(advice: "Advice", arguments: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 120).print(advice.table())
-    print(advice.words)
-    print(advice.command)
+    _print(advice.words)
+    _print(advice.command)
 
 
 def _show_metrics(metrics: Mapping[str, float], arguments: Mapping[str, Any]) -> None:
@@ -155,12 +160,12 @@ def _show_predictions(found: Any, arguments: Mapping[str, Any]) -> None:
 
     if estimate := getattr(found, "estimate", None):
         print_estimate(estimate, open_run(arguments["run"]).prior, found.class_names)
-    print(f"predictions of {len(found):,} images written: {arguments['out']}")
+    _print(f"predictions of {len(found):,} images written: {arguments['out']}")
 
 
 def _show_embeddings(found: "Embeddings", arguments: Mapping[str, Any]) -> None:
     images, width = found.features.shape
-    print(f"{images:,} images, {width:,} features per image: {arguments['out']}")
+    _print(f"{images:,} images, {width:,} features per image: {arguments['out']}")
 
 
 def _show_report(path: Path, arguments: Mapping[str, Any]) -> None:
@@ -170,18 +175,18 @@ def _show_report(path: Path, arguments: Mapping[str, Any]) -> None:
     runs = [open_run(folder) for folder in ([given] if isinstance(given, str) else given)]
     rows = [{"run": r.folder.as_posix(), **(r.metrics if r.finished else {})} for r in runs]
     task_of_run(runs[0]).print_metrics(rows)
-    print(f"report: {path}")
+    _print(f"report: {path}")
 
 
 def _show_matrix(rows: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> None:
     from longtail.reproduce import tables_of
 
     print(tables_of(arguments["source"], rows), end="")
-    print(f"written: {arguments['out'] or 'results/' + arguments['source'] + '.json'}")
+    _print(f"written: {arguments['out'] or 'results/' + arguments['source'] + '.json'}")
 
 
 def _show_shards(shards: Sequence[Path], arguments: Mapping[str, Any]) -> None:
-    print(f"{len(shards)} shards written: {arguments['out']}")
+    _print(f"{len(shards)} shards written: {arguments['out']}")
 
 
 def _show_names(names: Mapping[str, str], arguments: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.models import ImageClassifier
-from longtail.shift import resolve_prior
+from longtail.shift import expressed_prior
 from longtail.training import RunFolder
 from longtail.training.run import save_weights
 
@@ -154,7 +154,7 @@ def export_run(
 def describe(run: RunFolder) -> dict[str, Any]:
     """The model card that goes into the file: classes, counts, prior, image size, metrics."""
     card = run.model_card()
-    prior = resolve_prior(card["expresses"], run.prior, run.prior.num_classes)
+    prior = expressed_prior(card["expresses"], run.prior)
     metrics = {name: value for name, value in run.metrics.items() if value == value}  # no NaN
     return {
         **card,

@@ -11,6 +11,10 @@ from typing import Any
 
 from longtail.errors import InputError
 
+LARGEST_JSON = 2**28  # characters of a file of names and values
+LARGEST_YAML = 2**20
+MOST_VALUES = 100_000  # of a YAML file, each repetition by an alias counted
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -39,7 +43,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # by the umask; some writers make files for one user alone
+        part.unlink()
         yield part
+        part.chmod(mode)
         with part.open("rb+") as handle:
             os.fsync(handle.fileno())
         part.replace(path)
@@ -68,16 +76,24 @@ def write_text(path: str | Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: str | Path, most: int | None = None) -> str:
     """Text of a UTF-8 file, with a byte order mark or without.
 
+    Args:
+        path: the file.
+        most: characters that it may have.
+
     Raises:
-        ValueError: when it is not UTF-8 text; the message names the file.
+        InputError: when it is not UTF-8 text, or too long; the message names the file.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open(encoding="utf-8-sig") as handle:
+            text = handle.read(-1 if most is None else most + 1)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} must be a text in UTF-8: {error}") from error
+    if most is not None and len(text) > most:
+        raise InputError(f"{path} must not have more than {most:,} characters")
+    return text
 
 
 def to_json(value: Any) -> str:
@@ -100,20 +116,69 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_values(path: str | Path) -> dict[str, Any]:
     """Reads names and values from a JSON file, or from a YAML file, by its ending.
 
-    Raises:
-        ValueError: when the file cannot be understood, or holds something else.
-    """
-    import yaml  # not every user of this module needs it
+    The file may come from anyone: it gives plain values, and neither its size nor its nesting nor
+    the aliases of YAML can take the memory.
 
+    Raises:
+        InputError: when the file cannot be understood, or holds something else.
+    """
     path = Path(path)
-    text = read_text(path)
+    is_json = path.suffix == ".json"
+    text = read_text(path, LARGEST_JSON if is_json else LARGEST_YAML)
     try:
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        values: Any = parse_json(text) if is_json else _parse_yaml(text)
+    except InputError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold names and values, got {type(values).__name__}")
     return values
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Values of a JSON text.
+
+    Raises:
+        InputError: when it is not valid JSON; NaN and Infinity are not.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"it is not valid JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _parse_yaml(text: str) -> Any:
+    """Plain values of a YAML text.
+
+    Raises:
+        InputError: when it is not valid YAML, or has too many values.
+    """
+    import yaml  # not every user of this module needs it
+
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if (count := _count(node, {})) > MOST_VALUES:
+            more = "endless" if count == math.inf else f"{count:,}"
+            raise InputError(f"its aliases make {more} values, more than {MOST_VALUES:,}")
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise error if isinstance(error, InputError) else InputError(str(error)) from error
+
+
+def _count(node: Any, known: dict[int, float]) -> float:
+    """Values below a node of YAML; infinite where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        inner = node.value if isinstance(node.value, list) else []
+        parts = [part for item in inner for part in (item if isinstance(item, tuple) else [item])]
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(node)]
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:

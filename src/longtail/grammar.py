@@ -75,17 +75,18 @@ class Grammar:
         group = self.parser.add_argument_group(title)
         group.add_class_arguments(made, prefix, as_group=False, skip={*skip})
 
-    def add(self, name: str, option: str, help: str) -> None:
-        """Adds a string argument under another name than that of its value.
+    def add(self, name: str, option: str, help: str, kind: Any = str) -> None:
+        """Adds an argument under another name than that of its value.
 
         Args:
             name: dotted name of the value, such as `method.name`.
             option: what the command line calls it: `--method`, or `DATA` for a positional one.
             help: description.
+            kind: type of its value.
         """
         if option.startswith("--"):
             self.renamed[option[2:]] = name
-            self.parser.add_argument(f"--{name}", type=str, help=help)
+            self.parser.add_argument(f"--{name}", type=kind, help=help)
         else:
             self.parser.add_argument(name, metavar=option, type=str, help=help)
 

@@ -1,7 +1,8 @@
-"""Names given by a user: the nearest known one, and import paths."""
+"""Names given by a user: the nearest known one, and import paths, which files may not give."""
 
 import importlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -26,6 +27,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def is_import_path(name: str) -> bool:
+    """Whether a name has the form `package.module.Name`.
+
+    Examples:
+        >>> [is_import_path(name) for name in ("my_paper.Loss", "ce", "data/images.csv")]
+        [True, False, False]
+    """
+    module, _, _ = name.rpartition(".")
+    return bool(module) and all(word.isidentifier() for word in name.split("."))
+
+
 def imported(path: str, what: str) -> Any | None:
     """The object at an import path `package.module.Name`; None where there is no such module.
 
@@ -37,7 +49,7 @@ def imported(path: str, what: str) -> Any | None:
         InputError: when the module has no such name. Errors of the module itself are not caught.
     """
     module, _, attribute = path.rpartition(".")
-    if not module or not all(word.isidentifier() for word in path.split(".")):
+    if not is_import_path(path):
         return None
     try:
         found = importlib.import_module(module)
@@ -48,3 +60,57 @@ def imported(path: str, what: str) -> Any | None:
     if not hasattr(found, attribute):
         raise InputError(f"{what} {path!r}: module {module!r} has no {attribute!r}")
     return getattr(found, attribute)
+
+
+def trusted_paths(trust: Any) -> tuple[str, ...]:
+    """Import paths that a user trusts, which a file may then name.
+
+    Args:
+        trust: an import path, a class or function, or several of them. An object is trusted under
+            every path at which a module that is loaded already has it.
+
+    Raises:
+        InputError: for anything else.
+
+    Examples:
+        >>> from collections import Counter
+        >>> trusted_paths("my_paper.Net"), "collections.Counter" in trusted_paths([Counter])
+        (('my_paper.Net',), True)
+    """
+    several = isinstance(trust, Iterable) and not isinstance(trust, str) and not callable(trust)
+    found: list[str] = []
+    for item in trust if several else [trust]:
+        if isinstance(item, str):
+            found.append(item)
+        elif name := getattr(item, "__name__", None):
+            modules = [m for m, module in sys.modules.items() if _has(module, name, item)]
+            found += [f"{module}.{name}" for module in modules]
+        else:
+            raise InputError(f"trust must hold import paths, classes or functions, got {item!r}")
+    return tuple(found)
+
+
+def _has(module: Any, name: str, item: object) -> bool:
+    """Whether a module has an object under a name; nothing that it loads lazily is loaded."""
+    return getattr(module, "__dict__", {}).get(name) is item
+
+
+def refuse_untrusted(file: object, names: Mapping[str, str], trust: Collection[str]) -> None:
+    """Refuses import paths that a file names and the user has not: importing one runs its code.
+
+    Args:
+        file: the file, in the error.
+        names: import paths, with what each is for, such as `backbone`.
+        trust: import paths that the user trusts.
+
+    Raises:
+        InputError: names them all, and the option that allows them.
+    """
+    unknown = {name: what for name, what in names.items() if name not in trust}
+    if unknown:
+        named = " and ".join(f"the {what} {name!r}" for name, what in unknown.items())
+        raise InputError(
+            f"{file} names {named}, not one of longtail or timm: importing it runs its code. If "
+            f"you trust that code: --trust {' '.join(unknown)} (in Python "
+            f"trust={[*unknown]})"
+        )

@@ -1,15 +1,19 @@
 """From words, a YAML file or keyword arguments to the settings of a run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any
 
 from longtail.data import DataConfig
+from longtail.data.load import TABLES
 from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.grammar import HELP, Grammar
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
+from longtail.models import is_timm_model
+from longtail.names import is_import_path, refuse_untrusted, trusted_paths
 from longtail.recipes import find_recipe, overlay
 from longtail.tasks import TASKS, find_task, task_of_source
 from longtail.training import Config, Task
@@ -23,6 +27,7 @@ DATA = (
 METHOD = "a name of `longtail list`, or an import path; --help shows the options of this one"
 AUTO = "auto"  # the method that training on own images chooses
 CONFIG = "YAML file of settings; options override it"
+TRUST = "import paths of your own code that the --config may name"
 
 
 def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str, Any]) -> Grammar:
@@ -45,7 +50,7 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
     parameters = signature(function).parameters
     grammar = Grammar(command, function, skip={"data", "method"})
     grammar.add("data.source", "DATA", DATA)
-    trains = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
+    trains = _trains(parameters)
     if trains:
         grammar.add("method.name", "--method", METHOD)
         grammar.add("task", "--task", f"one of {', '.join(TASKS)}")
@@ -57,6 +62,11 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
         recipe = find_recipe(source, method, _number(data.get("imbalance")))
         grammar.parser.set_defaults(_flat(recipe.settings))
     return grammar
+
+
+def _trains(parameters: Mapping[str, Parameter]) -> bool:
+    """Whether a function takes the settings of a training."""
+    return any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def _are_own_images(source: str, task: Task[Any, Any, Any]) -> bool:
@@ -94,16 +104,42 @@ def from_words(
     asked = [word for word in words if word not in HELP]
     # Data, method and task decide which options there are, wherever they are named.
     first = make_grammar(command, function, {"method": {"name": "ce"}})
-    first.add("config", "--config", CONFIG)
+    _add_config(first)
     ahead = first.read(asked, lenient=True)
-    config = _read_config(ahead["config"]) if "config" in ahead else {}
+    config = read_config(ahead["config"], _typed(ahead)) if "config" in ahead else {}
     grammar = make_grammar(command, function, overlay(config, ahead))
-    grammar.add("config", "--config", CONFIG)
+    _add_config(grammar)
     if len(asked) < len(words):
         return grammar.help()
     arguments = grammar.parse(_without_auto(overlay(config, grammar.read(asked))))
-    arguments.pop("config", None)
-    return arguments
+    known = signature(function).parameters
+    extra = {"config"} if _trains(known) else {"config", "trust"} - {*known}
+    return {name: value for name, value in arguments.items() if name not in extra}
+
+
+def _add_config(grammar: Grammar) -> None:
+    """Adds the option of a configuration file, and the one for what it may name."""
+    grammar.add("config", "--config", CONFIG)
+    if "trust" not in grammar.types:
+        grammar.add("trust", "--trust", TRUST, Sequence[str])
+
+
+def _typed(words: Mapping[str, Any]) -> set[str]:
+    """Import paths that the user has typed: those of settings, and those to trust."""
+    trust = words.get("trust", [])
+    return {name for name, _ in _named(words)} | {*([trust] if isinstance(trust, str) else trust)}
+
+
+def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names in settings that may be import paths, with what each is for."""
+    for what, key in (("data", "source"), ("method", "name"), ("backbone", "")):
+        given = settings.get(what)
+        name = given.get(key) if isinstance(given, Mapping) else given
+        if isinstance(name, str):
+            yield name, {"data": "source"}.get(what, what)
+    for stage in STAGES:
+        if isinstance(settings.get(stage), Mapping):
+            yield from _named(settings[stage])
 
 
 def from_keywords(
@@ -124,6 +160,8 @@ def from_keywords(
         "method": _with_name("method", "name", method),
         **settings,
     }
+    if "trust" in given:
+        given["trust"] = [*trusted_paths(given["trust"])]
     return make_grammar("train", any_training, given).parse(_without_auto(given))
 
 
@@ -206,16 +244,36 @@ def _picked(parsed: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _read_config(path: str) -> dict[str, Any]:
-    """Settings of a YAML file; `data` and `method` may be names alone."""
+def read_config(path: str | Path, trust: Collection[str]) -> dict[str, Any]:
+    """Settings of a YAML file; `data` and `method` may be names alone.
+
+    Args:
+        path: the file, which may come from anyone.
+        trust: import paths that it may name.
+
+    Raises:
+        InputError: when it cannot be read, or names other code than longtail's and timm's.
+    """
     try:
         content = read_values(path)
     except (OSError, InputError) as error:
         raise InputError(f"config {path} cannot be read: {error}") from error
+    if "trust" in content:
+        raise InputError(f"config {path} must not have trust, which is for the command: --trust")
     for what, name in (("data", "source"), ("method", "name")):
         if what in content:
             content[what] = _with_name(f"{what} of config {path}", name, content[what])
+    own = {name: what for name, what in _named(content) if _is_own_code(name, what)}
+    refuse_untrusted(f"config {path}", own, trust)
     return content
+
+
+def _is_own_code(name: str, what: str) -> bool:
+    """Whether a name would be imported: it has that form, and is no file and no model of timm's."""
+    file = what == "source" and (Path(name).exists() or Path(name).suffix.lower() in TABLES)
+    if file or not is_import_path(name):
+        return False
+    return what != "backbone" or not is_timm_model(name)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtail.errors import InputError
-from longtail.names import imported
+from longtail.names import imported, trusted_paths
 
 if TYPE_CHECKING:
     from longtail.training import Config, RunFolder, Task
@@ -68,14 +68,19 @@ def train(
     return run
 
 
-def open_run(run: str | Path | RunFolder) -> RunFolder:
-    """The run in a folder, of the class that reads runs of its task."""
+def open_run(run: str | Path | RunFolder, trust: Any = ()) -> RunFolder:
+    """The run in a folder, of the class that reads runs of its task.
+
+    Args:
+        run: run folder.
+        trust: as for `longtail.training.RunFolder`; in addition to what a given run trusts.
+    """
     from longtail.training import RunFolder
     from longtail.training.run import task_of
 
     if isinstance(run, RunFolder):
-        return run
-    opened: RunFolder = find_task(task_of(run)).runs(run)
+        return type(run)(run.folder, (*run.trust, *trusted_paths(trust))) if trust else run
+    opened: RunFolder = find_task(task_of(run)).runs(run, trust)
     return opened
 
 

@@ -61,7 +61,10 @@ def test_predictions_without_their_columns_or_of_other_classes(tmp_path: Path) -
             Predictions.read(path)
     about = json.loads(table.schema.metadata[b"longtail"])
     for changed, message in (
-        ({**about, "class_names": ["a", "b"]}, "it names 2 classes, its logits have 3"),
+        (
+            {**about, "class_names": ["a", "b"], "class_counts": [2, 1]},
+            "it names 2 classes, its logits have 3",
+        ),
         ({k: v for k, v in about.items() if k != "split"}, "its metadata has no split"),
     ):
         pq.write_table(table.replace_schema_metadata({"longtail": json.dumps(changed)}), path)
@@ -164,11 +167,27 @@ def test_the_log_of_an_epoch_replaces_what_a_killed_run_left(tmp_path: Path) -> 
         run.model()
 
 
+def card(**changes: object) -> dict[str, object]:
+    """A card of a small model, with changes."""
+    return {
+        "data": "letters",
+        "method": "ce",
+        "backbone": "smallnet",
+        "head": "linear",
+        "image_size": 8,
+        "margin": 1.0,
+        "class_names": ["a", "b", "c"],
+        "class_counts": [30, 20, 10],
+        "expresses": "source",
+        **changes,
+    }
+
+
 def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:
     run = Run.create(tmp_path, {"epochs": 3})
     backbone = create_backbone("smallnet")
     model = ImageClassifier(backbone, create_head("cosine", backbone.num_features, 3)).eval()
-    about = {"backbone": "smallnet", "head": "cosine", "class_names": ["a", "b", "c"]}
+    about = card(head="cosine")
     run.save_model(model, about)
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(run.model()(images), model(images))
@@ -211,7 +230,7 @@ def test_a_run_folder_of_an_older_version(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_loaded_names_the_version_that_wrote_it(tmp_path: Path) -> None:
     run = Run.create(tmp_path, {"epochs": 3})
     model = ImageClassifier(create_backbone("smallnet"), torch.nn.Identity())
-    about = {"backbone": "smallnet", "head": "cosine", "class_names": ["a", "b", "c"]}
+    about = card(head="cosine")
     run.save_model(model, about)
     this = re.escape(version("longtail"))
     with pytest.raises(InputError, match=rf"(?s)by longtail {this}.*head"):

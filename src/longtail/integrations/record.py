@@ -8,7 +8,7 @@ from torch import Tensor
 
 from longtail.errors import InputError
 from longtail.prior import ClassPrior
-from longtail.shift import adjust, resolve_prior
+from longtail.shift import adjust, expressed_prior, resolve_prior
 from longtail.shift.priors import Prior
 
 KEY = "longtail"  # of a configuration or a checkpoint
@@ -43,7 +43,7 @@ class PriorRecord:
     def adjust(self, logits: Tensor, target_prior: Prior | str) -> Tensor:
         """Adjusts logits (..., C) of the model to a target prior: `uniform`, `source` or (C,)."""
         classes = self.prior.num_classes
-        expressed = resolve_prior(self.expresses, self.prior, classes)
+        expressed = expressed_prior(self.expresses, self.prior)
         target = resolve_prior(target_prior, self.prior, classes, self.class_names)
         return adjust(logits, expressed, target)
 

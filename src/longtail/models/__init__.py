@@ -31,7 +31,7 @@ from longtail.models.heads import (
     Projection,
 )
 from longtail.models.small import SmallNet, smallnet, smallnet_wide
-from longtail.models.timm_backbone import TimmBackbone
+from longtail.models.timm_backbone import TimmBackbone, is_timm_model
 from longtail.models.tuning import Tuning, merge_lora, tune_backbone
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "create_head",
     "efficientnet_lite0",
     "exported_makers",
+    "is_timm_model",
     "make_named",
     "merge_lora",
     "resnet20",

@@ -17,8 +17,8 @@ from longtail.models.heads import (
     DenseLinearHead,
     LinearHead,
 )
-from longtail.models.timm_backbone import TimmBackbone
-from longtail.names import imported
+from longtail.models.timm_backbone import TimmBackbone, is_timm_model
+from longtail.names import imported, is_import_path
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -77,6 +77,8 @@ def make_named(
 ) -> AnyEncoder | None:
     """Makes an encoder from its name or an import path; None where the name is neither.
 
+    A name out of a file is checked before, see `longtail.names.refuse_untrusted`.
+
     Args:
         name: a key of `known`, or an import path.
         known: functions that make an encoder, by name.
@@ -86,7 +88,10 @@ def make_named(
     Raises:
         InputError: when an import path makes something else, or there are no pretrained weights.
     """
-    make = known.get(name) or imported(name, "backbone")
+    make = known.get(name)
+    # A name of timm's with a dot is never taken for a module that happens to lie in this folder.
+    if make is None and is_import_path(name) and not is_timm_model(name):
+        make = imported(name, "backbone")
     if make is None:
         return None
     if not callable(make):

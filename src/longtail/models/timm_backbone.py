@@ -33,6 +33,15 @@ class TimmBackbone(Backbone):
         return features
 
 
+def is_timm_model(name: str) -> bool:
+    """Whether timm is installed and has a model of this name."""
+    try:
+        import timm
+    except ImportError:
+        return False
+    return bool(timm.is_model(name))
+
+
 def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
     """A timm model.
 

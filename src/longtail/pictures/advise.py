@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from longtail.data import DataConfig, Dataset, load
 from longtail.errors import InputError
 from longtail.models import create_backbone
 from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
 from longtail.pictures.settings import BACKBONE
+from longtail.text import printable
 from longtail.training.embed import Embeddings
 from longtail.training.frozen import frozen_features
 from longtail.training.progress import progress_bar
@@ -74,7 +76,7 @@ class Advice:
                 _percent(row.accuracy),
                 f"{_percent(row.balanced_accuracy)} ({low:.1f} to {high:.1f})",
                 _percent(row.few),
-                f"{_percent(row.worst)} {worst}",
+                Text(f"{_percent(row.worst)} {printable(worst)}"),
                 f"{row.log_loss:.2f}",
                 f"{row.seconds:.1f}",
             )

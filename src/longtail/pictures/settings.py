@@ -7,8 +7,7 @@ from longtail.data import BUILT_IN, Dataset
 from longtail.data.images import natural_size
 from longtail.data.load import read_source
 from longtail.data.records import LARGE, SMALL, Records
-from longtail.models import backbone_names, create_backbone
-from longtail.names import imported
+from longtail.models import backbone_names, create_backbone, is_timm_model
 from longtail.training import Config
 
 BACKBONE = "efficientnet_lite0"
@@ -68,23 +67,14 @@ def may_use_features(config: Config) -> bool:
 
 def has_weights(backbone: str) -> bool:
     """Whether there are pretrained weights for a backbone, wherever they are."""
-    if (own := backbone_names().get(backbone)) or "." in backbone:
-        made = own or _import(backbone)
-        if made is not None:
-            return own is not None and backbone == BACKBONE
-    try:
-        import timm
-    except ImportError:
+    if backbone in backbone_names():
+        return backbone == BACKBONE
+    if not is_timm_model(backbone):
         return False
+    import timm
+
     known = timm.get_pretrained_cfg(backbone)
     return known is not None and known.has_weights
-
-
-def _import(backbone: str) -> Any:
-    try:
-        return imported(backbone, "backbone")
-    except ValueError:
-        return None
 
 
 def _size_of(source: Dataset | Records) -> int:

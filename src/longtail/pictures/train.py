@@ -23,6 +23,7 @@ from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
 from longtail.pictures.plan import TRIAL, describe, make_plan
 from longtail.pictures.settings import fine_tuning, may_use_features, resolve
+from longtail.text import printable
 from longtail.training import Config, Run, RunFolder
 from longtail.training.frozen import check_frozen, frozen_features
 from longtail.training.progress import LOGGER, progress_bar
@@ -173,6 +174,7 @@ class Training:
             InputError: when the folder holds a run and `resume` is not set, or its settings differ.
         """
         asked = json.loads(json.dumps({"asked": asdict(self.config)}))
+        del asked["asked"]["trust"]
         path = self.folder / DECISIONS
         if not path.is_file():
             if (self.folder / "config.yaml").is_file():
@@ -185,6 +187,7 @@ class Training:
                 "--out"
             )
         decisions = read_values(path)
+        self._check(decisions, path)
         may_differ = {"device", "precision", "logger", "checkpoint_every"}
         for name, value in asked["asked"].items():
             before = decisions["asked"].get(name)
@@ -194,6 +197,25 @@ class Training:
                     f"and is {value!r}"
                 )
         return decisions
+
+    def _check(self, decisions: dict[str, Any], path: Path) -> None:
+        """Refuses a file of decisions that this class cannot have written.
+
+        Raises:
+            InputError: names the file and the entry.
+        """
+        methods = [dict(self.config.method), *({"name": choice.method} for choice in CHOICES)]
+        valid = {
+            "asked": lambda value: isinstance(value, dict),
+            "method": lambda value: value in methods,
+            "epochs": lambda value: type(value) is int and value >= 0,
+            "pays": lambda value: type(value) is bool,
+        }
+        if "asked" not in decisions:
+            raise InputError(f"{path} is not valid: it has no settings that were asked for")
+        for name, value in decisions.items():
+            if name not in valid or not valid[name](value):
+                raise InputError(f"{path} is not valid: {name} cannot be {value!r}")
 
     def _choose(self, features: torch.Tensor) -> dict[str, Any]:
         """The method: the one asked for, or the best by cross-validation of the training split."""
@@ -280,4 +302,4 @@ class Training:
 def say(lines: Iterable[str]) -> None:
     """Logs lines, as the progress of a training is."""
     for line in lines:
-        LOGGER.info(f"longtail: {line}")
+        LOGGER.info(f"longtail: {printable(line)}")

@@ -14,7 +14,7 @@ from longtail.probe.linear import Features, Linear, fit_linear, torch_dtype
 from longtail.probe.methods import check_method, create_loss
 from longtail.probe.mixture import Mixture, MixtureHead
 from longtail.probe.scaling import Standardize, column_scale
-from longtail.shift import resolve_prior
+from longtail.shift import expressed_prior, resolve_prior
 
 Head = Linear | MixtureHead | ContrastNetwork
 DEFAULT_C = 20.0
@@ -115,5 +115,5 @@ def fit_head(
         start=start,
     )
     head = MixtureHead(mixture, linear) if mixture else linear
-    expressed = resolve_prior(loss.expresses, prior, prior.num_classes)
+    expressed = expressed_prior(loss.expresses, prior)
     return FittedHead(head, expressed, scale, iterations, iterations < max_iter)

@@ -14,8 +14,9 @@ from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.metrics import SampleScores, metrics_from_scores, score_samples
 from longtail.prior import ClassPrior
-from longtail.shift import adjust, resolve_prior
+from longtail.shift import adjust, expressed_prior
 from longtail.training import Predictions, Run, RunFolder
+from longtail.training.predictions import checked_labels
 
 BATCH_ELEMENTS = 2**24  # logits in memory at a time: 64 MiB of float32
 EXAMPLES = 12  # training files that are remembered per class: some may be gone
@@ -157,7 +158,7 @@ def _read_predictions(path: Path) -> dict[str, Any]:
         file = pq.ParquetFile(path)
         about = Predictions.about(file.schema_arrow)
         prior, num_classes = ClassPrior(about["class_counts"]), len(about["class_names"])
-        expressed = resolve_prior(about["expressed"], prior, num_classes)
+        expressed = expressed_prior(about["expressed"], prior)
         uniform = torch.full((num_classes,), 1 / num_classes, dtype=torch.float64)
         rows = max(1, BATCH_ELEMENTS // num_classes)
         scores, adjusted, paths = [], [], []
@@ -175,11 +176,11 @@ def _read_predictions(path: Path) -> dict[str, Any]:
             "expressed": about["expressed"],
             "split": about["split"],
         }
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a valid predictions file: {error}") from error
 
 
 def _to_tensors(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
     logits = batch.column("logits").flatten().to_numpy(zero_copy_only=False)
     labels = batch.column("label").to_numpy(zero_copy_only=False)
-    return torch.tensor(logits).view(-1, num_classes), torch.tensor(labels)
+    return torch.tensor(logits).view(-1, num_classes), checked_labels(labels, num_classes)

@@ -17,7 +17,7 @@ from longtail.segmentation.model import Segmenter
 from longtail.segmentation.pairs import PairReader
 from longtail.segmentation.predict import classes_of, confusion_of, dense_logits, target_of
 from longtail.segmentation.run import PixelRun
-from longtail.shift import resolve_prior
+from longtail.shift import expressed_prior
 from longtail.training import RunFolder
 from longtail.training.distributed import best_device
 
@@ -58,10 +58,10 @@ def evaluate_pixels(
     (matrix,) = confusion_of(
         run.model().to(device),
         evaluation_pairs(dataset, dataset.splits[split], device, config["data"]["workers"]),
-        resolve_prior(run.model_card()["expresses"], run.prior, dataset.num_classes),
-        [target_of(config["prior_power"], target_prior, run.prior, dataset.class_names)],
-        window=config["window"] if window is None else window,
-        flip=config["flip_test"] if flip is None else flip,
+        expressed_prior(run.model_card()["expresses"], run.prior),
+        [target_of(config.get("prior_power"), target_prior, run.prior, dataset.class_names)],
+        window=config.get("window") if window is None else window,
+        flip=config.get("flip_test", False) if flip is None else flip,
     )
     return segmentation_metrics(matrix, run.prior)
 

@@ -18,7 +18,8 @@ from longtail.segmentation.model import upsample
 from longtail.segmentation.pairs import scaled_size
 from longtail.segmentation.predict import classes_of, dense_logits, target_of
 from longtail.segmentation.run import PixelRun
-from longtail.shift import resolve_prior
+from longtail.shift import expressed_prior
+from longtail.text import printable
 from longtail.training.distributed import best_device
 from longtail.training.predict import find_images
 
@@ -72,8 +73,8 @@ def segment_files(
     names = tuple(card["class_names"])
     device = torch.device(best_device())
     model = run.model().to(device)
-    expressed = resolve_prior(card["expresses"], run.prior, len(names))
-    target = target_of(config["prior_power"], target_prior, run.prior, names)
+    expressed = expressed_prior(card["expresses"], run.prior)
+    target = target_of(config.get("prior_power"), target_prior, run.prior, names)
     failures: list[tuple[str, str]] = []
     masks, overlays = [], []
     results = _results(files, out)
@@ -84,12 +85,12 @@ def segment_files(
         except Exception as error:  # broken files make Pillow raise nearly anything
             failures.append((str(file), reason_of(error, str(file))))
             continue
-        given = image.resize(scaled_size(image.size, card["image_size"]), RESAMPLE)
+        given = image.resize(scaled_size(image.size, card.get("image_size")), RESAMPLE)
         logits = dense_logits(
             model,
             to_tensor(given).to(device)[None],
-            window=config["window"] if window is None else window,
-            flip=config["flip_test"] if flip is None else flip,
+            window=config.get("window") if window is None else window,
+            flip=config.get("flip_test", False) if flip is None else flip,
         )
         pixels = to_tensor(image)
         mask = classes_of(upsample(logits, pixels.shape[1:]), expressed, target)[0].cpu()
@@ -97,7 +98,7 @@ def segment_files(
         save_png(overlay(pixels, mask, names), overlay_file)
         masks.append(mask_file)
         overlays.append(overlay_file)
-    write_text(out / "classes.txt", "\n".join(names) + "\n")
+    write_text(out / "classes.txt", "\n".join(map(printable, names)) + "\n")
     if failures:
         raise UnreadableImagesError(failures, len(results))
     return Segmented(tuple(masks), tuple(overlays))

@@ -21,6 +21,7 @@ class PixelRun(RunFolder):
     """
 
     reads = "segmentation"
+    card = ("decoder",)
 
     def model(self) -> Segmenter:
         """The trained model, in evaluation mode on the CPU.

@@ -25,7 +25,7 @@ from longtail.segmentation.predict_files import Segmented, segment_files
 from longtail.segmentation.report import PIXEL_COLUMNS, load_pixel_run, write_pixel_report
 from longtail.segmentation.run import PixelRun
 from longtail.segmentation.views import PAIRED_VIEWS, named_paired_view
-from longtail.shift import resolve_prior
+from longtail.shift import expressed_prior
 from longtail.training import RunFolder, Task
 from longtail.training.distributed import on_first
 from longtail.training.input import TrainingLoader
@@ -102,7 +102,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         assert name  # checked in `settle`
         model: Any = method.model
         split, classes = dataset.splits[name], dataset.class_names
-        expressed = resolve_prior(expresses, dataset.prior, dataset.num_classes)
+        expressed = expressed_prior(expresses, dataset.prior)
         target = target_of(config.prior_power, None, dataset.prior, classes)
         pairs = evaluation_pairs(
             dataset,

@@ -12,7 +12,7 @@ from longtail.shift.measures import (
     normalised_match_distance,
     relative_absolute_error,
 )
-from longtail.shift.priors import read_prior, resolve_prior
+from longtail.shift.priors import expressed_prior, read_prior, resolve_prior
 from longtail.shift.protocol import (
     dirichlet_test_set,
     read_test_list,
@@ -34,6 +34,7 @@ __all__ = [
     "adjust",
     "dirichlet_test_set",
     "estimate_prior",
+    "expressed_prior",
     "fit_calibration",
     "kl_divergence",
     "normalised_absolute_error",

@@ -100,6 +100,28 @@ def resolve_prior(
     return probabilities(read_prior(value, class_names), f"prior in {value}", num_classes)
 
 
+def expressed_prior(value: object, source: ClassPrior) -> Tensor:
+    """Class probabilities that the logits of a model express; never those of a file.
+
+    Args:
+        value: `source`, `uniform` or (C,) probabilities, as a method or a model file states it.
+        source: the training prior.
+    Returns: (C,), float64.
+    Raises: InputError: for anything else; a path is not opened.
+
+    Examples:
+        >>> expressed_prior("source", ClassPrior([3, 1])).tolist()
+        [0.75, 0.25]
+    """
+    if isinstance(value, str | Path) and value not in ("source", "uniform"):
+        raise InputError(
+            f"expresses must be 'source', 'uniform' or {source.num_classes} probabilities, "
+            f"got {str(value)!r}"
+        )
+    prior: Any = value
+    return resolve_prior(prior, source, source.num_classes)
+
+
 def read_prior(path: str | Path, class_names: Sequence[str] | None = None) -> list[float]:
     """Probabilities of a file, not yet checked to be a prior.
 

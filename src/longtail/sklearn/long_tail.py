@@ -24,7 +24,7 @@ from longtail.probe.fit import DEFAULT_C
 from longtail.probe.linear import as_torch, torch_dtype
 from longtail.probe.methods import NETWORKS, create_loss
 from longtail.probe.scaling import Standardize, column_scale
-from longtail.shift import resolve_prior
+from longtail.shift import expressed_prior
 from longtail.sklearn.predictions import Array, PriorClassifier, encode, plain_array
 from longtail.sklearn.stream import Stream
 
@@ -241,7 +241,7 @@ class LongTailClassifier(PriorClassifier):
         order = check_random_state(self.random_state).permutation(len(target))
         for rows in np.array_split(order, range(self.batch_size, len(order), self.batch_size)):
             self._stream.step(features[rows], target[rows], weight[rows], loss, seen)
-        expressed = resolve_prior(loss.expresses, self.prior_, len(self.classes_))
+        expressed = expressed_prior(loss.expresses, self.prior_)
         self._keep(self._stream.linear(), expressed, self._stream.scale, self._stream.steps)
 
     def _keep(self, head: Head, expressed: Tensor, scale: Tensor | None, steps: int) -> None:

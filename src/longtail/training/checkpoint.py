@@ -69,7 +69,8 @@ class Checkpoints:
         A corrupt file is named in a warning, and the one before it is loaded.
 
         Raises:
-            InputError: when there are files and all are corrupt.
+            InputError: when there are files and all are corrupt, or one has the name and checksum
+                of a checkpoint, but holds something else; no code in it is run.
         """
         files = self.files()
         corrupt: list[Path] = []
@@ -77,13 +78,29 @@ class Checkpoints:
             if _checksum(path) == path.stem.rpartition("-")[2]:
                 for other in corrupt:  # does not count among the last two
                     other.rename(other.with_suffix(".corrupt"))
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                return state
+                return _state_in(path)
             warnings.warn(f"checkpoint {path} is corrupt (checksum mismatch)", stacklevel=2)
             corrupt.append(path)
         if files:
             raise InputError(f"no valid checkpoint in {self.folder}: all {len(files)} are corrupt")
         return None
+
+
+def _state_in(path: Path) -> dict[str, Any]:
+    """The state in a file: tensors and plain values alone, whatever else it holds."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that torch did not write
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # a file of anyone makes the unpickler raise nearly anything
+        state = None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise InputError(
+            f"{path} is not a checkpoint of longtail: it must hold tensors and plain values alone"
+        )
+    return state
 
 
 def _checksum(path: Path) -> str:

@@ -33,7 +33,7 @@ RANGES: dict[str, dict[str, float]] = {
     "nodes": {"least": 1, "most": 1024},
     "checkpoint_every": {"least": 1, "most": MAX_COUNT},
 }
-NOT_OF_A_STAGE = {"data", "task"}  # a stage has those of the run
+NOT_OF_A_STAGE = {"data", "task", "trust"}  # a stage has those of the run
 
 
 @dataclass
@@ -99,6 +99,8 @@ class Config:
         checkpoint_every: epochs between checkpoints.
         logger: logs the epochs to `tensorboard` or `wandb`, too; always to `metrics.jsonl`.
         task: name of the task.
+        trust: import paths of your own code that a file may name: a `--config`, or the model of a
+            run folder that is given as `teacher`, `first` or `start`. Not recorded in the run.
     """
 
     data: DataConfig
@@ -142,6 +144,7 @@ class Config:
     checkpoint_every: int = 1
     logger: Logger = "none"
     task: str = "classification"
+    trust: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
@@ -160,7 +163,8 @@ class Config:
             unknown = sorted(set(getattr(self, name)) - known)
             if unknown:
                 raise InputError(
-                    f"{name} must hold settings of a run without data and task, got {unknown}"
+                    f"{name} must hold settings of a run without data, task and trust, "
+                    f"got {unknown}"
                 )
         if self.nesterov and not self.momentum:
             raise InputError("momentum must be above 0 where nesterov is set, got 0")
@@ -169,3 +173,8 @@ class Config:
             raise InputError(
                 f"milestones must lie between 0 and 1 and not fall, got {self.milestones}"
             )
+
+    @property
+    def trusted(self) -> list[str]:
+        """Import paths that files of the run may name: those of the settings are the user's."""
+        return [self.backbone, *self.trust]

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,9 @@ class Embeddings:
             raise InputError(f"{path} is not a valid file of embeddings: {error}") from error
 
 
-def embed_dataset(config: DataConfig, backbone: str, precision: Precision = "auto") -> Embeddings:
+def embed_dataset(
+    config: DataConfig, backbone: str, precision: Precision = "auto", *, trust: Any = ()
+) -> Embeddings:
     """Features of every image of a data set, in the view of prediction.
 
     Features of a pretrained backbone are kept in a cache on disk, see
@@ -114,12 +117,13 @@ def embed_dataset(config: DataConfig, backbone: str, precision: Precision = "aut
         backbone: a pretrained one by its name, or the run folder of a trained model, which brings
             its own image size.
         precision: of the network; `auto` is bf16 on a GPU that has it, else float32.
+        trust: as for `longtail.training.RunFolder`, where `backbone` is a run folder.
 
     Raises:
         ValueError: for an unknown backbone, one without pretrained weights, or data that cannot be
             read.
     """
-    encoder, crop = _encoder(backbone)
+    encoder, crop = _encoder(backbone, trust)
     size = crop.size if crop else config.image_size or encoder.image_size
     config = replace(config, image_size=size)
     if config.check is None and Path(config.source).exists():
@@ -196,10 +200,10 @@ def reading_of(crop: CentreCrop, network: Network) -> str:
     return f"{crop} {network.precision}"
 
 
-def _encoder(name: str) -> tuple[Backbone, CentreCrop | None]:
+def _encoder(name: str, trust: Any) -> tuple[Backbone, CentreCrop | None]:
     """The backbone, and its crop where it comes from a run."""
     if not Path(name).is_dir():
         return create_backbone(name, pretrained=True), None
-    run = Run(name)
+    run = Run(name, trust)
     card = run.model_card()
     return run.model().backbone, CentreCrop(card["image_size"], card["margin"])

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from longtail.metrics import classification_metrics
-from longtail.shift import adjust, protocol_table, resolve_prior
+from longtail.shift import adjust, expressed_prior, protocol_table, resolve_prior
 from longtail.training.predictions import Predictions
 
 PROTOCOL_METRICS = ("accuracy", "ece", "classwise_ece", "brier", "nll")
@@ -25,10 +25,8 @@ def evaluate_predictions(
     logits = predictions.logits
     if target_prior is not None:
         names = predictions.class_names
-        expressed, target = (
-            resolve_prior(value, predictions.prior, len(names), names)
-            for value in (predictions.expressed, target_prior)
-        )
+        expressed = expressed_prior(predictions.expressed, predictions.prior)
+        target = resolve_prior(target_prior, predictions.prior, len(names), names)
         logits = adjust(logits, expressed, target)
     return classification_metrics(logits, predictions.labels, predictions.prior)
 
@@ -51,7 +49,7 @@ def evaluate_protocol(predictions: Predictions) -> list[dict[str, Any]]:
         metrics = classification_metrics(logits, labels, prior)
         return {name: metrics[name] for name in PROTOCOL_METRICS}
 
-    expressed = resolve_prior(predictions.expressed, prior, prior.num_classes)
+    expressed = expressed_prior(predictions.expressed, prior)
     columns = protocol_table(predictions.logits, predictions.labels, prior, expressed, score)
     return [
         {**asdict(c), "prior": c.prior.tolist(), "estimated": c.estimated.tolist()} for c in columns

@@ -145,9 +145,9 @@ def restore(
     state = on_first(fabric, run.checkpoints.load_last)
     if state is None:
         return TrainingProgress()
-    if state["name"] != config.method["name"]:
+    if state.get("name") != config.method["name"]:
         raise InputError(
-            f"the checkpoint in {run.folder} is of method {state['name']!r}, "
+            f"the checkpoint in {run.folder} is of method {state.get('name')!r}, "
             f"the run's is {config.method['name']!r}"
         )
     try:
@@ -155,16 +155,17 @@ def restore(
         optimizer.load_state_dict(state["optimizer"])
         if config.ema:
             average.load_state_dict(state["average"])
-    except (KeyError, RuntimeError, ValueError) as error:
+        if scale := state.get("precision"):  # of 16-mixed, empty after any other
+            fabric.strategy.precision.load_state_dict(scale)
+        known = asdict(TrainingProgress())
+        at = TrainingProgress(**{name: state[name] for name in known if name in state})
+        at.epoch, at.step, at.images = int(at.epoch), int(at.step), int(at.images)
+        at.sums = {name: value.to(fabric.device) for name, value in at.sums.items()}
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"the checkpoint in {run.folder}, a run that longtail {run.version} started, "
             f"cannot be loaded: {error}"
         ) from error
-    if scale := state.get("precision"):  # of 16-mixed, empty after any other
-        fabric.strategy.precision.load_state_dict(scale)
-    known = asdict(TrainingProgress())
-    at = TrainingProgress(**{name: state[name] for name in known if name in state})
-    at.sums = {name: value.to(fabric.device) for name, value in at.sums.items()}
     return at
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from longtail.data import CentreCrop, files_below, is_image
 from longtail.errors import InputError
 from longtail.files import whole_file
-from longtail.shift import PriorEstimate, adjust, estimate_prior, resolve_prior
+from longtail.shift import (
+    PriorEstimate,
+    adjust,
+    estimate_prior,
+    expressed_prior,
+    resolve_prior,
+)
+from longtail.text import csv_cell
 from longtail.training.distributed import best_device
 from longtail.training.inference import AnyImage, split_logits, split_of
 from longtail.training.run import Run
@@ -53,8 +60,8 @@ class Classified:
             writer = csv.writer(handle)
             writer.writerow(["path", "class", "probability", *more])
             for file, top in self.top(k):
-                cells = [cell for name, p in top for cell in (name, f"{p:.6f}")]
-                writer.writerow([file, *cells])
+                cells = [cell for name, p in top for cell in (csv_cell(name), f"{p:.6f}")]
+                writer.writerow([csv_cell(file), *cells])
 
 
 def predict_files(
@@ -85,7 +92,7 @@ def predict_files(
     model = run.model()
     device = torch.device(best_device())
     logits = split_logits(model.backbone, model.head, split, crop, device)
-    expressed = resolve_prior(card["expresses"], run.prior, len(names))
+    expressed = expressed_prior(card["expresses"], run.prior)
     estimate = None
     if source is not None:
         estimate = estimate_prior(

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from longtail.errors import InputError
-from longtail.files import whole_file
+from longtail.files import parse_json, whole_file
 from longtail.prior import ClassPrior
+from longtail.training.card import CLASSES, wrong_entries
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ class Predictions:
             about = cls.about(table.schema)
             columns = {name: table[name].combine_chunks() for name in ("logits", "label", "index")}
             values = columns["logits"].flatten().to_numpy(zero_copy_only=False)
+            classes = len(about["class_names"])
             return cls(
-                logits=torch.from_numpy(values.copy()).view(-1, len(about["class_names"])),
-                labels=torch.from_numpy(columns["label"].to_numpy().copy()),
+                logits=torch.from_numpy(values.copy()).view(-1, classes),
+                labels=checked_labels(columns["label"].to_numpy(), classes),
                 index=torch.from_numpy(columns["index"].to_numpy().copy()),
                 paths=tuple(table["path"].to_pylist()),
                 class_names=tuple(about["class_names"]),
@@ -89,7 +92,7 @@ class Predictions:
                 name=about["name"],
                 split=about["split"],
             )
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{path} is not a valid predictions file (corrupt or truncated): {error}"
             ) from error
@@ -105,12 +108,25 @@ class Predictions:
         metadata = schema.metadata or {}
         if b"longtail" not in metadata:
             raise InputError("it has no metadata of longtail")
-        about = json.loads(metadata[b"longtail"])
-        missing = {"class_names", "class_counts", "expressed", "name", "split"} - about.keys()
+        about = parse_json(metadata[b"longtail"])
+        missing = {"class_names", "class_counts", "expressed", "name", "split"} - {*about}
         if missing:
             raise InputError(f"its metadata has no {', '.join(sorted(missing))}")
+        if wrong := wrong_entries({**about, "expresses": about["expressed"]}, CLASSES):
+            raise InputError(f"in its metadata, {'; '.join(wrong)}")
         width = getattr(schema.field("logits").type, "list_size", None)
         if width != len(about["class_names"]):
             known = len(about["class_names"])
             raise InputError(f"it names {known} classes, its logits have {width}")
         return cast(dict[str, Any], about)
+
+
+def checked_labels(values: NDArray[Any], classes: int) -> Tensor:
+    """Labels of a file as a tensor.
+
+    Raises:
+        InputError: when one is not a class index.
+    """
+    if values.dtype.kind not in "iu" or not ((values >= 0) & (values < classes)).all():
+        raise InputError(f"its labels must be whole numbers in [0, {classes})")
+    return torch.from_numpy(values.astype("int64"))

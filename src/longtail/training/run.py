@@ -1,17 +1,17 @@
-"""A run folder: what a training run writes, and how it is read again."""
+"""A run folder: what a training run writes, and how it is read again.
+
+A run folder may come from anyone. Its files are data: nothing that they name is imported unless it
+is one of longtail's or timm's, or the user trusts it.
+"""
 
 import errno
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import torch
 import yaml
@@ -21,9 +21,12 @@ from torch import nn
 
 from longtail.errors import InputError
 from longtail.files import read_records, read_values, whole_file, write_json, write_text
-from longtail.models import ImageClassifier, create_backbone, create_head
+from longtail.models import ImageClassifier, create_backbone, create_head, is_timm_model
+from longtail.names import is_import_path, refuse_untrusted, trusted_paths
 from longtail.prior import ClassPrior
+from longtail.training.card import KEY, read_card
 from longtail.training.checkpoint import Checkpoints
+from longtail.training.environment import environment
 from longtail.training.mixture_head import MixtureClassifier
 from longtail.training.predictions import Predictions
 
@@ -32,9 +35,10 @@ if TYPE_CHECKING:
     from longtail.training.predict import Classified
 
 # Settings that may change when a run is resumed.
-MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger"}
+MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger", "trust"}
+WORDS = {"split", "selection"}  # of what the metrics are, beside them
+MODEL = "model.safetensors"
 STAGE_FOLDERS = ("teacher", "first", "ce", "head")
-PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "numpy")
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -43,25 +47,29 @@ class RunFolder(ABC):
 
     Args:
         folder: made by `create`, else it must hold a run.
+        trust: import paths that the files of the run may name, such as the backbone's, or the
+            objects themselves; one or several. No other code of the user's is imported.
 
     Raises:
         InputError: when `folder` does not hold a run, or holds one of another task.
     """
 
     reads: ClassVar[str]  # name of the task
+    card: ClassVar[tuple[str, ...]]  # what the card of a model has beside what all of them have
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, trust: Any = ()) -> None:
         self.folder = Path(folder)
+        self.trust = trusted_paths(trust)
         if (task := task_of(folder)) != self.reads:
             raise InputError(f"{folder} must hold a run of {self.reads}, got one of {task}")
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
 
     @classmethod
-    def create(cls, folder: Path, config: Mapping[str, Any]) -> Self:
+    def create(cls, folder: Path, config: Mapping[str, Any], trust: Any = ()) -> Self:
         """Creates the folder, with the settings and the state of the environment."""
         write_json(folder / "environment.json", environment())
         write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        return cls(folder)
+        return cls(folder, trust)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -119,7 +127,11 @@ class RunFolder(ABC):
     def stages(self) -> list[Self]:
         """The runs of the stages that were trained as a part of this run."""
         folders = [self.folder / name for name in STAGE_FOLDERS]
-        return [type(self)(folder) for folder in folders if (folder / "config.yaml").is_file()]
+        return [
+            type(self)(folder, self.trust)
+            for folder in folders
+            if (folder / "config.yaml").is_file()
+        ]
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -130,7 +142,10 @@ class RunFolder(ABC):
         """
         if not self.finished:
             raise InputError(f"{self.folder} has no metrics.json: its training has not ended")
-        stored = read_values(self.folder / "metrics.json")
+        path = self.folder / "metrics.json"
+        stored = read_values(path)
+        if wrong := _wrong_metrics(stored):
+            raise InputError(f"{path} is not valid: {'; '.join(wrong)}")
         return {name: math.nan if value is None else value for name, value in stored.items()}
 
     @property
@@ -146,7 +161,7 @@ class RunFolder(ABC):
 
     def save_model(self, model: nn.Module, card: Mapping[str, Any]) -> None:
         """Writes `model.safetensors`, with the card that is needed to make the model again."""
-        save_weights(self.folder / "model.safetensors", model, card)
+        save_weights(self.folder / MODEL, model, card)
 
     def model_card(self) -> dict[str, Any]:
         """The model's card: names of backbone, head and classes, class counts, image size.
@@ -154,16 +169,10 @@ class RunFolder(ABC):
         Raises:
             InputError: when the training has not ended, or the file is corrupt.
         """
-        from safetensors import safe_open
-
-        path = self.folder / "model.safetensors"
+        path = self.folder / MODEL
         if not path.is_file():
-            raise InputError(f"{self.folder} has no model.safetensors: its training has not ended")
-        try:
-            with safe_open(path, framework="pt") as handle:
-                return cast(dict[str, Any], json.loads(handle.metadata()["longtail"]))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is not a valid model file: {error}") from error
+            raise InputError(f"{self.folder} has no {MODEL}: its training has not ended")
+        return read_card(path, ("backbone", "head", *self.card))
 
     @property
     def prior(self) -> ClassPrior:
@@ -194,10 +203,13 @@ class RunFolder(ABC):
     def _load_weights(self, make: Callable[[dict[str, Any]], Model]) -> Model:
         """The model that `make` makes of the card, with the weights of the run."""
         card = self.model_card()
+        backbone = card["backbone"]
+        if is_import_path(backbone) and not is_timm_model(backbone):
+            refuse_untrusted(self.folder / MODEL, {backbone: "backbone"}, self.trust)
         try:
             model = make(card)
-            model.load_state_dict(load_file(self.folder / "model.safetensors"))
-        except (KeyError, RuntimeError) as error:
+            model.load_state_dict(load_file(self.folder / MODEL))
+        except (KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 f"{self.folder} was written by longtail {self.version}, whose model this version "
                 f"cannot load: {error}"
@@ -209,6 +221,7 @@ class Run(RunFolder):
     """A run folder of a classification."""
 
     reads = "classification"
+    card = ("image_size", "margin")
 
     def predictions(self) -> Predictions:
         """The raw logits of the split that the run was evaluated on."""
@@ -249,6 +262,17 @@ class Run(RunFolder):
         return self._load_weights(make)
 
 
+def _wrong_metrics(stored: Mapping[str, Any]) -> list[str]:
+    """Metrics that are not numbers, in words; split and selection are texts."""
+    wrong = []
+    for name, value in stored.items():
+        if isinstance(value, Mapping):  # of a head beside the run's own
+            wrong += [f"{name}.{inner}" for inner in _wrong_metrics(value)]
+        elif not isinstance(value, str if name in WORDS else int | float | None):
+            wrong.append(f"{name} must be {'a text' if name in WORDS else 'a number'}")
+    return wrong
+
+
 def task_of(folder: str | Path) -> str:
     """Name of the task of the run that a folder holds.
 
@@ -270,7 +294,7 @@ def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:
     state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     with whole_file(path) as part:
         try:
-            save_file(state, part, metadata={"longtail": json.dumps(card)})
+            save_file(state, part, metadata={KEY: json.dumps(card)})
         except SafetensorError as error:  # its form of a full disk
             raise OSError(errno.EIO, str(error)) from error
         written = load_file(part)
@@ -298,30 +322,3 @@ def _lasting(value: Any) -> Any:
 def _computing(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of how a run is computed."""
     return {name: config.get(name) for name in ("precision", "devices", "nodes")}
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device, git state and command of this process."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-        "git": _git_state(),
-    }
-
-
-def _git_state() -> dict[str, Any] | None:
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -9,7 +9,7 @@ from longtail.data.samplers import POWERS
 from longtail.errors import InputError
 from longtail.methods import Method, find_method
 from longtail.prior import ClassPrior
-from longtail.shift import resolve_prior
+from longtail.shift import expressed_prior
 from longtail.training.config import Config
 from longtail.training.run import RunFolder
 
@@ -138,7 +138,7 @@ def expressed_after_sampling(
         return expresses
     if expresses == "source" and sampling == "class_balanced":
         return "uniform"
-    stated = resolve_prior(expresses, prior, prior.num_classes)
+    stated = expressed_prior(expresses, prior)
     mass = stated * prior.probabilities ** (POWERS[sampling] - 1)
     shares: list[float] = (mass / mass.sum()).tolist()
     return shares

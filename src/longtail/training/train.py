@@ -106,7 +106,7 @@ def prepare(
             merge_lora(first.backbone)  # as the model of a finished run is
             model = first
     elif stage:
-        given = task.runs(stage.given)
+        given = task.runs(stage.given, config.trusted)
         stage.check_run(given, dataset.class_names)
         model = given.model()
     method = make_method(task, config, dataset, model)
@@ -168,9 +168,10 @@ def begin_run(task: Task[Any, Any, AnyRun], folder: Path, config: Config, resume
     """
     # Through JSON, so that it compares with what is read from the file.
     settings, defaults = _as_json(asdict(config)), _as_json(_defaults(config))
+    del settings["trust"]  # what one person trusts says nothing to the next reader of the folder
     if not (folder / "config.yaml").is_file():
-        return task.runs.create(folder, settings)
-    run = task.runs(folder)
+        return task.runs.create(folder, settings, config.trusted)
+    run = task.runs(folder, config.trusted)
     if not resume:
         raise InputError(
             f"{folder} already holds a run: resume it with --resume, or choose another --out"

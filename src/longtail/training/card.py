@@ -1,0 +1,119 @@
+"""The card of a model: what is needed to make it again, checked when it is read from a file."""
+
+import math
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from longtail.errors import InputError
+from longtail.files import parse_json
+from longtail.prior import ClassPrior
+from longtail.shift import expressed_prior
+
+KEY = "longtail"  # of the card in the metadata of a model file
+LARGEST_SIZE, LARGEST_MARGIN = 10_000, 10
+CLASSES = ("class_names", "class_counts", "expresses")
+
+
+def read_card(path: Path, needed: Collection[str]) -> dict[str, Any]:
+    """The card in the metadata of a model file.
+
+    Args:
+        path: the file, which may come from anyone: nothing that its card names is imported, and
+            no path in it is opened.
+        needed: entries that the card must have beside those of the classes.
+
+    Raises:
+        InputError: when the file is corrupt, or its card is not valid.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            card = parse_json((handle.metadata() or {})[KEY])
+    except KeyError as error:
+        raise InputError(f"{path} is not a valid model file: it has no card of longtail") from error
+    except (OSError, SafetensorError, InputError) as error:
+        raise InputError(f"{path} is not a valid model file: {error}") from error
+    if wrong := wrong_entries(card, (*needed, *CLASSES)):
+        raise InputError(f"the card of {path} is not valid: {'; '.join(wrong)}")
+    found: dict[str, Any] = card
+    return found
+
+
+def wrong_entries(card: Any, needed: Collection[str]) -> list[str]:
+    """Entries of a card that are missing, or of a wrong type or range, in words.
+
+    Args:
+        card: what a file holds.
+        needed: entries that it must have.
+    """
+    if not isinstance(card, dict):
+        return [f"it must hold names and values, got {_short(card)}"]
+    wrong = [f"{name} is missing" for name in needed if card.get(name) is None]
+    wrong += [
+        f"{name} must be {rule}, got {_short(card[name])}"
+        for name, (rule, fits) in RULES.items()
+        if card.get(name) is not None and not fits(card[name])
+    ]
+    return wrong or _wrong_classes(card)
+
+
+def _wrong_classes(card: dict[str, Any]) -> list[str]:
+    """What the entries that have one value per class do not agree on."""
+    names, counts = card["class_names"], card["class_counts"]
+    if len(names) != len(counts):
+        return [f"class_names has {len(names):,} classes, class_counts {len(counts):,}"]
+    try:
+        expressed_prior(card["expresses"], ClassPrior(counts))
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < 1000
+
+
+def _listed(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and bool(value) and all(map(each, value))
+
+
+NAME = ("a name", _is_name)
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("backbone", "decoder", "head", "method", "data", "name", "split"), NAME),
+    "class_names": ("a list of names", _listed(lambda value: isinstance(value, str))),
+    "class_counts": (
+        "a list of numbers above 0",
+        _listed(lambda value: _is_number(value) and 0 < value < 2**62),
+    ),
+    "expresses": (
+        "'source', 'uniform' or a list of probabilities",
+        lambda value: value in ("source", "uniform") or _listed(_is_number)(value),
+    ),
+    "image_size": (
+        f"a whole number of pixels from 1 to {LARGEST_SIZE:,}",
+        lambda value: _is_whole(value) and 1 <= value <= LARGEST_SIZE,
+    ),
+    "margin": (
+        f"a number from 1 to {LARGEST_MARGIN}",
+        lambda value: _is_number(value) and 1 <= value <= LARGEST_MARGIN,
+    ),
+    "keys": (
+        "two whole numbers above 0",
+        lambda value: _listed(_is_whole)(value) and len(value) == 2 and min(value) > 0,
+    ),
+}
