@@ -1,14 +1,19 @@
 """What every method must do, whether of the package or added later: found by its name."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from longtail import ClassPrior
 from longtail.methods import Method, MixPartner, create_method, find_method, method_names
-from longtail.models import CosineHead, ImageClassifier, LinearHead, create_backbone
+from longtail.models import CosineHead, Frozen, ImageClassifier, LinearHead, create_backbone
 from longtail.settings import from_keywords, to_config
 from longtail.training.input import TrainingBatch
 
@@ -83,23 +88,6 @@ def test_bf16_autocast(name: str, taught: bool) -> None:
     assert torch.isfinite(loss)
 
 
-@pytest.mark.parametrize(("name", "taught"), CASES)
-def test_a_step_reads_nothing_back_from_the_device(name: str, taught: bool) -> None:
-    """Tensors of the meta device have no values: whoever asks for one gets an error."""
-    method = make(name, taught)
-    for epoch in range(10):  # GML waits while its queue fills, in the first epoch
-        three_steps(method, 3 * epoch, 3 * epoch + 3)
-    method = method.to("meta")
-    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
-    views = torch.zeros(method.num_views, 6, 3, 8, 8, dtype=torch.uint8, device="meta")
-    target, index = torch.zeros(2, 6, dtype=torch.int64, device="meta")
-    loss = method(views, target, index)["loss"]
-    assert loss.is_meta
-    loss.backward()
-    optimizer.step()
-    method.after_step()
-
-
 def random_batch(method: Method, step: int, mixed: bool) -> TrainingBatch:
     generator = torch.Generator().manual_seed(step)
     shape = (method.num_views, 6, 3, 8, 8)
@@ -108,6 +96,85 @@ def random_batch(method: Method, step: int, mixed: bool) -> TrainingBatch:
     share = torch.rand(6, generator=generator)
     partner = MixPartner(target.roll(1), share) if mixed else None
     return TrainingBatch(views, target, torch.arange(6) + 6 * step, partner)
+
+
+def after_warm_up(name: str, taught: bool) -> Method:
+    """Where GML's queue is full: until then the host waits for the number of its keys."""
+    method = make(name, taught)
+    for epoch in range(10 if name == "gml" else 1):
+        three_steps(method, 3 * epoch, 3 * epoch + 3)
+    return method
+
+
+@pytest.mark.parametrize(("name", "taught"), CASES)
+def test_a_step_reads_nothing_back_from_the_device(name: str, taught: bool) -> None:
+    """Tensors of the meta device have no values: whoever asks for one gets an error."""
+    method = after_warm_up(name, taught).to("meta")
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    views = torch.zeros(method.num_views, 6, 3, 8, 8, dtype=torch.uint8, device="meta")
+    target, index = torch.zeros(2, 6, dtype=torch.int64, device="meta")
+    method.set_progress(0.9)
+    loss = method(views, target, index)["loss"]
+    assert loss.is_meta
+    loss.backward()
+    optimizer.step()
+    method.after_step()
+
+
+class Foreign(TorchDispatchMode):
+    """Collects the operations that see, or make, a tensor outside the GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)]
+        if any(tensor.device.type != "cuda" for tensor in tensors):
+            self.found.add(str(func))
+        return out
+
+
+def to_fake_gpu(module: nn.Module) -> None:
+    """Puts fake tensors of a GPU in the place of all tensors, those of frozen networks, too."""
+    for part in module.modules():
+        if isinstance(part, Frozen):
+            to_fake_gpu(part.network)
+        for name, old in part._parameters.items():
+            if old is not None:
+                new = torch.empty_like(old, device="cuda")
+                part._parameters[name] = nn.Parameter(new, old.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = torch.empty_like(buffer, device="cuda")
+
+
+@pytest.mark.parametrize(("name", "taught"), CASES)
+def test_on_a_gpu_nothing_waits_for_it_or_is_copied_to_it(name: str, taught: bool) -> None:
+    """Fake tensors know the device, not the values; the pass backward would need a real one."""
+    method = after_warm_up(name, taught)
+    batch = random_batch(method, 0, type(method).mixes)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        to_fake_gpu(method)
+        views, target, index = (given.cuda() for given in (batch.views, batch.target, batch.index))
+        partner = batch.partner and MixPartner(target, batch.partner.weight.cuda())
+        batch = TrainingBatch(views, target, index, partner)
+        with Foreign() as foreign:
+            method.set_progress(0.9)
+            loss = method(*batch.arguments())["loss"]
+            method.after_step()
+    assert loss.device.type == "cuda"
+    assert not foreign.found
+
+
+@pytest.mark.parametrize(("name", "taught"), CASES)
+def test_compiles_without_graph_breaks(name: str, taught: bool) -> None:
+    torch.compiler.reset()
+    method = after_warm_up(name, taught)
+    batch, twin = random_batch(method, 0, type(method).mixes), copy.deepcopy(method)
+    compiled = torch.compile(method, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(*batch.arguments())["loss"], twin(*batch.arguments())["loss"])
 
 
 @pytest.mark.parametrize(("name", "taught"), CASES)

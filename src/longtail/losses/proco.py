@@ -173,10 +173,15 @@ class ProCoLoss(nn.Module):
             count.index_add_(0, target, counts.to(count.dtype))
 
     @torch.no_grad()
-    def next_epoch(self) -> None:
-        """Uses the means of the epoch that ends from now on, and starts the next ones anew."""
-        self.total.copy_(torch.stack([self.total[1], torch.zeros_like(self.total[1])]))
-        self.count.copy_(torch.stack([self.count[1], torch.zeros_like(self.count[1])]))
+    def next_epoch(self, begun: Tensor | None = None) -> None:
+        """Uses the means of the epoch that ends from now on, and starts the next ones anew.
+
+        Args:
+            begun: scalar, bool; where it is false nothing changes, and nothing waits for its value.
+        """
+        for sums in (self.total, self.count):
+            anew = torch.stack([sums[1], torch.zeros_like(sums[1])])
+            sums.copy_(anew if begun is None else torch.where(begun, anew, sums))
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Scalar, nats per sample; arguments as in `proco_loss`."""

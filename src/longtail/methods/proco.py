@@ -79,6 +79,5 @@ class ProCo(Method):
 
     def set_progress(self, fraction: float) -> None:
         """Uses the estimates of the epoch that ended."""
-        if fraction > self.progress:  # not where a run resumes in the middle of an epoch
-            self.contrast.next_epoch()
+        self.contrast.next_epoch(self.progress < fraction)  # not where a run resumes in an epoch
         self.progress.fill_(fraction)
