@@ -1,31 +1,61 @@
-"""Writes CIFAR-100-LT and the digits as folders of image files, as a user would have them.
+"""Writes data sets as folders of image files, as a user would have them, or a part of one.
 
-python bench/picture_folders.py cifar100-lt FOLDER [--root DATA]
-python bench/picture_folders.py digits-lt FOLDER
+    python bench/picture_folders.py cifar100-lt FOLDER [--root DATA] [--every 5] [--most-tested 50]
+    python bench/picture_folders.py digits-lt FOLDER
+    python bench/picture_folders.py SOURCE_FOLDER FOLDER [--most 300]
+
+`--every 5` takes every fifth class, `--most 300` at most 300 training images of a class, drawn with
+seed 0: rare classes keep all of theirs. Files of a folder are linked.
 """
 
 import argparse
 from pathlib import Path
 
+import torch
 from PIL import Image
 
-from longtail.data import DataConfig, load
+from longtail.data import DataConfig, Split, load
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("source", choices=["cifar100-lt", "digits-lt"])
+    options.add_argument("source")
     options.add_argument("folder", type=Path)
     options.add_argument("--root")
+    options.add_argument("--every", type=int, default=1)
+    options.add_argument("--most", type=int)
+    options.add_argument("--most-tested", type=int)
     given = options.parse_args()
-    dataset = load(DataConfig(given.source, root=given.root))
-    suffix, saved = ("jpg", {"quality": 95}) if given.source == "cifar100-lt" else ("png", {})
+    own = Path(given.source).is_dir()
+    config = DataConfig(given.source, root=given.root)
+    if own:  # nothing is decoded
+        config.image_size, config.check = 224, "exists"
+    dataset = load(config)
     for name, split in dataset.splits.items():
-        assert split.images is not None
-        for image, label, index in zip(split.images, split.labels, split.index, strict=True):
-            path = given.folder / name / dataset.class_names[label] / f"{index}.{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, **saved)
+        most = given.most if name == "train" else given.most_tested
+        for row in chosen(split, given.every, most):
+            folder = given.folder / name / dataset.class_names[split.labels[row]]
+            folder.mkdir(parents=True, exist_ok=True)
+            if own:
+                path = Path(split.paths[row])
+                (folder / path.name).symlink_to(path)
+                continue
+            assert split.images is not None
+            array = split.images[row].permute(1, 2, 0).numpy()
+            jpeg = given.source.startswith("cifar")
+            suffix, saved = ("jpg", {"quality": 95}) if jpeg else ("png", {})
+            Image.fromarray(array).save(folder / f"{split.index[row]}.{suffix}", **saved)
+
+
+def chosen(split: Split, every: int, most: int | None) -> list[int]:
+    """Rows of every nth class, at most so many of each, drawn at random."""
+    generator = torch.Generator().manual_seed(0)
+    rows: list[int] = []
+    for label in range(0, int(split.labels.max()) + 1, every):
+        members = (split.labels == label).nonzero().flatten()
+        drawn = members[torch.randperm(len(members), generator=generator)]
+        rows += sorted(drawn[: most or len(members)].tolist())
+    return rows
 
 
 if __name__ == "__main__":

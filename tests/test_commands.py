@@ -141,11 +141,14 @@ def test_predict_names_every_broken_file(
     for name in ("1.png", "2.jpg"):
         (folder / "a" / name).write_bytes(b"no picture")
     out = tmp_path / "out.csv"
-    assert main(["predict", str(digits), str(folder), "--out", str(out)]) == 2
-    said = capsys.readouterr().err
-    assert "1.png" in said
-    assert "2.jpg" in said
-    assert not out.exists()
+    assert main(["predict", str(digits), str(folder), "--out", str(out)]) == 1
+    assert "predictions of 2 images" in capsys.readouterr().out
+    errors = {
+        Path(row["path"]).name: row["error"] for row in csv.DictReader(out.read_text().splitlines())
+    }
+    assert errors["1.png"] == errors["2.jpg"] == "not an image file"
+    with pytest.raises(ValueError, match=r"1\.png(?s:.*)2\.jpg"):
+        longtail.predict(digits, folder)
     assert main(["predict", str(digits), str(tmp_path / "none"), "--out", str(out)]) == 2
     assert "no such file or folder" in capsys.readouterr().err
 

@@ -208,32 +208,44 @@ def predict(
     *,
     out: str | Path | None = None,
     top: int | None = None,
+    path_column: str | None = None,
+    root: str | Path | None = None,
     window: Sequence[int] | None = None,
     flip: bool | None = None,
     trust: str | Sequence[Any] = (),
+    verbose: bool = True,
 ) -> Predicted:
     """Classifies image files, or each of their pixels, with a run's model.
 
     Args:
         run: run folder
-        files: image files, and folders that are searched for them
+        files: image files, folders that are searched for them, and tables of paths
         target_prior: as for `evaluate`, or `estimate`: the class prior of these images
-        out: CSV file to write: path, class, probability, and the next classes up to `top`; for a
-            run of segmentation a folder (required on the command line)
+        out: file to write, .csv, .parquet or .jsonl: path, class, probability, the next classes up
+            to `top`, margin, unlike and error; for a run of segmentation a folder (required on the
+            command line)
         top: classes listed per image (default: 5)
+        path_column: column of a table that has the paths (default: path)
+        root: folder that relative paths of a table start from (default: that of the table)
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
         trust: as for `evaluate`
+        verbose: show a progress bar on a terminal
 
+    Returns: predictions in memory, or with `out` what was written.
     Raises:
         InputError: for an option that the run's task does not have, or `top` below 1.
+        UnreadableImagesError: without `out`, for files that cannot be read; with it, each has a
+            row that says why.
     """
     from longtail.tasks import open_run, task_of_run
+    from longtail.training.progress import shown_progress
 
     run = open_run(run, trust)
-    options = _given(top=top, window=window, flip=flip)
+    options = _given(top=top, path_column=path_column, root=root, window=window, flip=flip)
     path = Path(out) if out else None
-    found: Predicted = task_of_run(run).predict(run, files, target_prior, out=path, **options)
+    with shown_progress(verbose):
+        found: Predicted = task_of_run(run).predict(run, files, target_prior, out=path, **options)
     return found
 
 

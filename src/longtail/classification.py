@@ -23,9 +23,11 @@ from longtail.training import (
     Run,
     RunFolder,
     Task,
+    Written,
     evaluate_predictions,
     predict_files,
     predict_logits,
+    write_predictions,
 )
 from longtail.training.distributed import on_first, rows_of_all
 from longtail.training.frozen import check_frozen, fit_frozen, frozen_features
@@ -37,6 +39,7 @@ from longtail.training.input import (
     training_loader,
 )
 from longtail.training.mixture_head import MixtureClassifier
+from longtail.training.rows import check_table_name
 from longtail.training.stages import expressed_after_sampling
 from longtail.training.task import refuse_options
 
@@ -182,18 +185,19 @@ class Classification(Task[Config, Dataset, Run]):
         *,
         out: Path | None = None,
         top: int = 5,
+        path_column: str | None = None,
+        root: str | Path | None = None,
         **options: Any,
-    ) -> Classified:
-        """Classifies image files, and writes a CSV file with the `top` classes of each."""
+    ) -> Classified | Written:
+        """Classifies image files: in memory, or to a table with the `top` classes of each."""
         refuse_options(self.name, options)
         if top < 1:
             raise InputError(f"top of predict must be 1 or more, got {top}")
-        if out is not None and out.is_dir():
-            raise InputError(f"out of predict must be a file, {out} is a folder")
-        classified = predict_files(run, files, target_prior)
-        if out is not None:
-            classified.write(out, top)
-        return classified
+        given: dict[str, Any] = {"path_column": path_column, "root": root}
+        if out is None:
+            return predict_files(run, files, target_prior, **given)
+        check_table_name(out, "predict")
+        return write_predictions(run, files, out, target_prior, top=top, **given)
 
     def print_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """See `Task.print_metrics`."""

@@ -160,7 +160,10 @@ def _show_predictions(found: Any, arguments: Mapping[str, Any]) -> None:
 
     if estimate := getattr(found, "estimate", None):
         print_estimate(estimate, open_run(arguments["run"]).prior, found.class_names)
-    _print(f"predictions of {len(found):,} images written: {arguments['out']}")
+    said = f"predictions of {len(found):,} images written: {arguments['out']}"
+    if failed := getattr(found, "failed", 0):
+        said += f"; {failed:,} files could not be read, see the column error"
+    _print(said)
 
 
 def _show_embeddings(found: "Embeddings", arguments: Mapping[str, Any]) -> None:
@@ -213,8 +216,8 @@ SHOWN: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
 
 def _reason(error: Exception) -> str:
     """An error in one line; that of a file names the file first."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lost = isinstance(error, LostProcessError)
     return f"{error}; --resume continues from the last checkpoint" if lost else str(error)
 

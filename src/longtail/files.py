@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         'all of it'
     """
     path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        yield path
-        return
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    is_device = path.exists() and not (path.is_file() or path.is_dir())
+    path = Path(path if is_device else os.path.realpath(path))
+    part = path if is_device else path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_device:
+            yield path
+            return
         part.touch()
         mode = part.stat().st_mode  # by the umask; some writers make files for one user alone
         part.unlink()
@@ -51,10 +52,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         with part.open("rb+") as handle:
             os.fsync(handle.fileno())
         part.replace(path)
+    except BrokenPipeError:  # the reader of a device has seen enough
+        raise
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if not is_device:
+            with suppress(OSError):  # its folder may be a file
+                part.unlink()
 
 
 def cache_folder() -> Path:

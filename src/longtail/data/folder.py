@@ -2,13 +2,12 @@
 
 import os
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from longtail.data.config import DataConfig
-from longtail.data.formats import suffix_of, why_refused
+from longtail.data.formats import counted_by_suffix
 from longtail.data.layout import Layout, understand
 from longtail.data.records import Records, class_order
 from longtail.data.tree import Tree
@@ -59,11 +58,7 @@ def _left_out(tree: Tree, layout: Layout) -> list[str]:
     unused += [name for parts in above.difference(layout.folders) for name in tree.images[parts]]
     if not unused:
         return []
-    suffixes = Counter(map(suffix_of, unused))
-    counts = [f"{suffix or 'no suffix'} ({n:,})" for suffix, n in suffixes.most_common()]
-    reasons = [f"; {reason}" for suffix in suffixes if (reason := why_refused(suffix))]
     return [
         f"{len(unused):,} files that are beside the class folders or are not images: "
-        + ", ".join(counts)
-        + "".join(reasons)
+        + counted_by_suffix(unused)
     ]

@@ -2,6 +2,8 @@
 
 import functools
 import os
+from collections import Counter
+from collections.abc import Iterable
 
 HEIF = frozenset({".heic", ".heif", ".hif"})
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
@@ -36,6 +38,19 @@ def reads_heif() -> bool:
         return False
     register_heif_opener()
     return True
+
+
+def counted_by_suffix(names: Iterable[str]) -> str:
+    """Number of files with each suffix, and why the known ones are not read.
+
+    Examples:
+        >>> counted_by_suffix(["a.txt", "b.TXT", "README"])
+        '.txt (2), no suffix (1)'
+    """
+    suffixes = Counter(map(suffix_of, names))
+    counts = [f"{suffix or 'no suffix'} ({n:,})" for suffix, n in suffixes.most_common()]
+    reasons = [f"; {reason}" for suffix in suffixes if (reason := why_refused(suffix))]
+    return ", ".join(counts) + "".join(reasons)
 
 
 def why_refused(suffix: str) -> str | None:

@@ -66,7 +66,7 @@ def table(config: DataConfig) -> Records:
     order = np.array([number[text.strip()] for text in texts], dtype=np.int64)
     return Records(
         name=source.stem,
-        paths=_absolute(os.path.abspath(config.root or source.parent), paths),
+        paths=absolute_paths(os.path.abspath(config.root or source.parent), paths),
         labels=order[labels],
         splits=splits,
         index=np.arange(len(paths)),
@@ -97,7 +97,7 @@ def _splits(
     return splits, list(zip(odd.tolist(), codes[odd].tolist(), strict=True))
 
 
-def _absolute(top: str, paths: list[str]) -> list[str]:
+def absolute_paths(top: str, paths: list[str]) -> list[str]:
     """Absolute paths; blanks around one and backslashes in it count only if such a file exists."""
 
     def absolute(path: str) -> str:

@@ -24,9 +24,10 @@ from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
 from longtail.pictures.plan import TRIAL, describe, make_plan
 from longtail.pictures.settings import fine_tuning, may_use_features, resolve
 from longtail.text import printable
-from longtail.training import Config, Run, RunFolder
+from longtail.training import Config, Run, RunFolder, is_first
 from longtail.training.frozen import check_frozen, frozen_features
 from longtail.training.progress import LOGGER, progress_bar
+from longtail.training.reference import keep_reference
 
 DECISIONS = "decisions.json"
 CHOICES = tuple(c for c in CANDIDATES if c.method in ("logit_adjust", "lade", "gml"))
@@ -67,7 +68,9 @@ def train(
             "devices and nodes must be 1 for own images with pretrained weights, without torchrun; "
             "several processes train from scratch: --pretrained false"
         )
-    return Training(config, dataset, folder, resume).run()
+    run = Training(config, dataset, folder, resume).run()
+    keep_reference(run, dataset)
+    return run
 
 
 def _loaded(source: Dataset | Records, data: DataConfig) -> Dataset:
@@ -85,7 +88,12 @@ def _train_plainly(
         config = replace(config, method={"name": "gml"})
     if config.start and config.task != "classification":
         raise InputError("start is for classification alone")
-    return tasks.train(config, folder, resume=resume, dataset=dataset)
+    if config.task == "classification" and dataset is None:
+        dataset = load(config.data)
+    run = tasks.train(config, folder, resume=resume, dataset=dataset)
+    if isinstance(run, Run) and dataset is not None and is_first():
+        keep_reference(run, dataset)
+    return run
 
 
 @dataclass

@@ -6,7 +6,7 @@ from longtail.training.distributed import is_first
 from longtail.training.embed import Embeddings, embed_dataset
 from longtail.training.evaluate import evaluate_predictions, evaluate_protocol
 from longtail.training.loop import fit, predict_logits
-from longtail.training.predict import Classified, predict_files
+from longtail.training.predict import Classified, Written, predict_files, write_predictions
 from longtail.training.predictions import Predictions
 from longtail.training.run import Run, RunFolder
 from longtail.training.task import Task
@@ -21,6 +21,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Task",
+    "Written",
     "embed_dataset",
     "evaluate_predictions",
     "evaluate_protocol",
@@ -29,4 +30,5 @@ __all__ = [
     "predict_files",
     "predict_logits",
     "train_run",
+    "write_predictions",
 ]

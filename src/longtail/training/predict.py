@@ -1,6 +1,5 @@
-"""Predictions of a trained model for image files."""
+"""Predictions of a trained model for images: in memory, or written row by row."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,36 +7,34 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from longtail.data import CentreCrop, files_below, is_image
+from longtail.data import Split, UnreadableImagesError, files_below, is_image
 from longtail.errors import InputError
-from longtail.files import whole_file
-from longtail.shift import (
-    PriorEstimate,
-    adjust,
-    estimate_prior,
-    expressed_prior,
-    resolve_prior,
-)
-from longtail.text import csv_cell
-from longtail.training.distributed import best_device
-from longtail.training.inference import AnyImage, split_logits, split_of
+from longtail.shift import PriorEstimate
+from longtail.training.classifier import Batch, Classifier, top_classes
+from longtail.training.file_list import Files, list_files
+from longtail.training.inference import AnyImage, split_of
+from longtail.training.progress import progress_bar
+from longtail.training.rows import Cell, table_file
 from longtail.training.run import Run
 
 
 @dataclass(frozen=True)
 class Classified:
-    """Predicted classes of image files.
+    """Predicted classes of images.
 
     Args:
         paths: N files.
         logits: (N, C), adjusted to the target prior.
         class_names: C names.
+        unlike: (N,), share of held-out images that are at least as unlike the training images; see
+            `longtail.training.reference.Reference`. NaN where the run has no reference.
         estimate: estimated class prior of the images, where that was asked for.
     """
 
     paths: tuple[str, ...]
     logits: Tensor
     class_names: tuple[str, ...]
+    unlike: Tensor
     estimate: PriorEstimate | None = None
 
     def __len__(self) -> int:
@@ -45,63 +42,60 @@ class Classified:
 
     def top(self, k: int) -> Iterator[tuple[str, list[tuple[str, float]]]]:
         """Each file with its `k` most probable classes, most probable first."""
-        found = torch.softmax(self.logits.double(), 1).topk(min(k, len(self.class_names)))
-        for path, classes, values in zip(
-            self.paths, found.indices.tolist(), found.values.tolist(), strict=True
-        ):
-            names = [self.class_names[c] for c in classes]
-            yield path, list(zip(names, values, strict=True))
+        yield from zip(self.paths, top_classes(self.logits, self.class_names, k), strict=True)
 
-    def write(self, path: Path, k: int) -> None:
-        """Writes a CSV file: path, class, probability, and the next classes up to the k-th."""
-        k = min(k, len(self.class_names))
-        more = [f"{what}_{n}" for n in range(2, k + 1) for what in ("class", "probability")]
-        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(["path", "class", "probability", *more])
-            for file, top in self.top(k):
-                cells = [cell for name, p in top for cell in (csv_cell(name), f"{p:.6f}")]
-                writer.writerow([csv_cell(file), *cells])
+
+@dataclass(frozen=True)
+class Written:
+    """Predictions that were written to a file.
+
+    Args:
+        path: the file.
+        images: number of images that were predicted.
+        failed: number of files that could not be read; each has a row with its `error`.
+        class_names: C names.
+        estimate: estimated class prior of the images, where that was asked for.
+    """
+
+    path: Path
+    images: int
+    failed: int
+    class_names: tuple[str, ...]
+    estimate: PriorEstimate | None = None
+
+    def __len__(self) -> int:
+        return self.images
+
+    @property
+    def problems(self) -> range:
+        """Not empty where files could not be read."""
+        return range(self.failed)
 
 
 def predict_files(
-    run: Run, files: str | Path | Sequence[str | Path], target_prior: str | None = None
+    run: Run,
+    files: str | Path | Sequence[str | Path],
+    target_prior: str | None = None,
+    *,
+    path_column: str | None = None,
+    root: str | Path | None = None,
 ) -> Classified:
     """Classifies image files with a run's model.
 
     Args:
         run: a finished run.
-        files: image files, and folders that are searched for them.
-        target_prior: `uniform`, `source`, a file of probabilities, or `estimate`: the class prior
-            of these images, estimated with the run's labelled predictions as the source; default:
-            the prior that the model expresses.
+        files: image files, folders and tables; see `list_files`.
+        target_prior: see `Classifier`.
+        path_column: see `list_files`.
+        root: see `list_files`.
 
     Raises:
-        InputError: when a file is missing, no image is found, some cannot be read (all of them
-            are named), or there are no labelled predictions to estimate with.
+        InputError: when no image is found, or there are no labelled predictions to estimate with.
+        UnreadableImagesError: names every file that cannot be read.
     """
-    card = run.model_card()
-    names = tuple(card["class_names"])
-    # Errors of input come before the model sees the first image.
-    source = run.predictions() if target_prior == "estimate" else None
-    target = None
-    if target_prior is not None and source is None:
-        target = resolve_prior(target_prior, run.prior, len(names), names)
-    crop = CentreCrop(card["image_size"], card["margin"])
-    split = split_of(list(find_images(files)), crop)
-    model = run.model()
-    device = torch.device(best_device())
-    logits = split_logits(model.backbone, model.head, split, crop, device)
-    expressed = expressed_prior(card["expresses"], run.prior)
-    estimate = None
-    if source is not None:
-        estimate = estimate_prior(
-            source.logits, source.labels, logits, expressed, training_prior=run.prior
-        )
-        target = estimate.prior
-    if target is not None:
-        logits = adjust(logits, expressed, target)
-    return Classified(split.paths, logits, names, estimate)
+    classifier = Classifier(run, target_prior)
+    found = list_files(files, path_column, root)
+    return _classified(classifier, _split(found), tuple(found.names))
 
 
 def predict_images(run: Run, images: AnyImage | Sequence[AnyImage]) -> Classified:
@@ -115,11 +109,109 @@ def predict_images(run: Run, images: AnyImage | Sequence[AnyImage]) -> Classifie
         InputError: for an image of another type or shape.
         UnreadableImagesError: names every file that cannot be read.
     """
-    card = run.model_card()
-    crop = CentreCrop(card["image_size"], card["margin"])
-    split, model = split_of(images, crop), run.model()
-    logits = split_logits(model.backbone, model.head, split, crop, torch.device(best_device()))
-    return Classified(split.paths, logits, tuple(card["class_names"]))
+    classifier = Classifier(run)
+    split = split_of(images, classifier.crop)
+    return _classified(classifier, split, split.paths)
+
+
+def write_predictions(
+    run: Run,
+    files: str | Path | Sequence[str | Path],
+    out: Path,
+    target_prior: str | None = None,
+    *,
+    top: int,
+    path_column: str | None = None,
+    root: str | Path | None = None,
+) -> Written:
+    """Classifies image files, and writes a row for each as it comes, in constant memory.
+
+    The columns are `path`, `class`, `probability`, the next classes with theirs, `margin`
+    (probability of the first class minus that of the second), `unlike`, and `error`, which says
+    why a file could not be read; its other columns are empty.
+
+    Args:
+        run: a finished run.
+        files: image files, folders and tables; see `list_files`.
+        out: CSV, Parquet or JSON lines, by its name; see `longtail.training.rows`.
+        target_prior: see `Classifier`.
+        top: number of classes in a row.
+        path_column: see `list_files`.
+        root: see `list_files`.
+
+    Raises:
+        InputError: when no image is found, or there are no labelled predictions to estimate with.
+        OSError: when the file cannot be written.
+    """
+    classifier = Classifier(run, target_prior)
+    names, top = classifier.class_names, min(top, len(classifier.class_names))
+    found = list_files(files, path_column, root)
+    failed = 0
+    with (
+        progress_bar("predict", len(found.paths)) as seen,
+        table_file(out, _columns(top)) as write,
+    ):
+        for batch in classifier.batches(_split(found)):
+            rows = _rows(batch, found.names, names, top)
+            write(rows)
+            failed += len(batch.failures)
+            seen(len(rows))
+    return Written(out, len(found.paths) - failed, failed, names, classifier.estimate)
+
+
+def _split(files: Files) -> Split:
+    """Files as a split without labels."""
+    count = len(files.paths)
+    return Split(
+        torch.zeros(count, dtype=torch.int64), torch.arange(count), None, tuple(files.paths)
+    )
+
+
+def _classified(classifier: Classifier, split: Split, names: tuple[str, ...]) -> Classified:
+    """Predictions in memory.
+
+    Raises:
+        UnreadableImagesError: names every file that cannot be read.
+    """
+    batches = list(classifier.batches(split))
+    failures = [(names[row], reason) for batch in batches for row, reason in batch.failures]
+    if failures:
+        raise UnreadableImagesError(failures, len(split))
+    return Classified(
+        names,
+        torch.cat([batch.logits for batch in batches]),
+        classifier.class_names,
+        torch.cat([batch.unlike for batch in batches]),
+        classifier.estimate,
+    )
+
+
+def _columns(top: int) -> dict[str, type]:
+    """Name and type of the columns of a table of predictions."""
+    columns: dict[str, type] = {"path": str, "class": str, "probability": float}
+    for rank in range(2, top + 1):
+        columns |= {f"class_{rank}": str, f"probability_{rank}": float}
+    return columns | {"margin": float, "unlike": float, "error": str}
+
+
+def _rows(
+    batch: Batch, paths: Sequence[str], class_names: Sequence[str], top: int
+) -> list[list[Cell]]:
+    """Rows of a batch, in the order of the images."""
+    rows: dict[int, list[Cell]] = {}
+    found = top_classes(batch.logits, class_names, max(2, top))
+    for row, classes, share in zip(batch.read, found, batch.unlike.tolist(), strict=True):
+        cells: list[Cell] = [cell for pair in classes[:top] for cell in pair]
+        margin = classes[0][1] - classes[1][1]
+        rows[row] = [*cells, margin, None if share != share else share, None]
+    for row, reason in batch.failures:
+        rows[row] = [*[None] * (2 * top + 2), reason]
+    return [[_text(paths[row]), *rows[row]] for row in sorted(rows)]
+
+
+def _text(path: str) -> str:
+    """A path as UTF-8 can have it, whatever bytes are in it."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
