@@ -18,7 +18,7 @@ images, labels = load_digits(return_X_y=True)
 for digit in range(10):
     rows = np.flatnonzero(labels == digit)
     count = int(60 * 20 ** (-digit / 9))
-    for split, chosen in (("train", rows[:count]), ("test", rows[100:112])):
+    for split, chosen in (("train", rows[:count]), ("test", rows[100:130])):
         folder = Path("digits") / split / str(digit)
         folder.mkdir(parents=True)
         for row in chosen:

@@ -106,7 +106,7 @@ def run(script: Path) -> Page:
                 pictures[name] = file.getvalue()
                 parts.append(f"![{_title(parts[0])}]({name})")
             pyplot.close("all")
-    parts.append(f"This page ran in {seconds:.0f} seconds of one core: `gallery/{script.name}`.")
+    parts.append(f"This page ran in {seconds:.1f} seconds of one core: `gallery/{script.name}`.")
     return Page(script.stem, _title(parts[0]), "\n\n".join(parts) + "\n", seconds, pictures)
 
 

@@ -1,0 +1,61 @@
+"""Names of the package and links in the pages exist; the first examples run."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def resolve(name: str) -> Any:
+    """The object of a dotted name; AttributeError or ModuleNotFoundError without one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+@pytest.mark.filterwarnings("ignore")
+def test_names_of_the_package_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in sorted(set(re.findall(r"[`:] ?(longtail(?:\.\w+)+)", text))):
+        resolve(name)
+
+
+def test_a_wrong_name_is_found() -> None:
+    with pytest.raises(AttributeError):
+        resolve("longtail.losses.NoLoss")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_linked_files_exist(page: Path) -> None:
+    """`make docs` checks links to pages, too, but not those of README and CONTRIBUTING."""
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        made = page.is_relative_to(ROOT / "docs") and target.startswith("gallery/")
+        if not target.startswith(("http", "mailto")) and not made:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/faq.md"])
+def test_examples_of_the_first_pages_run(page: str) -> None:
+    names: dict[str, Any] = {}
+    blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
