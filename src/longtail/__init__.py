@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from longtail.api import advise, evaluate, predict, train
     from longtail.prior import ClassPrior
+    from longtail.weights import load
 
 __version__ = version("longtail")
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "augment",
     "data",
     "evaluate",
+    "load",
     "losses",
     "memory",
     "methods",
@@ -49,6 +51,7 @@ HOMES = {
     "ClassPrior": "prior",
     "advise": "api",
     "evaluate": "api",
+    "load": "weights",
     "predict": "api",
     "train": "api",
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, which `longtail --help` ne
     from longtail.pictures import Advice
     from longtail.training import Config, Embeddings, Run, RunFolder
     from longtail.training.task import Predicted
+    from longtail.weights import Weights
 
 # Words of each command, and the function behind it.
 COMMANDS = {
@@ -144,20 +145,23 @@ def advise(
 
 
 def evaluate(
-    run: str | Path | RunFolder,
+    run: str | Path | RunFolder | Weights,
     target_prior: str | None = None,
     *,
+    data: Mapping[str, Any] | None = None,
     split: Literal["train", "val", "test"] | None = None,
     window: Sequence[int] | None = None,
     flip: bool | None = None,
     trust: str | Sequence[Any] = (),
 ) -> dict[str, float]:
-    """Evaluates a run's saved test predictions, under any class prior.
+    """Evaluates a run's saved test predictions, or a file of weights, under any class prior.
 
     Args:
-        run: run folder
+        run: run folder, or a file or name of weights, whose model sees the test images again
         target_prior: class prior to adjust the logits to: `uniform`, `source` (of the training
             set) or a file of probabilities by class (default: no adjustment)
+        data: weights: settings of the data where they differ, such as `root`, the folder of the
+            data files
         split: segmentation: split to evaluate on
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
@@ -170,9 +174,17 @@ def evaluate(
         InputError: for an option that the run's task does not have.
     """
     from longtail.tasks import open_run, task_of_run
+    from longtail.weights import Weights, are_weights, load
 
-    run = open_run(run, trust)
     options = _given(split=split, window=window, flip=flip)
+    if isinstance(run, Weights) or are_weights(run):
+        if options:
+            raise InputError(f"{', '.join(options)}: no effect for weights of a classification")
+        weights = run if isinstance(run, Weights) else load(run, trust)
+        return weights.evaluate(target_prior, data)
+    if data is not None:
+        raise InputError(f"data: no effect for {run}, whose predictions are saved")
+    run = open_run(run, trust)
     metrics: dict[str, float] = task_of_run(run).evaluate(run, target_prior, **options)
     return metrics
 

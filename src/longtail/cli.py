@@ -80,7 +80,8 @@ def _arguments(
     command: str, function: Callable[..., Any], words: Sequence[str]
 ) -> dict[str, Any] | str:
     """Arguments of a function, or its help. PyTorch, which takes seconds, comes with settings."""
-    if "data" in inspect.signature(function).parameters:
+    data = inspect.signature(function).parameters.get("data")
+    if data and data.default is inspect.Parameter.empty:
         from longtail.settings import from_words
 
         return from_words(command, function, words)
@@ -142,8 +143,14 @@ def _show_advice(advice: "Advice", arguments: Mapping[str, Any]) -> None:
 
 
 def _show_metrics(metrics: Mapping[str, float], arguments: Mapping[str, Any]) -> None:
-    from longtail.tasks import open_run, task_of_run
+    from longtail.tasks import find_task, open_run, task_of_run
+    from longtail.weights import are_weights, load
 
+    if are_weights(arguments["run"]):
+        recorded = load(arguments["run"], arguments["trust"]).card.get("metrics", {})
+        rows = [{"run": arguments["run"], **metrics}, {"run": "as recorded", **recorded}]
+        find_task("classification").print_metrics(rows if recorded else rows[:1])
+        return
     run = open_run(arguments["run"])
     task_of_run(run).print_metrics([{"run": run.folder.as_posix(), **metrics}])
 
@@ -197,7 +204,7 @@ def _show_names(names: Mapping[str, str], arguments: Mapping[str, Any]) -> None:
     for name, line in names.items():
         print(f"  {name:<{width}}  {line}")
     if arguments["kind"] == "methods":
-        print("More: longtail list backbones, views, data or recipes; see --task, too.")
+        print("More: longtail list backbones, views, data, recipes or weights; see --task, too.")
 
 
 SHOWN: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {

@@ -13,10 +13,10 @@ HERE = Path(__file__).parent
 
 
 def list_names(
-    kind: Literal["methods", "backbones", "views", "data", "recipes"] = "methods",
+    kind: Literal["methods", "backbones", "views", "data", "recipes", "weights"] = "methods",
     task: str = "classification",
 ) -> dict[str, str]:
-    """Lists methods, backbones, views, data sets or recipes by name.
+    """Lists methods, backbones, views, data sets, recipes or weights by name.
 
     Args:
         kind: what to list
@@ -27,6 +27,10 @@ def list_names(
     check_task(task)
     if kind == "methods":
         return dict(sorted(_methods(task)))
+    if kind == "weights":
+        from longtail.weights import list_weights  # PyTorch comes with it
+
+        return list_weights()
     if kind == "recipes":
         return {
             recipe.command: f"cost: {recipe.cost}; expected: {recipe.expected}"

@@ -77,6 +77,13 @@ class Cell:
         name = f"{self.row}-{self.imbalance}-{self.epochs}epochs-seed{self.seed}"
         return self.runs / self.source / name
 
+    @property
+    def weights(self) -> str:
+        """Name of the weights that it leaves, such as `cifar100-lt-gml-100`."""
+        name = f"{self.source}-{self.row}-{self.imbalance}"
+        name += "" if self.epochs == 200 else f"-{self.epochs}epochs"
+        return name if self.seed == 0 else f"{name}-seed{self.seed}"
+
     def config(self, root: str | None) -> dict[str, Any]:
         """Settings of its run, as a configuration file has them.
 

@@ -12,7 +12,7 @@ from typing import Any
 from longtail.files import write_json, write_text
 from longtail.reproduce.cells import Cell
 from longtail.reproduce.matrix import make_cells, train_cells
-from longtail.reproduce.results import earlier_rows
+from longtail.reproduce.results import earlier_rows, keep_weights
 from longtail.training import Run, evaluate_protocol
 
 NAME = "lade-shift"
@@ -61,6 +61,7 @@ def reproduce_lade_shift(
 
 def _write(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
     """Writes the rows of the finished runs to the file, where they replace older ones."""
+    keep_weights(cells, out)
     rows = [row for cell in cells if cell.done for row in _rows(cell)]
     own = [_key(row) for row in rows]
     every = [*rows, *(row for row in earlier_rows(out) if _key(row) not in own)]

@@ -12,6 +12,7 @@ from longtail.files import read_values, write_json, write_text
 from longtail.recipes import cifar_lt
 from longtail.reproduce.cells import Cell, row_names
 from longtail.training import Run, evaluate_predictions
+from longtail.weights import write_weights
 
 METRICS = ("accuracy", "many", "medium", "few", "ece")
 
@@ -21,6 +22,7 @@ def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[di
 
     Returns: the rows.
     """
+    keep_weights(cells, out)
     rows = [_row(cell, root) for cell in cells if cell.done]
     own = [_key(row) for row in rows]
     every = [*(row for row in earlier_rows(out) if _key(row) not in own), *rows]
@@ -35,6 +37,25 @@ def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[di
         write_json(out, {"runs": every})
         write_text(out.with_suffix(".md"), table(every))
     return rows
+
+
+def keep_weights(cells: Sequence[Cell], out: Path) -> None:
+    """Writes the weights of finished runs of full length into `weights` beside the result file.
+
+    Those of a teacher are kept, too: a student can be trained from them. Weights that are newer
+    than their run stay as they are.
+    """
+    for cell in cells:
+        if cell.scale < 1 or not cell.trains or not cell.done:
+            continue
+        run = Run(cell.folder)
+        teachers = [stage for stage in run.stages if stage.folder.name == "teacher"]
+        for trained in [run, *teachers]:
+            name = cell.weights if trained is run else f"{cell.weights}-teacher"
+            path = out.parent / "weights" / f"{name}.safetensors"
+            ended = (trained.folder / "metrics.json").stat().st_mtime
+            if not path.exists() or path.stat().st_mtime < ended:
+                write_weights(trained, path)
 
 
 def earlier_rows(out: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -202,19 +202,8 @@ class RunFolder(ABC):
 
     def _load_weights(self, make: Callable[[dict[str, Any]], Model]) -> Model:
         """The model that `make` makes of the card, with the weights of the run."""
-        card = self.model_card()
-        backbone = card["backbone"]
-        if is_import_path(backbone) and not is_timm_model(backbone):
-            refuse_untrusted(self.folder / MODEL, {backbone: "backbone"}, self.trust)
-        try:
-            model = make(card)
-            model.load_state_dict(load_file(self.folder / MODEL))
-        except (KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(
-                f"{self.folder} was written by longtail {self.version}, whose model this version "
-                f"cannot load: {error}"
-            ) from error
-        return model.eval()
+        card = {**self.model_card(), "longtail_version": self.version}
+        return load_weights(self.folder / MODEL, card, make, self.trust)
 
 
 class Run(RunFolder):
@@ -249,17 +238,7 @@ class Run(RunFolder):
         Raises:
             InputError: when the training has not ended.
         """
-
-        def make(card: dict[str, Any]) -> ImageClassifier:
-            backbone = create_backbone(card["backbone"])
-            classes = len(card["class_names"])
-            if card["head"] == MixtureClassifier.name:
-                mixture = MixtureClassifier(backbone.num_features, classes, *card["keys"])
-                return ImageClassifier(backbone, mixture)
-            head = create_head(card["head"], backbone.num_features, classes)
-            return ImageClassifier(backbone, head)
-
-        return self._load_weights(make)
+        return self._load_weights(make_classifier)
 
 
 def _wrong_metrics(stored: Mapping[str, Any]) -> list[str]:
@@ -283,6 +262,48 @@ def task_of(folder: str | Path) -> str:
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no config.yaml")
     return str(read_values(path).get("task", Run.reads))  # 0.1.0 named the other tasks alone
+
+
+def make_classifier(card: Mapping[str, Any]) -> ImageClassifier:
+    """The classifier of images that a card describes, with new weights."""
+    backbone = create_backbone(card["backbone"])
+    classes = len(card["class_names"])
+    if card["head"] == MixtureClassifier.name:
+        mixture = MixtureClassifier(backbone.num_features, classes, *card["keys"])
+        return ImageClassifier(backbone, mixture)
+    head = create_head(card["head"], backbone.num_features, classes)
+    return ImageClassifier(backbone, head)
+
+
+def load_weights(
+    path: Path,
+    card: dict[str, Any],
+    make: Callable[[dict[str, Any]], Model],
+    trust: Collection[str],
+) -> Model:
+    """The model of a file, in evaluation mode on the CPU.
+
+    Args:
+        path: model file.
+        card: its card, with `longtail_version`.
+        make: makes the model that the card describes.
+        trust: import paths that the card may name.
+
+    Raises:
+        InputError: when the card names other code, or the weights are not those of the model.
+    """
+    backbone = card["backbone"]
+    if is_import_path(backbone) and not is_timm_model(backbone):
+        refuse_untrusted(path, {backbone: "backbone"}, trust)
+    try:
+        model = make(card)
+        model.load_state_dict(load_file(path))
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{path} was written by longtail {card.get('longtail_version', 'unknown')}, whose "
+            f"model this version cannot load: {error}"
+        ) from error
+    return model.eval()
 
 
 def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:

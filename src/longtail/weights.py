@@ -1,0 +1,220 @@
+"""Weights of finished trainings: one file each, which gives its accuracy again in a minute."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+
+from longtail.classification import CLASSIFICATION
+from longtail.data import CentreCrop, DataConfig, Dataset
+from longtail.errors import InputError
+from longtail.export import describe
+from longtail.metrics import classification_metrics
+from longtail.models import ImageClassifier
+from longtail.names import nearest, trusted_paths
+from longtail.prior import ClassPrior
+from longtail.shift import adjust, expressed_prior, resolve_prior
+from longtail.training import Run
+from longtail.training.card import read_card
+from longtail.training.distributed import best_device
+from longtail.training.inference import split_logits
+from longtail.training.run import load_weights, make_classifier, save_weights
+
+ENDING = ".safetensors"
+# Searched for a name: below the current folder, and in a checkout of the repository.
+FOLDERS = (Path("results/weights"), Path(__file__).parents[2] / "results/weights")
+DATA = ("source", "imbalance", "imbalance_type", "image_size", "val_fraction", "seed")
+ROUNDED = 5e-4  # of accuracy: weights that lose more in float16 stay in float32
+
+
+class Weights:
+    """A trained classifier in one file, with what it takes to evaluate it again.
+
+    Args:
+        file: written by `write_weights`.
+        trust: as for `longtail.training.Run`.
+
+    Raises:
+        InputError: when the file is not a valid model file.
+
+    Attributes:
+        card: backbone, head, classes, class counts, settings, seed, commit, metrics.
+    """
+
+    def __init__(self, file: str | Path, trust: Any = ()) -> None:
+        self.file = Path(file)
+        self.card = read_card(self.file, ("backbone", "head", *Run.card))
+        self.trust = trusted_paths(trust)
+
+    @property
+    def prior(self) -> ClassPrior:
+        """Class prior of the training split."""
+        return ClassPrior(self.card["class_counts"])
+
+    def model(self) -> ImageClassifier:
+        """The trained model, in evaluation mode on the CPU."""
+        return load_weights(self.file, self.card, make_classifier, self.trust)
+
+    def evaluate(
+        self, target_prior: str | None = None, data: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
+        """Evaluates the model on the test split of the data that it was trained on.
+
+        Args:
+            target_prior: as for `longtail.evaluate`.
+            data: settings of the data in place of those of the file, such as `{"root": "data"}`.
+
+        Returns: the metrics of `longtail.metrics.classification_metrics`.
+        Raises:
+            InputError: when the file does not name a data set of longtail, or the data are others
+                than those that it was evaluated on.
+        """
+        dataset = CLASSIFICATION.load(self._data(data or {}))
+        if (found := checksum(dataset)) != self.card.get("checksum"):
+            raise InputError(
+                f"{self.file} was evaluated on other data than the test split of {dataset.name}: "
+                f"its checksum must be {self.card.get('checksum')}, got {found}"
+            )
+        return metrics_on_test(self.model(), self.card, dataset, target_prior)
+
+    def _data(self, changes: Mapping[str, Any]) -> DataConfig:
+        """The settings of the data; a file may only name the sets that longtail knows."""
+        stored = self.card.get("data_settings", {})
+        known = CLASSIFICATION.catalogue("data")
+        if "source" not in changes and stored.get("source") not in known:
+            raise InputError(
+                f"{self.file} names no data set of longtail: name its source, as in "
+                "--data.source FOLDER"
+            )
+        return DataConfig(**{**{n: v for n, v in stored.items() if n in DATA}, **changes})
+
+
+def load(name: str | Path, trust: Any = ()) -> Weights:
+    """Weights by their name in `longtail list weights`, or from a file; nothing is downloaded.
+
+    Args:
+        name: such as `cifar100-lt-gml-100`, or a path.
+        trust: as for `longtail.training.Run`.
+
+    Returns: `.model()`, `.evaluate(...)`, `.prior` and `.card`.
+    Raises:
+        InputError: when there is no such file; it lists the names that there are.
+    """
+    if Path(name).suffix == ENDING:
+        if not Path(name).is_file():
+            raise InputError(f"no such file: {name}")
+        return Weights(name, trust)
+    files = dict(_files())
+    if str(name) not in files:
+        raise InputError(
+            f"weights must be one of {[*files]} or a {ENDING} file, got {str(name)!r}"
+            f"{nearest(str(name), files)}"
+        )
+    return Weights(files[str(name)], trust)
+
+
+def are_weights(run: object) -> TypeGuard[str | Path]:
+    """Whether what is given for a run is a file of weights, or the name of one."""
+    if not isinstance(run, str | Path) or Path(run).is_dir():
+        return False
+    return Path(run).suffix == ENDING or str(run) in dict(_files())
+
+
+def list_weights() -> dict[str, str]:
+    """The weights at hand: what each is of, by name."""
+    return {name: _summary(Weights(file).card) for name, file in sorted(_files())}
+
+
+def _files() -> Iterator[tuple[str, Path]]:
+    for folder in FOLDERS:
+        for file in folder.glob(f"*{ENDING}"):
+            yield file.stem, file
+
+
+def _summary(card: Mapping[str, Any]) -> str:
+    values = {
+        "imbalance": card.get("data_settings", {}).get("imbalance"),
+        "epochs": card.get("epochs"),
+        "seed": card.get("seed"),
+    }
+    about = [f"{name} {value}" for name, value in values.items() if value is not None]
+    accuracy = 100 * card.get("metrics", {}).get("accuracy", math.nan)
+    return f"{', '.join([str(card.get('method')), card['backbone'], *about])}: {accuracy:.1f} %"
+
+
+def write_weights(run: Run, path: Path) -> Path:
+    """Writes the model of a finished run with all that `Weights.evaluate` needs.
+
+    Weights are rounded to float16, which halves the file, unless that costs accuracy; vectors, such
+    as the statistics of batch norm, stay as they are. The card's metrics are those of the file.
+
+    Args:
+        run: a finished run of a data set of longtail, whose data are at hand.
+        path: file to write.
+
+    Returns: the file.
+    """
+    config = run.config
+    data = {name: config["data"][name] for name in DATA if config["data"].get(name) is not None}
+    dataset = CLASSIFICATION.load(DataConfig(**config["data"]))
+    card = {
+        **describe(run),
+        "data_settings": data,
+        "checksum": checksum(dataset),
+        "epochs": config["epochs"],
+        "seed": config["seed"],
+        "views": config["views"],
+        "settings": config["method"],
+        "selection": run.metrics.get("selection"),
+        "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
+    }
+    model = run.model()
+    exact = metrics_on_test(model, card, dataset)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    whole = [p.data for p in matrices]
+    for parameter in matrices:
+        parameter.data = parameter.data.half().float()
+    metrics = metrics_on_test(model, card, dataset)
+    if abs(metrics["accuracy"] - exact["accuracy"]) <= ROUNDED:
+        for parameter in matrices:
+            parameter.data = parameter.data.half()
+    else:
+        metrics = exact
+        for parameter, values in zip(matrices, whole, strict=True):
+            parameter.data = values
+    card["metrics"] = {name: value for name, value in metrics.items() if value == value}  # no NaN
+    save_weights(path, model, card)
+    return path
+
+
+def metrics_on_test(
+    model: ImageClassifier,
+    card: Mapping[str, Any],
+    dataset: Dataset,
+    target_prior: str | None = None,
+) -> dict[str, float]:
+    """Metrics of a model on the test split; see `longtail.evaluate` for `target_prior`."""
+    assert dataset.test is not None
+    crop, device = CentreCrop(card["image_size"], card["margin"]), torch.device(best_device())
+    prior = ClassPrior(card["class_counts"])
+    logits = split_logits(model.backbone, model.head, dataset.test, crop, device)
+    if target_prior is not None:
+        names = tuple(card["class_names"])
+        target = resolve_prior(target_prior, prior, len(names), names)
+        logits = adjust(logits, expressed_prior(card["expresses"], prior), target)
+    return classification_metrics(logits, dataset.test.labels, prior)
+
+
+def checksum(dataset: Dataset) -> str:
+    """Checksum of the test split: its labels, and its images or their paths."""
+    digest = hashlib.sha256()
+    if dataset.test is not None:
+        digest.update(dataset.test.labels.numpy().tobytes())
+        if dataset.test.images is not None:
+            digest.update(dataset.test.images.contiguous().numpy().tobytes())
+        else:
+            digest.update("\n".join(dataset.test.paths).encode())
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""Weights in one file: the figure of the run again, other data refused, names found."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import longtail
+from longtail import weights
+from longtail.cli import main
+from longtail.data import DataConfig, load
+from longtail.training import Run
+from longtail.training.run import save_weights
+from longtail.weights import Weights, checksum, list_weights, write_weights
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("weights") / "run"
+    done = longtail.train("digits-lt", "logit_adjust", out=folder, epochs=3, device="cpu")
+    assert isinstance(done, Run)
+    return done
+
+
+@pytest.fixture
+def file(run: Run, tmp_path: Path) -> Path:
+    return write_weights(run, tmp_path / "results/weights/digits-ours.safetensors")
+
+
+def test_weights_give_the_accuracy_of_their_run(run: Run, file: Path) -> None:
+    found = longtail.evaluate(file)
+    assert found["accuracy"] == pytest.approx(run.metrics["accuracy"], abs=5e-4)
+    assert found["nll"] == pytest.approx(run.metrics["nll"], rel=1e-2)  # of rounded weights
+    assert found == pytest.approx(Weights(file).card["metrics"])
+    assert {v.dtype for v in load_file(file).values() if v.ndim > 1} == {torch.float16}
+    assert file.stat().st_size < (run.folder / "model.safetensors").stat().st_size
+
+
+def test_weights_are_evaluated_for_any_prior(run: Run, file: Path) -> None:
+    due = longtail.evaluate(run, "source")
+    found = longtail.evaluate(file, "source")
+    assert found["accuracy"] == pytest.approx(due["accuracy"], abs=3e-3)
+    assert found["accuracy"] != longtail.evaluate(file)["accuracy"]
+
+
+def test_other_data_are_refused(file: Path) -> None:
+    with pytest.raises(ValueError, match="was evaluated on other data than the test split"):
+        longtail.evaluate(file, data={"source": "digits-lt", "seed": 5})
+
+
+def test_a_file_names_no_folder_or_code_as_its_data(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "hostile.safetensors"
+    card = {**run.model_card(), "data_settings": {"source": "os.abort"}, "checksum": "0"}
+    save_weights(file, run.model(), card)
+    with pytest.raises(ValueError, match="names no data set of longtail"):
+        longtail.evaluate(file)
+
+
+def test_weights_have_names(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(file.parents[2])
+    assert "logit_adjust, smallnet, epochs 3, seed 0: " in list_weights()["digits-ours"]
+    loaded = longtail.load("digits-ours")
+    assert loaded.model()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape == (1, 10)
+    assert main(["evaluate", "digits-ours"]) == 0
+    assert "as recorded" in capsys.readouterr().out
+    assert main(["list", "weights"]) == 0
+    assert "digits-ours" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="did you mean 'digits-ours'"):
+        longtail.load("digits-our")
+    with pytest.raises(ValueError, match="no such file"):
+        longtail.load("gone.safetensors")
+
+
+def test_options_without_effect_are_refused(run: Run, file: Path) -> None:
+    with pytest.raises(ValueError, match="split: no effect for weights"):
+        longtail.evaluate(file, split="val")
+    with pytest.raises(ValueError, match="data: no effect for"):
+        longtail.evaluate(run, data={"root": "data"})
+
+
+def test_the_checksum_is_of_images_and_labels(run: Run) -> None:
+    dataset = load(DataConfig("digits-lt"))
+    assert dataset.test is not None
+    assert dataset.test.images is not None
+    changed = dataset.test.images.clone()
+    changed[0, 0, 0, 0] += 1
+    others = [
+        replace(dataset, test=replace(dataset.test, images=changed)),
+        replace(dataset, test=replace(dataset.test, labels=dataset.test.labels.flip(0))),
+    ]
+    assert len({checksum(one) for one in [dataset, *others]}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*list_weights()])
+def test_published_weights_give_their_accuracy(name: str) -> None:
+    if not (root := os.environ.get("LONGTAIL_DATA")):
+        pytest.skip("LONGTAIL_DATA, the folder of the data files, is not set")
+    recorded = weights.load(name).card["metrics"]
+    assert longtail.evaluate(name, data={"root": root}) == pytest.approx(recorded, abs=2e-3)
