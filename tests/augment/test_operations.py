@@ -1,5 +1,7 @@
 """Each batched operation against torchvision's v2 functional, image by image."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -24,6 +26,7 @@ from longtail.augment import (
     sharpness,
     solarize,
 )
+from longtail.augment.batched import beside
 
 BATCH = 48
 SIZES = [(32, 32), (8, 8), (28, 21), (3, 40), (2, 2)]
@@ -233,3 +236,22 @@ def test_a_parameter_of_another_shape_is_refused(operation):
 def test_a_kernel_that_does_not_fit_is_refused(kernel_size):
     with pytest.raises(ValueError, match=rf"kernel_size of gaussian_blur .* {kernel_size} for"):
         gaussian_blur(torch.zeros(1, 3, 4, 8, dtype=torch.uint8), torch.ones(1), kernel_size)
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", []), ("cuda", ["pinned"])])
+def test_what_was_drawn_is_copied_to_a_gpu_from_pinned_memory(device, pinned):
+    done = []
+
+    class Drawn:
+        def pin_memory(self):
+            done.append("pinned")
+            return self
+
+        def to(self, device, non_blocking):
+            assert non_blocking
+            done.append(device)
+            return self
+
+    images = SimpleNamespace(device=torch.device(device))
+    beside(images, Drawn())
+    assert done == [*pinned, images.device]

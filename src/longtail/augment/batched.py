@@ -46,6 +46,8 @@ def check_batch(images: Tensor, generator: torch.Generator) -> None:
 
 def beside(images: Tensor, drawn: Tensor) -> Tensor:
     """Sends what was drawn on the CPU to the images' device, without waiting for it."""
+    if images.device.type == "cuda":
+        drawn = drawn.pin_memory()  # else the copy waits until the device has done all before it
     return drawn.to(images.device, non_blocking=True)
 
 

@@ -23,7 +23,9 @@ class TimmBackbone(Backbone):
     def __init__(self, name: str, pretrained: bool = False) -> None:
         model = create_timm(name, pretrained, num_classes=0)
         config: dict[str, Any] = model.pretrained_cfg
-        super().__init__(model.num_features, config["mean"], config["std"])
+        # What comes out without classifier: some networks widen their features before it.
+        width = getattr(model, "head_hidden_size", model.num_features)
+        super().__init__(width, config["mean"], config["std"])
         self.model = model
         self.image_size = config["input_size"][-1]
 
