@@ -27,14 +27,16 @@ check: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
 
-# Builds the wheel and tries it in an environment with its declared dependencies alone.
+# Builds the source archive, the wheel from it, and tries the wheel with its dependencies alone.
 wheel: $(READY)
-	rm -rf build/fresh build/run build/*.whl
-	$(BIN)/uv build --quiet --wheel --out-dir build
+	rm -rf build/fresh build/run build/digits build/*.whl build/*.tar.gz
+	$(BIN)/uv build --quiet --out-dir build
 	$(PYTHON) -m venv build/fresh
 	$(BIN)/uv pip install --quiet --python build/fresh/bin/python --constraint requirements.lock build/*.whl
 	cd build && fresh/bin/longtail --version && fresh/bin/longtail list
 	cd build && fresh/bin/longtail train digits-lt --epochs 1 --out run
+	build/fresh/bin/python bench/picture_folders.py digits-lt build/digits
+	cd build && fresh/bin/longtail advise digits
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOT_NOW = ("CHANGELOG.md", "EXPERIMENTS.md")  # they name what was there at their time
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -30,7 +31,7 @@ def resolve(name: str) -> Any:
     raise ModuleNotFoundError(name)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=relative)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in NOT_NOW], ids=relative)
 @pytest.mark.filterwarnings("ignore")
 def test_names_of_the_package_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -10,6 +10,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import yaml
+
 import longtail
 
 ROOT = Path(__file__).parents[1]
@@ -58,3 +60,21 @@ def test_every_imported_package_is_declared() -> None:
 def test_the_citation_has_the_version_of_the_package() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"version: {version['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_extra_all_has_every_extra_of_a_user() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    (everything,) = extras.pop("all")
+    named = set(re.findall(r"\[(.*)\]", everything)[0].split(","))
+    assert named == set(extras) - {"dev", "docs"}
+
+
+def test_files_of_a_public_project_can_be_read() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    for path in [*(ROOT / ".github").rglob("*.yml"), ROOT / "mkdocs.yml"]:
+        assert yaml.safe_load(path.read_text(encoding="utf-8")), path
+    for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert path.stem == "config" or {"name", "description", "body"} <= set(form)
