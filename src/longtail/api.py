@@ -11,11 +11,11 @@ from longtail.errors import InputError
 from longtail.listing import list_names
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which `longtail --help` need not wait for
-    from longtail.data import Dataset, Findings
+    from longtail.data import Dataset
     from longtail.features import Precision
     from longtail.pictures import Advice
     from longtail.training import Config, Embeddings, Run, RunFolder
-    from longtail.training.task import Predicted
+    from longtail.training.task import Checked, Predicted
     from longtail.weights import Weights
 
 # Words of each command, and the function behind it.
@@ -390,16 +390,20 @@ def reproduce(
     return reproduce_lade_shift(*common)
 
 
-def check_data(data: str | Mapping[str, Any]) -> Findings:
-    """Checks a data set: images per class, missing and broken files.
+def check_data(data: str | Mapping[str, Any], *, task: str | None = None) -> Checked:
+    """Checks a data set: images or pixels per class, missing and broken files.
 
     Args:
         data: as for `train`.
-    """
-    from longtail.data import check_source
-    from longtail.settings import read_data
+        task: `classification` or `segmentation` (default: that of a named data set, else
+            classification)
 
-    return check_source(read_data(data))
+    Returns: `.problems` and `.warnings`; printed, it is the report.
+    """
+    from longtail.settings import read_task_data
+
+    chosen, config = read_task_data(data, task)
+    return chosen.check(config)
 
 
 def shard_data(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.augment import VIEWS, named_view
-from longtail.data import BUILT_IN, DataConfig, Dataset, load
+from longtail.data import BUILT_IN, DataConfig, Dataset, Findings, check_source, load
 from longtail.errors import InputError
 from longtail.files import whole_file, write_json
 from longtail.methods import Method, PlainClassifier, create_method, find_method
@@ -66,6 +66,10 @@ class Classification(Task[Config, Dataset, Run]):
     def load(self, config: DataConfig) -> Dataset:
         """See `Task.load`."""
         return load(config)
+
+    def check(self, config: DataConfig) -> Findings:
+        """See `Task.check`."""
+        return check_source(config)
 
     def settle(self, config: Config, dataset: Dataset) -> Config:
         """See `Task.settle`."""

@@ -55,7 +55,8 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
         grammar.add("method.name", "--method", METHOD)
         grammar.add("task", "--task", f"one of {', '.join(TASKS)}")
         grammar.add_class("training", task.config, skip={"data", "method", "task"})
-    grammar.add_class("data", task.data_config if trains else DataConfig, "data", {"source"})
+    settings = task.data_config if trains or "task" in parameters else DataConfig
+    grammar.add_class("data", settings, "data", {"source"})
     if trains:
         _add_method(grammar, method, task)
         grammar.parser.set_defaults({"method.name": method, "task": task.name})
@@ -180,10 +181,28 @@ def read_data(data: str | Mapping[str, Any]) -> DataConfig:
     Raises:
         InputError: for an invalid setting or value; the message names it.
     """
-    grammar = Grammar("data", read_data, skip={"data"})
+    config: DataConfig = read_task_data(data, Config.task)[1]
+    return config
+
+
+def read_task_data(
+    data: str | Mapping[str, Any], task: str | None = None
+) -> tuple[Task[Any, Any, Any], Any]:
+    """A task, and its settings of a source from Python.
+
+    Args:
+        data: name of a source, or a mapping with `source`.
+        task: name of the task; default: that of a named data set, else classification.
+
+    Raises:
+        InputError: for an unknown task, or an invalid setting or value; the message names it.
+    """
+    given = _with_name("data", "source", data)
+    chosen = find_task(task) if task else task_of_source(given["source"])
+    grammar = Grammar("data", any_training, skip={"data", "method"})
     grammar.add("data.source", "DATA", DATA)
-    grammar.add_class("data", DataConfig, "data", {"source"})
-    return DataConfig(**grammar.parse({"data": _with_name("data", "source", data)})["data"])
+    grammar.add_class("data", chosen.data_config, "data", {"source"})
+    return chosen, chosen.data_config(**grammar.parse({"data": given})["data"])
 
 
 def _number(value: Any) -> float | None:

@@ -17,25 +17,35 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_values_of_an_index_mask() -> None:
-    coding = IndexCoding(3, first=1, ignored=(0,))
+    coding = IndexCoding((1, 2, 3), ignored=(0,))
     assert coding.decode(picture([[0, 1], [3, 255]])).tolist() == [[255, 0], [2, 255]]
     with pytest.raises(ValueError, match="value 4, 9 is not a class"):
         coding.decode(picture([[4, 9]]))
-    assert IndexCoding(None).decode(picture([[0, 254]])).tolist() == [[0, 254]]
+    assert IndexCoding((0, 255)).decode(picture([[0, 255]])).tolist() == [[0, 1]]
 
 
 def test_a_colour_picture_without_a_palette() -> None:
     with pytest.raises(ValueError, match=r"RGB image, not an index PNG: set data\.palette"):
-        IndexCoding(3).decode(Image.new("RGB", (2, 2)))
+        IndexCoding((0, 1)).decode(Image.new("RGB", (2, 2), "red"))
+    with pytest.raises(ValueError, match=r"RGBA image, not an index PNG: set data\.palette"):
+        IndexCoding((0, 1)).decode(Image.new("RGBA", (2, 2), (1, 1, 1, 0)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
+def test_grey_masks_of_several_channels(mode: str) -> None:
+    assert IndexCoding((0, 7)).decode(picture([[0, 7]]).convert(mode)).tolist() == [[0, 1]]
+
+
+def test_masks_of_one_bit() -> None:
+    assert IndexCoding((0, 1)).decode(picture([[0, 255]]).convert("1")).tolist() == [[0, 1]]
 
 
 def test_sixteen_bit_masks() -> None:
     wide = Image.fromarray(np.array([[0, 300]], dtype=np.uint16))
     with pytest.raises(ValueError, match="value 300 is not a class"):
-        IndexCoding(3).decode(wide)
-    assert IndexCoding(3).decode(Image.fromarray(np.array([[0, 2]], dtype=np.uint16))).tolist() == [
-        [0, 2]
-    ]
+        IndexCoding((0, 1, 2)).decode(wide)
+    narrow = Image.fromarray(np.array([[0, 2]], dtype=np.uint16))
+    assert IndexCoding((0, 1, 2)).decode(narrow).tolist() == [[0, 2]]
 
 
 def test_palette(tmp_path: Path) -> None:

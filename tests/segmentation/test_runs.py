@@ -149,7 +149,7 @@ def test_the_commands(
     assert judged("--split", "val") != plain
     assert judged("--flip", "--window", "24", "24") != plain
     assert main(["evaluate", str(folder), "--window", "24", "8"]) == 2
-    assert "window must be a height and a width of 16 or more" in capsys.readouterr().err
+    assert "window must be a height and a width from 16" in capsys.readouterr().err
 
     out = tmp_path / "masks"
     to_masks = ["predict", str(folder), str(root / "images"), "--out", str(out)]
@@ -199,13 +199,13 @@ def test_invalid_settings(make_scenes: MakeScenes, tmp_path: Path) -> None:
     root = str(make_scenes())
     for wrong, message in (
         ({"crop": [24]}, "crop must be a height and a width"),
-        ({"window": [24, 8]}, "window must be a height and a width of 16 or more"),
+        ({"window": [24, 8]}, "window must be a height and a width from 16"),
         ({"views": ["weak", "weak"]}, "views must be one name for segmentation"),
         ({"devices": 3}, "batch_size must be a multiple of the 3 processes, got 8"),
         ({"mix": "mixup"}, "mix has no effect in segmentation"),
         ({"epochs": 0}, "epochs must be 1 or more, got 0"),
-        ({"method": {"name": "gml", "queries": 0}}, "queries of gml must be >= 1"),
-        ({"prior_power": -1}, "prior_power must be 0 or more"),
+        ({"method": {"name": "gml", "queries": 0}}, r"queries of gml must be in \[1, "),
+        ({"prior_power": -1}, "prior_power must be >= 0, got -1"),
         ({"batch_size": 100}, "batch_size must not exceed the 12 training images"),
         ({"views": "cutout"}, "views of segmentation must be one of"),
         ({"teacher_stage": {"epochs": 1}}, "'ce' does not take a teacher"),
@@ -250,7 +250,7 @@ def test_images_that_cannot_be_read_are_named_once_the_rest_is_written(
         api.predict(run, same, out=tmp_path / "out")
     with pytest.raises(ValueError, match="out of predict must be a folder"):
         api.predict(run, same[:1])
-    with pytest.raises(ValueError, match=r"images/test/001\.png: not an image file"):
+    with pytest.raises(ValueError, match=r"not an image file \(1\): .*images/test/001\.png"):
         api.evaluate(run, split="test")
     Image.new("RGB", (48, 32)).save(broken)
     with pytest.raises(ValueError, match=r"split must be one of \['test', 'train'\], got 'val'"):

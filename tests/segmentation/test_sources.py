@@ -143,29 +143,37 @@ def test_ade20k(tmp_path: Path) -> None:
     assert data.evaluated == "val"
 
 
-def test_all_bad_pairs_are_named_at_once(make_scenes: MakeScenes) -> None:
+def test_all_bad_pairs_are_named_at_once_by_reason(make_scenes: MakeScenes) -> None:
     root = make_scenes()
     masks, images = root / "masks" / "train", root / "images" / "train"
-    (masks / "000.png").unlink()
-    save(masks / "001.png", np.zeros((5, 7)))
-    save(masks / "002.png", np.full((32, 48), 9))
+    save(masks / "000.png", np.zeros((5, 7)))
+    for name in ("001.png", "002.png"):
+        save(masks / name, np.full((32, 48), 9))
     save(masks / "003.png", np.full((32, 48), 255))
     (masks / "004.png").write_bytes(b"no picture")
     (images / "005.png").write_bytes(b"")
     with pytest.raises(BadPairsError, match="6 of 16 images with masks cannot be used") as error:
         load_pixels(PixelDataConfig(str(root)))
-    reasons = {
-        "masks/train/000.png": "there is no such file",
-        "masks/train/001.png": "the mask is (7, 5) pixels, its image (48, 32)",
-        "masks/train/002.png": "value 9 is not a class",
-        "masks/train/003.png": "all its pixels are ignored",
-        "masks/train/004.png": "not an image file",
-        "images/train/005.png": "the file is empty",
-    }
-    found = [line for line in str(error.value).splitlines() if line.startswith("  ")]
-    for path, reason in reasons.items():
-        (line,) = [line for line in found if path in line.split(": ")[0]]
-        assert reason in line
+    lines = [line for line in str(error.value).splitlines() if line.startswith("  ")]
+    assert sorted(lines) == sorted(
+        [
+            f"  the mask is (7, 5) pixels, its image (48, 32) (1): {masks}/000.png",
+            f"  value 9 is not a class (2): {masks}/001.png, {masks}/002.png",
+            f"  all its pixels are ignored (1): {masks}/003.png",
+            f"  not an image file (1): {masks}/004.png",
+            f"  the file is empty (1): {images}/005.png",
+        ]
+    )
+
+
+def test_masks_that_a_layout_lacks_are_named_once(tmp_path: Path) -> None:
+    for number in range(30):
+        save(tmp_path / "train" / f"{number:02d}.png", grey())
+    (tmp_path / "trainannot").mkdir()
+    with pytest.raises(BadPairsError, match="30 of 30") as error:
+        load_pixels(PixelDataConfig(str(tmp_path)))
+    assert str(error.value).count("there is no such file (30): ") == 1
+    assert len(str(error.value).splitlines()) == 3
 
 
 def test_a_class_without_a_pixel(make_scenes: MakeScenes) -> None:
@@ -181,18 +189,38 @@ def test_unknown_sources(tmp_path: Path) -> None:
         load_pixels(PixelDataConfig(str(tmp_path)))
     with pytest.raises(ValueError, match=r"does not hold camvid: set data\.root"):
         load_pixels(PixelDataConfig("camvid", root=str(tmp_path)))
-    (tmp_path / "images" / "train").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"There is no folder .*/none"):
+        load_pixels(PixelDataConfig(str(tmp_path / "none")))
+    save(tmp_path / "images" / "a.png", grey())
+    save(tmp_path / "masks" / "a.png", [[0, 1]])
+    with pytest.raises(ValueError, match=r"has the folders \(2\): images/, masks/$"):
+        load_pixels(PixelDataConfig(str(tmp_path)))
+    for kind in ("images", "masks"):
+        save(tmp_path / kind / "train" / "a.png", [[0, 1]])
     for wrong, message in (
         ({"root": "data"}, "root has no effect where the source is a folder"),
         ({"palette": "p", "classes": "c"}, "classes must be left out where data.palette"),
+        ({"palette": "p", "values": [0, 1]}, "values must be left out where data.palette"),
     ):
         with pytest.raises(ValueError, match=message):
             load_pixels(PixelDataConfig(str(tmp_path), **wrong))
+    (tmp_path / "ade" / "images" / "training").mkdir(parents=True)
+    (tmp_path / "ade" / "annotations" / "training").mkdir(parents=True)
     (tmp_path / "leftImg8bit").mkdir()
     with pytest.raises(ValueError, match="palette has no effect: layout cityscapes defines"):
         load_pixels(PixelDataConfig(str(tmp_path), palette="p"))
-    for wrong in ({"image_size": 0}, {"workers": -1}):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+    with pytest.raises(ValueError, match="values has no effect: layout ade20k defines"):
+        load_pixels(PixelDataConfig("ade20k", root=str(tmp_path / "ade"), values=[0, 1]))
+    for wrong in (
+        {"image_size": 0},
+        {"workers": -1},
+        {"values": [0]},
+        {"values": [0, 0]},
+        {"values": [0, 256]},
+        {"ignored": [-1]},
+        {"values": [0, 1], "ignored": [1]},
+    ):
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}.* must "):
             PixelDataConfig("x", **wrong)
 
 

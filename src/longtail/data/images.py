@@ -53,14 +53,17 @@ class UnreadableImagesError(InputError):
 
     def __init__(self, failures: Sequence[Failure], total: int) -> None:
         self.failures = sorted(set(failures))
-        lines = [f"  {shown(path)}: {reason}" for path, reason in self.failures[:NAMED]]
-        if len(self.failures) > NAMED:
-            lines.append(f"  and {len(self.failures) - NAMED:,} more")
+        lines = self._lines()
+        if len(lines) > NAMED:
+            lines[NAMED:] = [f"  and {len(lines) - NAMED:,} more"]
         super().__init__(
             f"{len(self.failures):,} of {total:,} {self.what}:\n"
             + "\n".join(lines)
             + f"\n{self.remedy}, or remove them from the data set, and start again."
         )
+
+    def _lines(self) -> list[str]:
+        return [f"  {shown(path)}: {reason}" for path, reason in self.failures]
 
 
 def member(tar: str, offset: int, size: int) -> str:

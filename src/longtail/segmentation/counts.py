@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +20,36 @@ from longtail.data.images import (
     reason_of,
     upright_size,
 )
+from longtail.data.problems import counted
 from longtail.errors import InputError
 from longtail.files import whole_file
-from longtail.segmentation.layouts import Layout, PairFiles
-from longtail.segmentation.masks import IGNORED, Coding
+from longtail.segmentation.layouts import Layout
+from longtail.segmentation.masks import (
+    NO_CLASS,
+    Coding,
+    ColourCoding,
+    is_lossy,
+    mask_values,
+    not_a_class,
+)
+from longtail.segmentation.pairing import PairFiles
 
 
 class BadPairsError(UnreadableImagesError):
-    """Names all images and masks that cannot be used."""
+    """Names all images and masks that cannot be used, by reason."""
 
     what = "images with masks cannot be used"
     remedy = "Fix them"
+
+    def by_reason(self) -> list[str]:
+        """Each reason with the files that it holds for."""
+        paths = defaultdict(list)
+        for path, reason in self.failures:
+            paths[reason].append(path)
+        return [counted(reason, found) for reason, found in paths.items()]
+
+    def _lines(self) -> list[str]:
+        return [f"  {line}" for line in self.by_reason()]
 
 
 class _BadFileError(ValueError):
@@ -53,46 +73,91 @@ def about(path: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PairCounts:
-    """Pixel counts and size of every image of a data set, split after split.
+    """Pixels of each mask value and size of every image of a data set, split after split.
 
     Args:
-        pixels: (N, 255) int64, pixels of each class in each image, without ignored ones.
+        values: (N, 256) int64, pixels of each value of an index mask; of a colour mask those of
+            each class, 255 being ignored.
         sizes: (N, 2) int64, width and height.
+        lossy: (N,) bool, whether the values of a mask are not exactly those that were saved.
+        failures: file and reason for each image or mask that cannot be read.
     """
 
-    pixels: NDArray[np.int64]
+    values: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    lossy: NDArray[np.bool_]
+    failures: tuple[Failure, ...] = ()
 
 
 def count_pairs(layout: Layout) -> PairCounts:
-    """Reads and checks every mask, or loads the counts that are cached in the data's folder.
+    """Reads every mask, or loads the counts that are cached in the data's folder.
 
     The cache, `.longtail-pixels-*.npz`, is valid while no file's size or modification time changes.
     Where the folder is read-only, the pixels are counted each time.
 
-    Raises:
-        BadPairsError: names every mask that is missing, whose size is not its image's, whose pixels
-            are all ignored, or with an invalid value, and every file that cannot be read.
+    Returns: the counts; its failures are masks that are missing or whose size is not that of the
+        image, and files that cannot be read.
     """
     pairs = [pair for split in layout.splits.values() for pair in split]
-    signature = _signature(pairs, layout.coding)
-    known = hashlib.sha256(repr(layout.coding).encode()).hexdigest()[:12]
+    colours = layout.coding if isinstance(layout.coding, ColourCoding) else None
+    signature = _signature(pairs, colours)
+    known = hashlib.sha256(repr(colours).encode()).hexdigest()[:12]
     path = layout.root / f".longtail-pixels-{known}.npz"
     cached = _read(path, signature)
     if cached is not None:
         return cached
-    pixels = np.zeros((len(pairs), IGNORED), dtype=np.int64)
+    values = np.zeros((len(pairs), 256), dtype=np.int64)
     sizes = np.zeros((len(pairs), 2), dtype=np.int64)
+    lossy = np.zeros(len(pairs), dtype=np.bool_)
 
     def count(number: int) -> None:
         image, mask = pairs[number]
-        sizes[number], pixels[number] = _look_at(image, mask, layout.coding)
+        sizes[number], values[number], lossy[number] = _look_at(image, mask, colours)
 
-    for_each_pair(pairs, count)
-    counts = PairCounts(pixels, sizes)
-    with contextlib.suppress(OSError), whole_file(path) as part, part.open("wb") as handle:
-        np.savez_compressed(handle, pixels=pixels, sizes=sizes, signature=np.array(signature))
+    failures = try_each_pair(len(pairs), count)
+    counts = PairCounts(values, sizes, lossy, tuple(failures))
+    if not failures:
+        with contextlib.suppress(OSError), whole_file(path) as part, part.open("wb") as handle:
+            np.savez_compressed(
+                handle, values=values, sizes=sizes, lossy=lossy, signature=np.array(signature)
+            )
     return counts
+
+
+def by_class(
+    counts: PairCounts, pairs: Sequence[PairFiles], coding: Coding, num_classes: int
+) -> NDArray[np.int64]:
+    """Pixels of each class in each image, (N, C), without ignored ones.
+
+    Raises:
+        BadPairsError: names every mask with a value that is no class, or without a pixel that
+            counts, and all failures of the counts.
+    """
+    pixels = np.zeros((len(pairs), num_classes), dtype=np.int64)
+    failures = list(counts.failures)
+    failed = {path for path, _ in failures}
+    for lossy in np.unique(counts.lossy):
+        rows = np.flatnonzero(counts.lossy == lossy).tolist()
+        if isinstance(coding, ColourCoding):
+            pixels[rows] = counts.values[rows, :num_classes]
+            continue
+        try:
+            table = coding.table(bool(lossy))
+        except InputError as error:
+            failures += [(pairs[row][1], str(error)) for row in rows]
+            continue
+        pixels[rows] = counts.values[rows] @ (table[:, None] == np.arange(num_classes))
+        for row, wrong in zip(rows, counts.values[rows][:, table == NO_CLASS] > 0, strict=True):
+            if wrong.any():
+                values = np.flatnonzero(table == NO_CLASS)[wrong].tolist()
+                failures.append((pairs[row][1], not_a_class(values)))
+    named = failed.union(path for path, _ in failures)
+    for row in np.flatnonzero(~pixels.any(1)).tolist():
+        if not named.intersection(pairs[row]):
+            failures.append((pairs[row][1], "all its pixels are ignored"))
+    if failures:
+        raise BadPairsError(failures, len(pairs))
+    return pixels
 
 
 def for_each_pair(pairs: Sequence[PairFiles], work: Callable[[int], None]) -> None:
@@ -100,6 +165,15 @@ def for_each_pair(pairs: Sequence[PairFiles], work: Callable[[int], None]) -> No
 
     Raises:
         BadPairsError: names every file for which `work` failed inside `about`.
+    """
+    if found := try_each_pair(len(pairs), work):
+        raise BadPairsError(found, len(pairs))
+
+
+def try_each_pair(count: int, work: Callable[[int], None]) -> list[Failure]:
+    """Calls `work` with the number of every pair, in threads.
+
+    Returns: the files for which it failed inside `about`.
     """
 
     def tried(number: int) -> Failure | None:
@@ -109,26 +183,26 @@ def for_each_pair(pairs: Sequence[PairFiles], work: Callable[[int], None]) -> No
             return error.path, error.reason
         return None
 
-    if found := in_threads(len(pairs), tried):
-        raise BadPairsError(found, len(pairs))
+    return in_threads(count, tried)
 
 
-def _look_at(image: str, mask: str, coding: Coding) -> tuple[tuple[int, int], NDArray[np.int64]]:
-    """Size of an image and its pixels of each class."""
+def _look_at(
+    image: str, mask: str, colours: ColourCoding | None
+) -> tuple[tuple[int, int], NDArray[np.int64], bool]:
+    """Size of an image, pixels of each value of its mask, and whether these are not exact."""
     with about(image), Image.open(image) as picture:
         size = upright_size(picture)
     with about(mask), Image.open(mask) as picture:
         if picture.size != size:
-            raise InputError(f"the mask is {picture.size} pixels, its image {size} ({image})")
-        pixels = np.bincount(coding.decode(picture).ravel(), minlength=256)[:IGNORED]
-        if not pixels.any():
-            raise InputError("all its pixels are ignored")
-    return size, pixels
+            raise InputError(f"the mask is {picture.size} pixels, its image {size}")
+        values = mask_values(picture) if colours is None else colours.decode(picture)
+        lossy = is_lossy(picture)
+    return size, np.bincount(values.ravel(), minlength=256), lossy
 
 
-def _signature(pairs: Sequence[PairFiles], coding: Coding) -> str:
-    """A digest that changes with every file and with the coding of the masks."""
-    digest = hashlib.sha256(repr(coding).encode())
+def _signature(pairs: Sequence[PairFiles], colours: ColourCoding | None) -> str:
+    """A digest that changes with every file and with the palette of the masks."""
+    digest = hashlib.sha256(repr(colours).encode())
     for path in (path for pair in pairs for path in pair):
         with contextlib.suppress(OSError):  # a missing file is named when the pairs are read
             state = os.stat(path)
@@ -141,7 +215,7 @@ def _read(path: Path, signature: str) -> PairCounts | None:
     try:
         with np.load(path) as stored:
             if str(stored["signature"]) == signature:
-                return PairCounts(stored["pixels"], stored["sizes"])
+                return PairCounts(stored["values"], stored["sizes"], stored["lossy"])
     except Exception:  # missing or corrupt: numpy raises nearly anything
         return None
     return None

@@ -1,22 +1,26 @@
 """Data sets of images and masks, and how they are loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from longtail.data.dataset import Split
+from longtail.data.problems import counted
 from longtail.data.samplers import POWERS, Sampling
 from longtail.errors import InputError
 from longtail.prior import ClassPrior
-from longtail.segmentation.counts import PairCounts, count_pairs
-from longtail.segmentation.layouts import Layout, PixelDataConfig, find_layout
+from longtail.segmentation.coding import settle_coding
+from longtail.segmentation.counts import BadPairsError, by_class, count_pairs
+from longtail.segmentation.layouts import LAYOUTS, Layout, PixelDataConfig, find_layout
 from longtail.segmentation.masks import Coding
 from longtail.segmentation.pairs import PairReader, scaled_size
 
 IN_MEMORY_BYTES = 2**31
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,18 +120,13 @@ def load_pixels(config: PixelDataConfig) -> PixelDataset:
         BadPairsError: names every image and mask that cannot be used, and why.
         InputError: when the source is unknown, or a class has no training pixel.
     """
-    layout = find_layout(config)
-    if not layout.splits.get("train"):
-        raise InputError(f"{layout.root} has no training image in the layout {layout.name}")
-    counts = count_pairs(layout)
-    names = layout.class_names or tuple(
-        f"class {c}" for c in range(int(np.flatnonzero(counts.pixels.any(axis=0)).max()) + 1)
-    )
-    _check_classes(layout, counts, names)
-    splits = _splits(layout, counts, names, config.image_size)
+    layout, pixels, sizes = read_pixels(config)
+    _check_classes(layout, pixels)
+    splits = _splits(layout, pixels, sizes, config.image_size)
+    assert layout.coding is not None
     return PixelDataset(
         name=layout.name,
-        class_names=names,
+        class_names=layout.class_names,
         train=splits["train"],
         val=splits.get("val"),
         test=splits.get("test"),
@@ -136,24 +135,67 @@ def load_pixels(config: PixelDataConfig) -> PixelDataset:
     )
 
 
-def _check_classes(layout: Layout, counts: PairCounts, names: tuple[str, ...]) -> None:
+def read_pixels(config: PixelDataConfig) -> tuple[Layout, Counts, Counts]:
+    """The layout of a source with its coding, (N, C) pixels of each class, and (N, 2) sizes.
+
+    Raises:
+        BadPairsError: names every image and mask that cannot be used, and why.
+        InputError: when the source is unknown, or the mask values do not tell the classes.
+    """
+    layout = find_layout(config)
+    if not layout.splits.get("train"):
+        raise InputError(f"{layout.root} has no training image in the layout {layout.name}")
+    pairs = [pair for split in layout.splits.values() for pair in split]
+    counts = count_pairs(layout)
+    if layout.coding is None:
+        seen = np.flatnonzero(counts.values.any(0)).tolist()
+        if counts.failures and not (seen and layout.class_names):
+            raise BadPairsError(counts.failures, len(pairs))
+        if counts.lossy.any() and not config.values:
+            jpeg = [pairs[row][1] for row in np.flatnonzero(counts.lossy).tolist()]
+            raise InputError(
+                f"{layout.root} cannot be used: {counted('masks that are JPEG', jpeg)}. JPEG "
+                "changes the values at edges: save them as PNG, or give the values of two classes, "
+                "as in --data.values 0 255"
+            )
+        coding, names = settle_coding(layout, config, seen)
+        layout = replace(layout, coding=coding, class_names=names)
+    assert layout.coding is not None
+    if len(layout.class_names) < 2:
+        only = ", ".join(layout.class_names)
+        raise InputError(
+            f"{layout.root} cannot be used: all pixels are of one class, {only!r}; two or more "
+            "are needed"
+        )
+    pixels = by_class(counts, pairs, layout.coding, len(layout.class_names))
+    return layout, pixels, counts.sizes
+
+
+def _check_classes(layout: Layout, pixels: Counts) -> None:
     """Refuses classes without a training pixel, which have no prior."""
-    trained = counts.pixels[: len(layout.splits["train"])].sum(0)
-    absent = [name for name, count in zip(names, trained, strict=False) if not count]
-    if absent:
+    names = layout.class_names
+    if absent := absent_classes(layout, pixels):
+        own = "; classes of your own are named with --data.classes" * (layout.name in LAYOUTS)
         raise InputError(
             f"every class must have a pixel in the training split of {layout.root}, "
-            f"{len(absent)} of {len(names)} have none: {', '.join(absent[:10])}"
+            f"{len(absent)} of {len(names)} have none: {', '.join(absent[:10])}{own}"
         )
 
 
+def absent_classes(layout: Layout, pixels: Counts) -> list[str]:
+    """Classes without a pixel in the training split."""
+    trained = pixels[: len(layout.splits["train"])].sum(0)
+    return [n for n, count in zip(layout.class_names, trained, strict=True) if not count]
+
+
 def _splits(
-    layout: Layout, counts: PairCounts, names: tuple[str, ...], shorter: int | None
+    layout: Layout, counts: Counts, shapes: Counts, shorter: int | None
 ) -> dict[str, PixelSplit]:
-    total = counts.pixels[: len(layout.splits["train"])].sum(0)[: len(names)]
-    sizes = {scaled_size((int(w), int(h)), shorter) for w, h in np.unique(counts.sizes, axis=0)}
+    assert layout.coding is not None
+    total = counts[: len(layout.splits["train"])].sum(0)
+    sizes = {scaled_size((int(w), int(h)), shorter) for w, h in np.unique(shapes, axis=0)}
     (width, height) = next(iter(sizes))
-    fits = len(sizes) == 1 and len(counts.sizes) * 4 * width * height <= IN_MEMORY_BYTES
+    fits = len(sizes) == 1 and len(shapes) * 4 * width * height <= IN_MEMORY_BYTES
     splits = {}
     begin = 0
     for name, pairs in layout.splits.items():
@@ -162,7 +204,7 @@ def _splits(
         if not pairs:
             continue
         reader = PairReader(dict(pairs), layout.coding, shorter)
-        pixels = counts.pixels[rows, : len(names)]
+        pixels = counts[rows]
         splits[name] = PixelSplit(
             labels=torch.from_numpy(np.where(pixels > 0, total, total.max() + 1).argmin(1)),
             index=torch.arange(rows.start, rows.stop),

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longtail.data import files_below, is_image
+from longtail.data.problems import counted
 from longtail.errors import InputError
 from longtail.files import read_text
 from longtail.ranges import MAX_SIDE, MAX_WORKERS, check_range
-from longtail.segmentation.masks import Coding, IndexCoding, read_class_names, read_palette
+from longtail.segmentation.masks import Coding, index_coding, read_class_names, read_palette
+from longtail.segmentation.pairing import PairFiles, match_masks, split_folders
 
 SPLITS = ("train", "val", "test")
-PairFiles = tuple[str, str]  # files of an image and of its mask
 
 
 @dataclass
@@ -26,7 +27,11 @@ class PixelDataConfig:
         palette: for a folder whose masks are colour images: text file of lines `red green blue
             name`. Pixels of classes called ignore, void or unlabelled are ignored.
         classes: for a folder: text file with one class name per line, in the order of the class
-            indices; default: `classes.txt` in the folder, if there is one.
+            indices; default: `classes.txt` in the folder, if there is one. With it, a folder in
+            the layout of CamVid or ADE20K has classes of its own.
+        values: for a folder: mask value of each class, such as 0 255; default: 0 to C - 1, or 1 to
+            C where no mask has a 0.
+        ignored: for a folder: mask values of pixels that are ignored, beside 255.
         image_size: shorter side in pixels that images and masks are resized to; default: not
             resized.
         workers: processes that read images from files; default: one per CPU core, at most 8.
@@ -39,11 +44,23 @@ class PixelDataConfig:
     root: str | None = None
     palette: str | None = None
     classes: str | None = None
+    values: list[int] | None = None
+    ignored: list[int] | None = None
     image_size: int | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
+        for name in ("values", "ignored"):
+            given = getattr(self, name) or []
+            for value in given:
+                check_range(name, value, least=0, most=255)
+            if len({*given}) < len(given):
+                raise InputError(f"{name} must be different, got {given}")
+        if self.values is not None and len(self.values) < 2:
+            raise InputError(f"values must be of two or more classes, got {self.values}")
+        if both := set(self.values or ()) & set(self.ignored or ()):
+            raise InputError(f"values and ignored must have no value in common, got {sorted(both)}")
         if self.image_size is not None:
             check_range("image_size", self.image_size, least=1, most=MAX_SIDE)
         if self.workers is not None:
@@ -58,15 +75,18 @@ class Layout:
         name: name of the data set.
         root: folder of the data set.
         splits: files of each image and its mask in the train, val and test split.
-        coding: meaning of the mask values.
+        coding: meaning of the mask values; None where the values that occur tell it.
         class_names: class names in the order of the class indices; empty where they are unknown.
+        zero_is_ignored: whether the value 0 is ignored where there is a value for each class
+            beside it.
     """
 
     name: str
     root: Path
     splits: dict[str, list[PairFiles]]
-    coding: Coding
+    coding: Coding | None
     class_names: tuple[str, ...]
+    zero_is_ignored: bool = False
 
 
 def as_png(file: Path) -> Path:
@@ -111,7 +131,10 @@ def is_camvid(root: Path) -> bool:
 def camvid(root: Path, config: PixelDataConfig) -> Layout:
     """CamVid: train/ val/ test/ beside trainannot/ ..., 11 classes, mask value 11 is ignored."""
     splits = {name: find_pairs(root / name, root / f"{name}annot") for name in SPLITS}
-    coding = IndexCoding(len(CAMVID_CLASSES), ignored=(11,))
+    own = own_classes(root, config)
+    if own is not None:
+        return Layout(root.name, root, splits, None, own)
+    coding = index_coding(len(CAMVID_CLASSES), ignored=(11,))
     return Layout("camvid", root, splits, coding, CAMVID_CLASSES)
 
 
@@ -153,7 +176,7 @@ def cityscapes(root: Path, config: PixelDataConfig) -> Layout:
         name: find_pairs(root / "leftImg8bit" / name, root / "gtFine" / name, _train_ids_of)
         for name in ("train", "val")
     }
-    coding = IndexCoding(len(CITYSCAPES_CLASSES))
+    coding = index_coding(len(CITYSCAPES_CLASSES))
     return Layout("cityscapes", root, splits, coding, CITYSCAPES_CLASSES)
 
 
@@ -166,7 +189,7 @@ ADE20K_CLASSES = 150
 
 def is_ade20k(root: Path) -> bool:
     """Whether a folder has the layout of ADE20K's scene parsing challenge."""
-    return (root / "images" / "training").is_dir()
+    return all((root / kind / "training").is_dir() for kind in ("images", "annotations"))
 
 
 def ade20k(root: Path, config: PixelDataConfig) -> Layout:
@@ -175,7 +198,10 @@ def ade20k(root: Path, config: PixelDataConfig) -> Layout:
         name: find_pairs(root / "images" / folder, root / "annotations" / folder)
         for name, folder in {"train": "training", "val": "validation"}.items()
     }
-    coding = IndexCoding(ADE20K_CLASSES, first=1, ignored=(0,))
+    own = own_classes(root, config)
+    if own is not None:
+        return Layout(root.name, root, splits, None, own, zero_is_ignored=True)
+    coding = index_coding(ADE20K_CLASSES, first=1, ignored=(0,))
     return Layout("ade20k", root, splits, coding, _ade20k_names(root / "objectInfo150.txt"))
 
 
@@ -194,23 +220,32 @@ def _ade20k_names(path: Path) -> tuple[str, ...]:
 
 
 def is_folder(root: Path) -> bool:
-    """Whether a folder has images in splits."""
-    return (root / "images" / "train").is_dir()
+    """Whether a folder has images and masks in splits."""
+    return root.is_dir() and "train" in split_folders(root)
 
 
 def folder(root: Path, config: PixelDataConfig) -> Layout:
-    """images/{train,val,test} beside masks/{train,val,test}: PNG of the same name.
+    """images/{train,val,test} beside masks/{train,val,test}, or {train,val,test}/{images,masks}.
 
-    Masks are index PNGs (grey or with a palette of their own, 255 is ignored), or colour images
-    with a palette file.
+    A mask has the name of its image, or NAME_mask. Masks are index PNGs (grey or with a palette of
+    their own, 255 is ignored), or colour images with a palette file.
     """
-    splits = {name: find_pairs(root / "images" / name, root / "masks" / name) for name in SPLITS}
+    splits = match_masks(root, split_folders(root))
     if config.palette is not None:
         coding, names = read_palette(config.palette)
         return Layout(root.name, root, splits, coding, names)
+    return Layout(root.name, root, splits, None, own_classes(root, config) or ())
+
+
+def own_classes(root: Path, config: PixelDataConfig) -> tuple[str, ...] | None:
+    """Names of the classes that are a folder's own, not its layout's; empty where unknown.
+
+    Returns: None where neither a file names them nor their mask values are given.
+    """
     listed = Path(config.classes) if config.classes else root / "classes.txt"
-    names = read_class_names(listed) if config.classes or listed.is_file() else ()
-    return Layout(root.name, root, splits, IndexCoding(len(names) or None), names)
+    if config.classes or (config.source not in LAYOUTS and listed.is_file()):
+        return read_class_names(listed)
+    return () if config.values else None
 
 
 # Each layout, and the test that recognises it.
@@ -242,17 +277,34 @@ def find_layout(config: PixelDataConfig) -> Layout:
             return _read(name, root, config)
     raise InputError(
         f"source '{config.source}' of segmentation must be one of {', '.join(PIXEL_SOURCES)} or a "
-        f"folder in one of these layouts:\n{_describe_layouts()}"
+        f"folder in one of these layouts:\n{_describe_layouts()}\n{_there(root)}"
     )
 
 
+def _there(root: Path) -> str:
+    """What a folder holds that is in no layout."""
+    if not root.is_dir():
+        return f"There is no folder {root}"
+    names = [f"{path.name}/" for path in sorted(root.iterdir()) if path.is_dir()]
+    inner = [f"{n}{p.name}/" for n in names for p in sorted((root / n).iterdir()) if p.is_dir()]
+    return counted(f"{root} has the folders", [*names, *inner]) if names else f"{root} has none"
+
+
 def _read(name: str, root: Path, config: PixelDataConfig) -> Layout:
-    given = [setting for setting in ("palette", "classes") if getattr(config, setting) is not None]
-    if name != "folder" and given:
-        raise InputError(f"data.{given[0]} has no effect: layout {name} defines its own classes")
-    if len(given) == 2:
-        raise InputError("data.classes must be left out where data.palette names the classes")
-    return LAYOUTS[name][0](root, config)
+    settings = ("palette", "classes", "values", "ignored")
+    given = [setting for setting in settings if getattr(config, setting) is not None]
+    allowed = {"folder": settings, "cityscapes": ()}.get(name, settings[1:])
+    if refused := [s for s in given if s not in allowed or config.source in PIXEL_SOURCES]:
+        raise InputError(f"data.{refused[0]} has no effect: layout {name} defines its own classes")
+    if "palette" in given and len(given) > 1:
+        raise InputError(f"data.{given[1]} must be left out where data.palette names the classes")
+    layout = LAYOUTS[name][0](root, config)
+    if layout.coding is not None and config.ignored:
+        raise InputError(
+            f"data.ignored has no effect: layout {name} defines its own classes, unless they are "
+            "named by --data.classes"
+        )
+    return layout
 
 
 def _describe_layouts() -> str:

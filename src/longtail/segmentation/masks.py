@@ -28,16 +28,14 @@ Mask = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class IndexCoding:
-    """Masks whose pixel values are class indices.
+    """Masks whose pixel values stand for classes.
 
     Args:
-        num_classes: C; None where it is unknown: every value but 255 is then a class.
-        first: value of class 0.
-        ignored: values of pixels that are ignored, beside 255.
+        values: value of each class.
+        ignored: values of pixels that are ignored; 255 is one, too, unless it is a class.
     """
 
-    num_classes: int | None
-    first: int = 0
+    values: tuple[int, ...]
     ignored: tuple[int, ...] = ()
 
     def decode(self, picture: Image.Image) -> Mask:
@@ -46,28 +44,70 @@ class IndexCoding:
         Raises:
             InputError: names the values that are not a class.
         """
-        values = np.asarray(picture)
-        if values.ndim != 2:
-            raise InputError(
-                f"the mask is a {picture.mode} image, not an index PNG: set data.palette"
-            )
-        values = values.astype(np.int64)
-        if values.min() < 0 or values.max() > 255:
-            raise InputError(f"value {values.max()} is not a class")
-        classes = self._table()[values]
+        values = mask_values(picture)
+        classes = self.table(is_lossy(picture))[values]
         wrong = np.unique(values[classes == NO_CLASS]).tolist()
         if wrong:
-            raise InputError(f"value {', '.join(map(str, wrong[:5]))} is not a class")
+            raise InputError(not_a_class(wrong))
         decoded: Mask = classes.astype(np.uint8)
         return decoded
 
-    def _table(self) -> NDArray[np.int16]:
-        """Class of each of the 256 values."""
-        count = MOST_CLASSES - self.first if self.num_classes is None else self.num_classes
+    def table(self, lossy: bool = False) -> NDArray[np.int16]:
+        """Class of each of the 256 values: 255 where ignored, -1 where it is none.
+
+        Args:
+            lossy: for JPEG, whose values differ a little: of two classes the nearer one.
+
+        Raises:
+            InputError: for JPEG masks of more than two classes, between which other classes lie.
+        """
+        if lossy:
+            if len(self.values) != 2:
+                raise InputError("JPEG changes the values at edges; save the masks as PNG")
+            distance = np.abs(np.subtract.outer(np.arange(256), self.values))
+            nearest: NDArray[np.int16] = distance.argmin(1).astype(np.int16)
+            return nearest
         table = np.full(256, NO_CLASS, dtype=np.int16)
-        table[self.first : self.first + count] = np.arange(count)
         table[[IGNORED, *self.ignored]] = IGNORED
+        table[list(self.values)] = np.arange(len(self.values))
         return table
+
+
+def index_coding(num_classes: int, first: int = 0, ignored: tuple[int, ...] = ()) -> IndexCoding:
+    """Consecutive values, from that of class 0 on."""
+    return IndexCoding(tuple(range(first, first + num_classes)), ignored)
+
+
+def mask_values(picture: Image.Image) -> NDArray[np.int64]:
+    """Values of a mask (H, W), 0 to 255; a colour image must be grey and opaque.
+
+    Raises:
+        InputError: when it has colours or other values.
+    """
+    values = np.asarray(picture)
+    if values.ndim == 3:
+        colours, grey = picture.getbands(), values[..., 0]
+        plain = all(np.array_equal(values[..., band], grey) for band in range(len(colours))[1:3])
+        opaque = colours[-1] != "A" or (values[..., -1] == 255).all()
+        if colours[0] not in "RL" or not opaque or (colours[0] == "R" and not plain):
+            raise InputError(
+                f"the mask is a {picture.mode} image, not an index PNG: set data.palette"
+            )
+        values = grey
+    whole = values.astype(np.int64)
+    if whole.min() < 0 or whole.max() > 255 or not np.array_equal(whole, values):
+        raise InputError(not_a_class([values.max()]))
+    return whole
+
+
+def is_lossy(picture: Image.Image) -> bool:
+    """Whether the values of an image file may not be those that were saved."""
+    return picture.format in ("JPEG", "MPO")
+
+
+def not_a_class(values: Sequence[int]) -> str:
+    """Reason for a mask with values that no class has."""
+    return f"value {', '.join(map(str, values[:5]))} is not a class"
 
 
 @dataclass(frozen=True)

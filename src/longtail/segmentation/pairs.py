@@ -10,8 +10,8 @@ from torch import Tensor
 
 from longtail.data.images import RESAMPLE, to_rgb, to_tensor
 from longtail.segmentation.counts import about, for_each_pair
-from longtail.segmentation.layouts import PairFiles
 from longtail.segmentation.masks import IGNORED, Coding
+from longtail.segmentation.pairing import PairFiles
 
 Size = tuple[int, int]  # width, height
 

@@ -12,6 +12,7 @@ from longtail.errors import InputError
 from longtail.files import write_json
 from longtail.methods import Method
 from longtail.report import print_table
+from longtail.segmentation.check import PixelFindings, check_pixels
 from longtail.segmentation.config import PixelConfig
 from longtail.segmentation.create import create_dense_backbone, dense_backbone_names
 from longtail.segmentation.dataset import PixelDataset, load_pixels
@@ -54,6 +55,10 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
     def load(self, config: PixelDataConfig) -> PixelDataset:
         """See `Task.load`."""
         return load_pixels(config)
+
+    def check(self, config: PixelDataConfig) -> PixelFindings:
+        """See `Task.check`."""
+        return check_pixels(config)
 
     def settle(self, config: PixelConfig, dataset: PixelDataset) -> PixelConfig:
         """See `Task.settle`."""

@@ -52,6 +52,14 @@ class Predicted(Protocol):
         """Number of images."""
 
 
+class Checked(Protocol):
+    """What `Task.check` returns; as a string it is the report."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What prevents training or makes its result wrong, one sentence each."""
+
+
 class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
     """A task, such as the classification of images: its settings, and the steps of a training.
 
@@ -83,6 +91,10 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
     @abstractmethod
     def load(self, config: Any) -> Data:
         """The data set of the settings under `data`."""
+
+    @abstractmethod
+    def check(self, config: Any) -> "Checked":
+        """Checks the data set of the settings under `data` as a whole, and reports."""
 
     @abstractmethod
     def settle(self, config: AnyConfig, dataset: Data) -> AnyConfig:
