@@ -38,7 +38,9 @@ from longtail.training.input import (
     evaluation_loader,
     training_loader,
 )
+from longtail.training.interrupts import LOOKED_AT, are_usable, refuse_model
 from longtail.training.mixture_head import MixtureClassifier
+from longtail.training.partial import predicted_now
 from longtail.training.rows import check_table_name
 from longtail.training.stages import expressed_after_sampling
 from longtail.training.task import refuse_options
@@ -144,18 +146,40 @@ class Classification(Task[Config, Dataset, Run]):
         features = frozen_features(dataset, method.model.backbone, config.data.workers)
         fit_frozen(method, features["train"], dataset.train.labels, dataset.prior, config)
 
+    def card(self, config: Config, dataset: Dataset, method: Method) -> dict[str, Any]:
+        """See `Task.card`."""
+        drawn = config.epochs or config.tune == "head"
+        sampling = config.sampling if drawn else "shuffle"
+        crop = evaluation_crop(dataset)
+        head = method.model.head
+        mixture = head if isinstance(head, MixtureClassifier) else None
+        return {
+            "data": dataset.name,
+            "method": config.method["name"],
+            "backbone": config.backbone,
+            "head": mixture.name if mixture else method.model.head_name,
+            **({"keys": list(mixture.keys.shape)} if mixture else {}),
+            "image_size": crop.size,
+            "margin": crop.margin,
+            "class_names": dataset.class_names,
+            "class_counts": dataset.prior.counts.tolist(),
+            "expresses": expressed_after_sampling(method.expresses, dataset.prior, sampling),
+        }
+
     def finish(
         self, fabric: "Fabric", run: RunFolder, config: Config, dataset: Dataset, method: Method
     ) -> None:
         """See `Task.finish`."""
-        drawn = config.epochs or config.tune == "head"
-        sampling = config.sampling if drawn else "shuffle"
-        expresses = expressed_after_sampling(method.expresses, dataset.prior, sampling)
+        card = self.card(config, dataset, method)
         split = "test" if dataset.test is not None else "val"
         rows = _predict_split(fabric, config, dataset, method, split)
+        few = rows or _predict_split(fabric, config, _first_images(dataset), method, "train")
+        usable = are_usable(few["logits"])
 
         def write() -> None:
-            run.save_model(method.model, _card(config, dataset, method, expresses))
+            if not usable:
+                raise refuse_model(run, method.model, split if rows else "train")
+            run.save_model(method.model, card)
             metrics: dict[str, Any] = {}
             if rows:
                 predictions = Predictions(
@@ -163,14 +187,13 @@ class Classification(Task[Config, Dataset, Run]):
                     paths=dataset.splits[split].paths,
                     class_names=dataset.class_names,
                     prior=dataset.prior,
-                    expressed=expresses,
+                    expressed=card["expresses"],
                     name=dataset.name,
                     split=split,
                 )
                 predictions.write(run.folder / "predictions.parquet")
                 metrics = {**evaluate_predictions(predictions), "split": split}
-                metrics["selection"] = "last epoch"
-            write_json(run.folder / "metrics.json", metrics)
+            write_json(run.folder / "metrics.json", {**metrics, "selection": "last epoch"})
 
         on_first(fabric, write)
 
@@ -179,7 +202,9 @@ class Classification(Task[Config, Dataset, Run]):
     ) -> dict[str, float]:
         """See `Task.evaluate` and `evaluate_predictions`."""
         refuse_options(self.name, options)
-        return evaluate_predictions(run.predictions(), target_prior)
+        run = run.latest()
+        predictions = run.predictions() if run.finished else predicted_now(run)
+        return evaluate_predictions(predictions, target_prior)
 
     def predict(
         self,
@@ -199,9 +224,9 @@ class Classification(Task[Config, Dataset, Run]):
             raise InputError(f"top of predict must be 1 or more, got {top}")
         given: dict[str, Any] = {"path_column": path_column, "root": root}
         if out is None:
-            return predict_files(run, files, target_prior, **given)
+            return predict_files(run.latest(), files, target_prior, **given)
         check_table_name(out, "predict")
-        return write_predictions(run, files, out, target_prior, top=top, **given)
+        return write_predictions(run.latest(), files, out, target_prior, top=top, **given)
 
     def print_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """See `Task.print_metrics`."""
@@ -259,21 +284,7 @@ def _predict_split(
     return rows_of_all(fabric, loader, predict_logits(method.model, loader))
 
 
-def _card(
-    config: Config, dataset: Dataset, method: Method, expresses: str | list[float]
-) -> dict[str, Any]:
-    crop = evaluation_crop(dataset)
-    head = method.model.head
-    mixture = head if isinstance(head, MixtureClassifier) else None
-    return {
-        "data": dataset.name,
-        "method": config.method["name"],
-        "backbone": config.backbone,
-        "head": mixture.name if mixture else method.model.head_name,
-        **({"keys": list(mixture.keys.shape)} if mixture else {}),
-        "image_size": crop.size,
-        "margin": crop.margin,
-        "class_names": dataset.class_names,
-        "class_counts": dataset.prior.counts.tolist(),
-        "expresses": expresses,
-    }
+def _first_images(dataset: Dataset) -> Dataset:
+    """The first training images alone, to see what a model gives where nothing is set aside."""
+    few = torch.arange(min(LOOKED_AT, len(dataset.train)))
+    return replace(dataset, train=dataset.train.take(few), val=None, test=None)

@@ -35,7 +35,7 @@ def evaluate_pixels(
     """Metrics of a run; where any argument is given, its model predicts the images again.
 
     Args:
-        run: a finished run.
+        run: a run that has ended, or is as of its last checkpoint.
         target_prior: `uniform`, `source` or a file of probabilities; default: the run's own.
         split: `train`, `val` or `test`; default: the one that the run was evaluated on.
         window: height and width of sliding windows; default: that of the run's settings.
@@ -45,7 +45,8 @@ def evaluate_pixels(
     Raises:
         InputError: when there is no such split, or the data have changed.
     """
-    if target_prior is None and split is None and window is None and flip is None:
+    as_it_was = target_prior is None and split is None and window is None and flip is None
+    if as_it_was and run.finished:
         return segmentation_metrics(run.confusion(), run.prior)
     config = run.config
     dataset = load_pixels(PixelDataConfig(**config["data"]))

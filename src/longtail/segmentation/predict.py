@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from longtail.data import Loader
+from longtail.errors import NotFiniteError
 from longtail.prior import ClassPrior
 from longtail.segmentation.config import check_size
 from longtail.segmentation.metrics import pixel_confusion
 from longtail.segmentation.model import Segmenter
 from longtail.shift import adjust, resolve_prior
+from longtail.training.interrupts import are_usable
 
 OVERLAP = 1 / 3  # least overlap of neighbouring windows
 
@@ -110,11 +112,15 @@ def confusion_of(
         flip: see `dense_logits`.
 
     Returns: (targets, C, C) int64, on the CPU.
+    Raises:
+        NotFiniteError: when logits are NaN or infinite.
     """
     model.eval()
     counts: list[Tensor | int] = [0] * len(targets)
     for batch in pairs.epoch(0):
         logits = dense_logits(model, batch.images[:, :3], window=window, flip=flip)
+        if not are_usable(logits):
+            raise NotFiniteError("the model gives NaN or infinite logits")
         for number, target in enumerate(targets):
             found = classes_of(logits, expressed, target)
             counts[number] += pixel_confusion(found, batch.images[:, 3], len(expressed))

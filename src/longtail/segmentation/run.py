@@ -47,4 +47,12 @@ class PixelRun(RunFolder):
         path = self.folder / "confusion.json"
         if not path.is_file():
             raise InputError(f"{self.folder} has no confusion.json: its training has not ended")
-        return torch.tensor(read_values(path)["matrix"])
+        matrix, classes = read_values(path).get("matrix"), self.prior.num_classes
+        try:
+            confusion = torch.tensor(matrix, dtype=torch.int64)
+            valid = confusion.shape == (classes, classes) and int(confusion.min()) >= 0
+        except (TypeError, ValueError, RuntimeError):
+            valid = False
+        if not valid:
+            raise InputError(f"{path} is not valid: matrix must hold {classes} x {classes} counts")
+        return confusion

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from longtail.errors import InputError
+from longtail.errors import InputError, NotFiniteError
 from longtail.files import write_json
 from longtail.methods import Method
 from longtail.report import print_table
@@ -30,10 +30,14 @@ from longtail.shift import expressed_prior
 from longtail.training import RunFolder, Task
 from longtail.training.distributed import on_first
 from longtail.training.input import TrainingLoader
+from longtail.training.interrupts import refuse_model
 from longtail.training.task import refuse_options
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
+
+
+UNUSABLE = -(2**48)  # in a confusion matrix of logits that are NaN: more than there are pixels
 
 
 class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
@@ -91,6 +95,24 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         """See `Task.loader`."""
         return training_pairs(dataset, config, fabric)
 
+    def card(self, config: PixelConfig, dataset: PixelDataset, method: Method) -> dict[str, Any]:
+        """See `Task.card`."""
+        expresses: str | list[float] = method.expresses
+        if expresses == "source" and config.sampling != "shuffle":
+            expresses = dataset.priors_as_drawn(config.sampling)[0].probabilities.tolist()
+        return {
+            "task": config.task,
+            "data": dataset.name,
+            "method": config.method["name"],
+            "backbone": config.backbone,
+            "decoder": config.decoder,
+            "head": method.model.head_name,
+            "class_names": dataset.class_names,
+            "class_counts": dataset.prior.counts.tolist(),
+            "image_size": dataset.image_size,
+            "expresses": expresses,
+        }
+
     def finish(
         self,
         fabric: "Fabric",
@@ -100,14 +122,12 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         method: Method,
     ) -> None:
         """See `Task.finish`; beside the model it writes a confusion matrix and samples."""
-        expresses: str | list[float] = method.expresses
-        if expresses == "source" and config.sampling != "shuffle":
-            expresses = dataset.priors_as_drawn(config.sampling)[0].probabilities.tolist()
+        card = self.card(config, dataset, method)
         name = dataset.evaluated
         assert name  # checked in `settle`
         model: Any = method.model
         split, classes = dataset.splits[name], dataset.class_names
-        expressed = expressed_prior(expresses, dataset.prior)
+        expressed = expressed_prior(card["expresses"], dataset.prior)
         target = target_of(config.prior_power, None, dataset.prior, classes)
         pairs = evaluation_pairs(
             dataset,
@@ -117,14 +137,19 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
-        matrices = confusion_of(
-            model, pairs, expressed, [target], window=config.window, flip=config.flip_test
-        )
+        try:
+            matrices = confusion_of(
+                model, pairs, expressed, [target], window=config.window, flip=config.flip_test
+            )
+        except NotFiniteError:  # all processes learn of it
+            matrices = torch.full((1, len(classes), len(classes)), UNUSABLE)
         summed: Any = fabric.all_reduce(matrices.to(fabric.device), reduce_op="sum")
         matrix = summed[0].cpu()
 
         def write() -> None:
-            run.save_model(model, _card(config, dataset, method, expresses))
+            if int(matrix.min()) < 0:
+                raise refuse_model(run, model, name)
+            run.save_model(model, card)
             save_samples(run, model, dataset, split, expressed, target)
             stored = {"split": name, "class_names": classes, "matrix": matrix.tolist()}
             write_json(run.folder / "confusion.json", stored)
@@ -146,7 +171,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
     ) -> dict[str, float]:
         """See `evaluate_pixels`."""
         refuse_options(self.name, options)
-        return evaluate_pixels(run, target_prior, split=split, window=window, flip=flip)
+        return evaluate_pixels(run.latest(), target_prior, split=split, window=window, flip=flip)
 
     def predict(
         self,
@@ -163,7 +188,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         refuse_options(self.name, options)
         if out is None:
             raise InputError("out of predict must be a folder for a run of segmentation, got None")
-        return segment_files(run, files, out, target_prior, window=window, flip=flip)
+        return segment_files(run.latest(), files, out, target_prior, window=window, flip=flip)
 
     def print_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """See `Task.print_metrics`."""
@@ -176,20 +201,3 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
 
 
 SEGMENTATION = Segmentation()
-
-
-def _card(
-    config: PixelConfig, dataset: PixelDataset, method: Method, expresses: str | list[float]
-) -> dict[str, Any]:
-    return {
-        "task": config.task,
-        "data": dataset.name,
-        "method": config.method["name"],
-        "backbone": config.backbone,
-        "decoder": config.decoder,
-        "head": method.model.head_name,
-        "class_names": dataset.class_names,
-        "class_counts": dataset.prior.counts.tolist(),
-        "image_size": dataset.image_size,
-        "expresses": expresses,
-    }

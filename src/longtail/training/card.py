@@ -35,6 +35,20 @@ def read_card(path: Path, needed: Collection[str]) -> dict[str, Any]:
         raise InputError(f"{path} is not a valid model file: it has no card of longtail") from error
     except (OSError, SafetensorError, InputError) as error:
         raise InputError(f"{path} is not a valid model file: {error}") from error
+    return check_card(card, path, needed)
+
+
+def check_card(card: Any, path: Path, needed: Collection[str]) -> dict[str, Any]:
+    """The card, if it is valid.
+
+    Args:
+        card: what a file holds.
+        path: the file.
+        needed: as for `read_card`.
+
+    Raises:
+        InputError: names the file, and all entries that are missing or wrong.
+    """
     if wrong := wrong_entries(card, (*needed, *CLASSES)):
         raise InputError(f"the card of {path} is not valid: {'; '.join(wrong)}")
     found: dict[str, Any] = card
@@ -95,7 +109,10 @@ def _listed(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
 NAME = ("a name", _is_name)
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("backbone", "decoder", "head", "method", "data", "name", "split"), NAME),
-    "class_names": ("a list of names", _listed(lambda value: isinstance(value, str))),
+    "class_names": (
+        "a list of two names or more",
+        lambda value: _listed(lambda name: isinstance(name, str))(value) and len(value) > 1,
+    ),
     "class_counts": (
         "a list of numbers above 0",
         _listed(lambda value: _is_number(value) and 0 < value < 2**62),

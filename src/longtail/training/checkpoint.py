@@ -63,10 +63,19 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def load_last(self) -> dict[str, Any] | None:
+    def reject_last(self) -> None:
+        """Sets the last file aside, as `.bad`, so that the one before it is the last."""
+        for path in self.files()[-1:]:
+            path.rename(path.with_suffix(".bad"))
+
+    def load_last(self, *, set_aside: bool = True) -> dict[str, Any] | None:
         """The last valid checkpoint, on the CPU, or None where there is no file.
 
         A corrupt file is named in a warning, and the one before it is loaded.
+
+        Args:
+            set_aside: rename corrupt files, so that they do not count among the last two; a reader
+                that does not continue the training leaves all as it is.
 
         Raises:
             InputError: when there are files and all are corrupt, or one has the name and checksum
@@ -76,7 +85,7 @@ class Checkpoints:
         corrupt: list[Path] = []
         for path in reversed(files):
             if _checksum(path) == path.stem.rpartition("-")[2]:
-                for other in corrupt:  # does not count among the last two
+                for other in corrupt if set_aside else ():
                     other.rename(other.with_suffix(".corrupt"))
                 return _state_in(path)
             warnings.warn(f"checkpoint {path} is corrupt (checksum mismatch)", stacklevel=2)

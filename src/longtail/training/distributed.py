@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from longtail.data import Loader
-from longtail.errors import InputError, LostProcessError
+from longtail.errors import InputError, LostProcessError, NotFiniteError
 from longtail.memory import gather_keys
 from longtail.training.config import Config
 
@@ -198,7 +198,7 @@ def on_first(
     if fabric.is_global_zero:
         try:
             outcome = action(*args, **kwargs), None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, NotFiniteError) as error:
             outcome = None, error
     result, failure = fabric.broadcast(outcome)
     if failure is not None:

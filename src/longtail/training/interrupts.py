@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from longtail.errors import NotFiniteError
 from longtail.files import write_text
 from longtail.memory import gather_keys
+from longtail.methods import Method
 from longtail.training.distributed import on_first
 from longtail.training.run import RunFolder
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 NEVER = 2**62  # step of a bad loss that did not occur
 REMEDY = "A smaller lr or --precision 32-true often helps"
+LARGE = 1e4  # a weight that no training with a fitting rate reaches
+LOOKED_AT = 32  # images of a batch whose logits are looked at
+KEPT = ("model.safetensors", "predictions.parquet", "reference.safetensors", "metrics.json")
 NAMED = 20  # images of a bad batch that the message names; the file has all
 
 
@@ -111,6 +115,29 @@ class Monitor:
                 f"{', '.join(bad[:NAMED])}; {self.run.checkpoints.last_in_words()}. {REMEDY}"
             )
 
+    @torch.no_grad()
+    def check_logits(self, method: Method, views: Tensor, epoch: int) -> None:
+        """Refuses to save a model that gives NaN or infinite logits, though its weights are finite.
+
+        Args:
+            method: the method, in training mode before and after.
+            views: (V, B, 3 or more, H, W), the last batch; its first view, red, green and blue.
+            epoch: number of the epoch, for the message.
+
+        Raises:
+            NotFiniteError: names the cause, the last checkpoint and a remedy.
+        """
+        method.eval()
+        logits: Tensor = method.model(views[0][:LOOKED_AT, :3])
+        method.train()
+        bad = torch.as_tensor(not are_usable(logits)).to(self.fabric.device, torch.int64)
+        if _joined(self.fabric, bad, "max"):
+            raise NotFiniteError(
+                f"the model gives NaN or infinite logits in epoch {epoch}, though its loss and "
+                f"weights are finite{cause(method.model)}; "
+                f"{self.run.checkpoints.last_in_words()}. {REMEDY}"
+            )
+
     def _raise(self, epoch: int) -> None:
         step = _joined(self.fabric, self._step, "min")
         (index,) = gather_keys(torch.where(self._step == step, self._index, -1))
@@ -141,6 +168,41 @@ class Monitor:
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt(message)
         raise SystemExit(128 + self.signal)
+
+
+def are_usable(logits: Tensor, classes: int = 1) -> bool:
+    """Whether every row of logits gives probabilities; -inf, which rules a class out, is allowed.
+
+    Args:
+        logits: any shape.
+        classes: dimension of the classes.
+
+    Examples:
+        >>> inf = torch.inf
+        >>> [are_usable(torch.tensor([row])) for row in ([0, -inf], [-inf, -inf], [0, torch.nan])]
+        [True, False, False]
+    """
+    return bool(torch.isfinite(logits.float().amax(classes)).all())
+
+
+def cause(model: nn.Module) -> str:
+    """What of a model makes its logits overflow, for an error; empty where it is unknown."""
+    largest = max((float(p.detach().abs().max()) for p in model.parameters()), default=0.0)
+    return f" (its largest weight is {largest:.2g}: steps were too long)" if largest > LARGE else ""
+
+
+def refuse_model(run: RunFolder, model: nn.Module, split: str) -> NotFiniteError:
+    """Sets aside what led to a model that gives NaN or infinite logits; nothing of it is kept.
+
+    Returns: the error to raise.
+    """
+    run.checkpoints.reject_last()
+    for name in KEPT:
+        (run.folder / name).unlink(missing_ok=True)
+    return NotFiniteError(
+        f"the trained model of {run.folder} gives NaN or infinite logits for images of the {split} "
+        f"split{cause(model)}: it is not kept; {run.checkpoints.last_in_words()}. {REMEDY}"
+    )
 
 
 def _joined(fabric: "Fabric", numbers: Tensor, how: str) -> Tensor:

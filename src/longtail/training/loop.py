@@ -86,6 +86,7 @@ def fit(
             began = time.perf_counter() - at.seconds
             method.set_progress(at.epoch / config.epochs)
             unreadable: UnreadableImagesError | None = None
+            batch: TrainingBatch | None = None
             try:
                 for batch in loader.epoch(at.epoch, at.step):
                     seed_step(config.seed, at.epoch, at.step, fabric.global_rank)
@@ -119,6 +120,8 @@ def fit(
             whole = at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs
             if whole or leave or unreadable:
                 monitor.check_weights(method, at.epoch)
+                if batch is not None:
+                    monitor.check_logits(method, batch.views, at.epoch)
                 save(fabric, method, optimizer, config, run, at, average)
             if unreadable:
                 raise unreadable

@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +22,17 @@ from torch import nn
 
 from longtail.errors import InputError
 from longtail.files import read_records, read_values, whole_file, write_json, write_text
-from longtail.models import ImageClassifier, create_backbone, create_head, is_timm_model
+from longtail.models import (
+    ImageClassifier,
+    create_backbone,
+    create_head,
+    is_timm_model,
+    merge_lora,
+    tune_backbone,
+)
 from longtail.names import is_import_path, refuse_untrusted, trusted_paths
 from longtail.prior import ClassPrior
-from longtail.training.card import KEY, read_card
+from longtail.training.card import KEY, check_card, read_card
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.environment import environment
 from longtail.training.mixture_head import MixtureClassifier
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
 # Settings that may change when a run is resumed.
 MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger", "trust"}
 WORDS = {"split", "selection"}  # of what the metrics are, beside them
-MODEL = "model.safetensors"
+MODEL, CARD = "model.safetensors", "card.json"
 STAGE_FOLDERS = ("teacher", "first", "ce", "head")
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -63,6 +71,7 @@ class RunFolder(ABC):
         if (task := task_of(folder)) != self.reads:
             raise InputError(f"{folder} must hold a run of {self.reads}, got one of {task}")
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        self._state: dict[str, Any] | None = None  # of a checkpoint, see `latest`
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any], trust: Any = ()) -> Self:
@@ -120,8 +129,44 @@ class RunFolder(ABC):
 
     @property
     def finished(self) -> bool:
-        """Whether the training has ended; `metrics.json` is the last file that it writes."""
-        return (self.folder / "metrics.json").is_file()
+        """Whether the training has ended, with a model; `metrics.json` is written last.
+
+        Metrics of logits that are NaN, which an older version kept, are not an end.
+        """
+        path = self.folder / "metrics.json"
+        if not (path.is_file() and (self.folder / MODEL).is_file()):
+            return False
+        try:
+            stored = read_values(path)
+        except InputError:
+            return False
+        return "selection" in stored and stored.get("brier", 0.0) is not None
+
+    def latest(self) -> Self:
+        """The run itself where it has ended, else a view of it as of its last checkpoint.
+
+        A warning says so; `model`, `model_card` and `prior` are then those of the checkpoint.
+
+        Raises:
+            InputError: when the training has not ended and there is no checkpoint.
+        """
+        if self.finished:
+            return self
+        state = self.checkpoints.load_last(set_aside=False)
+        if state is None or not (self.folder / CARD).is_file():
+            raise InputError(
+                f"{self.folder} cannot be used yet: its training has not ended, and has no "
+                "checkpoint to go by"
+            )
+        view = type(self)(self.folder, self.trust)
+        view._state = state
+        steps = f" and {state['step']} steps" if state.get("step") else ""
+        warnings.warn(
+            f"the training of {self.folder} has not ended: this is of its last checkpoint, after "
+            f"{state.get('epoch')} of {self.config.get('epochs')} epochs{steps}",
+            stacklevel=3,
+        )
+        return view
 
     @property
     def stages(self) -> list[Self]:
@@ -141,7 +186,7 @@ class RunFolder(ABC):
             InputError: when the training has not ended.
         """
         if not self.finished:
-            raise InputError(f"{self.folder} has no metrics.json: its training has not ended")
+            raise InputError(f"{self.folder} has no valid metrics.json: its training has not ended")
         path = self.folder / "metrics.json"
         stored = read_values(path)
         if wrong := _wrong_metrics(stored):
@@ -163,16 +208,23 @@ class RunFolder(ABC):
         """Writes `model.safetensors`, with the card that is needed to make the model again."""
         save_weights(self.folder / MODEL, model, card)
 
+    def save_card(self, card: Mapping[str, Any]) -> None:
+        """Writes the card of a training that begins, for its checkpoints."""
+        write_json(self.folder / CARD, card)
+
     def model_card(self) -> dict[str, Any]:
         """The model's card: names of backbone, head and classes, class counts, image size.
 
         Raises:
             InputError: when the training has not ended, or the file is corrupt.
         """
+        needed = ("backbone", "head", *self.card)
+        if self._state is not None:
+            return check_card(read_values(self.folder / CARD), self.folder / CARD, needed)
         path = self.folder / MODEL
         if not path.is_file():
             raise InputError(f"{self.folder} has no {MODEL}: its training has not ended")
-        return read_card(path, ("backbone", "head", *self.card))
+        return read_card(path, needed)
 
     @property
     def prior(self) -> ClassPrior:
@@ -203,7 +255,13 @@ class RunFolder(ABC):
     def _load_weights(self, make: Callable[[dict[str, Any]], Model]) -> Model:
         """The model that `make` makes of the card, with the weights of the run."""
         card = {**self.model_card(), "longtail_version": self.version}
-        return load_weights(self.folder / MODEL, card, make, self.trust)
+        state = self._state
+        if state is None:
+            return load_weights(self.folder / MODEL, card, make, self.trust)
+        return load_weights(
+            *(self.folder / CARD, card, make, self.trust),
+            lambda model: load_checkpoint(model, state, self.config),
+        )
 
 
 class Run(RunFolder):
@@ -239,6 +297,25 @@ class Run(RunFolder):
             InputError: when the training has not ended.
         """
         return self._load_weights(make_classifier)
+
+
+def load_checkpoint(model: Any, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Loads the model of a checkpoint, with the average of its weights where there is one.
+
+    Args:
+        model: of the same architecture.
+        state: the checkpoint.
+        config: settings of the run.
+    """
+    lora = config.get("tune") == "lora"
+    if lora:
+        tune_backbone(model.backbone, "lora", config["lora_rank"])
+    average = state.get("average", {"average": {}})["average"]  # of `--ema`
+    weights = {**state["method"], **average}
+    own = {name.partition(".")[2]: w for name, w in weights.items() if name.startswith("model.")}
+    model.load_state_dict(own)
+    if lora:
+        merge_lora(model.backbone)
 
 
 def _wrong_metrics(stored: Mapping[str, Any]) -> list[str]:
@@ -280,6 +357,7 @@ def load_weights(
     card: dict[str, Any],
     make: Callable[[dict[str, Any]], Model],
     trust: Collection[str],
+    load: Callable[[Model], object] | None = None,
 ) -> Model:
     """The model of a file, in evaluation mode on the CPU.
 
@@ -288,6 +366,7 @@ def load_weights(
         card: its card, with `longtail_version`.
         make: makes the model that the card describes.
         trust: import paths that the card may name.
+        load: loads the weights; default: those of the file.
 
     Raises:
         InputError: when the card names other code, or the weights are not those of the model.
@@ -297,7 +376,10 @@ def load_weights(
         refuse_untrusted(path, {backbone: "backbone"}, trust)
     try:
         model = make(card)
-        model.load_state_dict(load_file(path))
+        if load is None:
+            model.load_state_dict(load_file(path))
+        else:
+            load(model)
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{path} was written by longtail {card.get('longtail_version', 'unknown')}, whose "

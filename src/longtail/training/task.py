@@ -12,6 +12,7 @@ from longtail.errors import InputError
 from longtail.methods import Method
 from longtail.prior import ClassPrior
 from longtail.training.config import Config
+from longtail.training.distributed import on_first
 from longtail.training.input import TrainingLoader
 from longtail.training.loop import fit
 from longtail.training.run import RunFolder
@@ -125,11 +126,16 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
     ) -> TrainingLoader:
         """The loader of this process's training batches."""
 
+    @abstractmethod
+    def card(self, config: AnyConfig, dataset: Data, method: Method) -> dict[str, Any]:
+        """What is needed to make the model again: see `longtail.training.card`."""
+
     def train(
         self, fabric: "Fabric", run: RunFolder, config: AnyConfig, dataset: Data, method: Method
     ) -> None:
         """Trains the method, from the run's last checkpoint on."""
         if config.epochs:
+            on_first(fabric, lambda: run.save_card(self.card(config, dataset, method)))
             fit(fabric, method, self.loader(config, dataset, method, fabric), config, run)
 
     @abstractmethod
@@ -145,7 +151,7 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
     def evaluate(
         self, run: AnyRun, target_prior: str | None = None, **options: Any
     ) -> dict[str, float]:
-        """Metrics of a finished run, under any target prior.
+        """Metrics of a run, under any target prior.
 
         Args:
             run: the run.
