@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.metrics import get_scorer, get_scorer_names, make_scorer, recall_score
-from sklearn.utils import get_tags, indexable
+from sklearn.utils import check_random_state, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import _check_method_params, check_is_fitted
@@ -26,10 +26,16 @@ from longtail.sklearn.predictions import (
 from longtail.sklearn.prior_adjusted import PriorAdjustedClassifier
 
 # Powers of the prior that are tried: 0 is the training set's prior, 1 the uniform one.
-POWERS = np.linspace(-0.5, 1.5, 41)
+POWERS = np.linspace(-0.5, 1.5, 21).round(1)
+# Resamples of the held-out samples, whose best powers are averaged.
+RESAMPLES = 20
 # Offsets of one class that are tried, in nats, the smallest change first.
 OFFSETS = np.array(sorted(np.linspace(-3, 3, 25), key=abs))
 ROUNDS = 5
+
+
+# Of some of the held-out samples under a log prior.
+Score = Callable[..., float]
 
 
 class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: ignore[misc]
@@ -39,7 +45,10 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
     prior is that of the training set to the power 1 - `best_power_`, normalised: power 0 leaves
     it as it is, power 1 makes it uniform. With `class_offsets`, each class's log prior is then
     changed on its own, as long as the score rises. All samples that were held out are scored
-    together, so that a class with a few samples counts once, not once per fold.
+    together, so that a class with a few samples counts once, not once per fold. The score of few
+    rare samples is a jagged function of the power, and its highest point is mostly chance: the
+    power is therefore the mean of those that are best for resamples of the held-out samples, drawn
+    class by class with replacement.
 
     Args:
         estimator: the classifier, also a Pipeline or a search; in `FrozenEstimator` a model that
@@ -49,16 +58,17 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
             entry (i, j) of predicting class j for a sample of class i, whose mean is minimised.
         class_offsets: whether to choose an offset for each class too. One parameter per class can
             overfit: it needs tens of samples in the rarest class.
-        powers: (powers,), the powers to choose from; default: 41 from -0.5 to 1.5.
+        powers: (powers,), the powers to choose from; default: 21 from -0.5 to 1.5.
         expressed_prior: as for `PriorAdjustedClassifier`.
         cv: number of folds, a scikit-learn splitter, or (train, test) indices.
         n_jobs: number of folds that are fitted in parallel, as in scikit-learn.
-        random_state: shuffles the samples before they are divided into a number of folds.
+        random_state: shuffles the samples before they are divided into a number of folds, and
+            draws the resamples.
 
     Attributes:
         estimator_: the classifier, fitted to the whole training set.
         classes_: (num_classes,), labels.
-        best_power_: the chosen power.
+        best_power_: the chosen power: of `powers`, the one nearest to the mean over resamples.
         class_offsets_: (num_classes,), nats added to the log prior of each class; 0 without
             `class_offsets`.
         best_score_: the score of the held-out samples under the chosen prior.
@@ -159,24 +169,45 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
             self.estimator, X, labels, self.classes_, routed, cv, self.random_state, self.n_jobs
         )
         scorer = _scorer(self.scoring, self.classes_)
-        score_params = _check_method_params(X, routed.scorer.score, indices=held_out.index)
-        truth = labels[held_out.index]
         logits = held_out.logits - np.log(self.expressed_prior_)
+        under = _Predictions(self.classes_)
 
-        def score(log_prior: Array) -> float:
-            under = _Predictions(self.classes_)
-            return float(scorer(under, logits + log_prior, truth, **score_params))
+        def score(log_prior: Array, rows: Array | slice = slice(None)) -> float:
+            index = held_out.index[rows]
+            given = _check_method_params(X, routed.scorer.score, indices=index)
+            return float(scorer(under, logits[rows] + log_prior, labels[index], **given))
 
-        self._choose(score, powers)
+        self._choose_power(score, powers, held_out.target)
+        self._choose_offsets(score)
         return self
 
-    def _choose(self, score: Callable[[Array], float], powers: Array) -> None:
-        """The best power, then the offsets one class at a time."""
+    def _choose_power(self, score: Score, powers: Array, target: Array) -> None:
+        """The power nearest to the mean of those that are best for resamples.
+
+        Args:
+            score: of some of the held-out samples under a log prior.
+            powers: (powers,).
+            target: (held_out,), class index of each held-out sample.
+        """
         log_source = self.prior_.log_prior.numpy()
         scores = np.array([score((1 - power) * log_source) for power in powers])
         self.cv_results_ = {"power": powers, "score": scores}
-        best = middle_of_best(scores)
-        self.best_power_, self.best_score_ = float(powers[best]), float(scores[best])
+        random = check_random_state(self.random_state)
+        classes = [np.flatnonzero(target == c) for c in np.unique(target)]
+        best = []
+        for _ in range(RESAMPLES if len(powers) > 1 else 0):
+            rows = np.concatenate([random.choice(mine, len(mine)) for mine in classes])
+            drawn = np.array([score((1 - power) * log_source, rows) for power in powers])
+            if np.isfinite(drawn).any():
+                best.append(powers[middle_of_best(drawn)])
+        chosen = middle_of_best(scores)
+        if best:
+            chosen = int(np.abs(powers - np.mean(best)).argmin())
+        self.best_power_, self.best_score_ = float(powers[chosen]), float(scores[chosen])
+
+    def _choose_offsets(self, score: Score) -> None:
+        """Offsets of the log prior, one class at a time, and the prior that results."""
+        log_source = self.prior_.log_prior.numpy()
         log_prior = (1 - self.best_power_) * log_source
         offsets = np.zeros(len(log_prior))
         for _ in range(ROUNDS if self.class_offsets else 0):
