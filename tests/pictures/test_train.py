@@ -196,7 +196,7 @@ def test_head_then_trial_then_decision(
         run = train(config, tmp_path / "run")
     said = caplog.text
     assert "57 train, 12 test images, 3 classes of 40 to 5 training images (rarest: blue)" in said
-    assert "fine-tuning, 1 epochs: about" in said
+    assert "fine-tuning, 1 epoch: about" in said
     assert "validation split: head " in said
     stages = {path.parent.name for path in (tmp_path / "run").glob("*/config.yaml")}
     assert {"ce", "head", "trial"} <= stages
@@ -260,7 +260,8 @@ def test_minutes_too_short_for_anything(
         run = train(settings(folder, method={"name": "ce"}, minutes=1e-6), tmp_path / "run")
     said = caplog.text
     assert run.finished
-    assert "no fine-tuning" in said
+    assert "no fine-tuning: an epoch with its trial takes about " in said
+    assert "more than the 1e-06 minutes of --minutes" in said
     assert "to fine-tune, about" in said
     assert not (tmp_path / "run" / "trial").exists()
 

@@ -5,6 +5,7 @@ import io
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,9 @@ from longtail.errors import InputError
 RESAMPLE = Image.Resampling.BILINEAR
 CHUNK = 32  # files that a thread reads in one go
 NAMED = 1000  # unreadable files that a message lists
+
+# Pillow warns of photographs above 89 million pixels, and refuses those above 179 million.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 Failure = tuple[str, str]  # path and reason
 

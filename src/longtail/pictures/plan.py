@@ -76,7 +76,7 @@ def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list
     weights = "installed with longtail" if config.backbone == BACKBONE else "from timm's hub"
     if Path(config.backbone).exists():
         weights = "of that run"
-    features = _minutes(plan.feature_seconds) if plan.feature_seconds else "in the cache"
+    features = duration(plan.feature_seconds) if plan.feature_seconds else "in the cache"
     lines = [
         f"{config.data.source}: {images} images, {dataset.num_classes} classes of "
         f"{counts.max():,} to {counts.min():,} training images (rarest: {rarest})",
@@ -91,15 +91,16 @@ def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list
     elif plan.epochs:
         tuned = fine_tuning(config, plan.epochs, len(dataset.train))
         kept = "kept if it pays" if config.tune == "auto" else f"--tune {config.tune}"
+        epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
         lines.append(
-            f"2. fine-tuning, {plan.epochs} epochs: {_minutes(plan.tuning_seconds)}; {kept} "
+            f"2. fine-tuning, {epochs}: {duration(plan.tuning_seconds)}; {kept} "
             f"({tuned.optimizer}, lr {tuned.lr:g}, batches of {tuned.batch_size})"
         )
     else:
-        needed = plan.epoch_seconds * (1 + TRIAL) / 60
+        needed = duration(plan.epoch_seconds * (1 + TRIAL))
         lines.append(
-            f"2. no fine-tuning: an epoch takes {needed:.0f} minutes with its trial, more than "
-            f"the {plan.minutes:g} of --minutes"
+            f"2. no fine-tuning: an epoch with its trial takes {needed}, more than the "
+            f"{plan.minutes:g} minutes of --minutes"
         )
     return [*lines, f"run: {folder}"]
 
@@ -149,7 +150,7 @@ def fastest_of(tries: int, work: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def _minutes(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration, roughly."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"

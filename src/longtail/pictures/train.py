@@ -21,7 +21,7 @@ from longtail.methods import PlainClassifier, find_method
 from longtail.models import create_backbone
 from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
-from longtail.pictures.plan import TRIAL, describe, make_plan
+from longtail.pictures.plan import TRIAL, describe, duration, make_plan
 from longtail.pictures.settings import fine_tuning, may_use_features, resolve
 from longtail.text import printable
 from longtail.training import Config, Run, RunFolder, is_first
@@ -138,7 +138,7 @@ class Training:
         self._compare(head, plain)
         pays = self.config.tune != "auto" or self.decide("pays", lambda: self._try(frozen, epochs))
         if not pays:
-            say(["fine-tuning did not pay on the validation split: the head is kept"])
+            say(["fine-tuning did not pay: the head is kept"])
             return self._train(frozen, self.folder)
         start = self._start(frozen, self.folder, self.dataset)
         run = self._train(fine_tuning(start, epochs, len(self.dataset.train)), self.folder)
@@ -245,6 +245,9 @@ class Training:
     def _try(self, frozen: Config, epochs: int) -> bool:
         """Whether fine-tuning without the validation images does better on them than the head."""
         trial = self._trial_data()
+        if not trial.val:
+            say(["too few images for a validation split, so fine-tuning is not tried"])
+            return False
         folder = self.folder / "trial"
         head = self._train(frozen, folder / "head", trial)
         start = self._start(frozen, folder, trial)
@@ -300,10 +303,10 @@ class Training:
         )
 
     def _tuning_command(self, epoch_seconds: float) -> str:
-        minutes = 3 * epoch_seconds * (1 + TRIAL) / 60
+        seconds = 3 * epoch_seconds * (1 + TRIAL)
         return (
-            f"to fine-tune, about {minutes:.0f} minutes: longtail train {self.config.data.source} "
-            f"--minutes {minutes + 1:.0f} --out NEW_FOLDER"
+            f"to fine-tune, {duration(seconds)}: longtail train {self.config.data.source} "
+            f"--minutes {seconds / 60 + 1:.0f} --out NEW_FOLDER"
         )
 
 

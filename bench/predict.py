@@ -1,0 +1,116 @@
+"""Memory and speed of `longtail predict` on many small files and classes.
+
+    python bench/predict.py [--images 10000 20000] [--classes 4000] [--out results/predict.json]
+
+A network with random weights for images of 8 pixels (the model of digits-lt) and so many classes
+predicts a table that names 500 files over and over. Each number of images is a process of its own,
+which reports its largest memory; the growth from the one to the other is what an image costs.
+Images per second beside those of the same network in onnxruntime on pixels in memory.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from longtail.features.network import OnnxNetwork, export_onnx
+from longtail.files import write_json
+from longtail.models import ImageClassifier, create_backbone, create_head
+from longtail.training import Run, write_predictions
+from longtail.training.run import environment
+
+FILES = 500
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--images", nargs=2, type=int, default=[10_000, 20_000])
+    options.add_argument("--classes", type=int, default=4000)
+    options.add_argument("--out", type=Path, default=Path("results/predict.json"))
+    options.add_argument("--work", type=Path)
+    options.add_argument("--count", type=int)
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    if given.work:  # one of the processes
+        print(json.dumps(predict(given.work, given.count)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        bare = prepare(work, given.classes)
+        rows = []
+        for count in given.images:
+            words = [sys.executable, __file__, "--work", folder, "--count", str(count)]
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            print(rows[-1], flush=True)
+    growth = rows[1]["megabytes"] - rows[0]["megabytes"]
+    result = {
+        "command": "python bench/predict.py",
+        "environment": environment(),
+        "classes": given.classes,
+        "rows": rows,
+        "growth, megabytes": round(growth, 1),
+        "onnxruntime on pixels in memory, images per second": bare,
+    }
+    print(json.dumps(result, indent=1))
+    write_json(given.out, result)
+
+
+def prepare(work: Path, classes: int) -> float:
+    """Writes run and files; returns images per second of onnxruntime."""
+    torch.manual_seed(0)
+    backbone = create_backbone("smallnet")
+    model = ImageClassifier(backbone, create_head("linear", backbone.num_features, classes)).eval()
+    run = Run.create(work / "run", {"task": "classification", "tune": "all"})
+    card = {
+        "data": "made",
+        "method": "ce",
+        "backbone": "smallnet",
+        "head": "linear",
+        "image_size": 8,
+        "margin": 1.0,
+        "class_names": [f"class {number}" for number in range(classes)],
+        "class_counts": [10] * classes,
+        "expresses": "source",
+    }
+    run.save_model(model, card)
+    write_json(run.folder / "metrics.json", {})
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (FILES, 8, 8, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(work / f"{number}.png")
+    network = OnnxNetwork(export_onnx(model, 8))
+    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))[:256]
+    network(images)
+    began = time.perf_counter()
+    for _ in range(20):
+        network(images)
+    return round(20 * len(images) / (time.perf_counter() - began))
+
+
+def predict(work: Path, count: int) -> dict[str, Any]:
+    """Predicts so many rows; memory and seconds of this process."""
+    table = work / f"{count}.csv"
+    table.write_text("path\n" + "".join(f"{n % FILES}.png\n" for n in range(count)))
+    began, processor = time.perf_counter(), time.process_time()
+    found = write_predictions(Run(work / "run"), table, work / f"{count}-out.csv", top=5)
+    seconds = time.perf_counter() - began
+    return {
+        "images": len(found),
+        "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "images per second": round(count / seconds),
+        "images per second of processor time": round(count / (time.process_time() - processor)),
+    }
+
+
+if __name__ == "__main__":
+    main()
