@@ -17,12 +17,13 @@ from PIL import Image
 
 import longtail
 from longtail import api
-from longtail.api import new_folder, start
+from longtail.api import start
 from longtail.cli import main
 from longtail.data import DataConfig, load
 from longtail.methods import method_names
 from longtail.settings import from_keywords, to_config
 from longtail.training import Run
+from longtail.training.begin import run_folder
 
 SHORT = ["--epochs", "2", "--precision", "32-true"]
 
@@ -458,12 +459,10 @@ def test_a_run_without_a_name_gets_a_folder_of_its_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = to_config(from_keywords("birds 2/", "longtail.losses.FocalLoss", seed=3))
-    folders = []
-    for _ in range(2):
-        folders.append(new_folder(config))
-        folders[-1].mkdir(parents=True)
     first = Path("runs/birds-2-FocalLoss-seed3")
-    assert folders == [first, first.with_name(f"{first.name}-2")]
+    with run_folder(None, config) as one, run_folder(None, config) as two:  # at the same moment
+        assert [one, two] == [first, first.with_name(f"{first.name}-2")]
+    assert not first.parent.exists()  # nothing was written into them
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,11 +50,12 @@ __all__ = [
 
 
 def train(
-    data: str | Mapping[str, Any] | Dataset,
+    data: str | Mapping[str, Any] | Dataset | None = None,
     method: str | Mapping[str, Any] = "auto",
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    accept_replaced: bool = False,
     verbose: bool = True,
     **settings: Any,
 ) -> RunFolder:
@@ -63,11 +63,14 @@ def train(
 
     Args:
         data: name of a data set, folder, table or import path; a mapping with `source` and its
-            settings; or a `Dataset` of `longtail.data` or of Hugging Face `datasets`.
+            settings; or a `Dataset` of `longtail.data` or of Hugging Face `datasets`. With
+            `resume`, those of the run by default, as for all settings.
         method: a name of `longtail list`, an import path, or a mapping with `name` and its
             settings; `auto` compares methods on your own images, and is `gml` for other data.
         out: run folder (default: a new one under `runs/`)
-        resume: resume the run in the folder `out`
+        resume: resume the run in the folder `out`, with its settings and on its data
+        accept_replaced: with `resume`, accept image files that have changed since the run was
+            started, under the same label and split
         verbose: show the progress: a bar on a terminal, else lines of the logger `longtail`
         **settings: any other setting of `longtail.training.Config`, such as `epochs=20`; with
             `task="segmentation"`, of `longtail.segmentation.PixelConfig`. `trust` takes objects,
@@ -79,18 +82,28 @@ def train(
         InputError: for invalid settings or data, before the training starts.
     """
     from longtail.data import as_dataset
-    from longtail.settings import from_keywords, to_config
+    from longtail.settings import from_keywords, resumed, to_config
     from longtail.training.progress import shown_progress
 
-    dataset = as_dataset(data)
-    source: Any = data if dataset is None else dataset.name
-    config = to_config(from_keywords(source, method, **settings))
+    options: dict[str, Any] = {"resume": resume, "accept_replaced": accept_replaced}
+    if data is not None:
+        dataset = options["dataset"] = as_dataset(data)
+        source: Any = data if dataset is None else dataset.name
+        config = to_config(from_keywords(source, method, **settings))
+    elif resume and out is not None:
+        config = to_config(resumed(out, method, settings))
+    else:
+        raise InputError("data must be given, unless a run is resumed with resume and out")
     with shown_progress(verbose):
-        return start(config, out, resume, dataset)
+        return start(config, out, **options)
 
 
 def start(
-    config: Config, out: str | Path | None, resume: bool, dataset: Dataset | None = None
+    config: Config,
+    out: str | Path | None,
+    resume: bool,
+    accept_replaced: bool = False,
+    dataset: Dataset | None = None,
 ) -> RunFolder:
     """Trains with resolved settings, and writes the report."""
     from longtail import pictures
@@ -98,23 +111,13 @@ def start(
 
     if resume and out is None:
         raise InputError("out must be the run folder to resume, as in --out runs/..., got none")
-    folder = Path(out) if out else new_folder(config)
-    run = pictures.train(config, folder, resume=resume, dataset=dataset)
+    if accept_replaced and not resume:
+        raise InputError("accept_replaced has no effect without resume")
+    options: dict[str, Any] = {"resume": resume, "accept_replaced": accept_replaced}
+    run = pictures.train(config, out, dataset=dataset, **options)
     if is_first():
         report([run.folder, *(stage.folder for stage in run.stages)])
     return run
-
-
-def new_folder(config: Config) -> Path:
-    """A folder under `runs/` that does not exist yet, named after data, method and seed."""
-    source = re.sub(r"\W+", "-", Path(config.data.source).stem)
-    method = config.method["name"].rpartition(".")[2]
-    name = source if method == "auto" else f"{source}-{method}"
-    base = Path("runs") / f"{name}-seed{config.seed}"
-    folder, number = base, 2
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return folder
 
 
 def advise(

@@ -1,6 +1,5 @@
 """The task of whole images: one class per image."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from longtail.augment import VIEWS, named_view
 from longtail.data import BUILT_IN, DataConfig, Dataset, Findings, check_source, load
 from longtail.errors import InputError
-from longtail.files import whole_file, write_json
+from longtail.files import write_json
 from longtail.methods import Method, PlainClassifier, create_method, find_method
 from longtail.models import ImageClassifier, backbone_names, create_backbone, tune_backbone
 from longtail.report import load_run, print_table, write_report
@@ -121,14 +120,6 @@ class Classification(Task[Config, Dataset, Run]):
         if config.tune == "head":  # its head is fitted by a solver
             method.requires_grad_(False)
         return method
-
-    def record(self, run: RunFolder, dataset: Dataset) -> None:
-        """Writes `split.csv`: which image is in which split."""
-        path = run.folder / "split.csv"
-        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(("path", "label", "split"))
-            writer.writerows(dataset.split_table())
 
     def loader(
         self, config: Config, dataset: Dataset, method: Method, fabric: "Fabric"

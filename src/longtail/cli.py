@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 ABOUT = "Train, adapt and evaluate classifiers when most classes are rare."
 KEPT = ("predict", "embed")  # their result is of use in a file alone
-RESUMES = {
-    "train": "; --resume continues from the last checkpoint",
-    "reproduce": "; the same command continues",
-}
+RESUMES = {"reproduce": "; the same command continues"}  # a training says so itself
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"error: {_reason(error)}")
             return 1
         except KeyboardInterrupt as stop:
-            if not stop.args:  # a training says itself where it stopped
+            if not stop.args:  # else it has been said
                 _say("stopped" + RESUMES.get("".join(words[:1]), ""))
             return 130
 
@@ -80,8 +77,10 @@ def _arguments(
     command: str, function: Callable[..., Any], words: Sequence[str]
 ) -> dict[str, Any] | str:
     """Arguments of a function, or its help. PyTorch, which takes seconds, comes with settings."""
-    data = inspect.signature(function).parameters.get("data")
-    if data and data.default is inspect.Parameter.empty:
+    parameters = inspect.signature(function).parameters
+    data = parameters.get("data")
+    trains = "resume" in parameters  # the run has the data where they are not given
+    if data and (trains or data.default is inspect.Parameter.empty):
         from longtail.settings import from_words
 
         return from_words(command, function, words)
@@ -226,7 +225,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lost = isinstance(error, LostProcessError)
-    return f"{error}; --resume continues from the last checkpoint" if lost else str(error)
+    return f"{error}; --resume continues from the last checkpoint, if any" if lost else str(error)
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:

@@ -14,6 +14,7 @@ from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
 from longtail.models import is_timm_model
 from longtail.names import is_import_path, refuse_untrusted, trusted_paths
+from longtail.pictures import asked_settings
 from longtail.recipes import find_recipe, overlay
 from longtail.tasks import TASKS, find_task, task_of_source
 from longtail.training import Config, Task
@@ -108,6 +109,9 @@ def from_words(
     _add_config(first)
     ahead = first.read(asked, lenient=True)
     config = read_config(ahead["config"], _typed(ahead)) if "config" in ahead else {}
+    named = overlay(config, ahead)
+    if named.get("resume") == "true" and "out" in named and "source" not in named.get("data", {}):
+        config = overlay(_settings_of_run(ahead["out"], _typed(ahead)), config)
     grammar = make_grammar(command, function, overlay(config, ahead))
     _add_config(grammar)
     if len(asked) < len(words):
@@ -164,6 +168,42 @@ def from_keywords(
     if "trust" in given:
         given["trust"] = [*trusted_paths(given["trust"])]
     return make_grammar("train", any_training, given).parse(_without_auto(given))
+
+
+def resumed(
+    folder: str | Path, method: str | Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of the run in a folder, changed by those that are given.
+
+    Args:
+        folder: the run folder.
+        method: name of a method, or a mapping with `name`; `auto` is that of the run.
+        settings: those of the task's configuration that are given.
+
+    Raises:
+        InputError: when the folder holds no run, or for an invalid setting.
+    """
+    settings = dict(settings)
+    if method != AUTO:
+        settings["method"] = _with_name("method", "name", method)
+    trust = [*trusted_paths(settings.pop("trust", ()))]
+    asked = _settings_of_run(folder, _typed({**settings, "trust": trust}))
+    return from_keywords(**overlay(asked, settings), trust=trust)
+
+
+def _settings_of_run(folder: str | Path, trust: Collection[str]) -> dict[str, Any]:
+    """The settings with which a run was started; its folder may come from anyone.
+
+    Args:
+        folder: the run folder.
+        trust: import paths that they may name.
+
+    Raises:
+        InputError: when the folder holds no run, or names other code than longtail's and timm's.
+    """
+    settings = {name: value for name, value in asked_settings(folder).items() if name != "trust"}
+    refuse_untrusted(f"run {folder}", _own_code_in(settings), trust)
+    return settings
 
 
 def _without_auto(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,9 +322,13 @@ def read_config(path: str | Path, trust: Collection[str]) -> dict[str, Any]:
     for what, name in (("data", "source"), ("method", "name")):
         if what in content:
             content[what] = _with_name(f"{what} of config {path}", name, content[what])
-    own = {name: what for name, what in _named(content) if _is_own_code(name, what)}
-    refuse_untrusted(f"config {path}", own, trust)
+    refuse_untrusted(f"config {path}", _own_code_in(content), trust)
     return content
+
+
+def _own_code_in(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Names in settings that would be imported, with what each is for."""
+    return {name: what for name, what in _named(settings) if _is_own_code(name, what)}
 
 
 def _is_own_code(name: str, what: str) -> bool:

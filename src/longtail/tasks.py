@@ -57,14 +57,12 @@ def task_of_source(source: str) -> AnyTask:
     return next((task for task in tasks if source in task.catalogue("data")), tasks[0])
 
 
-def train(
-    config: Config, folder: str | Path, *, resume: bool = False, dataset: Any = None
-) -> RunFolder:
+def train(config: Config, folder: str | Path | None, **options: Any) -> RunFolder:
     """Trains a run of the task that its settings name; see `longtail.training.train_run`."""
     from longtail.training import train_run
 
     task = find_task(config.task)
-    run: RunFolder = train_run(task, config, Path(folder), resume=resume, dataset=dataset)
+    run: RunFolder = train_run(task, config, Path(folder) if folder else None, **options)
     return run
 
 

@@ -1,4 +1,3 @@
-import csv
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ import torch
 from PIL import Image
 
 from longtail.data import DataConfig, UnreadableImagesError, load
+from longtail.training.split_record import write_split
 
 
 def names_of(split) -> set[str]:
@@ -29,8 +29,7 @@ def test_made_split_is_stratified_recorded_and_repeatable(make_folder, tmp_path)
     assert again.train.paths == data.train.paths
     assert load(DataConfig(str(top), seed=1)).test.paths != data.test.paths
 
-    with (tmp_path / "split.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "split"), *data.split_table()])
+    write_split(tmp_path, data)
     replayed = load(DataConfig(str(tmp_path / "split.csv"), seed=99))
     for part in ("train", "test"):
         assert replayed.splits[part].paths == data.splits[part].paths

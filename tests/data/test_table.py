@@ -33,7 +33,6 @@ def test_csv(images):
     assert data.train.labels.tolist() == [1, 0]
     assert data.val.index.tolist() == [2]
     assert data.test.paths == (str(images / "images" / "3.png"),)
-    assert next(data.split_table()) == (str(images / "images" / "0.png"), "wren", "train")
 
 
 def test_columns_root_and_made_split(images, tmp_path):

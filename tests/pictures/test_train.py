@@ -298,6 +298,33 @@ def test_an_unreadable_image_is_named(folder: Path, tmp_path: Path) -> None:
         train(config, tmp_path / "run")
 
 
+def test_a_run_that_stopped_before_its_first_stage_knows_its_images(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    data, out = shutil.copytree(folder, tmp_path / "data"), tmp_path / "run"
+    words = ["train", str(data), "--data.image-size", "32", "--tune", "head", "--method", "ce"]
+    with monkeypatch.context() as patch:
+        patch.setattr("longtail.pictures.train.make_plan", stop)
+        assert main([*words, "--device", "cpu", "--out", str(out)]) == 130
+    assert "stopped before the first checkpoint" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["decisions.json", "split.csv"]
+    new = data / "train" / "red" / "new.jpg"
+    shutil.copy(data / "train" / "red" / "3.jpg", new)
+    resume = ["train", "--resume", "--out", str(out)]
+    assert main(resume) == 2
+    assert f"images added (1): {new}" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["decisions.json", "split.csv"]
+    new.unlink()
+    assert main(resume) == 0
+    assert Run(out).finished
+
+
 def test_what_is_said_before(folder: Path) -> None:
     dataset = load(DataConfig(str(folder), image_size=32))
     assert dataset.test is not None

@@ -71,6 +71,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     monkeypatch.setattr(loop, "train_step", killed)
     with pytest.raises(Killed):
         train(settings(root), tmp_path / "killed")
+    mask = Path(load_pixels(PixelDataConfig(str(root))).train.masks[3])
+    content = mask.read_bytes()
+    with Image.open(mask) as picture:
+        Image.fromarray(np.asarray(picture)[::-1].copy()).save(mask)
+    with pytest.raises(ValueError, match=rf"files have changed \(1\): .*{mask.stem}"):
+        train(settings(root), tmp_path / "killed", resume=True)
+    mask.write_bytes(content)  # a copy has another time
     again = train(settings(root), tmp_path / "killed", resume=True)
     ours, theirs = (run.model().state_dict() for run in (again, whole))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())

@@ -176,10 +176,22 @@ def test_ctrl_c_saves_and_a_second_one_ends_at_once(
     (path,) = Run(tmp_path / "run").checkpoints.files()
     with monkeypatch.context() as patch:
         at_step(patch, 1, lambda parts: [interrupt(parts), interrupt(parts)])
-        with pytest.raises(KeyboardInterrupt) as stop:
+        with pytest.raises(KeyboardInterrupt, match="stopped; --resume continues from the last"):
             train(settings(), tmp_path / "run", resume=True)
-    assert not stop.value.args
     assert Run(tmp_path / "run").checkpoints.files() == [path]
+
+
+def test_no_checkpoint_is_promised_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(parts: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    at_step(monkeypatch, 1, interrupt)
+    words = ["train", "digits-lt", "--method", "ce", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 130
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "longtail: stopped before the first checkpoint; --resume begins it again"
 
 
 def test_a_loss_that_is_no_number_names_images_and_checkpoint(

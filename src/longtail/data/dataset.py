@@ -1,6 +1,5 @@
 """The common form of all data sets: labelled images in up to three splits."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +27,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """Files of each image, as `paths` has them."""
+        return [(path,) for path in self.paths]
 
     def take(self, indices: Tensor) -> "Split":
         """The images at `indices` (n,), in that order."""
@@ -74,13 +78,3 @@ class Dataset:
         """The existing splits by name: train, val, test."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
-
-    def split_table(self) -> Iterator[tuple[str, str, str]]:
-        """Rows (path, label, split) that record which image is in which split.
-
-        Written as a CSV file with the header `path,label,split`, they are a table source that gives
-        the same splits again, whatever the seed or later changes of the folder.
-        """
-        for name, split in self.splits.items():
-            for path, label in zip(split.paths, split.labels.tolist(), strict=True):
-                yield path, self.class_names[label], name

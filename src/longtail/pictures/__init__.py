@@ -3,7 +3,7 @@
 from longtail.pictures.advise import Advice, advise
 from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
 from longtail.pictures.settings import resolve
-from longtail.pictures.train import train
+from longtail.pictures.train import asked_settings, train
 
 __all__ = [
     "CANDIDATES",
@@ -11,6 +11,7 @@ __all__ = [
     "Candidate",
     "Row",
     "advise",
+    "asked_settings",
     "cross_validate",
     "recommend",
     "resolve",

@@ -1,9 +1,8 @@
 """One training on a user's own images, from features to fine-tuning."""
 
-import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,18 @@ from longtail.pictures.plan import TRIAL, describe, duration, make_plan
 from longtail.pictures.settings import fine_tuning, may_use_features, resolve
 from longtail.text import printable
 from longtail.training import Config, Run, RunFolder, is_first
+from longtail.training.begin import (
+    check_resumes,
+    check_without_settings,
+    resume_split,
+    run_folder,
+)
 from longtail.training.frozen import check_frozen, frozen_features
+from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
 from longtail.training.reference import keep_reference
+from longtail.training.run import changed_settings
+from longtail.training.split_record import write_split
 
 DECISIONS = "decisions.json"
 CHOICES = tuple(c for c in CANDIDATES if c.method in ("logit_adjust", "lade", "gml"))
@@ -38,7 +46,12 @@ COMPARABLE = 5e9
 
 
 def train(
-    config: Config, folder: str | Path, *, resume: bool = False, dataset: Dataset | None = None
+    config: Config,
+    folder: str | Path | None,
+    *,
+    resume: bool = False,
+    accept_replaced: bool = False,
+    dataset: Dataset | None = None,
 ) -> RunFolder:
     """Trains a run of any task; on own images, features and a head first, then fine-tuning.
 
@@ -48,28 +61,30 @@ def train(
 
     Args:
         config: the settings.
-        folder: the run folder.
+        folder: the run folder; None: a new one under `runs/`.
         resume: resume the run that the folder holds.
+        accept_replaced: with `resume`, accept image files that have changed.
         dataset: the data set of `config.data`, if it is loaded already.
 
     Raises:
         InputError: for invalid settings or data.
     """
-    folder = Path(folder)
+    how = {"resume": resume, "accept_replaced": accept_replaced}
     if dataset is None and may_use_features(config):
         source = read_source(config.data)
         config = resolve(config, source)
         dataset = _loaded(source, config.data)
     config = replace(config, pretrained=bool(config.pretrained))
     if dataset is None or not may_use_features(config):
-        return _train_plainly(config, folder, resume, dataset)
+        return _train_plainly(config, folder, dataset, **how)
     if config.devices * config.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "devices and nodes must be 1 for own images with pretrained weights, without torchrun; "
             "several processes train from scratch: --pretrained false"
         )
-    run = Training(config, dataset, folder, resume).run()
-    keep_reference(run, dataset)
+    with run_folder(Path(folder) if folder else None, config) as own, said_where_it_stopped(own):
+        run = Training(config, dataset, own, **how).run()
+        keep_reference(run, dataset)
     return run
 
 
@@ -81,7 +96,7 @@ def _loaded(source: Dataset | Records, data: DataConfig) -> Dataset:
 
 
 def _train_plainly(
-    config: Config, folder: Path, resume: bool, dataset: Dataset | None
+    config: Config, folder: str | Path | None, dataset: Dataset | None, **how: bool
 ) -> RunFolder:
     """A training from scratch, or of another task."""
     if config.method["name"] == "auto":
@@ -90,7 +105,7 @@ def _train_plainly(
         raise InputError("start is for classification alone")
     if config.task == "classification" and dataset is None:
         dataset = load(config.data)
-    run = tasks.train(config, folder, resume=resume, dataset=dataset)
+    run = tasks.train(config, folder, dataset=dataset, **how)
     if isinstance(run, Run) and dataset is not None and is_first():
         keep_reference(run, dataset)
     return run
@@ -105,12 +120,14 @@ class Training:
         dataset: the images.
         folder: the run folder.
         resume: resume the run that the folder holds.
+        accept_replaced: accept image files that have changed since it was started.
     """
 
     config: Config
     dataset: Dataset
     folder: Path
     resume: bool
+    accept_replaced: bool
 
     def run(self) -> Run:
         """Trains, one stage after the other."""
@@ -176,34 +193,31 @@ class Training:
         return self.decisions[name]
 
     def _begin(self) -> dict[str, Any]:
-        """Decisions of a run that is resumed; checks that the settings are the same.
+        """Decisions of a run that is resumed; checks that settings and data are the same.
 
         Raises:
-            InputError: when the folder holds a run and `resume` is not set, or its settings differ.
+            InputError: when the folder holds a run and `resume` is not set, or its settings or
+                data differ.
         """
-        asked = json.loads(json.dumps({"asked": asdict(self.config)}))
-        del asked["asked"]["trust"]
+        asked = self.config.stored
         path = self.folder / DECISIONS
         if not path.is_file():
             if (self.folder / "config.yaml").is_file():
                 raise InputError(f"{self.folder} already holds a run: choose another --out")
-            write_json(path, asked)
-            return dict(asked)
-        if not self.resume:
+            check_without_settings(self.folder, self.resume)
+            write_split(self.folder, self.dataset)
+            write_json(path, {"asked": asked})
+            return {"asked": asked}
+        check_resumes(self.folder, self.resume)
+        before = asked_settings(self.folder)
+        if other := changed_settings(before, asked):
             raise InputError(
-                f"{self.folder} already holds a run: resume it with --resume, or choose another "
-                "--out"
+                f"{self.folder} cannot be resumed with other settings: {'; '.join(other)}"
             )
+        if not ((self.folder / "config.yaml").is_file() and Run(self.folder).finished):
+            resume_split(self.folder, self.dataset, before, asked, self.accept_replaced)
         decisions = read_values(path)
         self._check(decisions, path)
-        may_differ = {"device", "precision", "logger", "checkpoint_every"}
-        for name, value in asked["asked"].items():
-            before = decisions["asked"].get(name)
-            if name not in may_differ and before != value:
-                raise InputError(
-                    f"{self.folder} cannot be resumed with other settings: {name} was {before!r} "
-                    f"and is {value!r}"
-                )
         return decisions
 
     def _check(self, decisions: dict[str, Any], path: Path) -> None:
@@ -219,8 +233,6 @@ class Training:
             "epochs": lambda value: type(value) is int and value >= 0,
             "pays": lambda value: type(value) is bool,
         }
-        if "asked" not in decisions:
-            raise InputError(f"{path} is not valid: it has no settings that were asked for")
         for name, value in decisions.items():
             if name not in valid or not valid[name](value):
                 raise InputError(f"{path} is not valid: {name} cannot be {value!r}")
@@ -286,7 +298,8 @@ class Training:
     def _train(self, config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
         dataset = dataset or self.dataset
         config = replace(config, batch_size=min(config.batch_size, len(dataset.train)))
-        run = tasks.train(config, folder, resume=True, dataset=dataset)
+        accept = self.accept_replaced
+        run = tasks.train(config, folder, resume=True, accept_replaced=accept, dataset=dataset)
         assert isinstance(run, Run)
         warn_after(run)
         return run
@@ -308,6 +321,21 @@ class Training:
             f"to fine-tune, {duration(seconds)}: longtail train {self.config.data.source} "
             f"--minutes {seconds / 60 + 1:.0f} --out NEW_FOLDER"
         )
+
+
+def asked_settings(folder: str | Path) -> dict[str, Any]:
+    """The settings with which the run in a folder was started; it may have none of its own yet.
+
+    Raises:
+        InputError: when the folder does not hold a run.
+    """
+    path = Path(folder) / DECISIONS
+    if not path.is_file():
+        return tasks.open_run(folder).config
+    asked = read_values(path).get("asked")
+    if not isinstance(asked, dict):
+        raise InputError(f"{path} is not valid: it has no settings that were asked for")
+    return asked
 
 
 def say(lines: Iterable[str]) -> None:

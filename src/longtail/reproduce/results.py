@@ -12,6 +12,7 @@ from longtail.files import read_values, write_json, write_text
 from longtail.recipes import cifar_lt
 from longtail.reproduce.cells import Cell, row_names
 from longtail.training import Run, evaluate_predictions
+from longtail.training.lock import locked
 from longtail.weights import write_weights
 
 METRICS = ("accuracy", "many", "medium", "few", "ece")
@@ -20,23 +21,32 @@ METRICS = ("accuracy", "many", "medium", "few", "ece")
 def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[dict[str, Any]]:
     """Writes the rows of these cells to the result file, where they replace older ones.
 
+    Another command that writes to the same file is waited for, so that no row is lost.
+
     Returns: the rows.
     """
     keep_weights(cells, out)
     rows = [_row(cell, root) for cell in cells if cell.done]
+    if rows:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked(out.with_name(f".{out.name}.lock"), str(out), wait=True):
+            _merge(rows, cells[0].source, out)
+    return rows
+
+
+def _merge(rows: Sequence[dict[str, Any]], source: str, out: Path) -> None:
+    """Writes the rows of a file again, with these among them."""
     own = [_key(row) for row in rows]
     every = [*(row for row in earlier_rows(out) if _key(row) not in own), *rows]
-    order = {name: number for number, name in enumerate(row_names(cells[0].source))}
+    order = {name: number for number, name in enumerate(row_names(source))}
     every.sort(  # a row of a method that no longer exists comes last
         key=lambda r: (
             *(r["data"], -r["imbalance"], -r["epochs_scale"]),
             order.get(r["method"], len(order)),
         )
     )
-    if every:
-        write_json(out, {"runs": every})
-        write_text(out.with_suffix(".md"), table(every))
-    return rows
+    write_json(out, {"runs": every})
+    write_text(out.with_suffix(".md"), table(every))
 
 
 def keep_weights(cells: Sequence[Cell], out: Path) -> None:

@@ -43,6 +43,11 @@ class PixelSplit(Split):
     pixels: Tensor
 
     @property
+    def files(self) -> list[tuple[str, ...]]:
+        """Files of each image: its own and that of its mask."""
+        return list(zip(self.paths, self.masks, strict=True))
+
+    @property
     def mask_of(self) -> dict[str, str]:
         """Mask file of each image file."""
         return dict(zip(self.paths, self.masks, strict=True))

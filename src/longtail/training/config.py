@@ -1,6 +1,7 @@
 """The settings of a run."""
 
-from dataclasses import dataclass, field, fields
+import json
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -173,6 +174,16 @@ class Config:
             raise InputError(
                 f"milestones must lie between 0 and 1 and not fall, got {self.milestones}"
             )
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The settings as a run folder keeps them.
+
+        Without `trust`: what one person trusts says nothing to the next reader of the folder.
+        """
+        settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        del settings["trust"]
+        return settings
 
     @property
     def trusted(self) -> list[str]:

@@ -4,6 +4,9 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -203,6 +206,29 @@ def refuse_model(run: RunFolder, model: nn.Module, split: str) -> NotFiniteError
         f"the trained model of {run.folder} gives NaN or infinite logits for images of the {split} "
         f"split{cause(model)}: it is not kept; {run.checkpoints.last_in_words()}. {REMEDY}"
     )
+
+
+@contextmanager
+def said_where_it_stopped(folder: Path) -> Iterator[None]:
+    """Says of a training that Ctrl-C ends at once whether there is a checkpoint.
+
+    Args:
+        folder: the run folder; stages in it have checkpoints, too.
+
+    Raises:
+        KeyboardInterrupt: with the message.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if stop.args:  # it has said so
+            raise
+        saved = any(folder.rglob("checkpoints/epoch-*.pt"))
+        message = "stopped before the first checkpoint; --resume begins it again"
+        if saved:
+            message = "stopped; --resume continues from the last checkpoint"
+        print(f"longtail: {message}", file=sys.stderr)
+        raise KeyboardInterrupt(message) from stop
 
 
 def _joined(fabric: "Fabric", numbers: Tensor, how: str) -> Tensor:

@@ -1,5 +1,6 @@
 """The training loop, on Lightning Fabric: one screen, nothing hidden."""
 
+import json
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from longtail.data import Loader, UnreadableImagesError
 from longtail.data.seeds import mix_seed
 from longtail.errors import InputError
 from longtail.features import keep_freed_memory
+from longtail.files import parse_json
 from longtail.methods import Method
 from longtail.training.batch_norm import share_batch_norm
 from longtail.training.config import Config
@@ -27,7 +29,7 @@ from longtail.training.optim import (
     start_momentum,
 )
 from longtail.training.progress import ProgressBar
-from longtail.training.run import RunFolder
+from longtail.training.run import RunFolder, changed_settings
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
@@ -142,12 +144,19 @@ def restore(
 
     Returns: how far the training was.
     Raises:
-        InputError: when the checkpoint is of another method, or an older version wrote it that
+        InputError: when the checkpoint is of other settings, or an older version wrote it that
             this one cannot read.
     """
     state = on_first(fabric, run.checkpoints.load_last)
     if state is None:
         return TrainingProgress()
+    # Those of `config.yaml` may have been changed since; another version may have had others.
+    known, now = parse_json(str(state.get("settings", "{}"))), config.stored
+    both = now.keys() & (known if isinstance(known, dict) else {})
+    if other := changed_settings(*({name: one[name] for name in both} for one in (known, now))):
+        raise InputError(
+            f"the checkpoint in {run.folder} was trained with other settings: {'; '.join(other)}"
+        )
     if state.get("name") != config.method["name"]:
         raise InputError(
             f"the checkpoint in {run.folder} is of method {state.get('name')!r}, "
@@ -188,7 +197,8 @@ def save(
         if config.ema:
             state["average"] = average.state_dict()
         state["precision"] = fabric.strategy.precision.state_dict()  # the scale of 16-mixed
-        run.checkpoints.save({"name": config.method["name"], **asdict(at), **state})
+        of = {"name": config.method["name"], "settings": json.dumps(config.stored)}
+        run.checkpoints.save({**of, **asdict(at), **state})
 
     on_first(fabric, write)
 

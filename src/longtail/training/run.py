@@ -87,22 +87,63 @@ class RunFolder(ABC):
 
     @property
     def starts(self) -> list[dict[str, Any]]:
-        """The environment in which the run was started, and each other one that resumed it."""
+        """The environment in which the run was started, and each other one that resumed it.
+
+        That of the start is missing where its file was lost; see `note_resumption`.
+        """
         first = read_values(self.folder / "environment.json")
         later = first.pop("resumed", [])
-        return [{**first, **_computing(self.config)}, *later]
+        return [{**first, **_computing(self.config)}, *later] if first else later
 
     @property
     def version(self) -> str:
         """Version of longtail that created the folder."""
-        return str(self.starts[0].get("packages", {}).get("longtail", "unknown"))
+        try:
+            first = read_values(self.folder / "environment.json")
+        except (OSError, InputError):
+            return "unknown"
+        packages = first.get("packages")
+        return str(packages.get("longtail")) if isinstance(packages, dict) else "unknown"
 
-    def note_resumption(self, config: Mapping[str, Any]) -> None:
-        """Records that the run is resumed, where device, precision, versions or commit changed."""
-        first, *later = self.starts
-        last, now = [first, *later][-1], {**environment(), **_computing(config)}
-        if any(last.get(name) != now[name] for name in now.keys() - {"command"}):
-            write_json(self.folder / "environment.json", {**first, "resumed": [*later, now]})
+    def note_resumption(self, config: Mapping[str, Any], replaced: int = 0) -> None:
+        """Records that the run is resumed, where device, precision, versions or commit changed.
+
+        A file that is missing or corrupt is written again, without what it said of the start.
+
+        Args:
+            config: settings of the run.
+            replaced: images that were replaced since the last start.
+        """
+        path = self.folder / "environment.json"
+        now = {**environment(), **_computing(config)}
+        try:
+            first = read_values(path)
+            later = list(first.pop("resumed", []))
+            last = later[-1] if later else {**first, **_computing(self.config)}
+            changed = any(last.get(name) != now[name] for name in now.keys() - {"command"})
+        except (OSError, InputError, AttributeError, TypeError) as error:
+            warnings.warn(f"{path} is written again: {error}", stacklevel=2)
+            first, later, changed = {}, [], True
+        if replaced:
+            now["replaced_images"] = replaced
+        if changed or replaced:
+            write_json(path, {**first, "resumed": [*later, now]})
+
+    def mend_history(self) -> None:
+        """Removes a torn last line from `metrics.jsonl`, so that it costs no epoch.
+
+        Raises:
+            InputError: when another line is not the record of an epoch.
+        """
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        if lines and not _is_record(lines[-1]):
+            warnings.warn(f"the last line of {path} is torn: it is removed", stacklevel=2)
+            with whole_file(path) as part:
+                part.write_bytes(b"".join(lines[:-1]))
+        for number, record in enumerate(self.history, 1):
+            if not isinstance(record.get("epoch"), int):
+                raise InputError(f"{path}, line {number}, must hold the number of its epoch")
 
     def over_starts(self, pick: Callable[[dict[str, Any]], object]) -> str | None:
         """A value that may have changed while the run was trained, as `this, then that`."""
@@ -118,14 +159,7 @@ class RunFolder(ABC):
             settings: settings of a `Config`, as `config.yaml` has them.
             defaults: values of settings that the file may lack, since an older version wrote it.
         """
-        before = self.config
-        gone = [name for name in before if name not in settings]
-        before = {**(defaults or {}), **before}
-        return [
-            f"{name} was {before.get(name)!r} and is {value!r}"
-            for name, value in settings.items()
-            if name not in MAY_DIFFER and _lasting(before.get(name)) != _lasting(value)
-        ] + [f"{name} was {before[name]!r} and is not a setting any more" for name in gone]
+        return changed_settings(self.config, settings, defaults)
 
     @property
     def finished(self) -> bool:
@@ -408,6 +442,21 @@ def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:
             raise OSError(errno.EIO, "the file does not match the weights (verification failed)")
 
 
+def changed_settings(
+    before: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Settings that would train otherwise than those before; see `RunFolder.differences`."""
+    gone = [name for name in before if name not in settings]
+    before = {**(defaults or {}), **before}
+    return [
+        f"{name} was {before.get(name)!r} and is {value!r}"
+        for name, value in settings.items()
+        if name not in MAY_DIFFER and _lasting(before.get(name)) != _lasting(value)
+    ] + [f"{name} was {before[name]!r} and is not a setting any more" for name in gone]
+
+
 def _lasting(value: Any) -> Any:
     """A setting without what may change: paths of the data, workers, spelling of paths."""
     if isinstance(value, Mapping):
@@ -420,6 +469,14 @@ def _lasting(value: Any) -> Any:
     if isinstance(value, str) and os.path.exists(value):
         return os.path.realpath(value)
     return value
+
+
+def _is_record(line: bytes) -> bool:
+    """Whether a line of `metrics.jsonl` was written to its end."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _computing(config: Mapping[str, Any]) -> dict[str, Any]:

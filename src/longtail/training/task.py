@@ -117,9 +117,6 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
             stage_model: model of the run's stage: the teacher, or the first stage.
         """
 
-    def record(self, run: RunFolder, dataset: Data) -> None:
-        """Writes into the run folder, before the training, what it should hold of the data."""
-
     @abstractmethod
     def loader(
         self, config: AnyConfig, dataset: Data, method: Method, fabric: "Fabric"

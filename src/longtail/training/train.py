@@ -1,9 +1,7 @@
 """One training run of any task: checks, stage, training loop, predictions and metrics."""
 
-import json
-from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, fields, replace
-from importlib.metadata import version
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -13,6 +11,7 @@ from torch import nn
 from longtail.errors import InputError
 from longtail.methods import Method, smooth_labels
 from longtail.models import merge_lora
+from longtail.training.begin import begin_run, run_folder
 from longtail.training.config import Config
 from longtail.training.distributed import (
     launch,
@@ -20,8 +19,8 @@ from longtail.training.distributed import (
     on_first,
     settle_processes,
 )
+from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.loggers import check_logger
-from longtail.training.run import RunFolder
 from longtail.training.stages import Stage
 from longtail.training.task import AnyConfig, AnyRun, Data, Task, TrainingData
 
@@ -29,9 +28,10 @@ from longtail.training.task import AnyConfig, AnyRun, Data, Task, TrainingData
 def train_run(
     task: Task[AnyConfig, Data, AnyRun],
     config: AnyConfig,
-    folder: Path,
+    folder: Path | None,
     *,
     resume: bool = False,
+    accept_replaced: bool = False,
     dataset: Data | None = None,
 ) -> AnyRun:
     """Trains, predicts and evaluates a run; everything is written into the run folder.
@@ -39,8 +39,9 @@ def train_run(
     Args:
         task: the task.
         config: settings of the run.
-        folder: the run folder.
+        folder: the run folder; None: a new one under `runs/`.
         resume: resume the run that the folder holds; a finished one is left as it is.
+        accept_replaced: with `resume`, accept image files that have changed.
         dataset: the data set of `config.data`, if it is loaded already.
 
     Raises:
@@ -51,20 +52,26 @@ def train_run(
     prepared = prepare(task, config, dataset)
     config, method = prepared.config, prepared.method
     fabric = launch(config)
-    with named_lost_processes(fabric):
-        folder = fabric.broadcast(folder)
-        run = on_first(fabric, lambda: begin_run(task, folder, config, resume))
+    how = {"resume": resume, "accept_replaced": accept_replaced}
+    with named_lost_processes(fabric), ExitStack() as stack:
+
+        def begin() -> AnyRun:
+            own = stack.enter_context(run_folder(folder, config))
+            stack.enter_context(said_where_it_stopped(own))
+            return begin_run(task, own, config, dataset, **how)
+
+        run = on_first(fabric, begin)
         if on_first(fabric, lambda: run.finished):
             return run
         stage, model = prepared.stage, prepared.stage_model
         if stage and stage.trained and model:
             below: Any = stage.config
-            trained = train_run(task, below, folder / stage.name, resume=True, dataset=dataset)
+            how["resume"] = True
+            trained = train_run(task, below, run.folder / stage.name, dataset=dataset, **how)
             model.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
         if model:  # made again with the weights, which it may copy, and on the device
             method = make_method(task, config, dataset, model.to(fabric.device))
         method.to(fabric.device)  # without epochs, nothing else moves it
-        on_first(fabric, lambda: task.record(run, dataset))
         task.train(fabric, run, config, dataset, method)
         merge_lora(method.model.backbone)
         task.finish(fabric, run, config, dataset, method)
@@ -158,51 +165,3 @@ def has_bf16(device: str) -> bool:
     if device != "cpu" and torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-
-
-def begin_run(task: Task[Any, Any, AnyRun], folder: Path, config: Config, resume: bool) -> AnyRun:
-    """Creates the run folder, or opens it to resume the run with the same settings.
-
-    Raises:
-        InputError: when the folder holds a run and `resume` is not set, or its settings differ.
-    """
-    # Through JSON, so that it compares with what is read from the file.
-    settings, defaults = _as_json(asdict(config)), _as_json(_defaults(config))
-    del settings["trust"]  # what one person trusts says nothing to the next reader of the folder
-    if not (folder / "config.yaml").is_file():
-        return task.runs.create(folder, settings, config.trusted)
-    run = task.runs(folder, config.trusted)
-    if not resume:
-        raise InputError(
-            f"{folder} already holds a run: resume it with --resume, or choose another --out"
-        )
-    other = run.differences(settings, defaults)
-    if other:
-        raise InputError(
-            f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
-        )
-    if not run.finished:
-        run.note_resumption(settings)
-    return run
-
-
-def _as_json(values: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(values))
-    return found
-
-
-def _defaults(config: Config) -> dict[str, Any]:
-    """Default values of the settings that have one."""
-    found = {}
-    for setting in fields(config):
-        make: Callable[[], Any] | Any = setting.default_factory
-        if setting.default is not MISSING:
-            found[setting.name] = setting.default
-        elif make is not MISSING:
-            found[setting.name] = make()
-    return found | {"ema": 0.0}  # what `settle_common` makes of its default
-
-
-def _written_by(run: RunFolder) -> str:
-    """The version that created the run folder, if it is not this one."""
-    return "" if run.version == version("longtail") else f" (created by longtail {run.version})"

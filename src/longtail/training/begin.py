@@ -1,0 +1,187 @@
+"""The run folder when a training begins: a new one, or one whose run is resumed."""
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import MISSING, fields
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from longtail.errors import InputError
+from longtail.training.checkpoint import Checkpoints
+from longtail.training.config import Config
+from longtail.training.lock import locked_folder
+from longtail.training.run import RunFolder
+from longtail.training.split_record import FILE, check_split, write_split
+from longtail.training.task import AnyRun, Task, TrainingData
+
+RESULTS = ("metrics.json", "model.safetensors")
+
+
+@contextmanager
+def run_folder(folder: Path | None, config: Config) -> Iterator[Path]:
+    """The folder of a run, to which no other process writes meanwhile.
+
+    Args:
+        folder: the folder; None: a new one under `runs/`, named after data, method and seed.
+        config: settings of the run.
+
+    Raises:
+        InputError: when another process writes to it, or it is a file.
+    """
+    with ExitStack() as stack:
+        if folder is None:
+            folder = _new_folder(config, stack)
+        else:
+            stack.enter_context(locked_folder(folder))
+        yield folder
+
+
+def _new_folder(config: Config, stack: ExitStack) -> Path:
+    """Makes and locks a folder that did not exist: two runs never get the same one."""
+    source = re.sub(r"\W+", "-", Path(config.data.source).stem)
+    method = config.method["name"].rpartition(".")[2]
+    name = source if method == "auto" else f"{source}-{method}"
+    base = Path("runs") / f"{name}-seed{config.seed}"
+    for number in count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        if folder.exists():
+            continue
+        try:
+            stack.enter_context(locked_folder(folder, new=True))
+        except FileExistsError:  # another process was faster
+            continue
+        return folder
+    raise AssertionError("unreachable")
+
+
+def begin_run(
+    task: Task[Any, Any, AnyRun],
+    folder: Path,
+    config: Config,
+    dataset: TrainingData,
+    *,
+    resume: bool,
+    accept_replaced: bool = False,
+) -> AnyRun:
+    """Creates the run folder, or opens it to resume the run with the same settings and data.
+
+    Args:
+        task: the task.
+        folder: the folder.
+        config: settings, without `auto`.
+        dataset: the data.
+        resume: resume the run that the folder holds.
+        accept_replaced: accept image files that have changed; see `check_split`.
+
+    Raises:
+        InputError: when the folder holds a run and `resume` is not set, or its settings or data
+            are others; nothing has been written then.
+    """
+    settings, defaults = config.stored, json.loads(json.dumps(_defaults(config)))
+    if not (folder / "config.yaml").is_file():
+        if check_without_settings(folder, resume):
+            check_split(folder, dataset, accept_replaced=accept_replaced)
+        write_split(folder, dataset)
+        return task.runs.create(folder, settings, config.trusted)
+    run = task.runs(folder, config.trusted)
+    check_resumes(folder, resume)
+    before = run.config
+    if other := run.differences(settings, defaults):
+        raise InputError(
+            f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
+        )
+    if run.finished:
+        return run
+    replaced = resume_split(folder, dataset, before, settings, accept_replaced)
+    run.mend_history()
+    run.note_resumption(settings, replaced)
+    return run
+
+
+def check_resumes(folder: Path, resume: bool) -> None:
+    """Refuses a folder that holds a run, unless it is resumed.
+
+    Raises:
+        InputError: when `resume` is not set.
+    """
+    if not resume:
+        raise InputError(
+            f"{folder} already holds a run: resume it with --resume, or choose another --out"
+        )
+
+
+def check_without_settings(folder: Path, resume: bool) -> bool:
+    """Refuses a folder that has results but no settings; checkpoints without --resume, too.
+
+    Returns: whether it has checkpoints.
+    Raises:
+        InputError: names what the folder has.
+    """
+    found = [name for name in RESULTS if (folder / name).is_file()]
+    if found:
+        raise InputError(
+            f"{folder} has {' and '.join(found)} but no config.yaml with the settings of that run: "
+            "choose another --out"
+        )
+    if not Checkpoints(folder / "checkpoints").files():
+        return False
+    missing = f"{folder} has checkpoints but no config.yaml with the settings of that run"
+    if not resume:
+        raise InputError(f"{missing}: --resume continues with those given, or choose another --out")
+    warnings.warn(f"{missing}; it continues with those given", stacklevel=2)
+    return True
+
+
+def resume_split(
+    folder: Path,
+    dataset: TrainingData,
+    before: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    accept_replaced: bool,
+) -> int:
+    """Compares the data with those of a run that is resumed, and records what was accepted.
+
+    Args:
+        folder: the run folder.
+        dataset: the data.
+        before: the settings of the run; the root of its data may have moved since.
+        settings: the settings now.
+        accept_replaced: accept image files that have changed.
+
+    Returns: the number of images that were replaced.
+    Raises:
+        InputError: lists the differences.
+    """
+    old, new = (values["data"].get("root") for values in (before, settings))
+
+    def moved(path: str) -> str:
+        inside = old and new and path.startswith(os.path.join(os.path.abspath(old), ""))
+        return os.path.join(new, os.path.relpath(path, old)) if inside else path
+
+    replaced = check_split(folder, dataset, moved=moved, accept_replaced=accept_replaced)
+    if replaced or old != new or not (folder / FILE).is_file():
+        write_split(folder, dataset)
+    return len(replaced)
+
+
+def _defaults(config: Config) -> dict[str, Any]:
+    """Default values of the settings that have one."""
+    found = {}
+    for setting in fields(config):
+        make: Callable[[], Any] | Any = setting.default_factory
+        if setting.default is not MISSING:
+            found[setting.name] = setting.default
+        elif make is not MISSING:
+            found[setting.name] = make()
+    return found | {"ema": 0.0}  # what `settle_common` makes of its default
+
+
+def _written_by(run: RunFolder) -> str:
+    """The version that created the run folder, if it is not this one."""
+    return "" if run.version == version("longtail") else f" (created by longtail {run.version})"
