@@ -1,6 +1,7 @@
 """Training on own images: the stages, what is decided, resuming, and what is said of bad input."""
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -310,7 +311,7 @@ def test_a_run_that_stopped_before_its_first_stage_knows_its_images(
     data, out = shutil.copytree(folder, tmp_path / "data"), tmp_path / "run"
     words = ["train", str(data), "--data.image-size", "32", "--tune", "head", "--method", "ce"]
     with monkeypatch.context() as patch:
-        patch.setattr("longtail.pictures.train.make_plan", stop)
+        patch.setattr(sys.modules["longtail.pictures.train"], "make_plan", stop)
         assert main([*words, "--device", "cpu", "--out", str(out)]) == 130
     assert "stopped before the first checkpoint" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == ["decisions.json", "split.csv"]

@@ -127,7 +127,7 @@ class Training:
     dataset: Dataset
     folder: Path
     resume: bool
-    accept_replaced: bool
+    accept_replaced: bool = False
 
     def run(self) -> Run:
         """Trains, one stage after the other."""
