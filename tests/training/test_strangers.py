@@ -24,8 +24,10 @@ import longtail
 from longtail.cli import main
 from longtail.errors import InputError
 from longtail.files import read_values
+from longtail.integrations.record import PriorRecord
 from longtail.models import Backbone, SmallNet, smallnet
 from longtail.names import refuse_untrusted, trusted_paths
+from longtail.prior import ClassPrior
 from longtail.tasks import open_run
 from longtail.training import Run
 from longtail.training.environment import shown_command
@@ -179,6 +181,19 @@ def test_a_card_that_is_wrong_is_named(
     assert "root:" not in said  # the first line of /etc/passwd
 
 
+@pytest.mark.parametrize(
+    "record",
+    [{}, {"expresses": "/etc/passwd"}, {"class_counts": ["1", "2"]}, {"class_names": 3}],
+    ids=str,
+)
+def test_a_prior_in_a_model_of_another_library(record: dict[str, Any]) -> None:
+    good = {"class_counts": [2, 1], "expresses": "source", "class_names": ["a", "b"]}
+    assert PriorRecord.from_dict({"longtail": good}, "it").prior == ClassPrior([2, 1])
+    wrong = {**good, **record} if record else {}
+    with pytest.raises(InputError, match="the class prior of it is not valid"):
+        PriorRecord.from_dict({"longtail": wrong}, "it")
+
+
 def test_a_path_in_predictions_is_not_opened(
     stranger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,13 +276,30 @@ def test_metrics_that_are_no_json(
 
 
 @pytest.mark.parametrize(
-    "metrics", [{"accuracy": "1"}, {"few": [1]}, {"split": 3}, {"baseline": {"few": "x"}}], ids=str
+    "metrics",
+    [
+        {"accuracy": "1"},
+        {"few": [1]},
+        {"many": {"few": 1}},
+        {"ece": 10**400},
+        {"split": 3},
+        {"baseline": {"few": "x"}},
+    ],
+    ids=lambda metrics: next(iter(metrics)),
 )
 def test_metrics_that_are_no_numbers(stranger: Path, metrics: dict[str, Any]) -> None:
     stored = read_values(stranger / "metrics.json")
     (stranger / "metrics.json").write_text(json.dumps({**stored, **metrics}))
     with pytest.raises(InputError, match=rf"metrics\.json.*{next(iter(metrics))}"):
         _ = Run(stranger).metrics
+
+
+@pytest.mark.parametrize("loss", ["os.abort", [1], {"a": 1}, 10**400, True], ids=str)
+def test_a_history_that_is_no_numbers(stranger: Path, loss: object) -> None:
+    record = {**Run(stranger).history[0], "loss": loss}
+    (stranger / "metrics.jsonl").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 1, is not valid: loss"):
+        _ = Run(stranger).history
 
 
 class Payload:
@@ -377,6 +409,12 @@ def test_an_object_is_trusted_under_every_name_that_it_has() -> None:
         *trusted_paths(smallnet)
     }
     refuse_untrusted("a card", {"longtail.models.smallnet": "backbone"}, trusted_paths(smallnet))
+
+
+def test_a_table_of_splits_that_is_no_text(stranger: Path) -> None:
+    table = stranger / "split.csv"
+    table.write_bytes(table.read_bytes() + b"\x9d\xff\x00,\n")
+    assert main(["report", str(stranger)]) in (0, 2)
 
 
 def test_all_names_that_are_not_trusted_are_in_one_message() -> None:

@@ -7,6 +7,7 @@ and its state is in `state_dict` and on the right device. Adjust logits in `pred
         return self.record.adjust(self(batch), "uniform")
 """
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,10 @@ def read_record(checkpoint: str | Path) -> PriorRecord:
         checkpoint: the file; only tensors and plain values are loaded, no code.
 
     Raises:
-        InputError: if it holds no record.
+        InputError: if it holds no record, or anything but tensors and plain values.
     """
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{checkpoint} must hold tensors and plain values alone") from error
     return PriorRecord.from_dict(stored, str(checkpoint))

@@ -10,6 +10,7 @@ from longtail.errors import InputError
 from longtail.prior import ClassPrior
 from longtail.shift import adjust, expressed_prior, resolve_prior
 from longtail.shift.priors import Prior
+from longtail.training.card import CLASSES, wrong_entries
 
 KEY = "longtail"  # of a configuration or a checkpoint
 
@@ -64,10 +65,12 @@ class PriorRecord:
             owner: what an error calls it.
 
         Raises:
-            InputError: if there is no record in it.
+            InputError: if there is no record in it, or an invalid one.
         """
         record = stored.get(KEY)
         if not isinstance(record, Mapping):
             raise InputError(f"{owner} must hold a {KEY!r} entry with the class prior, got none")
+        if wrong := wrong_entries(dict(record), CLASSES):
+            raise InputError(f"the class prior of {owner} is not valid: {'; '.join(wrong)}")
         prior = ClassPrior(record["class_counts"])
         return cls(prior, record["expresses"], tuple(record["class_names"]))

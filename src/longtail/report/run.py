@@ -139,13 +139,17 @@ def common_parts(run: RunFolder) -> dict[str, Any]:
 def _training_files(path: Path) -> dict[str, list[str]]:
     """The first training files of each class, from the table of the run's splits."""
     found: dict[str, list[str]] = {}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as handle:
+    if not path.is_file():
+        return found
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
             for row in csv.DictReader(handle):
                 if row.get("split") == "train" and row.get("path") and row.get("label"):
                     files = found.setdefault(row["label"], [])
                     if len(files) < EXAMPLES:
                         files.append(row["path"])
+    except csv.Error as error:
+        raise InputError(f"{path} is not a valid table: {error}") from error
     return found
 
 

@@ -1,6 +1,7 @@
 """The card of a model: what is needed to make it again, checked when it is read from a file."""
 
 import math
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,13 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that a float can have, NaN and infinity included."""
+    return isinstance(value, float) or (_is_whole(value) and abs(value) < sys.float_info.max)
+
+
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value)
 
 
 def _is_name(value: Any) -> bool:
@@ -115,11 +121,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "class_counts": (
         "a list of numbers above 0",
-        _listed(lambda value: _is_number(value) and 0 < value < 2**62),
+        _listed(lambda value: _is_finite(value) and 0 < value < 2**62),
     ),
     "expresses": (
         "'source', 'uniform' or a list of probabilities",
-        lambda value: value in ("source", "uniform") or _listed(_is_number)(value),
+        lambda value: value in ("source", "uniform") or _listed(_is_finite)(value),
     ),
     "image_size": (
         f"a whole number of pixels from 1 to {LARGEST_SIZE:,}",
@@ -127,7 +133,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "margin": (
         f"a number from 1 to {LARGEST_MARGIN}",
-        lambda value: _is_number(value) and 1 <= value <= LARGEST_MARGIN,
+        lambda value: _is_finite(value) and 1 <= value <= LARGEST_MARGIN,
     ),
     "keys": (
         "two whole numbers above 0",

@@ -32,7 +32,7 @@ from longtail.models import (
 )
 from longtail.names import is_import_path, refuse_untrusted, trusted_paths
 from longtail.prior import ClassPrior
-from longtail.training.card import KEY, check_card, read_card
+from longtail.training.card import KEY, check_card, is_number, read_card
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.environment import environment
 from longtail.training.mixture_head import MixtureClassifier
@@ -229,8 +229,17 @@ class RunFolder(ABC):
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record per epoch."""
-        return read_records(self.folder / "metrics.jsonl")
+        """One record per epoch.
+
+        Raises:
+            InputError: when a line is not the record of an epoch.
+        """
+        path = self.folder / "metrics.jsonl"
+        records = read_records(path)
+        for number, record in enumerate(records, 1):
+            if wrong := _wrong_metrics(record):
+                raise InputError(f"{path}, line {number}, is not valid: {'; '.join(wrong)}")
+        return records
 
     def log_epoch(self, record: Mapping[str, float]) -> None:
         """Appends the record of an epoch; replaces what a killed run wrote of it and later ones."""
@@ -356,10 +365,12 @@ def _wrong_metrics(stored: Mapping[str, Any]) -> list[str]:
     """Metrics that are not numbers, in words; split and selection are texts."""
     wrong = []
     for name, value in stored.items():
-        if isinstance(value, Mapping):  # of a head beside the run's own
+        if name == "baseline" and isinstance(value, Mapping):  # of a head beside the run's own
             wrong += [f"{name}.{inner}" for inner in _wrong_metrics(value)]
-        elif not isinstance(value, str if name in WORDS else int | float | None):
-            wrong.append(f"{name} must be {'a text' if name in WORDS else 'a number'}")
+        elif name in WORDS and not isinstance(value, str):
+            wrong.append(f"{name} must be a text")
+        elif name not in WORDS and not (value is None or is_number(value)):
+            wrong.append(f"{name} must be a number")
     return wrong
 
 
