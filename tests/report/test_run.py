@@ -45,7 +45,9 @@ def folder(tmp_path):
     (folder / "config.yaml").write_text("method: {name: gml}\nlr: 0.1\n")
     (folder / "environment.json").write_text('{"command": ["longtail", "train"]}')
     (folder / "metrics.jsonl").write_text('{"epoch": 0, "loss": 2.0}\n{"epoch": 1, "loss": NaN}\n')
-    (folder / "metrics.json").write_text('{"accuracy": 0.25, "few": NaN, "ece": null}')
+    metrics = '{"accuracy": 0.25, "few": null, "ece": null, "selection": "last epoch"}'
+    (folder / "metrics.json").write_text(metrics)
+    (folder / "model.safetensors").touch()
     generator = np.random.default_rng(0)
     logits, labels = generator.normal(size=(40, 3)), generator.integers(3, size=40)
     write_predictions(folder / "predictions.parquet", logits, labels)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from longtail import classification
@@ -19,6 +20,7 @@ from longtail.classification import CLASSIFICATION
 from longtail.cli import main
 from longtail.data import Dataset, load
 from longtail.errors import InputError, NotFiniteError
+from longtail.files import read_values
 from longtail.models import merge_lora, tune_backbone
 from longtail.settings import from_keywords, to_config
 from longtail.tasks import train
@@ -278,6 +280,27 @@ def test_the_data_of_a_run_that_has_not_ended_name_no_code(begun: Path) -> None:
     with (
         pytest.warns(UserWarning, match="last checkpoint"),
         pytest.raises(InputError, match=r"config\.yaml names the source 'os\.abort'.*--trust"),
+    ):
+        CLASSIFICATION.evaluate(Run(begun))
+
+
+def test_data_that_have_changed_are_not_evaluated_on(begun: Path) -> None:
+    lines = (begun / "split.csv").read_text().splitlines(keepends=True)
+    (begun / "split.csv").write_text("".join(lines[:-1]))
+    with (
+        pytest.warns(UserWarning, match="last checkpoint"),
+        pytest.raises(InputError, match="cannot be evaluated, its data have changed"),
+    ):
+        CLASSIFICATION.evaluate(Run(begun))
+
+
+@pytest.mark.parametrize("data", ["x", None, {"root": 1}, {"source": "digits-lt", "seed": "x"}])
+def test_settings_of_data_that_are_none(begun: Path, data: object) -> None:
+    settings = {**read_values(begun / "config.yaml"), "data": data}
+    (begun / "config.yaml").write_text(yaml.safe_dump(settings))
+    with (
+        pytest.warns(UserWarning, match="last checkpoint"),
+        pytest.raises(InputError, match=r"seed|no valid settings of data"),
     ):
         CLASSIFICATION.evaluate(Run(begun))
 

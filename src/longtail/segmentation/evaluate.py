@@ -20,6 +20,8 @@ from longtail.segmentation.run import PixelRun
 from longtail.shift import expressed_prior
 from longtail.training import RunFolder
 from longtail.training.distributed import best_device
+from longtail.training.partial import data_settings
+from longtail.training.split_record import check_split
 
 SAMPLES = 6
 
@@ -49,7 +51,9 @@ def evaluate_pixels(
     if as_it_was and run.finished:
         return segmentation_metrics(run.confusion(), run.prior)
     config = run.config
-    dataset = load_pixels(PixelDataConfig(**config["data"]))
+    dataset = load_pixels(data := data_settings(run, PixelDataConfig))
+    if not run.finished:
+        check_split(run.folder, dataset, use="evaluated")
     if dataset.class_names != tuple(run.model_card()["class_names"]):
         raise InputError(f"the data of {run.folder} have other classes now: {dataset.class_names}")
     split = split or dataset.evaluated
@@ -58,7 +62,7 @@ def evaluate_pixels(
     device = torch.device(best_device())
     (matrix,) = confusion_of(
         run.model().to(device),
-        evaluation_pairs(dataset, dataset.splits[split], device, config["data"]["workers"]),
+        evaluation_pairs(dataset, dataset.splits[split], device, data.workers),
         expressed_prior(run.model_card()["expresses"], run.prior),
         [target_of(config.get("prior_power"), target_prior, run.prior, dataset.class_names)],
         window=config.get("window") if window is None else window,

@@ -1,6 +1,8 @@
-"""Predictions of a run whose training has not ended: of its last checkpoint."""
+"""A run whose training has not ended: its data, and predictions of its last checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -11,7 +13,31 @@ from longtail.prior import ClassPrior
 from longtail.training.distributed import best_device
 from longtail.training.inference import split_logits
 from longtail.training.predictions import Predictions
-from longtail.training.run import Run
+from longtail.training.run import Run, RunFolder
+from longtail.training.split_record import check_split
+
+AnyData = TypeVar("AnyData")
+
+
+def data_settings(run: RunFolder, kind: Callable[..., AnyData]) -> AnyData:
+    """The settings of the data of a run.
+
+    Args:
+        run: the run, whose file of settings may come from anyone.
+        kind: class of the settings.
+
+    Raises:
+        InputError: when the file has no valid ones, or names code that the user does not trust.
+    """
+    file = run.folder / "config.yaml"
+    try:
+        config = kind(**run.config["data"])
+        source = str(config.source)  # type: ignore[attr-defined]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{file} has no valid settings of data: {error}") from error
+    if is_import_path(source) and not Path(source).exists():
+        refuse_untrusted(file, {source: "source"}, run.trust)
+    return config
 
 
 def predicted_now(run: Run) -> Predictions:
@@ -23,16 +49,9 @@ def predicted_now(run: Run) -> Predictions:
     Raises:
         InputError: when the data cannot be loaded, have changed, or have no split to evaluate on.
     """
-    card, file = run.model_card(), run.folder / "config.yaml"
-    settings = run.config.get("data")
-    try:
-        config = DataConfig(**settings)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise InputError(f"{file} has no valid settings of data: {error}") from error
-    if is_import_path(config.source) and not Path(config.source).exists():
-        refuse_untrusted(file, {config.source: "source"}, run.trust)
+    card, config = run.model_card(), data_settings(run, DataConfig)
     dataset = load(config)
-    run.check_classes(dataset.class_names, "run")
+    check_split(run.folder, dataset, use="evaluated")
     name = "test" if dataset.test is not None else "val"
     if name not in dataset.splits:
         raise InputError(f"the data of {run.folder} have no test or val split to evaluate on")

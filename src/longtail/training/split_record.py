@@ -130,6 +130,7 @@ def check_split(
     *,
     moved: Callable[[str], str] = str,
     accept_replaced: bool = False,
+    use: str = "resumed",
 ) -> list[str]:
     """Compares the data with the recorded split of a run; nothing is written.
 
@@ -138,6 +139,7 @@ def check_split(
         dataset: the data as they are now.
         moved: where a recorded path is now.
         accept_replaced: accept image files that have changed, under the same label and split.
+        use: what the data are needed for, in the error.
 
     Returns: paths of the images whose files have changed, which were accepted.
     Raises:
@@ -165,7 +167,7 @@ def check_split(
         if replaced:
             problems.append(counted("images whose files have changed", replaced))
         raise InputError(
-            f"{folder} cannot be resumed, its data have changed since it was started "
+            f"{folder} cannot be {use}, its data have changed since it was started "
             f"({folder / FILE}):\n" + "\n".join(f"- {p}" for p in problems) + f"\n{REMEDY}{accept}"
         )
     if replaced:
