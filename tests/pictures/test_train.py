@@ -216,6 +216,58 @@ def test_head_then_trial_then_decision(
         train(replace(config, epochs=2), tmp_path / "run", resume=True)
 
 
+@pytest.mark.filterwarnings("ignore:.*reduce --lr")  # of 32 pixels, a view shows little
+def test_norms_alone_are_tuned(folder: Path, tmp_path: Path) -> None:
+    config = settings(folder, tune="norm", method={"name": "ce"}, epochs=2, batch_size=16, ema=0.0)
+    run = train(config, tmp_path / "run")
+    assert isinstance(run, Run)
+    before = create_backbone("efficientnet_lite0", pretrained=True).state_dict()
+    after = run.model().backbone.state_dict()
+    norms = {name.rpartition(".")[0] for name in before if name.endswith("running_mean")}
+    changed = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    assert changed == {f"{norm}.{part}" for norm in norms for part in ("weight", "bias")}
+
+
+def test_lora_of_a_backbone_without_its_layers(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"needs a transformer of timm.*EfficientNetLite has none$"
+    ):
+        train(settings(folder, tune="lora"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*reduce --lr")  # the weights are random
+def test_lora_of_a_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    timm = pytest.importorskip("timm")
+    make = timm.create_model
+
+    def without_network(name: str, pretrained: bool = False, **rest: object) -> torch.nn.Module:
+        """Weights that are the same each time, in place of those of the hub."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return make(name, pretrained=False, **rest)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
+    data = make_folder(tmp_path / "data", {"a": 6, "b": 6})
+    config = settings(data, tune="lora", lora_rank=2, method={"name": "ce"}, epochs=2)
+    config = replace(config, backbone="test_vit", batch_size=6, lr=0.01)
+    config.data.image_size = 160
+    run = train(config, tmp_path / "run")
+    assert isinstance(run, Run)
+    before = create_backbone("test_vit", pretrained=True).state_dict()
+    after = run.model().backbone.state_dict()
+    assert set(after) == set(before)  # merged into the weights
+    changed = {name.split(".")[-2] for name, v in before.items() if not torch.equal(after[name], v)}
+    assert changed == {"qkv", "proj", "fc1", "fc2"}
+    torch.testing.assert_close(
+        run.predict(sorted((data / "test").rglob("*.jpg"))).logits,
+        run.predictions().logits,
+        atol=1e-3,
+        rtol=1e-3,
+    )
+
+
 def test_python_is_silent_unless_told_otherwise(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,5 +82,5 @@ def _add_lora(backbone: Backbone, rank: int) -> None:
     except ValueError as error:  # it found no layer
         raise InputError(
             "tune lora needs a transformer of timm (vit, deit, swin, ...), whose blocks have "
-            f"layers attn.qkv and mlp.fc1; {type(backbone).__name__} has none: {error}"
+            f"layers attn.qkv and mlp.fc1; {type(backbone).__name__} has none"
         ) from error

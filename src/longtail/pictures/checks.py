@@ -46,7 +46,8 @@ def before(config: Config, dataset: Dataset) -> Iterator[str]:
             "this processor emulates bfloat16, which takes many times longer: "
             "use --precision 32-true"
         )
-    if config.pretrained and config.tune != "head" and config.lr > LARGEST_RATE[config.optimizer]:
+    whole = config.tune in ("auto", "all")  # a few weights alone take larger rates
+    if config.pretrained and whole and config.lr > LARGEST_RATE[config.optimizer]:
         yield (
             f"lr {config.lr:g} with {config.optimizer} is out of range for pretrained weights, "
             "which it destroys: use --optimizer adamw --lr 2e-4"

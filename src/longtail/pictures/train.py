@@ -17,7 +17,7 @@ from longtail.errors import InputError
 from longtail.files import read_values, write_json
 from longtail.losses import ClassificationLoss, LogitAdjustedLoss
 from longtail.methods import PlainClassifier, find_method
-from longtail.models import create_backbone
+from longtail.models import create_backbone, tune_backbone
 from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
 from longtail.pictures.plan import TRIAL, describe, duration, make_plan
@@ -132,6 +132,8 @@ class Training:
     def run(self) -> Run:
         """Trains, one stage after the other."""
         self._check_smoothing()
+        if self.config.tune == "lora":  # which not every backbone has layers for
+            tune_backbone(create_backbone(self.config.backbone), "lora", self.config.lora_rank)
         self.decisions = self._begin()
         warn_before(self._checked(), self.dataset)
         plan = make_plan(self.config, self.dataset)
