@@ -1,11 +1,14 @@
 """Names of the package and links in the pages exist; the first examples run."""
 
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import longtail
 
 ROOT = Path(__file__).parents[1]
 NOT_NOW = ("CHANGELOG.md", "EXPERIMENTS.md")  # they name what was there at their time
@@ -37,6 +40,22 @@ def test_names_of_the_package_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in sorted(set(re.findall(r"[`:] ?(longtail(?:\.\w+)+)", text))):
         resolve(name)
+
+
+def test_the_reference_has_everything_public() -> None:
+    shown = set()
+    for page in (ROOT / "docs/api").glob("*.md"):
+        shown |= set(re.findall(r"^::: ([\w.]+)$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    packages = [getattr(longtail, name) for name in longtail.__all__]
+    packages = [found for found in packages if hasattr(found, "__path__")]
+    assert len(packages) > 8
+    for package in packages:
+        assert package.__name__ in shown
+        for name in package.__all__:
+            # mkdocstrings takes a function for the module of the same name.
+            module = f"{package.__name__}.{name}"
+            if importlib.util.find_spec(module) and module not in shown:
+                assert f"{module}.{name}" in shown, module
 
 
 def test_a_wrong_name_is_found() -> None:
