@@ -154,9 +154,14 @@ def _newton(
     near, loss = at(values)
     buffer = near.posteriors
     one = torch.ones(samples, 1).to(buffer)
+    # Adding the same to every bias changes no posterior, so that the mean stays 0; rounding in
+    # posteriors that do not quite sum to 1 would move it.
+    possible = torch.cat([torch.isfinite(log_swap).cpu(), torch.zeros(scales, dtype=torch.bool)])
     for _ in range(100):
-        slope = near.scores(one)[:, 0].double().cpu() - ridge * values
-        step = near.newton(slope[:, None].to(buffer))[:, 0].double().cpu()
+        slope = near.scores(one)[:, 0].cpu() - ridge * values
+        slope[possible] -= slope[possible].mean()
+        step = near.newton(slope[:, None].to(buffer.device))[:, 0].cpu()
+        step[possible] -= step[possible].mean()
         gain = float(slope @ step)
         if gain < tolerance:
             break

@@ -50,8 +50,10 @@ class LabelLikelihood:
         # classes where the scale is shared, else as it is.
         self.own = self.posteriors.new_empty(samples)
         self.sloped = self.posteriors.new_empty(samples, 1 if self.shared else num_classes)
-        cross, bend = (torch.zeros(num_classes, dtype=dtype, device=device) for _ in range(2))
-        loss = torch.zeros((), dtype=torch.float64, device=device)
+        # Sums over samples are in float64: of a million samples, float32 leaves a curvature that
+        # is the difference of two such sums negative.
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        cross, bend, loss = zero.repeat(num_classes), zero.repeat(num_classes), zero.clone()
         for rows in row_blocks(logits):
             block = centred(logits[rows].to(dtype), scale)
             target = labels[rows, None]
@@ -62,8 +64,8 @@ class LabelLikelihood:
             self.own[rows] = slopes.gather(1, target)[:, 0]
             products = log_posterior.mul_(slopes)
             self.sloped[rows] = products.sum(dim=1, keepdim=True) if self.shared else products
-            cross += products.sum(dim=0)
-            bend += products.mul_(slopes).sum(dim=0)
+            cross += products.sum(dim=0, dtype=torch.float64)
+            bend += products.mul_(slopes).sum(dim=0, dtype=torch.float64)
         self.loss = float(loss)
         self.cross = cross[:, None] if self.shared else torch.diag(cross)
         self.bend = bend.sum().reshape(1, 1) if self.shared else torch.diag(bend)
@@ -74,10 +76,10 @@ class LabelLikelihood:
         Args:
             weights: (samples, columns).
         """
-        own = self.own[:, None] * weights
+        own = self.own[:, None] * weights.double()
         pull = own.sum(dim=0, keepdim=True) if self.shared else self.by_class(own)
-        bias = self.by_class(weights) - self.posteriors.T @ weights
-        return torch.cat([bias, pull - self.sloped.T @ weights])
+        bias = self.by_class(weights) - inner(self.posteriors, weights)
+        return torch.cat([bias, pull - inner(self.sloped, weights)])
 
     def newton(self, right: Tensor) -> Tensor:
         """Solves (second derivatives + penalty) X = right, (parameters, columns).
@@ -87,9 +89,10 @@ class LabelLikelihood:
         """
         num_classes = self.posteriors.shape[1]
         ridge = max(self.ridge, 1e-8)
-        diagonal = self.posteriors.sum(dim=0) + ridge
-        edge = self.cross - self.posteriors.T @ self.sloped
-        corner = self.bend - self.sloped.T @ self.sloped
+        right = right.double()
+        diagonal = self.posteriors.sum(dim=0, dtype=torch.float64) + ridge
+        edge = self.cross - inner(self.posteriors, self.sloped)
+        corner = self.bend - inner(self.sloped, self.sloped)
         corner = corner + ridge * torch.eye(len(corner)).to(corner)
         # Block elimination: the bias of many classes is solved for without forming its matrix.
         both = torch.cat([right[:num_classes], edge], dim=1)
@@ -101,8 +104,10 @@ class LabelLikelihood:
 
     def by_class(self, weights: Tensor) -> Tensor:
         """Weights (samples, columns) summed by label, (num_classes, columns)."""
-        total = weights.new_zeros(self.posteriors.shape[1], weights.shape[1])
-        return total.index_add_(0, self.labels, weights)
+        total = torch.zeros(
+            self.posteriors.shape[1], weights.shape[1], dtype=torch.float64, device=weights.device
+        )
+        return total.index_add_(0, self.labels, weights.double())
 
 
 def centred(logits: Tensor, scale: Tensor) -> Tensor:
@@ -118,18 +123,18 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
 
     Args:
         rows: (samples, columns).
-        diagonal: (columns,).
-        right: (columns, systems).
+        diagonal: (columns,), float64.
+        right: (columns, systems), float64.
         sign: 1 or -1.
-    Returns: (columns, systems).
+    Returns: (columns, systems), float64.
     """
     if rows.shape[1] <= DENSE:
-        gram = (sign * rows.T @ rows).double()
-        gram += torch.diag(diagonal.double())
+        gram = sign * inner(rows, rows) + torch.diag(diagonal)
         # A direction that no sample speaks of gets rounding noise for an eigenvalue.
-        gram.diagonal().add_(1e-10 * gram.diagonal().mean())
-        factor = torch.linalg.cholesky(gram)
-        return torch.cholesky_solve(right.double(), factor).to(right)
+        noise = max(1e-10, 8 * torch.finfo(rows.dtype).eps)
+        gram.diagonal().add_(noise * gram.diagonal().mean())
+        return torch.cholesky_solve(right, torch.linalg.cholesky(gram))
+    diagonal, right = diagonal.to(rows), right.to(rows)
     jacobi = (diagonal + sign * torch.linalg.vector_norm(rows, dim=0).square())[:, None]
     solution, residual = torch.zeros_like(right), right
     direction = residual / jacobi
@@ -148,4 +153,12 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
         if bool((following <= 1e-4 * start).all()):
             break
         direction, energy = scaled + following / energy.clamp(min=1e-30) * direction, following
-    return solution
+    return solution.double()
+
+
+def inner(left: Tensor, right: Tensor) -> Tensor:
+    """left.T @ right, summed over rows in float64, block by block."""
+    total = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=left.device)
+    for rows in row_blocks(left):
+        total += left[rows].double().T @ right[rows].double()
+    return total

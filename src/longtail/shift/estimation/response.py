@@ -14,8 +14,9 @@ SMOOTHING = 0.5
 NEAR = 1e-5  # total movement of the prior in one step at which the search for it stops
 # Degrees of freedom that the model's covariance within a class counts for beside the samples' own.
 FREEDOM = 2.0
-# Samples that a column of the model counts for at most, beside those of the source.
-MOST = 1e6
+# Samples that a column of the model counts for at most, beside those of the source; and at least,
+# for a class without any: where all posteriors are 0 or 1, what is found by moments is 0 over 0.
+MOST, FEWEST = 1e6, 1e-3
 # Stands in for a total of 0, which a class that no row can be of has.
 LEAST = 1e-300
 
@@ -157,7 +158,8 @@ def _trust(difference: Tensor, within: Tensor, counts: Tensor, prior: Tensor) ->
     if not bool(unit > 0):
         return MOST
     least = len(prior) / counts.sum()
-    return min(float(1 / torch.maximum((excess + error) / unit, least)), MOST)
+    found = float(1 / torch.maximum((excess + error) / unit, least))
+    return min(max(found, FEWEST), MOST)
 
 
 class _Rows:
