@@ -1,6 +1,7 @@
 """Memory and speed of `longtail predict` on many small files and classes.
 
     python bench/predict.py [--images 10000 20000] [--classes 4000] [--out results/predict.json]
+    python bench/predict.py --docs docs/pictures.md    # only writes the table of the result file
 
 A network with random weights for images of 8 pixels (the model of digits-lt) and so many classes
 predicts a table that names 500 files over and over. Each number of images is a process of its own,
@@ -27,6 +28,7 @@ from longtail.files import write_json
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.training import Run, write_predictions
 from longtail.training.run import environment
+from pages import write_between
 
 FILES = 500
 
@@ -38,7 +40,12 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("results/predict.json"))
     options.add_argument("--work", type=Path)
     options.add_argument("--count", type=int)
+    options.add_argument("--docs", type=Path)
     given = options.parse_args()
+    if given.docs:
+        result = json.loads(given.out.read_text(encoding="utf-8"))
+        write_between(given.docs, "bench/predict.py", table(result))
+        return
     torch.set_num_threads(1)
     if given.work:  # one of the processes
         print(json.dumps(predict(given.work, given.count)))
@@ -110,6 +117,20 @@ def predict(work: Path, count: int) -> dict[str, Any]:
         "images per second": round(count / seconds),
         "images per second of processor time": round(count / (time.process_time() - processor)),
     }
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Markdown lines."""
+    lines = [
+        "| images | memory, MB | images per second | of processor time | onnxruntime, on pixels |",
+        "|---|---|---|---|---|",
+    ]
+    bare = result["onnxruntime on pixels in memory, images per second"]
+    for row in result["rows"]:
+        speeds = [row["images per second"], row["images per second of processor time"], bare]
+        cells = [f"{row['images']:,}", str(row["megabytes"]), *(f"{speed:,}" for speed in speeds)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -34,17 +34,19 @@ class Plan:
         epoch_seconds: for an epoch of fine-tuning.
         epochs: epochs of fine-tuning that fit the time; 0: none.
         minutes: time for fine-tuning; None: without limit.
+        passes: fine-tunings: with a trial, which takes a part of the images, 1 + `TRIAL`.
     """
 
     feature_seconds: float
     epoch_seconds: float
     epochs: int
     minutes: float | None
+    passes: float = 1 + TRIAL
 
     @property
     def tuning_seconds(self) -> float:
-        """For the trial of fine-tuning and for fine-tuning itself."""
-        return self.epochs * self.epoch_seconds * (1 + TRIAL)
+        """For fine-tuning, and for its trial where there is one."""
+        return self.epochs * self.epoch_seconds * self.passes
 
 
 def make_plan(config: Config, dataset: Dataset) -> Plan:
@@ -59,12 +61,13 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
         return Plan(features, 0.0, 0, minutes)
     tuned = fine_tuning(config, 1, len(dataset.train))
     epoch = _epoch_seconds(backbone, dataset, tuned.batch_size, device)
-    epochs = EPOCHS if minutes is None else int(min(EPOCHS, 60 * minutes / epoch / (1 + TRIAL)))
+    passes = 1 + TRIAL if config.tune == "auto" else 1.0
+    epochs = EPOCHS if minutes is None else int(min(EPOCHS, 60 * minutes / epoch / passes))
     if config.epochs != Config.epochs:  # asked for, whatever it takes
         epochs = config.epochs
     elif config.tune != "auto":
         epochs = max(1, epochs)
-    return Plan(features, epoch, epochs, minutes)
+    return Plan(features, epoch, epochs, minutes, passes)
 
 
 def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list[str]:
