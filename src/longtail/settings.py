@@ -5,6 +5,8 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from longtail.data import DataConfig
 from longtail.data.load import TABLES
 from longtail.errors import InputError
@@ -27,6 +29,7 @@ DATA = (
 )
 METHOD = "a name of `longtail list`, or an import path; --help shows the options of this one"
 AUTO = "auto"  # the method that training on own images chooses
+PATHS = {"data", "start", "teacher", "first"}  # texts for the parser, whatever is in them
 CONFIG = "YAML file of settings; options override it"
 TRUST = "import paths of your own code that the --config may name"
 
@@ -202,7 +205,7 @@ def _settings_of_run(folder: str | Path, trust: Collection[str]) -> dict[str, An
         InputError: when the folder holds no run, or names other code than longtail's and timm's.
     """
     settings = {name: value for name, value in asked_settings(folder).items() if name != "trust"}
-    refuse_untrusted(f"run {folder}", _own_code_in(settings), trust)
+    check_settings(f"run {folder}", settings, trust)
     return settings
 
 
@@ -322,8 +325,59 @@ def read_config(path: str | Path, trust: Collection[str]) -> dict[str, Any]:
     for what, name in (("data", "source"), ("method", "name")):
         if what in content:
             content[what] = _with_name(f"{what} of config {path}", name, content[what])
-    refuse_untrusted(f"config {path}", _own_code_in(content), trust)
+    check_settings(f"config {path}", content, trust)
     return content
+
+
+def check_settings(file: str, settings: Mapping[str, Any], trust: Collection[str]) -> None:
+    """Refuses settings of a file that would run code.
+
+    Args:
+        file: the file, in the error.
+        settings: what it holds.
+        trust: import paths that it may name.
+
+    Raises:
+        InputError: when they name other code than longtail's and timm's, or hide values in a text.
+    """
+    if hidden := list(_hidden_in(settings)):
+        raise InputError(
+            f"{file} must hold plain values, neither class_path nor a list or mapping written as "
+            f"a text, got one in {', '.join(hidden)}"
+        )
+    refuse_untrusted(file, _own_code_in(settings), trust)
+
+
+def _hidden_in(value: Any, name: str = "") -> Iterator[str]:
+    """Names of settings whose value the parser would read as more than the file shows.
+
+    It takes a text for YAML where the type is open, and imports what a `class_path` names.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            inside = f"{name}.{key}" if name else str(key)
+            if key == "class_path":
+                yield inside
+            if inside not in PATHS:
+                yield from _hidden_in(inner, inside)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _hidden_in(inner, name)
+    elif isinstance(value, str) and _holds_more(value):
+        yield name
+
+
+def _holds_more(text: str) -> bool:
+    """Whether a text is a list or mapping in YAML, or the text of one."""
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                return True
+            if isinstance(event, yaml.ScalarEvent):
+                return event.value != text and _holds_more(event.value)
+    except yaml.YAMLError:
+        pass
+    return False
 
 
 def _own_code_in(settings: Mapping[str, Any]) -> dict[str, str]:

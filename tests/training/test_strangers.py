@@ -28,6 +28,7 @@ from longtail.integrations.record import PriorRecord
 from longtail.models import Backbone, SmallNet, smallnet
 from longtail.names import refuse_untrusted, trusted_paths
 from longtail.prior import ClassPrior
+from longtail.settings import read_config
 from longtail.tasks import open_run
 from longtail.training import Run
 from longtail.training.environment import shown_command
@@ -258,6 +259,49 @@ def test_a_configuration_cannot_take_time_or_memory(
     assert not (tmp_path / "new").exists()
     with pytest.raises(InputError, match=r"config\.yaml"):
         read_values(file)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"teacher_stage": BOMB},
+        {"teacher_stage": "{backbone: evil.Net}"},
+        {"teacher_stage": "backbone: evil.Net"},
+        {"teacher_stage": "'{backbone: evil.Net}'"},
+        {"teacher_stage": {"method": "name: evil.Net"}},
+        {"teacher_stage": {"method": {"name": "ce", "head": "[evil.Net]"}}},
+        {"teacher_stage": {"views": {"class_path": "evil.Net"}}},
+        {"teacher_stage": {"views": [{"class_path": "evil.Net", "init_args": {}}]}},
+        {"method": {"name": "gml", "queue_size": {"class_path": "evil.Net"}}},
+        {"class_path": "evil.Net"},
+    ],
+    ids=str,
+)
+def test_no_values_are_hidden_in_a_text(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("evil.py").write_text(EVIL)
+    file = tmp_path / "theirs.yaml"
+    file.write_text(yaml.safe_dump({"data": "digits-lt", "method": "gml", **settings}))
+    assert "plain values" in one_line(["train", "--config", str(file), "--out", "new"], capsys)
+    assert "evil" not in sys.modules
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(file.read_text())
+    assert "plain values" in one_line(["train", "--resume", "--out", str(run)], capsys)
+    assert not Path("was_run").exists()
+
+
+def test_a_path_is_a_path_whatever_is_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    settings = {"data": {"source": "x: [y]", "root": "{a}"}, "teacher": "- a", "lr": 0.1}
+    file.write_text(yaml.safe_dump(settings))
+    assert read_config(file, ()) == settings
 
 
 def test_anchors_in_a_configuration_are_read(tmp_path: Path) -> None:
