@@ -24,20 +24,27 @@ def batch(prior, count):
 
 # %%
 tracker = shift.PriorTracker(expressed=trained, half_life=1000)
-start, end = trained.probabilities, torch.tensor([0.4, 0.1, 0.5], dtype=torch.float64)
+start, end = (
+    trained.probabilities,
+    torch.tensor([0.4, 0.1, 0.5], dtype=torch.float64),
+)
 truth, followed, right = [], [], {"as trained": [], "tracked": []}
 for hour in range(168):
     progress = min(max((hour - 48) / 48, 0), 1)
     now = (1 - progress) * start + progress * end
     logits, labels = batch(now, 100)
-    tracked = shift.adjust(logits, trained, tracker.prior)  # before the batch is seen
+    tracked = shift.adjust(
+        logits, trained, tracker.prior
+    )  # before the batch is seen
     for name, scores in (("as trained", logits), ("tracked", tracked)):
         right[name] += (scores.argmax(1) == labels).double().tolist()
     tracker.update(logits)
     truth.append(now)
     followed.append(tracker.prior)
 for name, values in right.items():
-    print(f"{name}: accuracy in the last two days {torch.tensor(values[-4800:]).mean():.3f}")
+    print(
+        f"{name}: accuracy in the last two days {torch.tensor(values[-4800:]).mean():.3f}"
+    )
 
 # %%
 for c, colour in enumerate(("tab:blue", "tab:orange", "tab:green")):

@@ -47,7 +47,10 @@ class Classifier(pl.LightningModule):
 
 # %%
 recall = {}
-for loss in (torch.nn.CrossEntropyLoss(), longtail.losses.LogitAdjustedLoss(data.prior)):
+for loss in (
+    torch.nn.CrossEntropyLoss(),
+    longtail.losses.LogitAdjustedLoss(data.prior),
+):
     pl.seed_everything(0, verbose=False)
     # What the logits express is stated as uniform for both, so that nothing is adjusted here.
     record = PriorRecord(data.prior, "uniform", data.class_names)
@@ -60,10 +63,15 @@ for loss in (torch.nn.CrossEntropyLoss(), longtail.losses.LogitAdjustedLoss(data
         enable_model_summary=False,
         default_root_dir="runs",
     )
-    trainer.fit(Classifier(loss, record), DataLoader(tensors(data.train), 64, shuffle=True))
-    logits = torch.cat(trainer.predict(trainer.model, DataLoader(tensors(data.test), 400)))
-    recall[type(loss).__name__] = per_class_recall(logits, data.test.labels)
-    print(f"{type(loss).__name__}: balanced accuracy {recall[type(loss).__name__].mean():.3f}")
+    trainer.fit(
+        Classifier(loss, record), DataLoader(tensors(data.train), 64, shuffle=True)
+    )
+    logits = torch.cat(
+        trainer.predict(trainer.model, DataLoader(tensors(data.test), 400))
+    )
+    name = type(loss).__name__
+    recall[name] = per_class_recall(logits, data.test.labels)
+    print(f"{name}: balanced accuracy {recall[name].mean():.3f}")
 
 # %% [markdown]
 # The prior is in the checkpoint:
@@ -72,7 +80,9 @@ for loss in (torch.nn.CrossEntropyLoss(), longtail.losses.LogitAdjustedLoss(data
 print(read_record(max(Path("runs").rglob("*.ckpt"))).prior.counts.tolist())
 for name, values in recall.items():
     plt.plot(values, marker="o", label=name)
-plt.xticks(range(10), [f"{c}\n{n}" for c, n in enumerate(data.prior.counts.tolist())])
+plt.xticks(
+    range(10), [f"{c}\n{n}" for c, n in enumerate(data.prior.counts.tolist())]
+)
 plt.xlabel("digit, and number of training images")
 plt.ylabel("recall")
 plt.legend()

@@ -32,7 +32,9 @@ class MarginLoss(ClassificationLoss):
         rarity = prior.counts.double().rsqrt()
         self.register_buffer("margin", largest * rarity / rarity.max())
 
-    def per_sample(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def per_sample(
+        self, logits: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
         margins = one_hot(target, logits.shape[1]) * self.margin.to(logits)
         return cross_entropy(logits - margins, target, reduction="none")
 
@@ -48,7 +50,9 @@ x_test, y_test = data.test.images[:, 0].flatten(1) / 255, data.test.labels
 recall = {}
 for loss in (longtail.losses.CrossEntropyLoss(data.prior), MarginLoss(data.prior)):
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)
+    )
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
     for _ in range(150):
         optimiser.zero_grad()
@@ -61,7 +65,9 @@ for loss in (longtail.losses.CrossEntropyLoss(data.prior), MarginLoss(data.prior
 # %%
 for name, values in recall.items():
     plt.plot(values, marker="o", label=name)
-plt.xticks(range(10), [f"{c}\n{n}" for c, n in enumerate(data.prior.counts.tolist())])
+plt.xticks(
+    range(10), [f"{c}\n{n}" for c, n in enumerate(data.prior.counts.tolist())]
+)
 plt.xlabel("digit, and number of training images")
 plt.ylabel("recall")
 plt.legend()

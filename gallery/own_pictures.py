@@ -35,10 +35,18 @@ for digit in range(10):
 import longtail
 
 data = {"source": "digits", "image_size": 64}
-run = longtail.train(data, "logit_adjust", tune="head", out="runs/digits", verbose=False)
-plain = longtail.training.Run("runs/digits/ce")  # cross-entropy on the same features
-for name, figures in (("cross-entropy", plain.metrics), ("logit_adjust", run.metrics)):
-    print(name, {group: round(figures[group], 2) for group in ("accuracy", "medium", "few")})
+run = longtail.train(
+    data, "logit_adjust", tune="head", out="runs/digits", verbose=False
+)
+plain = longtail.training.Run(
+    "runs/digits/ce"
+)  # cross-entropy on the same features
+for one in (plain, run):
+    shown = {
+        group: round(one.metrics[group], 2)
+        for group in ("accuracy", "medium", "few")
+    }
+    print(one.config["method"]["name"], shown)
 
 # %% [markdown]
 # Cross-entropy gives a picture that it is unsure about to a frequent class. The rare digits, on the
@@ -48,7 +56,9 @@ for name, figures in (("cross-entropy", plain.metrics), ("logit_adjust", run.met
 from longtail.metrics import per_class_recall
 
 width = 0.4
-for offset, (name, one) in enumerate((("cross-entropy", plain), ("logit adjustment", run))):
+for offset, (name, one) in enumerate(
+    (("cross-entropy", plain), ("logit adjustment", run))
+):
     found = one.predictions()
     recall = per_class_recall(found.logits, found.labels)
     plt.bar(np.arange(10) + offset * width, recall, width, label=name)
@@ -62,7 +72,6 @@ plt.legend()
 # `run.predict` classifies new pictures: paths, PIL images or arrays.
 
 # %%
-for path, classes in run.predict([min(Path(f"digits/test/{c}").iterdir()) for c in (0, 4, 7)]).top(
-    2
-):
+new = [min(Path(f"digits/test/{digit}").iterdir()) for digit in (0, 4, 7)]
+for path, classes in run.predict(new).top(2):
     print(path, [(name, round(probability, 2)) for name, probability in classes])

@@ -19,7 +19,9 @@ centres = torch.tensor([[0.0, 0.0], [2.0, 0.5], [1.0, 2.0]])
 
 def leaves(counts):
     labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
-    return centres[labels] + torch.randn(len(labels), 2, generator=generator), labels
+    return centres[labels] + torch.randn(
+        len(labels), 2, generator=generator
+    ), labels
 
 
 x, y = leaves([1800, 150, 50])
@@ -34,7 +36,9 @@ adjusted = shift.adjust(logits, expressed=prior, target=greenhouse)
 for name, scores in (("as trained", logits), ("adjusted", adjusted)):
     right = scores.argmax(1) == y_test
     nll = torch.nn.functional.cross_entropy(scores, y_test)
-    print(f"{name}: accuracy {right.double().mean():.3f}, negative log-likelihood {nll:.3f}")
+    print(
+        f"{name}: accuracy {right.double().mean():.3f}, negative log-likelihood {nll:.3f}"
+    )
 
 # %% [markdown]
 # The regions of the two rare classes grow to what they should be where these classes are frequent.

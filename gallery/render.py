@@ -57,7 +57,9 @@ def scripts() -> list[Path]:
             raise ValueError(f"{path} must begin with `# order: N`")
         return int(found[1])
 
-    return sorted((p for p in FOLDER.glob("*.py") if p.stem not in LEFT_OUT), key=order)
+    return sorted(
+        (p for p in FOLDER.glob("*.py") if p.stem not in LEFT_OUT), key=order
+    )
 
 
 def cells(text: str) -> list[Cell]:
@@ -71,7 +73,9 @@ def cells(text: str) -> list[Cell]:
     for part in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
         head, _, body = part.partition("\n")
         if head.strip() == "[markdown]":
-            found.append(("markdown", re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE)))
+            found.append(
+                ("markdown", re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE))
+            )
         else:
             found.append(("code", body.strip()))
     return found
@@ -106,8 +110,12 @@ def run(script: Path) -> Page:
                 pictures[name] = file.getvalue()
                 parts.append(f"![{_title(parts[0])}]({name})")
             pyplot.close("all")
-    parts.append(f"This page ran in {seconds:.1f} seconds of one core: `gallery/{script.name}`.")
-    return Page(script.stem, _title(parts[0]), "\n\n".join(parts) + "\n", seconds, pictures)
+    parts.append(
+        f"This page ran in {seconds:.1f} seconds of one core: `gallery/{script.name}`."
+    )
+    return Page(
+        script.stem, _title(parts[0]), "\n\n".join(parts) + "\n", seconds, pictures
+    )
 
 
 def _run_cell(text: str, names: dict[str, Any], where: str) -> str:
@@ -122,7 +130,9 @@ def _run_cell(text: str, names: dict[str, Any], where: str) -> str:
             warnings.simplefilter("ignore")
             exec(compile(text, where, "exec"), names)
     except Exception as error:
-        raise RuntimeError(f"{where} failed:\n{text}\n{traceback.format_exc()}") from error
+        raise RuntimeError(
+            f"{where} failed:\n{text}\n{traceback.format_exc()}"
+        ) from error
     return printed.getvalue()
 
 
@@ -136,14 +146,25 @@ def notebook(script: Path) -> str:
     def cell(kind: str, text: str, number: int) -> dict[str, Any]:
         more = {"execution_count": None, "outputs": []} if kind == "code" else {}
         lines = text.splitlines(keepends=True)
-        return {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": lines} | more
+        return {
+            "cell_type": kind,
+            "id": f"cell-{number}",
+            "metadata": {},
+            "source": lines,
+        } | more
 
     parts = cells(script.read_text(encoding="utf-8"))
     parts.insert(1, ("code", INSTALL))
     content = {
-        "cells": [cell(kind, text, number) for number, (kind, text) in enumerate(parts)],
+        "cells": [
+            cell(kind, text, number) for number, (kind, text) in enumerate(parts)
+        ],
         "metadata": {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "kernelspec": {
+                "display_name": "Python 3",
+                "language": "python",
+                "name": "python3",
+            },
             "language_info": {"name": "python"},
         },
         "nbformat": 4,
@@ -162,7 +183,11 @@ def index(pages: list[Page]) -> str:
     lines = []
     for page in pages:
         picture = next(iter(page.pictures), None)
-        image = f"[![{page.title}]({picture})]({page.name}.md)\n\n    " if picture else ""
+        image = (
+            f"[![{page.title}]({picture})]({page.name}.md)\n\n    "
+            if picture
+            else ""
+        )
         lines.append(f"-   {image}[{page.title}]({page.name}.md)\n")
     parts += ["\n".join(lines), "</div>"]
     return "\n\n".join(parts) + "\n"
@@ -175,7 +200,9 @@ def on_files(files: Any, config: Any) -> Any:
     pages = [run(script) for script in scripts()]
     files.append(File.generated(config, "gallery/index.md", content=index(pages)))
     for page in pages:
-        files.append(File.generated(config, f"gallery/{page.name}.md", content=page.markdown))
+        files.append(
+            File.generated(config, f"gallery/{page.name}.md", content=page.markdown)
+        )
         for name, content in page.pictures.items():
             files.append(File.generated(config, f"gallery/{name}", content=content))
     return files
@@ -183,10 +210,14 @@ def on_files(files: Any, config: Any) -> Any:
 
 def main(words: list[str]) -> None:
     """Runs some examples, or writes their notebooks."""
-    chosen = [FOLDER / f"{word}.py" for word in words if not word.startswith("-")] or scripts()
+    chosen = [
+        FOLDER / f"{word}.py" for word in words if not word.startswith("-")
+    ] or scripts()
     if "--notebook" in words:
         for script in chosen:
-            script.with_suffix(".ipynb").write_text(notebook(script), encoding="utf-8")
+            script.with_suffix(".ipynb").write_text(
+                notebook(script), encoding="utf-8"
+            )
         return
     out = Path("build/gallery")
     out.mkdir(parents=True, exist_ok=True)

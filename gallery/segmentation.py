@@ -57,13 +57,20 @@ for name, loss in (
         optimiser.step()
     with torch.no_grad():
         found[name] = model.eval()(test).argmax(1)
-    recall = [float((found[name][truth == c] == c).float().mean()) for c in range(3)]
+    recall = [
+        float((found[name][truth == c] == c).float().mean()) for c in range(3)
+    ]
     print(name, "sky, ground, pole found:", [round(value, 2) for value in recall])
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.4))
-panels = {"picture": test[0].movedim(0, -1).clamp(0, 1), "truth": truth[0].clamp(max=2)}
-for axis, (title, panel) in zip(axes, (panels | {k: v[0] for k, v in found.items()}).items()):
+panels = {
+    "picture": test[0].movedim(0, -1).clamp(0, 1),
+    "truth": truth[0].clamp(max=2),
+}
+for axis, (title, panel) in zip(
+    axes, (panels | {k: v[0] for k, v in found.items()}).items()
+):
     axis.imshow(panel, vmin=0, vmax=2)
     axis.set_title(title)
     axis.axis("off")

@@ -15,7 +15,9 @@ from sklearn.ensemble import RandomForestClassifier
 from longtail.sklearn import PriorAdjustedClassifier, TunedPriorClassifierCV
 
 x, y = load_digits(return_X_y=True)
-rank = np.array([np.sum(y[:i] == y[i]) for i in range(len(y))])  # earlier rows of the class
+rank = np.array(
+    [np.sum(y[:i] == y[i]) for i in range(len(y))]
+)  # earlier rows of the class
 train, test = rank < 89 * 30.0 ** (-y / 9), rank >= 90
 print("training rows of each class:", np.bincount(y[train]))
 
@@ -24,7 +26,9 @@ forest = RandomForestClassifier(random_state=0)
 models = {
     "forest": forest,
     "uniform prior": PriorAdjustedClassifier(forest, "uniform"),
-    "tuned prior": TunedPriorClassifierCV(forest, scoring="balanced_accuracy", random_state=0),
+    "tuned prior": TunedPriorClassifierCV(
+        forest, scoring="balanced_accuracy", random_state=0
+    ),
 }
 recall = {}
 for name, model in models.items():

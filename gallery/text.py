@@ -53,7 +53,9 @@ dense = make_pipeline(words, TruncatedSVD(100, random_state=0))
 plain = LogisticRegression(max_iter=1000)
 models = {
     "sparse, logistic regression": make_pipeline(words, plain),
-    "sparse, uniform prior": make_pipeline(words, PriorAdjustedClassifier(plain, "uniform")),
+    "sparse, uniform prior": make_pipeline(
+        words, PriorAdjustedClassifier(plain, "uniform")
+    ),
     "dense, logit adjustment": make_pipeline(
         dense, LongTailClassifier("logit_adjust", random_state=0)
     ),

@@ -31,7 +31,8 @@ def made_texts(counts, seed):
         words = torch.randint(0, 3, (count, 8), generator=generator)
         own = torch.rand(count, 8, generator=generator) < 0.5
         rows += [
-            {"input_ids": ids, "label": label} for ids in (words.where(~own, label) + 1).tolist()
+            {"input_ids": ids, "label": label}
+            for ids in (words.where(~own, label) + 1).tolist()
         ]
     labels = datasets.ClassLabel(names=names)
     return datasets.Dataset.from_list(rows).cast_column("label", labels)
@@ -82,7 +83,11 @@ for name, chosen in (
     trainer.train()
     results[name] = trainer.evaluate()
     print(
-        name, {key: round(results[name][f"eval_{key}"], 2) for key in ("accuracy", "many", "few")}
+        name,
+        {
+            key: round(results[name][f"eval_{key}"], 2)
+            for key in ("accuracy", "many", "few")
+        },
     )
 
 # %% [markdown]

@@ -17,10 +17,14 @@ trained = ClassPrior([5000, 1500, 500, 150, 50])
 
 
 def samples(prior, count):
-    labels = torch.multinomial(torch.as_tensor(prior), count, replacement=True, generator=generator)
+    labels = torch.multinomial(
+        torch.as_tensor(prior), count, replacement=True, generator=generator
+    )
     x = centres[labels] + torch.randn(count, 4, generator=generator)
     likelihood = -torch.cdist(x, centres).square() / 2
-    return (likelihood + trained.log_prior).float(), labels  # the logits of a trained model
+    return (
+        likelihood + trained.log_prior
+    ).float(), labels  # the logits of a trained model
 
 
 validation, labels = samples(trained.probabilities, 2000)
@@ -28,7 +32,9 @@ truth = [0.1, 0.15, 0.2, 0.25, 0.3]
 monday, monday_labels = samples(truth, 1000)
 
 # %%
-found = shift.estimate_prior(validation, labels, monday, expressed=trained, generator=generator)
+found = shift.estimate_prior(
+    validation, labels, monday, expressed=trained, generator=generator
+)
 print("shifted:", found.shifted, " intervals to be relied on:", found.reliable)
 for c in range(5):
     low, high = found.interval[c]
@@ -39,11 +45,16 @@ for name, scores in (
     ("as trained", monday),
     ("adjusted", shift.adjust(monday, trained, found.prior)),
 ):
-    print(f"{name}: accuracy {(scores.argmax(1) == monday_labels).double().mean():.3f}")
+    print(
+        f"{name}: accuracy {(scores.argmax(1) == monday_labels).double().mean():.3f}"
+    )
 
 # %%
 position = torch.arange(5)
-below, above = (found.prior - found.interval[:, 0]), (found.interval[:, 1] - found.prior)
+below, above = (
+    (found.prior - found.interval[:, 0]),
+    (found.interval[:, 1] - found.prior),
+)
 plt.errorbar(
     position,
     found.prior,
