@@ -76,8 +76,9 @@ def measured(page: str) -> Iterator[str]:
             yield f"| {what} | {cells(run)} | `cifar100-lt-200-epochs.json` |"
     for run in read("cifar100-lt")["runs"]:
         if run["method"] in names["rows"]:
-            seeds = f"seed {run['seed']}"
-            what = f"cifar100-lt, `{run['method']}`, **{run['epochs']} epochs only**, {seeds}"
+            short = " (**a short check, not comparable**)" if run["epochs_scale"] < 1 else ""
+            what = f"cifar100-lt, imbalance {run['imbalance']}, `{run['method']}`, "
+            what += f"{run['epochs']} epochs{short}, seed {run['seed']}"
             yield f"| {what} | {cells(run)} | `cifar100-lt.json` |"
     for row in read("embeddings")["rows"]:
         if row["method"] in names.get("features", [f"LongTailClassifier {page}"]):
