@@ -26,6 +26,8 @@ PRIOR = ClassPrior([9, 5, 2])
         (float("nan"), {"least": 0}, ">= 0 and finite, got nan"),
         (float("-inf"), {}, "finite, got -inf"),
         (10**20, {"most": 5}, "<= 5, got 100000000000000000000"),
+        (10**20, {"least": 0}, ">= 0 and below 2^63, got 100000000000000000000"),
+        (2.5, {"least": 0, "whole": True}, "a whole number, got 2.5"),
         ("1", {"least": 0}, "a number, got '1'"),
         ([1.0, 2.0], {"least": 0}, "a number, got [1.0, 2.0]"),
         (torch.ones(2), {"least": 0}, "a number, got tensor([1., 1.])"),

@@ -26,6 +26,8 @@ def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
         [3, 2, 1]
     """
     if isinstance(values, Tensor):
+        if values.is_meta:
+            raise InputError(f"{name} must have values, got a tensor on the meta device")
         return values.detach()
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":

@@ -287,7 +287,12 @@ def _joined(kind: Any, given: list[str], raw: bool = False) -> Any:
     """The value of an option out of its words."""
     if _accepts(kind, LISTS) and (len(given) > 1 or not _accepts(kind, (str,))):
         return given
-    return yaml.safe_load(given[0]) if raw or _accepts(kind, (dict,)) else given[0]
+    if not (raw or _accepts(kind, (dict,))):
+        return given[0]
+    try:
+        return yaml.safe_load(given[0])
+    except yaml.YAMLError:  # a string, which the type of the option refuses or takes
+        return given[0]
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:

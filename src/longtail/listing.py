@@ -4,18 +4,18 @@ import ast
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from longtail.errors import InputError
 from longtail.recipes import RECIPES
 from longtail.tasks import TASKS, check_task, find_task
 
 HERE = Path(__file__).parent
+Kind = Literal["methods", "backbones", "views", "data", "recipes", "weights"]
+KINDS = get_args(Kind)
 
 
-def list_names(
-    kind: Literal["methods", "backbones", "views", "data", "recipes", "weights"] = "methods",
-    task: str = "classification",
-) -> dict[str, str]:
+def list_names(kind: Kind = "methods", task: str = "classification") -> dict[str, str]:
     """Lists methods, backbones, views, data sets, recipes or weights by name.
 
     Args:
@@ -25,6 +25,8 @@ def list_names(
     Returns: a line on each, by name.
     """
     check_task(task)
+    if not (isinstance(kind, str) and kind in KINDS):
+        raise InputError(f"kind must be one of {list(KINDS)}, got {kind!r}")
     if kind == "methods":
         return dict(sorted(_methods(task)))
     if kind == "weights":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from longtail.arrays import as_indices, as_tensor
 from longtail.errors import InputError
+from longtail.ranges import check_range
 
 MANY = 100
 FEW = 20
@@ -96,7 +97,9 @@ class ClassPrior:
                 f"labels of ClassPrior must be a non-empty vector, got shape {tuple(values.shape)}"
             )
         values = as_indices(values, "labels of ClassPrior")
-        limit = num_classes if num_classes is not None else int(values.max()) + 1
+        if num_classes is not None:
+            check_range("num_classes of ClassPrior", num_classes, least=1, most=2**31, whole=True)
+        limit = int(values.max()) + 1 if num_classes is None else int(num_classes)
         wrong = values[(values < 0) | (values >= limit)]
         if len(wrong):
             raise InputError(

@@ -5,11 +5,12 @@ from math import inf
 from longtail.errors import InputError
 
 # Beyond these a setting is a slip rather than a wish.
-MAX_WIDTH = 65_536  # of a layer or an embedding
-MAX_QUEUE = 2**24  # keys
+MAX_WIDTH = 8_192  # of a layer or an embedding
+MAX_QUEUE = 2**20  # keys
 MAX_SIDE = 8_192  # pixels of an image
 MAX_WORKERS = 1024
 MAX_COUNT = 1_000_000  # epochs, images of a batch, ...
+LARGEST = 2**63  # whole numbers that are no longer those of tensors
 
 
 def check_range(
@@ -20,6 +21,7 @@ def check_range(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    whole: bool = False,
 ) -> None:
     """Refuses a number that is out of range, NaN or infinite.
 
@@ -30,6 +32,7 @@ def check_range(
         above: lower bound that is not.
         most: upper bound that is allowed.
         below: upper bound that is not.
+        whole: whether it must be a whole number.
 
     Raises:
         InputError: when it is out of range, or not a number.
@@ -41,8 +44,13 @@ def check_range(
         longtail.errors.InputError: momentum must be in [0, 1), got 2.0
     """
     number = value if isinstance(value, int | float) else _as_number(what, value)
+    finite = -inf < number < inf  # which NaN is not
+    if whole and finite and number % 1:
+        raise InputError(f"{what} must be a whole number, got {value}")
+    small = not isinstance(number, int) or -LARGEST <= number < LARGEST
     inside = (
-        -inf < number < inf  # which NaN is not
+        finite
+        and small
         and (least is None or number >= least)
         and (above is None or number > above)
         and (most is None or number <= most)
@@ -50,8 +58,10 @@ def check_range(
     )
     if not inside:
         rule = _rule(least, above, most, below)
-        finite = "" if -inf < number < inf else " and finite" if rule else "finite"
-        raise InputError(f"{what} must be {rule}{finite}, got {value}")
+        high = most is not None or below is not None
+        more = "finite" if not finite else "" if small or high else "below 2^63"
+        rules = " and ".join(filter(None, (rule, more)))
+        raise InputError(f"{what} must be {rules}, got {value}")
 
 
 def _as_number(what: str, value: object) -> float:

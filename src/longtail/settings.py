@@ -211,7 +211,11 @@ def _settings_of_run(folder: str | Path, trust: Collection[str]) -> dict[str, An
 
 def _without_auto(given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without the method `auto`, for which the grammar has a default."""
-    return {name: value for name, value in given.items() if value != {"name": AUTO}}
+    return {
+        name: value
+        for name, value in given.items()
+        if not (isinstance(value, Mapping) and value == {"name": AUTO})
+    }
 
 
 def any_training(data: str, method: str, **settings: Any) -> None:

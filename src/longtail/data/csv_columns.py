@@ -62,22 +62,13 @@ class CsvColumns:
         import pyarrow as pa
         from pyarrow import csv as pa_csv
 
-        uneven = False
-
-        def skip(row: Any) -> str:
-            nonlocal uneven
-            uneven = uneven or bool(row.text.strip())
-            return "skip"
-
         numbers = {key: str(self.names.index(name)) for key, name in names.items()}
         reading = pa_csv.ReadOptions(
             skip_rows=self._header_line,
             column_names=list(map(str, range(len(self.names)))),
             encoding="utf8" if self._encoding.startswith("utf-8") else self._encoding,
         )
-        parsing = pa_csv.ParseOptions(
-            delimiter=self._separator, newlines_in_values=True, invalid_row_handler=skip
-        )
+        parsing = pa_csv.ParseOptions(delimiter=self._separator, newlines_in_values=True)
         # Bytes, as the other columns may have another encoding; never numbers, as a label 007
         # must not become 7.
         converting = pa_csv.ConvertOptions(
@@ -86,13 +77,14 @@ class CsvColumns:
         )
         try:
             table = pa_csv.read_csv(self._source, reading, parsing, converting)
+            cells = {key: table[number] for key, number in numbers.items()}
+            exact = not any(map(_has_quotes_after_blanks, cells.values()))
         except pa.ArrowException:
-            self._refuse_uneven()  # which names the line
-            raise
-        cells = {key: table[number] for key, number in numbers.items()}
-        if uneven:
+            # Rows with other than the header's number of columns, which are named, or lines of
+            # blanks or quotes after blanks, which the slower reader reads.
             self._refuse_uneven()
-        if uneven or any(map(_has_quotes_after_blanks, cells.values())):
+            exact = False
+        if not exact:
             cells = self._cells({key: int(number) for key, number in numbers.items()})
         return {key: self._text(names[key], column) for key, column in cells.items()}
 

@@ -8,7 +8,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.arrays import as_indices, as_tensor
 from longtail.errors import InputError
+from longtail.ranges import MAX_COUNT, check_range
 
 ImbalanceType = Literal["exponential", "step", "pareto"]
 PARETO_POWER = 6  # of ImageNet-LT and Places-LT
@@ -44,10 +46,10 @@ def long_tailed_counts(
         >>> long_tailed_counts(4, 100, 20, "step").tolist()
         [100, 100, 5, 5]
     """
-    if num_classes < 2:
-        raise InputError(f"num_classes of a long tail must be 2 or more, got {num_classes}")
-    if not imbalance >= 1:
-        raise InputError(f"imbalance must be 1 or more, got {imbalance}")
+    check_range("num_classes of a long tail", num_classes, least=2, most=MAX_COUNT, whole=True)
+    check_range("n_max of a long tail", n_max, least=1, whole=True)
+    check_range("imbalance", imbalance, least=1)
+    num_classes, n_max, imbalance = int(num_classes), int(n_max), float(imbalance)
     if imbalance_type == "exponential":
         # The order of operations is that of the published code: int() depends on it.
         rho = 1 / imbalance
@@ -94,10 +96,19 @@ def long_tailed_subset(
         >>> long_tailed_subset([0, 1, 0, 0, 1], [2, 1]).tolist()
         [3, 2, 1]
     """
-    targets = np.asarray(labels)
-    generator = np.random.RandomState(seed)
+    name = "labels of long_tailed_subset"
+    targets = as_indices(as_tensor(labels, name).cpu(), name).numpy()
+    check_range("seed", seed, least=0, below=2**32, whole=True)
+    generator = np.random.RandomState(int(seed))
+    name = "counts of long_tailed_subset"
+    wanted = as_indices(as_tensor(counts, name), name)
+    if targets.ndim != 1 or wanted.ndim != 1 or not len(wanted) or int(wanted.min()) < 0:
+        raise InputError(
+            "labels and counts of long_tailed_subset must be (N,) and (C,), counts 0 or more, "
+            f"got {tuple(targets.shape)} and {wanted.tolist()}"
+        )
     kept = []
-    for c, count in enumerate(torch.as_tensor(counts).tolist()):
+    for c, count in enumerate(wanted.tolist()):
         indices = np.flatnonzero(targets == c)
         if len(indices) < count:
             raise InputError(f"counts of class {c} must be at most {len(indices)}, got {count}")

@@ -13,6 +13,7 @@ from longtail.arrays import as_indices, as_tensor
 from longtail.data.seeds import mix_seed
 from longtail.data.stratified import rank_within_class
 from longtail.errors import InputError
+from longtail.ranges import check_range
 
 Sampling = Literal["sequential", "shuffle", "class_balanced", "square_root"]
 # A class is drawn with probability proportional to its count to this power.
@@ -107,6 +108,9 @@ class ClassBalancedSampler(Sampler[int]):
             num_replicas = torch.distributed.get_world_size() if grouped else 1
         if rank is None:
             rank = torch.distributed.get_rank() if grouped else 0
+        check_range("power", power, least=0, most=1)
+        for what, value in {"num_replicas": num_replicas, "rank": rank, "seed": seed}.items():
+            check_range(what, value, least=0, whole=True)
         if not 0 <= rank < num_replicas:
             raise InputError(f"rank must be in [0, num_replicas {num_replicas}), got {rank}")
         if len(self.labels) < num_replicas:
@@ -115,8 +119,6 @@ class ClassBalancedSampler(Sampler[int]):
             )
         if int(self.labels.min()) < 0:
             raise InputError(f"{name} must be 0 or more, got {int(self.labels.min())}")
-        if not 0 <= power <= 1:
-            raise InputError(f"power must be in [0, 1], got {power}")
         self.num_replicas, self.rank, self.power, self.seed = num_replicas, rank, power, seed
         # Draws of the epoch, over all processes: before the next pass, before this one, and now.
         self.epoch = self._start = self._begin = self._taken = 0

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.metrics.scores import SampleScores, class_indices, score_samples
 
 
@@ -41,6 +42,11 @@ class Confusion:
         """
         true = class_indices(labels, "labels of Confusion", num_classes)
         found = class_indices(predicted, "predicted of Confusion", num_classes)
+        if true.ndim != 1 or true.shape != found.shape:
+            raise InputError(
+                "labels and predicted of Confusion must both be (N,), got "
+                f"{tuple(true.shape)} and {tuple(found.shape)}"
+            )
         return cls(
             hits=torch.bincount(true[true == found], minlength=num_classes),
             support=torch.bincount(true, minlength=num_classes),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from longtail.arrays import as_indices, as_tensor
 from longtail.errors import InputError
+from longtail.ranges import MAX_COUNT, check_range
 
 CHUNK_ELEMENTS = 2**18  # 2 MiB of float64 at a time, which stays in the cache
 BINS = 20
@@ -81,8 +82,7 @@ def score_samples(
         >>> scores.predicted.tolist(), scores.confidence.tolist()
         ([0, 0], [0.5, 1.0])
     """
-    if bins < 1:
-        raise InputError(f"bins must be 1 or more, got {bins}")
+    check_range("bins", bins, least=1, most=MAX_COUNT, whole=True)
     logits, labels = as_tensor(logits, "logits"), as_tensor(labels, "labels")
     if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or not logits.numel():
         raise InputError(

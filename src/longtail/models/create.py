@@ -88,6 +88,8 @@ def make_named(
     Raises:
         InputError: when an import path makes something else, or there are no pretrained weights.
     """
+    if not isinstance(name, str):
+        raise InputError(f"backbone must be a name, got {name!r}")
     make = known.get(name)
     # A name of timm's with a dot is never taken for a module that happens to lie in this folder.
     if make is None and is_import_path(name) and not is_timm_model(name):

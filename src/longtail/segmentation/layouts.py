@@ -52,9 +52,11 @@ class PixelDataConfig:
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
         for name in ("values", "ignored"):
-            given = getattr(self, name) or []
+            given = [] if getattr(self, name) is None else getattr(self, name)
+            if not isinstance(given, list | tuple):
+                raise InputError(f"{name} must be a list of mask values, got {given!r}")
             for value in given:
-                check_range(name, value, least=0, most=255)
+                check_range(name, value, least=0, most=255, whole=True)
             if len({*given}) < len(given):
                 raise InputError(f"{name} must be different, got {given}")
         if self.values is not None and len(self.values) < 2:

@@ -13,7 +13,7 @@ from longtail.training.loggers import Logger
 
 STAGES = ("teacher_stage", "first_stage")  # settings of a run's stages
 # Ranges of the numbers; those that are None are not checked.
-RANGES: dict[str, dict[str, float]] = {
+RANGES: dict[str, dict[str, Any]] = {
     "lora_rank": {"least": 1, "most": 1024},
     "mix_alpha": {"above": 0},
     "minutes": {"above": 0},

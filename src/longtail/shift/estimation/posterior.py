@@ -62,10 +62,11 @@ def refuse_probabilities(logits: Tensor, name: str) -> None:
 
     The first thousand rows are looked at: all of them in [0, 1] with sum 1, and not all of 0 and 1.
     """
+    if not logits.numel() or logits.shape[-1] < 2:
+        return
     first = logits.reshape(-1, logits.shape[-1])[:1000]
-    low, high = first.aminmax() if first.numel() else (first.new_zeros(()), first.new_zeros(()))
-    # NaN fails the comparison.
-    if logits.shape[-1] < 2 or not bool((low >= 0) & (high <= 1)) or not len(first):
+    low, high = first.aminmax()
+    if not bool((low >= 0) & (high <= 1)):  # NaN fails the comparison
         return
     fractions = bool(((first > 0) & (first < 1)).any())
     if fractions and bool(((first.double().sum(dim=-1) - 1).abs() < 0.01).all()):
