@@ -17,10 +17,10 @@ from PIL import Image
 import longtail
 from longtail import api
 from longtail.cli import main
-from longtail.data import Split
+from longtail.data import Dataset, Split
 from longtail.files import write_text
 from longtail.training import Run
-from longtail.training.reference import FILE, Reference, spread_rows
+from longtail.training.reference import FILE, Reference, keep_reference, spread_rows
 
 COLOURS = {"red": 12, "green": 9, "blue": 5}
 
@@ -385,6 +385,16 @@ def test_a_run_without_a_reference(run: Run, photos: Path, tmp_path: Path) -> No
     write_text(copy / FILE, "damaged")
     with pytest.raises(ValueError, match=rf"{FILE} is not a valid reference file"):
         api.predict(copy, photos)
+
+
+def test_images_that_are_gone_cost_the_reference_alone(run: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.folder, tmp_path / "run")
+    (copy / FILE).unlink()
+    gone = Split(torch.tensor([0, 1, 2]), torch.arange(3), None, ("a.png", "b.png", "c.png"))
+    dataset = Dataset("gone", ("blue", "green", "red"), gone, None, gone, image_size=32)
+    with pytest.warns(UserWarning, match=f"no {FILE} is written: [36] of [36] images cannot"):
+        keep_reference(Run(copy), dataset)
+    assert not (copy / FILE).exists()
 
 
 def test_share_of_held_out_images_that_are_as_far() -> None:

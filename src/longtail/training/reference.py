@@ -1,5 +1,6 @@
 """Whether an image is unlike all training images, by the features of some of them."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from longtail.data import Dataset, Split
+from longtail.data import Dataset, Split, UnreadableImagesError
 from longtail.errors import InputError
 from longtail.features import extract, fastest
 from longtail.files import whole_file
@@ -112,12 +113,17 @@ def keep_reference(run: Run, dataset: Dataset) -> None:
         held_out: spread_rows(dataset.splits[held_out].labels, HELD_OUT),
     }
     backbone = run.model().backbone
-    if run.config["tune"] == "head":  # they are known
-        features = frozen_features(dataset, backbone)
-        chosen = [features[name][taken] for name, taken in rows.items()]
-    else:
-        splits = (dataset.splits[name].take(taken) for name, taken in rows.items())
-        chosen = [_features(backbone, split, dataset) for split in splits]
+    try:
+        if run.config["tune"] == "head":  # they are known
+            features = frozen_features(dataset, backbone)
+            chosen = [features[name][taken] for name, taken in rows.items()]
+        else:
+            splits = (dataset.splits[name].take(taken) for name, taken in rows.items())
+            chosen = [_features(backbone, split, dataset) for split in splits]
+    except UnreadableImagesError as error:  # they have changed since; the run is complete
+        reason = str(error).partition("\n")[0].rstrip(":")
+        warnings.warn(f"{run.folder}: no {FILE} is written: {reason}", stacklevel=2)
+        return
     Reference.of(*chosen).write(run.folder)
 
 
