@@ -42,8 +42,8 @@ import longtail.report  # noqa: F401
 from longtail import api, classification
 from longtail.errors import InputError
 from longtail.files import write_json
-from longtail.training import Run, loop, train
-from longtail.training.run import RunFolder, environment
+from longtail.training import Run, begin, loop, train
+from longtail.training.environment import environment
 
 COUNTS = {"ant": 32, "bee": 12, "cat": 4}  # training images
 EPOCHS, BATCH, INTERVAL = 3, 8, 1
@@ -63,6 +63,7 @@ DISKS = ("split.csv", "environment.json", "config.yaml", "metrics.jsonl", "epoch
 DISKS += ("model.safetensors", "predictions.parquet", "metrics.json", "report.html")
 DAMAGES = ("byte", "cut", "zeros", "empty", "deleted")
 reached = multiprocessing.Value("i", 0)  # step of the whole training that was begun last
+struck = multiprocessing.Value("i", 0)  # whether the planned kill has come
 
 
 def main() -> None:
@@ -173,11 +174,12 @@ def kill_once(folder: Path, options: dict[str, Any], kill: dict[str, Any]) -> di
     statuses = [ended[child] for child in children]
     if not any(statuses):  # it had ended before
         return None
+    unasked = {} if struck.value else {"unasked": log_of(folder)[-1000:]}
     state = Run(folder).checkpoints.load_last() if (folder / "config.yaml").is_file() else None
     saved = state["epoch"] * STEPS + state["step"] if state else 0
     lost = {"at_step": at, "saved_step": saved, "lost_steps": max(0, at - saved)}
     others = {"other_seconds": waited} if len(children) > 1 else {}
-    return {**kill, "statuses": statuses, "hangs": hangs, **lost, **others}
+    return {**kill, "statuses": statuses, "hangs": hangs, **lost, **others, **unasked}
 
 
 def arm(kill: dict[str, Any]) -> None:
@@ -188,6 +190,7 @@ def arm(kill: dict[str, Any]) -> None:
         nonlocal passed
         passed += phase == kill["phase"]
         if phase == kill["phase"] and passed == kill["moment"] + 1:
+            struck.value = 1
             for _ in range(kill["times"]):
                 if kill["group"]:
                     os.killpg(os.getpgrp(), number)
@@ -196,7 +199,7 @@ def arm(kill: dict[str, Any]) -> None:
 
     for owner, name, phase in (
         (train, "begin_run", "start"),
-        (RunFolder, "create", "start"),
+        (begin, "write_split", "start"),
         (loop, "restore", "start"),
         (loop, "train_step", "step"),
         (classification, "_predict_split", "evaluation"),
@@ -312,7 +315,7 @@ def start(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    reached.value = 0
+    reached.value = struck.value = 0
     children: list[int] = []
     processes = options["devices"] if options else 1
     for rank in range(processes):
@@ -447,8 +450,17 @@ def summary_of(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     good_disks = sum(row["equal"] and row["named"] and not row["parts"] for row in disks)
     outcomes = Counter(row["outcome"] for row in damages)
     hangs = sum(kill["hangs"] for kill in kills)
+    unasked = sum("unasked" in kill for kill in kills)
     runs_equal = sum(row["equal"] for row in rows["kills"])
-    faults = hangs + len(rows["kills"]) - runs_equal + len(disks) - good_disks + outcomes["fault"]
+    faults = (
+        hangs
+        + unasked
+        + len(rows["kills"])
+        - runs_equal
+        + len(disks)
+        - good_disks
+        + outcomes["fault"]
+    )
     return {
         "kills": len(kills),
         **{
@@ -464,6 +476,7 @@ def summary_of(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "one_of_two_hit": len(two),
         "the_other_ended_by_itself": sum(kill["other_seconds"] < PATIENCE for kill in two),
         "hangs": hangs,
+        "ended_without_a_kill": unasked,
         "full_disks": len(disks),
         "full_disks_named_and_equal": good_disks,
         "damaged_files": len(damages),
