@@ -89,7 +89,7 @@ def main() -> None:
     about = {"environment": environment(), "budget": budget, "settings": settings(folder, 0, 1)}
     write_json(given.out, {**about, "summary": summary, **rows})
     print(json.dumps(summary, indent=1))
-    sys.exit(1 if summary["faults"] else 0)
+    sys.exit(1 if summary["faults"] or summary["most_steps_lost"] > STEPS * INTERVAL else 0)
 
 
 def make_images(folder: Path) -> None:

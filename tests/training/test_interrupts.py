@@ -152,6 +152,11 @@ def test_an_image_that_cannot_be_read_any_more_costs_no_epoch(
     state = run.checkpoints.load_last()
     assert state is not None
     assert state["epoch"] == len(run.history) == 3
+    Image.fromarray(255 - pixels[0].byte().numpy()).save(broken)
+    with pytest.raises(ValueError, match=rf"changed \(1\): .*{broken.name}(?s:.*)--accept"):
+        train(config, tmp_path / "run", resume=True)
+    with pytest.warns(UserWarning, match=rf"accepted \(1\): .*{broken.name}"):
+        assert train(config, tmp_path / "run", resume=True, accept_replaced=True).finished
 
 
 @pytest.fixture

@@ -261,7 +261,7 @@ def test_images_in_memory_go_by_their_pixels_and_classes_by_their_order(tmp_path
     run = interrupt(settings(Path("squares")), tmp_path / "run", 3, data)
     for other, message in (
         (squares(("a", "b"), seed=1), r"files have changed \(28\): train"),
-        (squares(("b", "a")), "the classes were in the order a, b, now b, a"),
+        (squares(("b", "a")), r"classes in another order \(2\): b \(was a\), a \(was b\)"),
     ):
         with pytest.raises(InputError, match=message):
             train(settings(Path("squares")), run, resume=True, dataset=other)

@@ -262,7 +262,8 @@ def _class_changes(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
     }
     problems = [counted(what, items) for what, items in kinds.items() if items and old]
     if not problems and old and old != new:
-        problems.append(f"the classes were in the order {', '.join(old)}, now {', '.join(new)}")
+        moved = [f"{b} (was {a})" for a, b in zip(old, new, strict=True) if a != b]
+        problems.append(counted("classes in another order", moved))
     return problems
 
 
