@@ -48,6 +48,7 @@ from longtail.training.environment import environment
 COUNTS = {"ant": 32, "bee": 12, "cat": 4}  # training images
 EPOCHS, BATCH, INTERVAL = 3, 8, 1
 STEPS = sum(COUNTS.values()) // BATCH
+KILLS = 4  # of a run
 PATIENCE = 20.0  # seconds after which the other process is ended, as torchrun and Fabric do
 LONGEST = 300.0  # seconds after which a process counts as hanging
 SIGNALS = ("KILL", "TERM", "INT")
@@ -71,23 +72,19 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=200)
     options.add_argument("--disks", type=int, default=30)
     options.add_argument("--damages", type=int, default=100)
-    options.add_argument("--kills-per-run", type=int, default=4)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path, default=Path("results/faults.json"))
     given = options.parse_args()
-    draw = random.Random(given.seed)
+    budget = {name: getattr(given, name) for name in ("kills", "disks", "damages", "seed")}
+    rows: dict[str, list[dict[str, Any]]] = {"kills": [], "disks": [], "damages": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder / "images")
-        rows = {
-            "kills": kill_runs(folder, given, draw),
-            "disks": fill_disks(folder, given.disks, draw),
-            "damages": damage_files(folder, given.damages, draw),
-        }
-    summary = summary_of(rows)
-    budget = {name: getattr(given, name) for name in ("kills", "disks", "damages", "seed")}
-    about = {"environment": environment(), "budget": budget, "settings": settings(folder, 0, 1)}
-    write_json(given.out, {**about, "summary": summary, **rows})
+        about = {"environment": environment(), "budget": budget, "settings": settings(Path(), 0, 1)}
+        for part, campaign in PARTS.items():
+            rows[part] = campaign(folder, getattr(given, part), random.Random(given.seed))
+            summary = summary_of(rows)
+            write_json(given.out, {**about, "summary": summary, **rows})
     print(json.dumps(summary, indent=1))
     sys.exit(1 if summary["faults"] or summary["most_steps_lost"] > STEPS * INTERVAL else 0)
 
@@ -119,17 +116,17 @@ def settings(folder: Path, workers: int, processes: int) -> dict[str, Any]:
     }
 
 
-def kill_runs(folder: Path, given: argparse.Namespace, draw: random.Random) -> list[dict[str, Any]]:
+def kill_runs(folder: Path, count: int, draw: random.Random) -> list[dict[str, Any]]:
     """Runs that are killed several times each, until so many kills have hit one."""
     rows: list[dict[str, Any]] = []
     wholes: dict[int, Path] = {}
-    while (left := given.kills - sum(len(row["kills"]) for row in rows)) > 0:
+    while (left := count - sum(len(row["kills"]) for row in rows)) > 0:
         processes, workers = draw.choice((1, 2)), draw.choice((0, 2))
         if processes not in wholes:
             wholes[processes] = folder / f"whole-{processes}"
             finish(start(wholes[processes], settings(folder, 0, processes)))
         broken, options = folder / "broken", settings(folder, workers, processes)
-        planned = [plan_kill(processes, draw) for _ in range(min(left, given.kills_per_run))]
+        planned = [plan_kill(processes, draw) for _ in range(min(left, KILLS))]
         planned.sort(key=lambda kill: PHASES.index(kill["phase"]))  # else it ends before them
         found = [kill_once(broken, options, kill) for kill in planned]
         kills = [kill for kill in found if kill]
@@ -232,8 +229,11 @@ def fill_disks(folder: Path, count: int, draw: random.Random) -> list[dict[str, 
         named = any(word in line and os.strerror(errno.ENOSPC) in line for line in said)
         parts = [path.name for path in broken.rglob("*.part")]
         again = finish(start(broken, options), check=False)
+        done = again == [0] and equal(broken, whole)
         row = {"file": word, "moment": moment, "statuses": statuses, "named": named, "parts": parts}
-        rows.append({**row, "equal": again == [0] and equal(broken, whole)})
+        rows.append(
+            {**row, "equal": done} if done else {**row, "equal": done, "log": log_of(broken)}
+        )
         print(f"full disk {number + 1}: {rows[-1]}", flush=True)
         remove(broken)
     return rows
@@ -434,7 +434,7 @@ def same(a: Any, b: Any) -> bool:
 
 def remove(folder: Path) -> None:
     """Removes a run folder, and what its processes said."""
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # it may not have come to make it
     Path(f"{folder}.log").unlink(missing_ok=True)
 
 
@@ -484,6 +484,8 @@ def summary_of(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "faults": faults,
     }
 
+
+PARTS = {"kills": kill_runs, "disks": fill_disks, "damages": damage_files}
 
 if __name__ == "__main__":
     main()
