@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from longtail.shift.estimation.posterior import blocks
+from longtail.shift.estimation.posterior import blocks, row_blocks
 
 # Random directions from which the effect of a scattered prior is estimated.
 PROBES = 20
@@ -67,8 +67,12 @@ class Confusion:
         num_classes, counts = self.posteriors.shape[1], self.counts
         features = self.features if self.indices is None else self.features[self.indices]
         if features.ndim == 2:
-            sums = counts.new_zeros(num_classes, num_classes)
-            matrix = sums.index_add_(0, self.labels, features).T
+            # In float64, and block by block so that no second matrix is made: a float32 sum over
+            # hundreds of thousands of samples of a class loses digits.
+            sums = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=counts.device)
+            for rows in row_blocks(features):
+                sums.index_add_(0, self.labels[rows], features[rows].double())
+            matrix = sums.T.to(counts)
         else:
             indices = features * num_classes + self.labels
             matrix = torch.bincount(indices, minlength=num_classes**2).to(counts)

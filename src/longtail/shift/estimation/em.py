@@ -59,18 +59,19 @@ def em_prior(
     """
     if tolerance is None:
         tolerance = 1e-9 if posteriors.dtype == torch.float64 else 1e-5
-    p = reference.to(posteriors)
-    t = p if towards is None else towards.to(posteriors)
+    # Sums over samples are in float64: in float32 those of a million do not settle.
+    p = reference.to(posteriors.device, torch.float64)
+    t = p if towards is None else towards.to(p)
     samples = len(posteriors) if indices is None else len(indices)
     ratio = torch.where(p > 0, (t / p).clamp(min=FLOOR), 1.0)
 
     def step(ratio: Tensor) -> tuple[Tensor, Tensor]:
         """One EM step from `ratio` = q / p, and the objective where it started."""
-        value = strength * (t * ratio.log()).double().sum()
+        value = strength * (t * ratio.log()).sum()
         counts = torch.zeros_like(p)
         for rows in blocks(samples, len(p)):  # each block is still in the cache the second time
             block = posteriors[rows if indices is None else indices[rows]]
-            mass = block @ ratio
+            mass = block @ ratio.to(block)
             value = value + mass.double().log().sum()
             counts += mass.reciprocal() @ block
         moved = (ratio * counts + strength * t) / (samples + strength)
@@ -84,7 +85,8 @@ def em_prior(
             break
         length = (slope.norm() / bend.norm().clamp(min=FLOOR)).clamp(min=1.0)
         guess = ratio + 2 * length * (first - ratio) + length**2 * (second - 2 * first + ratio)
-        guess = guess.clamp(min=FLOOR)
+        # A class that the extrapolation puts at 0 would grow from there in steps too small to see.
+        guess = torch.maximum(guess, second / 10).clamp(min=FLOOR)
         third, reached = step(guess / (p * guess).sum())
         ratio = torch.where(reached >= value, third, second)
     else:
@@ -93,7 +95,7 @@ def em_prior(
             f"{tolerance:g}",
             stacklevel=2,
         )
-    prior = (p * first).double()
+    prior = p * first
     return (prior / prior.sum()).cpu()
 
 

@@ -12,20 +12,21 @@ from longtail.errors import InputError
 
 Logits = Tensor | NDArray[np.floating]
 
-# Entries of a block: small enough to stay in a CPU's cache through several passes.
-BLOCK = 1 << 20
+# Entries of a block: small enough to stay in a CPU's cache through several passes; and its rows: a
+# float32 product that sums over more of them loses digits.
+BLOCK, ROWS = 1 << 20, 1 << 12
 # Entries up to which a matrix is worked on in float64; above, memory decides for float32.
 EXACT = 1 << 22
 
 
 def row_blocks(matrix: Tensor) -> Iterator[slice]:
-    """Slices of rows that cover (rows, columns), about a million entries each."""
+    """Slices of rows that cover (rows, columns), a million entries and 4,096 rows at most."""
     return blocks(len(matrix), matrix.shape[1])
 
 
 def blocks(samples: int, columns: int) -> Iterator[slice]:
     """The same for a matrix that is not there yet."""
-    rows = max(1, BLOCK // max(1, columns))
+    rows = max(1, min(ROWS, BLOCK // max(1, columns)))
     for start in range(0, samples, rows):
         yield slice(start, min(start + rows, samples))
 
