@@ -57,7 +57,10 @@ def test_features_of_a_run(run: Path, tmp_path: Path) -> None:
         (["digits-lt", "--backbone", "resnet32"], "resnet32"),
         (["no-such-folder", "--backbone", "RUN"], "no-such-folder"),
         (["digits-lt", "--backbone", "."], "is not a run folder"),
-        (["digits-lt", "--backbone", "RUN", "--data.image_size", "0"], "image_size must be in [1, 8192]"),
+        (
+            ["digits-lt", "--backbone", "RUN", "--data.image_size", "0"],
+            "image_size must be in [1, 8192]",
+        ),
         (["digits-lt", "--backbone", "RUN", "--precision", "int8"], "precision"),
         (["digits-lt"], "backbone"),
         (["--backbone", "RUN"], "needs DATA"),

@@ -137,12 +137,14 @@ def advise(
 
     Returns: `.rows`, `.recommended`, `.words` and `.command`.
     """
+    from longtail.data import as_dataset
     from longtail.pictures import advise as compare
     from longtail.settings import read_data
     from longtail.training.progress import shown_progress
 
-    named = isinstance(data, str | Mapping)
-    source: Any = read_data(data) if named else data  # type: ignore[arg-type]
+    source: Any = as_dataset(data) or data
+    if isinstance(source, str | Mapping):
+        source = read_data(source)
     with shown_progress(verbose):
         return compare(source, backbone, seed=seed)
 

@@ -71,6 +71,15 @@ def test_a_dataset_is_trained_on_as_its_saved_folder_and_its_parquet_file(tmp_pa
     assert priors == [priors[0]] * 3
 
 
+def test_a_dataset_is_advised_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("longtail.pictures.advise", lambda data, *_, **__: seen.append(data))
+    longtail.advise(datasets.DatasetDict({"train": birds(), "test": birds(100)}))
+    longtail.advise({"source": "digits-lt", "imbalance": 10})
+    assert seen[0].class_names == tuple(NAMES)
+    assert seen[1].imbalance == 10
+
+
 def test_files_of_a_folder_are_named_by_their_splits(tmp_path: Path) -> None:
     for name, begin in (("train-00000-of-00002", 0), ("train-00001-of-00002", 50), ("test", 100)):
         (tmp_path / "birds/data").mkdir(parents=True, exist_ok=True)
