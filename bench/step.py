@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from longtail.augment import named_view
 from longtail.data import Batch, DataConfig
@@ -28,6 +29,7 @@ from longtail.models import CosineHead, ImageClassifier, LinearHead, create_back
 from longtail.prior import ClassPrior
 from longtail.recipes import find_recipe
 from longtail.training import Config
+from longtail.training.graphed import Gradients, compute_gradients
 from longtail.training.input import MakeViews
 from longtail.training.loop import train_step
 from longtail.training.optim import make_optimizer
@@ -81,11 +83,12 @@ class Case:
 
     config: Config
     device: torch.device
-    step: Callable[[], None]
+    method: Method
+    step: Callable[..., dict[str, Tensor]]
     limit: Callable[[], None]
 
 
-def make(name: str, precision: str) -> Case:
+def make(name: str, precision: str, batch_size: int | None = None) -> Case:
     torch.manual_seed(0)
     settings = dict(find_recipe("cifar100-lt", name).settings)
     method_settings = settings.pop("method", {})
@@ -109,7 +112,7 @@ def make(name: str, precision: str) -> Case:
     generator = torch.Generator().manual_seed(0)
     views = [named_view(view, 32) for view in config.views]
     make = MakeViews(tuple(views * method.num_views if len(views) == 1 else views))
-    batch_size = config.batch_size
+    batch_size = batch_size or config.batch_size
     batch = Batch(
         torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8, device=fabric.device),
         torch.randint(0, CLASSES, (batch_size,), device=fabric.device),
@@ -118,8 +121,8 @@ def make(name: str, precision: str) -> Case:
     trained, passing = PASSES.get(name, (1, 0))
     images = torch.cat([batch.images] * max(trained, passing))
 
-    def step() -> None:
-        train_step(fabric, model, wrapped, make(batch, generator))
+    def step(gradients: Gradients = compute_gradients) -> dict[str, Tensor]:
+        return train_step(fabric, model, wrapped, make(batch, generator), gradients)
 
     def limit() -> None:
         with fabric.autocast():
@@ -129,7 +132,7 @@ def make(name: str, precision: str) -> Case:
             if trained:
                 student(images[: trained * batch_size]).float().sum().backward()
 
-    return Case(config, fabric.device, step, limit)
+    return Case(config, fabric.device, method, step, limit)
 
 
 def fill_queue(method: Method, prior: ClassPrior) -> None:
@@ -186,7 +189,7 @@ def profile(name: str, precision: str, rounds: int) -> dict[str, object]:
     return row
 
 
-def timed(run: Callable[[], None], device: torch.device, clock: str) -> float:
+def timed(run: Callable[[], object], device: torch.device, clock: str) -> float:
     now = time.process_time if clock == "process" else time.perf_counter
     began = now()
     run()

@@ -5,7 +5,7 @@ the same names, `api` has all of them; the sub-packages serve any loop of your o
 """
 
 import importlib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from longtail.prior import ClassPrior
     from longtail.weights import load
 
-__version__ = version("longtail")
+try:
+    __version__ = version("longtail")
+except PackageNotFoundError:  # a source tree on the path that is not installed
+    __version__ = "0+unknown"
 __all__ = [
     "ClassPrior",
     "__version__",

@@ -5,11 +5,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longtail import api
+from longtail import __version__, api
 from longtail.errors import InputError, LostProcessError, NotFiniteError
 from longtail.files import to_json
 from longtail.names import nearest
@@ -92,7 +91,7 @@ def _arguments(
 def _about(words: Sequence[str]) -> int:
     """Help of all commands, or the version; an error for anything else."""
     if words[:1] == ["--version"]:
-        print(f"longtail {version('longtail')}")
+        print(f"longtail {__version__}")
         return 0
     chosen = [c for c in api.COMMANDS if c.split()[0] in words[:1]]  # `data`, of two words
     if words and not chosen and words[0] not in ("-h", "--help"):

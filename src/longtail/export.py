@@ -1,13 +1,13 @@
 """A trained model as one file for other programs: ONNX for any photograph, or the weights."""
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from longtail import __version__
 from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.models import ImageClassifier
@@ -160,7 +160,7 @@ def describe(run: RunFolder) -> dict[str, Any]:
         **card,
         "expressed_prior": prior.tolist(),
         "metrics": metrics,
-        "longtail_version": version("longtail"),
+        "longtail_version": __version__,
     }
 
 

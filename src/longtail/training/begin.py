@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, fields
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from longtail import __version__
 from longtail.errors import InputError
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.config import Config
@@ -184,4 +184,4 @@ def _defaults(config: Config) -> dict[str, Any]:
 
 def _written_by(run: RunFolder) -> str:
     """The version that created the run folder, if it is not this one."""
-    return "" if run.version == version("longtail") else f" (created by longtail {run.version})"
+    return "" if run.version == __version__ else f" (created by longtail {run.version})"

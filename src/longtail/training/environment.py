@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("longtail", "torch", "torchvision", "lightning-fabric", "numpy")
+from longtail import __version__
+
+PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 MASK = "***"
 SECRET = re.compile(
     r"(?i)(^|[-_.])(api-?key|key|token|pass(word|wd|phrase)?|pwd|secret|credentials?|auth)s?($|[-_.])"
@@ -26,7 +28,8 @@ def environment() -> dict[str, Any]:
     return {
         "command": shown_command(sys.argv),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {"longtail": __version__}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
