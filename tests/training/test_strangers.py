@@ -416,6 +416,10 @@ def test_what_the_user_names_is_trusted(
     assert main(words) == 0
     (out / "metrics.json").unlink()
     assert main([*words, "--resume"]) == 0
+    resume = ["train", "--resume", "--out", str(out)]  # whose settings are those of the file
+    assert f"--trust {OWN}" in one_line(resume, capsys)
+    (out / "metrics.json").unlink()
+    assert main([*resume, "--trust", OWN]) == 0
     # Another command reads the name in the file.
     predict = ["predict", str(out), str(image), "--out", str(tmp_path / "found.csv")]
     assert f"--trust {OWN}" in one_line(predict, capsys)
