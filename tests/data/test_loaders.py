@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,3 +230,21 @@ def test_a_batch_without_a_readable_image_is_left_out(files):
     with pytest.raises(UnreadableImagesError, match="5 of 14"):
         batches.extend(loader.epoch(0))
     assert batches[1].index.tolist() == [108, 109, 110, 111]
+
+
+def test_a_program_ends_after_an_error_in_the_middle_of_an_epoch(tmp_path, save_image):
+    paths = [str(tmp_path / f"{n}.png") for n in range(4)]
+    for n, path in enumerate(paths):
+        save_image(Path(path), n)
+    program = f"""
+import torch
+from longtail.data import CentreCrop, Split, WorkerLoader
+split = Split(torch.zeros(4).long(), torch.arange(4), None, {tuple(paths)})
+loader = WorkerLoader(split, 1, transform=CentreCrop(8), sampler="sequential", workers=1)
+batches = loader.epoch(0)
+next(batches)
+raise RuntimeError("own fault")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.strip().splitlines()[-1] == "RuntimeError: own fault"

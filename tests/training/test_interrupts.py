@@ -1,6 +1,7 @@
 """What may end a training early, and what it leaves: one process; for several see distributed."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -9,13 +10,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from PIL import Image
 
 from longtail import files
 from longtail.cli import main
-from longtail.data import DataConfig, InMemoryLoader, UnreadableImagesError, load
+from longtail.data import (
+    DataConfig,
+    InMemoryLoader,
+    UnreachableError,
+    UnreadableImagesError,
+    load,
+    remote,
+)
 from longtail.tasks import train
 from longtail.training import Config, Run, loop
 
@@ -265,3 +274,36 @@ def test_a_cut_checkpoint_costs_one_interval(
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.warns(UserWarning, match="is corrupt"):
         check_equal(train(settings(), tmp_path / "run", resume=True), whole)
+
+
+def test_a_server_that_is_lost_costs_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    pixels = torch.randint(0, 256, (20, 80, 80, 3), generator=torch.Generator().manual_seed(0))
+    for number, picture in enumerate(pixels.byte().numpy()):
+        content = io.BytesIO()
+        Image.fromarray(picture).save(content, "png")
+        store.pipe_file(f"memory://images/{number}.png", content.getvalue())
+    rows = [f"{n}.png,{'ab'[n % 2]},{'test' if n > 17 else 'train'}\n" for n in range(20)]
+    store.pipe_file("memory://images/t.csv", "".join(["path,label,split\n", *rows]).encode())
+    data = DataConfig("memory://images/t.csv", image_size=72, workers=0)
+    options = {"backbone": "smallnet", "views": "shift", "epochs": 2, "batch_size": 6}
+    config = Config(data, {"name": "ce"}, **options, precision="32-true", device="cpu")
+    whole = train(config, tmp_path / "whole")
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LONGTAIL_CACHE_GB", "0")
+    monkeypatch.setattr(remote, "DELAYS", (0.0,))
+
+    def lose(parts: dict[str, Any]) -> None:
+        patch.setattr(remote, "_request", lambda parts: [ConnectionError("no route")] * len(parts))
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lose)  # the second epoch's first
+        with pytest.raises(UnreachableError, match=r"memory://.* cannot be read: no route, in"):
+            train(config, tmp_path / "run")
+    state = Run(tmp_path / "run").checkpoints.load_last()
+    assert state is not None
+    assert (state["epoch"], state["step"]) == (1, 1)
+    check_equal(train(config, tmp_path / "run", resume=True), whole)

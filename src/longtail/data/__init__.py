@@ -25,6 +25,8 @@ from longtail.data.loaders import (
     available_cpus,
 )
 from longtail.data.longtailed import long_tailed_counts, long_tailed_subset
+from longtail.data.paths import is_url
+from longtail.data.remote import UnreachableError
 from longtail.data.samplers import ClassBalancedSampler, Sampling, draw
 from longtail.data.shard_writer import write_shards
 from longtail.data.shards import shards
@@ -44,6 +46,7 @@ __all__ = [
     "RandomCrops",
     "Sampling",
     "Split",
+    "UnreachableError",
     "UnreadableImagesError",
     "WorkerLoader",
     "as_dataset",
@@ -60,6 +63,7 @@ __all__ = [
     "imagenet_lt",
     "inaturalist18",
     "is_image",
+    "is_url",
     "load",
     "long_tailed_counts",
     "long_tailed_subset",

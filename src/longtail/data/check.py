@@ -18,6 +18,7 @@ from longtail.data.lookalikes import look_alikes
 from longtail.data.missing import find_missing
 from longtail.data.problems import counted, shown
 from longtail.data.progress import progress
+from longtail.data.reading import refused
 from longtail.data.records import Records, find_problems, make_splits
 from longtail.data.repeats import Repeats
 from longtail.data.split_names import SPLITS
@@ -118,6 +119,9 @@ images: 0 below 5, 0 below 20
             broken, repeated, checked = _read_all(records, verbose)
             problems += broken
             found += repeated
+        elif failures := refused(records.paths):
+            named = [f"{path}: {reason}" for path, reason in failures]
+            problems.append(counted("images that cannot be read", named))
     else:
         assert isinstance(source, Dataset)
         labels = {name: split.labels.numpy() for name, split in source.splits.items()}

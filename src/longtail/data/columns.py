@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from longtail.data.csv_columns import CsvColumns, undecodable
 from longtail.data.formats import is_image
+from longtail.data.paths import name_of
 from longtail.data.problems import shown
+from longtail.data.reading import arrow_file
 from longtail.errors import InputError
 
 WHOLE = 2.0**53  # below it, float64 represents every whole number
@@ -26,11 +27,11 @@ class Columns:
     origin: Callable[[int], str]
 
 
-def read_columns(source: Path, wanted: Mapping[str, str], optional: Mapping[str, str]) -> Columns:
+def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, str]) -> Columns:
     """Reads columns of a table; the other columns are not looked at.
 
     Args:
-        source: a .parquet file, or any other name for a text file.
+        source: path or URL of a .parquet file, or any other name for a text file.
         wanted: name in the table of each column that must exist.
         optional: name in the table of each column that may exist.
 
@@ -42,7 +43,7 @@ def read_columns(source: Path, wanted: Mapping[str, str], optional: Mapping[str,
 
     read = (
         _Parquet(source)
-        if source.suffix.lower() == ".parquet"
+        if name_of(source).lower().endswith(".parquet")
         else CsvColumns(source, wanted.values())
     )
     names = {**wanted, **{key: name for key, name in optional.items() if name in read.names}}
@@ -81,20 +82,20 @@ def _plain(name: str) -> str:
 class _Parquet:
     """A Parquet file."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: str) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
         self._source = source
         try:
-            self.names: list[str] = parquet.read_schema(source).names
+            self.names: list[str] = parquet.read_schema(arrow_file(source)).names
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{source} cannot be read as a table: {error}") from error
 
     def texts(self, names: Mapping[str, str]) -> dict[str, Any]:
         from pyarrow import parquet
 
-        table = parquet.read_table(self._source, columns=list(names.values()))
+        table = parquet.read_table(arrow_file(self._source), columns=list(names.values()))
         return {key: self._text(name, table[name]) for key, name in names.items()}
 
     def _text(self, name: str, column: Any) -> Any:

@@ -16,7 +16,7 @@ class DataConfig:
         source: a built-in data set (`digits-lt`, `cifar10-lt`, `cifar100-lt`, `imagenet-lt`,
             `places-lt`, `inaturalist18`), a folder with a sub-folder for each class, a folder of
             shards (`longtail data shard`) or of Parquet files with images, or a .csv, .tsv or
-            .parquet table.
+            .parquet table; shards, tables and their images also at a URL.
         root: cifar: folder of the data files (default: `data`). List files: folder of the images.
             Tables: folder that relative paths start from (default: the folder of the table).
         lists: list files: folder of the lists and class names (default: `root`).

@@ -6,13 +6,13 @@ import io
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from longtail.data.problems import counted
+from longtail.data.reading import arrow_file, open_file, read_bytes
 from longtail.errors import InputError
 
 SEPARATORS = ",;\t|"
@@ -25,7 +25,7 @@ class CsvColumns:
     """A text file with a header and separated columns.
 
     Args:
-        source: the file.
+        source: path or URL of the file.
         wanted: column names that tell its separator.
 
     Attributes:
@@ -35,9 +35,9 @@ class CsvColumns:
         InputError: when the file is packed or has no header.
     """
 
-    def __init__(self, source: Path, wanted: Collection[str]) -> None:
+    def __init__(self, source: str, wanted: Collection[str]) -> None:
         self._source = source
-        with source.open("rb") as file:
+        with open_file(source) as file:
             head = file.read(HEAD)
         if packed := next((name for begin, name in ARCHIVES.items() if head.startswith(begin)), ""):
             raise InputError(f"{source} cannot be read as a table: it is a {packed} file")
@@ -76,7 +76,7 @@ class CsvColumns:
             column_types=dict.fromkeys(numbers.values(), pa.binary()),
         )
         try:
-            table = pa_csv.read_csv(self._source, reading, parsing, converting)
+            table = pa_csv.read_csv(arrow_file(self._source), reading, parsing, converting)
             cells = {key: table[number] for key, number in numbers.items()}
             exact = not any(map(_has_quotes_after_blanks, cells.values()))
         except pa.ArrowException:
@@ -137,7 +137,9 @@ class CsvColumns:
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """The rows below the header, each with the line that it begins in, as an editor counts."""
         errors = "surrogateescape" if self._encoding.startswith("utf-8") else "replace"
-        with self._source.open(encoding=self._encoding, errors=errors, newline="") as file:
+        with io.TextIOWrapper(
+            open_file(self._source), encoding=self._encoding, errors=errors, newline=""
+        ) as file:
             for _ in range(self._header_line):
                 file.readline()
             reader = csv.reader(file, delimiter=self._separator, skipinitialspace=True)
@@ -183,9 +185,9 @@ def _encoding(head: bytes) -> str:
     return "utf-8-sig"
 
 
-def undecodable(source: Path) -> str:
+def undecodable(source: str) -> str:
     """The first line of a text that its encoding does not allow."""
-    content = source.read_bytes()
+    content = read_bytes(source)
     encoding = _encoding(content[:HEAD])
     try:
         content.decode(encoding)

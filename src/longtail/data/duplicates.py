@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from longtail.data.images import open_image, read_bytes, to_rgb
+from longtail.data.images import open_image, to_rgb
+from longtail.data.reading import read_bytes
 
 # Both were chosen on 5,000 training images of CIFAR-100; bench/check.py measures them elsewhere.
 BITS = 14  # largest number of the 63 bits of the hashes that may differ

@@ -6,7 +6,6 @@ worker reads them in any order as it does from a tar file; Parquet has no way to
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from longtail.data.config import DataConfig
-from longtail.data.images import member
+from longtail.data.paths import join, member
 from longtail.data.problems import counted, report_problems, shown
 from longtail.data.records import Records, class_order
 from longtail.data.split_names import split_named
@@ -183,7 +182,7 @@ def _paths(tables: Sequence[Rows], column: str) -> list[str | None]:
                         if isinstance(cell, dict)
                         else (cell, None)
                     )
-                    yield content, path and os.path.join(rows.folder, path)
+                    yield content, path and join(rows.folder, path)
 
     def contents() -> Iterator[bytes]:
         return (content for content, _ in cells() if content is not None)

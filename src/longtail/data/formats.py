@@ -5,6 +5,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
+from longtail.data.paths import name_of
+
 HEIF = frozenset({".heic", ".heif", ".hif"})
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 OTHER = (".avif", ".bmp", ".gif", ".jp2", ".png", ".tga", ".tif", ".tiff", ".webp")
@@ -26,7 +28,7 @@ def is_image(path: str) -> bool:
 
 def suffix_of(path: str) -> str:
     """Suffix of a file name in lower case, such as `.jpg`."""
-    return os.path.splitext(path)[1].lower()
+    return os.path.splitext(name_of(path))[1].lower()
 
 
 @functools.cache

@@ -1,10 +1,7 @@
 """Image files of any size and mode, as 8-bit RGB."""
 
-import contextlib
 import io
 import math
-import os
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from longtail.data.formats import suffix_of, why_refused
+from longtail.data.paths import is_url, part_of
 from longtail.data.problems import shown
+from longtail.data.reading import prefetch, read_bytes, refused, size_of, with_new_copy
+from longtail.data.remote import UnreachableError
 from longtail.errors import InputError
 
 # Torchvision's default, which the published recipes use; Pillow smooths when it shrinks.
@@ -28,7 +28,6 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 Failure = tuple[str, str]  # path and reason
 
-_MEMBER = re.compile(r"(.+\.(?:tar|pack))#(\d+)\+(\d+)", re.DOTALL)  # file, offset, size
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,44 +69,17 @@ class UnreadableImagesError(InputError):
         return [f"  {shown(path)}: {reason}" for path, reason in self.failures]
 
 
-def member(tar: str, offset: int, size: int) -> str:
-    """Path of a file in a tar file or a pack, as `open_image` takes it.
-
-    Examples:
-        >>> member("train-00000.tar", 512, 9000)
-        'train-00000.tar#512+9000'
-    """
-    return f"{tar}#{offset}+{size}"
-
-
-def file_of(path: str) -> str:
-    """The file on disk that holds an image: the path itself, or the file it is a part of."""
-    found = _MEMBER.fullmatch(path)
-    return found[1] if found else path
-
-
 def open_image(path: str) -> Image.Image:
-    """Opens an image file, or one in a tar file by its `member` path; reads only the header.
+    """Opens an image file, on the disk, at a URL, or in a tar file by its `member` path.
 
     Raises:
         InputError: for a format that is not supported or needs a package that is not installed.
+        OSError, UnreachableError: when it cannot be read.
     """
-    found = _MEMBER.fullmatch(path)
-    if found is not None:
-        return Image.open(io.BytesIO(read_bytes(path)))
-    if reason := why_refused(suffix_of(path)):
+    inside = part_of(path).end is not None
+    if not inside and (reason := why_refused(suffix_of(path))):
         raise InputError(reason)
-    return Image.open(path)
-
-
-def read_bytes(path: str) -> bytes:
-    """Content of an image file, or of one in a tar file by its `member` path."""
-    found = _MEMBER.fullmatch(path)
-    with open(found[1] if found else path, "rb") as file:
-        if found is None:
-            return file.read()
-        file.seek(int(found[2]))
-        return file.read(int(found[3]))
+    return Image.open(io.BytesIO(read_bytes(path)) if inside or is_url(path) else path)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -207,6 +179,17 @@ def check_images(paths: Sequence[str]) -> None:
     for_each_file(paths, decode)
 
 
+def check_remote(paths: Sequence[str]) -> None:
+    """Asks the servers of the files at URLs whether they have them.
+
+    Raises:
+        UnreadableImagesError: lists every file that is refused.
+        UnreachableError: when a server does not answer.
+    """
+    if found := refused(paths):
+        raise UnreadableImagesError(found, len(paths))
+
+
 def resize_images(images: Tensor, size: int) -> Tensor:
     """Resizes (N, 3, H, W) uint8 images to (N, 3, size, size); returns them if they have it."""
     if images.shape[-2:] == (size, size):
@@ -222,10 +205,16 @@ def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100
         most `small`; else `large`.
     """
     sides = []
-    for path in paths[:: max(1, len(paths) // sample)]:
-        # Broken files are reported when all are decoded.
-        with contextlib.suppress(Exception), open_image(path) as image:
-            sides.append(min(image.size))
+    chosen = paths[:: max(1, len(paths) // sample)]
+    prefetch(chosen)
+    for path in chosen:
+        try:
+            with open_image(path) as image:
+                sides.append(min(image.size))
+        except UnreachableError:
+            raise
+        except Exception:  # broken files are reported when all are decoded
+            continue
     median = int(np.median(sides)) if sides else large
     return median if median <= small else large
 
@@ -233,7 +222,7 @@ def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100
 def reason_of(error: Exception, path: str) -> str:
     """Why a file could not be read, in one line that does not repeat its path."""
     if isinstance(error, UnidentifiedImageError):
-        empty = os.path.getsize(file_of(path)) == 0
+        empty = not part_of(path).end and size_of(path) == 0
         return "the file is empty" if empty else "not an image file"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large: {str(error).split(',')[0]}"
@@ -261,11 +250,14 @@ def for_each_file(paths: Sequence[str], work: Callable[[int], None]) -> None:
 
     Raises:
         UnreadableImagesError: lists every file for which it failed.
+        UnreachableError: when a server does not answer.
     """
 
     def tried(i: int) -> Failure | None:
         try:
-            work(i)
+            with_new_copy(lambda: work(i), paths[i])
+        except UnreachableError:
+            raise
         except Exception as error:  # broken files make Pillow raise nearly anything
             return paths[i], reason_of(error, paths[i])
         return None

@@ -4,15 +4,15 @@ import json
 import os
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from longtail.data.config import DataConfig
+from longtail.data.paths import is_url, join, name_of, outside_of
 from longtail.data.problems import counted, report_problems
+from longtail.data.reading import is_file, read_text
 from longtail.data.records import Records
 from longtail.errors import InputError
-from longtail.files import read_text
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
 
     Args:
         lists: names of the files, in `config.lists` (default: `config.root`).
-        config: `root` is the folder that the paths of the lists start from.
+        config: `root` is the folder that the paths of the lists start from. Both may be URLs; lists
+            at a URL name no local file outside of `root`.
 
     Raises:
         InputError: when no root is given, or a list is missing, has a line that is not
@@ -92,8 +93,8 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
     """
     if config.root is None:
         raise InputError(f"root must be given for {lists.name}: the folder of its images")
-    folder = Path(config.lists or config.root)
-    absent = [name for name in lists.splits.values() if not (folder / name).is_file()]
+    folder = config.lists or config.root
+    absent = [name for name in lists.splits.values() if not is_file(join(folder, name))]
     if absent:
         raise InputError(
             f"{lists.name} needs the list files {', '.join(lists.splits.values())} in {folder}; "
@@ -103,7 +104,7 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
     labels: list[int] = []
     counts, problems = {}, []
     for split, name in lists.splits.items():
-        found, classes, odd = _read_list(folder / name)
+        found, classes, odd = _read_list(join(folder, name))
         paths += found
         labels += classes
         counts[split] = len(found)
@@ -116,16 +117,23 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
     def origin(row: int) -> str:
         return f"{lists.splits[str(splits[row])]}, line {index[row] + 1}"
 
-    names = _class_names(folder / lists.class_names, max(labels, default=-1) + 1)
+    names = _class_names(join(folder, lists.class_names), max(labels, default=-1) + 1)
     beyond = [f"{y} ({origin(row)})" for row, y in enumerate(labels) if y >= len(names)]
     if beyond:
         what = f"labels beyond the {len(names):,} classes of {lists.class_names}"
         problems.append(counted(what, beyond))
+    top = config.root if is_url(config.root) else os.path.join(os.path.abspath(config.root), "")
+    if is_url(top):
+        paths = [join(top, path) for path in paths]
+    else:
+        paths = [path if is_url(path) else top + path for path in paths]
+    if is_url(folder) and (outside := outside_of(top, paths)):
+        named = [f"{paths[row]} ({origin(row)})" for row in outside]
+        problems.append(counted("paths outside of root", named))
     report_problems(lists.name, problems)
-    top = os.path.join(os.path.abspath(config.root), "")
     return Records(
         name=lists.name,
-        paths=[top + path for path in paths],
+        paths=paths,
         labels=np.array(labels, dtype=np.int64),
         splits=splits,
         index=index,
@@ -135,7 +143,7 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
     )
 
 
-def _read_list(file: Path) -> tuple[list[str], list[int], list[str]]:
+def _read_list(file: str) -> tuple[list[str], list[int], list[str]]:
     """Paths and labels of a list, and the lines that have none."""
     paths, labels, odd = [], [], []
     for line, text in enumerate(read_text(file).split("\n"), 1):
@@ -146,16 +154,16 @@ def _read_list(file: Path) -> tuple[list[str], list[int], list[str]]:
             paths.append(path)
             labels.append(int(label))
         else:
-            odd.append(f"'{text}' ({file.name}, line {line})")
+            odd.append(f"'{text}' ({name_of(file)}, line {line})")
     return paths, labels, odd
 
 
-def _class_names(file: Path, num_classes: int) -> tuple[str, ...]:
+def _class_names(file: str, num_classes: int) -> tuple[str, ...]:
     """Names in class order; equal names are told apart by their ids."""
-    if not file.is_file():
+    if not is_file(file):
         return tuple(map(str, range(num_classes)))
     text = read_text(file)
-    if file.suffix == ".json":
+    if file.endswith(".json"):
         try:
             records = sorted(json.loads(text), key=lambda record: int(record["id"]))
             pairs = [(str(record["id"]), str(record["name"])) for record in records]

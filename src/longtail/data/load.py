@@ -14,7 +14,9 @@ from longtail.data.folder import folder
 from longtail.data.huggingface import is_saved_dataset, saved_dataset
 from longtail.data.listfile import imagenet_lt, inaturalist18, places_lt
 from longtail.data.parquet import parquet_files, parquet_images
+from longtail.data.paths import is_url, name_of
 from longtail.data.records import Records, to_dataset
+from longtail.data.remote import RefusedError
 from longtail.data.shards import INDEX, shards
 from longtail.data.table import table
 from longtail.errors import InputError
@@ -38,6 +40,7 @@ BUILT_IN: dict[str, tuple[Source, set[str]]] = {
 }
 TABLES = (".csv", ".tsv", ".parquet")
 COLUMNS = {"root", "path_column", "label_column", "split_column"}
+TABLE = FILES | {"test_fraction"} | COLUMNS
 
 
 def load(config: DataConfig) -> Dataset:
@@ -68,25 +71,32 @@ def read_source(config: DataConfig) -> Dataset | Records:
             warnings.warn(
                 f"{field.name}={value} has no effect on the source {config.source}", stacklevel=2
             )
-    return read(config)
+    try:
+        return read(config)
+    except RefusedError as error:
+        raise InputError(str(error)) from error
 
 
 def _find(source: str) -> tuple[Source, set[str]]:
     """The reader of a source, and the settings that it uses."""
     if source in BUILT_IN:
         return BUILT_IN[source]
+    if is_url(source):
+        if Path(name_of(source)).suffix.lower() in TABLES:
+            return table, TABLE
+        return shards, FILES
     path = Path(source)
     if (path / INDEX).is_file():
         return shards, FILES
     if path.is_dir():
         if is_saved_dataset(path):
-            return saved_dataset, FILES | {"test_fraction"} | COLUMNS
+            return saved_dataset, TABLE
         if parquet_files(path):
-            return parquet_images, FILES | {"test_fraction"} | COLUMNS
+            return parquet_images, TABLE
         return folder, FILES | {"test_fraction", "depth"}
     suffix = path.suffix.lower()
     if suffix in TABLES and path.is_file():
-        return table, FILES | {"test_fraction"} | COLUMNS
+        return table, TABLE
     if suffix not in TABLES and (found := imported(source, "source")) is not None:
         return _own(source, found), {field.name for field in fields(DataConfig)}
     hint = nearest(source.replace("_", "-"), BUILT_IN)

@@ -1,10 +1,14 @@
 """Loaders of batches, from a tensor in memory or from files read by worker processes."""
 
+import atexit
+import multiprocessing
 import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import torch
@@ -14,6 +18,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from longtail.data.dataset import Split
 from longtail.data.images import UnreadableImagesError, reason_of
+from longtail.data.reading import prefetch, with_new_copy
+from longtail.data.remote import UnreachableError
 from longtail.data.samplers import Sampling, draw
 from longtail.data.seeds import mix_seed
 from longtail.errors import InputError
@@ -122,6 +128,17 @@ def _leave_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _end(worker: BaseProcess) -> None:
+    """Ends a worker at the end of the program.
+
+    An error that nobody catches keeps the workers until then, and the program would wait for them:
+    they ignore the signal by which it asks them to end.
+    """
+    if hasattr(signal, "SIGCHLD"):  # PyTorch takes it as a fault of the worker
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    worker.kill()
+
+
 @dataclass(eq=False)
 class InMemoryLoader(Loader):
     """Batches of images that are in one tensor, which is moved to the device once.
@@ -197,6 +214,7 @@ class WorkerLoader(Loader):
 
         Raises:
             UnreadableImagesError: after the last batch, if a file could not be read.
+            UnreachableError: at once, if a server does not answer.
         """
         order = self._order(number).tolist()
         self._requests[:] = [
@@ -204,7 +222,13 @@ class WorkerLoader(Loader):
             for share in self._shares(first)
         ]
         failures: list[tuple[str, str]] = []
-        for tensors, failed in self._loader:
+        before = multiprocessing.active_children()
+        answers = iter(self._loader)
+        for worker in set(multiprocessing.active_children()).difference(before):
+            atexit.register(_end, worker)
+        for tensors, failed, unreachable in answers:
+            if unreachable:
+                raise UnreachableError(unreachable)
             # Tuples become lists in the queue of a worker.
             failures += [(path, reason) for path, reason in failed]
             if tensors is not None:
@@ -219,8 +243,9 @@ class _Request(NamedTuple):
     images: list[int]  # indices into the split
 
 
-# Images, targets and indices in the source, unless no file could be read; and the failures.
-_Answer = tuple[tuple[Tensor, Tensor, Tensor] | None, list[tuple[str, str]]]
+# Images, targets and indices in the source, unless no file could be read; the failures; and what a
+# server that does not answer raised, as an exception would not come through the queue unchanged.
+_Answer = tuple[tuple[Tensor, Tensor, Tensor] | None, list[tuple[str, str]], str]
 
 
 class _Reader(TorchDataset[_Answer]):
@@ -232,25 +257,39 @@ class _Reader(TorchDataset[_Answer]):
         self._seed = seed
 
     def __getitem__(self, request: _Request) -> _Answer:
+        try:
+            return self._read(request)
+        except UnreachableError as error:
+            return None, [], str(error)
+
+    def _read(self, request: _Request) -> _Answer:
         read: list[tuple[int, Tensor]] = []
         failures = []
+        prefetch(self._split.paths[image] for image in request.images)
         with torch.random.fork_rng(devices=[]):
             for position, image in zip(request.positions, request.images, strict=True):
                 path = self._split.paths[image]
-                torch.default_generator.manual_seed(mix_seed(self._seed, request.epoch, position))
+                seed = mix_seed(self._seed, request.epoch, position)
                 try:
-                    read.append((image, self._transform(path)))
+                    view = with_new_copy(partial(self._view, path, seed), path)
+                    read.append((image, view))
+                except UnreachableError:
+                    raise
                 except Exception as error:  # broken files make Pillow raise nearly anything
                     failures.append((path, reason_of(error, path)))
         if not read:
-            return None, failures
+            return None, failures, ""
         # Batches must be of equal size in all processes, so the first image replaces the others.
         read += [read[0]] * len(failures)
         indices = torch.tensor([image for image, _ in read])
         views = [view for _, view in read]
         # (V, B, 3, H, W) for several views.
         images = torch.stack(views, dim=views[0].ndim - 3)
-        return (images, self._split.labels[indices], self._split.index[indices]), failures
+        return (images, self._split.labels[indices], self._split.index[indices]), failures, ""
+
+    def _view(self, path: str, seed: int) -> Tensor:
+        torch.default_generator.manual_seed(seed)
+        return self._transform(path)
 
 
 def available_cpus() -> int:

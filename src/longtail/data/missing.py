@@ -7,15 +7,19 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
-from longtail.data.images import file_of
+from longtail.data.paths import SCHEMES, file_of, is_url
 
 
 def find_missing(paths: Sequence[str]) -> list[int]:
-    """Indices of the paths that are not files; lists each folder once and opens no file."""
+    """Indices of the paths that are not files; lists each folder once and opens no file.
+
+    URLs are left out.
+    """
     folders: dict[str, list[int]] = defaultdict(list)
     files = [file_of(path) if "#" in path else path for path in paths]
     for i, file in enumerate(files):
-        folders[file.rpartition(os.sep)[0] or os.sep].append(i)
+        if not is_url(file):
+            folders[file.rpartition(os.sep)[0] or os.sep].append(i)
     missing: list[int] = []
     for folder, indices in folders.items():
         there: set[str] = set()
@@ -30,7 +34,7 @@ def similar_file(path: str) -> str:
     if re.search(r"(^|/)[A-Za-z]:[\\/]", path) or "\\" in path:
         return "; these look like Windows paths"
     if re.match(r".*/[a-z0-9]+:/", path):
-        return "; these look like URLs, which are not downloaded"
+        return f"; these look like URLs that are not read; read are {', '.join(SCHEMES)}"
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         return f"; there is no folder {folder}"

@@ -1,5 +1,6 @@
 """Parquet files that hold images as bytes, as Hugging Face writes data sets."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,19 +8,21 @@ from typing import Any
 from longtail.data.config import DataConfig
 from longtail.data.embedded import BATCH, Rows, image_column, to_records
 from longtail.data.formats import is_image
+from longtail.data.paths import folder_of, name_of
+from longtail.data.reading import arrow_file
 from longtail.data.records import Records
 from longtail.data.split_names import split_named
 from longtail.data.tree import files_below
 from longtail.errors import InputError
 
 
-def has_embedded_images(file: Path, column: str) -> bool:
+def has_embedded_images(file: str, column: str) -> bool:
     """Whether a Parquet file holds images as bytes, in `column` or in its only column of bytes."""
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        return image_column(parquet.read_schema(file), column) is not None
+        return image_column(parquet.read_schema(arrow_file(file)), column) is not None
     except (pa.ArrowException, OSError):  # the reader of tables says what is wrong with it
         return False
 
@@ -35,9 +38,11 @@ def parquet_images(config: DataConfig) -> Records:
     Raises:
         InputError: when there is no such column, or rows are incomplete.
     """
-    source = Path(config.source)
-    files = [source] if source.is_file() else parquet_files(source)
-    return to_records(source.stem, [_rows(file, source.is_dir()) for file in files], config)
+    source = config.source
+    is_folder = os.path.isdir(source)
+    files = list(map(str, parquet_files(Path(source)))) if is_folder else [source]
+    name = Path(name_of(source)).stem
+    return to_records(name, [_rows(file, is_folder) for file in files], config)
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -46,18 +51,18 @@ def parquet_files(folder: Path) -> list[Path]:
     return [] if files and any(map(is_image, files_below(folder))) else files
 
 
-def _rows(file: Path, named: bool) -> Rows:
+def _rows(file: str, named: bool) -> Rows:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        schema = parquet.read_schema(file)
+        schema = parquet.read_schema(arrow_file(file))
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file} cannot be read as a table: {error}") from error
 
     def batches(columns: Sequence[str]) -> Iterator[Any]:
-        with parquet.ParquetFile(file) as opened:
+        with parquet.ParquetFile(arrow_file(file)) as opened:
             yield from opened.iter_batches(BATCH, columns=list(columns))
 
-    split = split_named(file.stem.partition("-")[0]) if named else None
-    return Rows(file.name, split, str(file.parent.absolute()), schema, batches)
+    split = split_named(Path(name_of(file)).stem.partition("-")[0]) if named else None
+    return Rows(name_of(file), split, folder_of(file), schema, batches)

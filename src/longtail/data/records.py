@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset, Split
-from longtail.data.images import check_images, natural_size, read_images
+from longtail.data.images import check_images, check_remote, natural_size, read_images
 from longtail.data.missing import find_missing, similar_file
 from longtail.data.problems import counted, report_problems
 from longtail.data.split_names import SPLITS
@@ -86,8 +86,9 @@ def to_dataset(records: Records, config: DataConfig) -> Dataset:
     training = [records.paths[i] for i in np.flatnonzero(records.splits == "train")]
     size = config.image_size or natural_size(training, SMALL, LARGE)
     in_memory = size <= SMALL and len(records.paths) * 3 * size**2 <= MEMORY
-    if not in_memory and (config.check or records.check) == "decode":
-        check_images(records.paths)
+    if not in_memory:
+        decode = (config.check or records.check) == "decode"
+        (check_images if decode else check_remote)(records.paths)
     whole = Split(
         labels=torch.from_numpy(records.labels),
         index=torch.from_numpy(records.index),

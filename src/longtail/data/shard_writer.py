@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longtail.data.config import DataConfig
-from longtail.data.images import file_of
+from longtail.data.formats import suffix_of
 from longtail.data.load import read_source
+from longtail.data.paths import file_of
 from longtail.data.problems import report_problems
+from longtail.data.reading import HELD, prefetch, read_bytes, size_of
 from longtail.data.records import Records, find_problems, make_splits
 from longtail.data.shards import INDEX
 from longtail.data.split_names import SPLITS
@@ -84,7 +85,9 @@ def _chunks(source: Records, order: NDArray[np.int64], least: int) -> Iterator[N
     """Rows of each shard of a split."""
     begin = size = 0
     for end, row in enumerate(order.tolist(), 1):
-        size += os.path.getsize(source.paths[row])
+        if end % HELD == 1:
+            prefetch(source.paths[next_row] for next_row in order[end - 1 : end - 1 + HELD])
+        size += size_of(source.paths[row])
         if size >= least:
             yield order[begin:end]
             begin, size = end, 0
@@ -104,8 +107,8 @@ def _write(
     ):
         for number, row in zip(numbers, rows.tolist(), strict=True):
             path = source.paths[row]
-            suffix = os.path.splitext(path)[1].lower()
-            content = Path(path).read_bytes()
+            suffix = suffix_of(path)
+            content = read_bytes(path)
             where.append((tar.offset + tarfile.BLOCKSIZE, len(content)))  # after its header
             _add(tar, f"{number:09d}{suffix}", content)
             _add(tar, f"{number:09d}.cls", str(source.labels[row]).encode())

@@ -2,21 +2,25 @@
 
 import json
 import os
+import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from longtail.data.config import DataConfig
-from longtail.data.images import member
+from longtail.data.paths import Part, is_url, join, member
 from longtail.data.problems import counted, report_problems
+from longtail.data.reading import arrow_file, renew, warn_if_larger
 from longtail.data.records import Records
+from longtail.data.remote import RefusedError, fetch
 from longtail.data.split_names import SPLITS
 from longtail.errors import InputError
 
 INDEX = "index.parquet"
 NUMBERS = ("offset", "size", "label", "index")
 TEXTS = ("shard", "split", "path")
+SHARD = re.compile(r"\w[\w.-]*\.tar")  # no path or URL, which could be outside of the folder
 
 
 def shards(config: DataConfig) -> Records:
@@ -28,25 +32,30 @@ def shards(config: DataConfig) -> Records:
     Raises:
         InputError: when the index is not valid, or shards are missing or too short.
     """
-    folder = os.path.abspath(config.source)
-    file = f"{config.source}/{INDEX}"
+    folder = config.source if is_url(config.source) else os.path.abspath(config.source)
+    file = join(config.source, INDEX)
+    try:
+        renew(file)
+    except RefusedError as error:
+        raise InputError(
+            "a URL must be that of a table (.csv, .tsv or .parquet) or of a folder of shards: "
+            f"{error}"
+        ) from error
     columns, name, class_names = _read_index(file)
     names, codes = np.unique(columns["shard"], return_inverse=True)
     ends = np.zeros(len(names), np.int64)
     np.maximum.at(ends, codes, columns["offset"] + columns["size"])
     report_problems(file, _invalid(columns, names, len(class_names)))
-    short = [
-        f"{shard} has no byte {end:,}"
-        for shard, end in zip(names, ends, strict=True)
-        if not os.path.isfile(path := os.path.join(folder, shard)) or os.path.getsize(path) < end
-    ]
+    short = _short(folder, names.tolist(), ends.tolist())
     report_problems(
         config.source, [counted("shards that are missing or too short", short)] * bool(short)
     )
+    if is_url(folder):
+        warn_if_larger(config.source, int(columns["size"].sum()))
     return Records(
         name=name,
         paths=[
-            member(os.path.join(folder, shard), offset, size)
+            member(join(folder, shard), offset, size)
             for shard, offset, size in zip(
                 columns["shard"], columns["offset"].tolist(), columns["size"].tolist(), strict=True
             )
@@ -60,13 +69,27 @@ def shards(config: DataConfig) -> Records:
     )
 
 
+def _short(folder: str, shards: list[str], ends: list[int]) -> list[str]:
+    """The shards that do not have all bytes of their images."""
+    if is_url(folder):
+        last = [
+            Part(join(folder, shard), end - 1, end) for shard, end in zip(shards, ends, strict=True)
+        ]
+        return [str(answer) for answer in fetch(last) if isinstance(answer, RefusedError)]
+    return [
+        f"{shard} has no byte {end:,}"
+        for shard, end in zip(shards, ends, strict=True)
+        if not os.path.isfile(path := join(folder, shard)) or os.path.getsize(path) < end
+    ]
+
+
 def _read_index(file: str) -> tuple[dict[str, NDArray[Any]], str, tuple[str, ...]]:
     """Columns of an index, name of the data set, and class names."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(arrow_file(file))
         about = json.loads(table.schema.metadata[b"longtail"])
         name, class_names = about["name"], about["class_names"]
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -100,9 +123,7 @@ def _invalid(
     columns: dict[str, NDArray[Any]], shards: NDArray[np.str_], num_classes: int
 ) -> list[str]:
     """Values of an index that are out of range."""
-    outside = [
-        repr(name) for name in shards if os.path.basename(name) != name or name in ("", "..")
-    ]
+    outside = [repr(name) for name in shards if not SHARD.fullmatch(name)]
     problems = []
     if outside:
         problems.append(counted("shards outside of its folder", outside))

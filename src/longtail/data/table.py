@@ -11,7 +11,9 @@ from longtail.data.columns import read_columns
 from longtail.data.config import DataConfig
 from longtail.data.missing import find_missing
 from longtail.data.parquet import has_embedded_images, parquet_images
+from longtail.data.paths import folder_of, is_url, join, name_of, outside_of
 from longtail.data.problems import counted, report_problems
+from longtail.data.reading import renew
 from longtail.data.records import Records, class_order
 from longtail.data.split_names import SPLITS, split_named
 
@@ -23,13 +25,16 @@ def table(config: DataConfig) -> Records:
 
     Class names are ordered by value if all are whole numbers, else alphabetically; blanks around
     labels are ignored. `index` is the row, from 0. A Parquet file may hold the images themselves,
-    see `parquet_images`.
+    see `parquet_images`. The table, its images or both may be at URLs; a table at a URL names no
+    local file outside of `root`.
 
     Raises:
         InputError: when a column is absent, or rows are incomplete or contradict each other.
     """
-    source = Path(config.source)
-    if source.suffix.lower() == ".parquet" and has_embedded_images(source, config.path_column):
+    source, file_name = config.source, name_of(config.source)
+    renew(source)
+    is_parquet = file_name.lower().endswith(".parquet")
+    if is_parquet and has_embedded_images(source, config.path_column):
         return parquet_images(config)
     wanted = {"path": config.path_column, "label": config.label_column}
     optional = {} if config.split_column else {"split": "split"}
@@ -60,18 +65,23 @@ def table(config: DataConfig) -> Records:
             problems.append(counted(what, named))
     if "train" not in splits:
         problems.append("no row has the split train" if paths else "it has no rows")
-    report_problems(str(source), problems)
+    top = config.root or folder_of(source)
+    found = absolute_paths(top, paths)
+    if is_url(source) and (outside := outside_of(top, found)):
+        named = [f"{paths[row]} ({columns.origin(row)})" for row in outside]
+        problems.append(counted("paths outside of root", named))
+    report_problems(source, problems)
 
     number = {name: c for c, name in enumerate(names)}
     order = np.array([number[text.strip()] for text in texts], dtype=np.int64)
     return Records(
-        name=source.stem,
-        paths=absolute_paths(os.path.abspath(config.root or source.parent), paths),
+        name=Path(file_name).stem,
+        paths=found,
         labels=order[labels],
         splits=splits,
         index=np.arange(len(paths)),
         class_names=names,
-        origin=lambda row: f"{source.name}, {columns.origin(row)}",
+        origin=lambda row: f"{file_name}, {columns.origin(row)}",
         check="decode",
     )
 
@@ -98,9 +108,19 @@ def _splits(
 
 
 def absolute_paths(top: str, paths: list[str]) -> list[str]:
-    """Absolute paths; blanks around one and backslashes in it count only if such a file exists."""
+    """Absolute paths; blanks around one and backslashes in it count only if such a file exists.
+
+    At URLs they do not count.
+
+    Args:
+        top: folder or URL that the paths start from.
+        paths: paths or URLs.
+    """
+    top = top if is_url(top) else os.path.abspath(top)
 
     def absolute(path: str) -> str:
+        if is_url(top) or is_url(path.strip()):
+            return join(top, path.strip().replace("\\", "/"))
         joined = os.path.join(top, path)
         # Most paths are normal, and normpath is slow.
         return os.path.normpath(joined) if "//" in joined or "/." in joined else joined
@@ -108,6 +128,7 @@ def absolute_paths(top: str, paths: list[str]) -> list[str]:
     found = list(map(absolute, paths))
     foreign = "\\" if os.sep == "/" else "/"
     odd = [i for i, path in enumerate(paths) if path != path.strip() or foreign in path]
+    odd = [i for i in odd if not is_url(found[i])]
     for i in find_missing([found[row] for row in odd]):
         found[odd[i]] = absolute(paths[odd[i]].strip().replace(foreign, os.sep))
     return found

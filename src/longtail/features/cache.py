@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from longtail.data import Split
-from longtail.data.images import file_of
+from longtail.data.paths import file_of
 from longtail.files import cache_folder
 
 VERSION = 1  # to be raised when the same file and weights give other features
@@ -124,7 +124,7 @@ def _state(file: str, known: dict[str, str]) -> str:
         try:
             status = os.stat(file)
             known[file] = f"{os.path.abspath(file)}\0{status.st_size}\0{status.st_mtime_ns}"
-        except OSError:  # the reader will say what is wrong with it
+        except OSError:  # at a URL; or the reader will say what is wrong with it
             known[file] = "missing"
     return known[file]
 

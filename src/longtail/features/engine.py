@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from longtail.data import CentreCrop, Split, UnreadableImagesError
 from longtail.data.images import Failure, reason_of
 from longtail.data.loaders import available_cpus
+from longtail.data.reading import prefetch, with_new_copy
+from longtail.data.remote import UnreachableError
 from longtail.features.cache import FeatureCache, keys_of
 from longtail.features.network import Images, Network, Outputs
 
@@ -141,11 +144,14 @@ def _read(
     if split.images is not None:
         return rows, split.images.numpy()[rows], []
     read, images, failures = [], [], []
+    prefetch(split.paths[index] for index in rows)
     for index in rows:
         path = split.paths[index]
         try:
-            images.append(crop(path).numpy())
+            images.append(with_new_copy(partial(crop, path), path).numpy())
             read.append(index)
+        except UnreachableError:
+            raise
         except Exception as error:  # broken files make Pillow raise nearly anything
             failures.append((path, reason_of(error, path)))
     # NumPy, since torch would start threads of its own in each of ours.

@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from longtail.data.images import file_of, open_image, to_rgb
+from longtail.data.images import open_image, to_rgb
+from longtail.data.paths import file_of
+from longtail.data.reading import has_copy
 from longtail.metrics import suspected_label_errors
 from longtail.report.confusion_picture import confused_pairs
 from longtail.report.run import RunData
@@ -139,8 +141,8 @@ def _card(run: RunData, position: int, thumbnails: Thumbnails) -> dict[str, Any]
 
 
 def _jpeg(path: str) -> bytes | None:
-    """A thumbnail; None for what is missing, is not a regular file, or cannot be read."""
-    if not os.path.isfile(file_of(path)):
+    """A thumbnail; None for what is not at hand, is not a regular file, or cannot be read."""
+    if not (has_copy(path) or os.path.isfile(file_of(path))):
         return None
     try:
         with warnings.catch_warnings():

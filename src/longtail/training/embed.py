@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from longtail.data import CentreCrop, DataConfig, Dataset, UnreadableImagesError, load
+from longtail.data import CentreCrop, DataConfig, Dataset, UnreadableImagesError, is_url, load
 from longtail.errors import InputError
 from longtail.features import FeatureCache, Network, Precision, extract, fastest, fingerprint
 from longtail.files import whole_file
@@ -126,7 +126,7 @@ def embed_dataset(
     encoder, crop = _encoder(backbone, trust)
     size = crop.size if crop else config.image_size or encoder.image_size
     config = replace(config, image_size=size)
-    if config.check is None and Path(config.source).exists():
+    if config.check is None and (is_url(config.source) or Path(config.source).exists()):
         config.check = "exists"  # the engine decodes every file, and names those it cannot
     dataset = load(config)
     features = dataset_features(

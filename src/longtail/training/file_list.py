@@ -1,6 +1,5 @@
 """The image files that a prediction is asked for: files, folders, shards and tables."""
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +83,6 @@ def _of_folder(folder: Path) -> list[str]:
 
 def _of_table(table: Path, column: str, root: str | Path | None) -> Files:
     """Paths as a table has them, and where they are."""
-    columns = read_columns(table, {"path": column}, {})
+    columns = read_columns(str(table), {"path": column}, {})
     names = [text or "" for text in columns.texts["path"].to_pylist()]
-    return Files(names, absolute_paths(os.path.abspath(root or table.parent), names))
+    return Files(names, absolute_paths(str(root or table.parent), names))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from longtail.data import Loader, UnreadableImagesError
+from longtail.data import Loader, UnreachableError, UnreadableImagesError
 from longtail.data.seeds import mix_seed
 from longtail.errors import InputError
 from longtail.features import keep_freed_memory
@@ -64,6 +64,7 @@ def fit(
         NotFiniteError: when the loss is NaN or infinite; see `Monitor.check`.
         OSError: when the log or a checkpoint cannot be written.
         UnreadableImagesError: at the end of the epoch; with one process the state is saved first.
+        UnreachableError: as soon as a server does not answer; the state is saved in the same way.
         SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.
     """
     if fabric.device.type == "cpu":
@@ -87,7 +88,7 @@ def fit(
         while at.epoch < config.epochs and not leave:
             began = time.perf_counter() - at.seconds
             method.set_progress(at.epoch / config.epochs)
-            unreadable: UnreadableImagesError | None = None
+            unreadable: InputError | None = None
             batch: TrainingBatch | None = None
             try:
                 for batch in loader.epoch(at.epoch, at.step):
@@ -106,7 +107,8 @@ def fit(
                         progress.step(at.step, float(losses["loss"]))
                         if leave:
                             break
-            except UnreadableImagesError as error:  # after the last batch: others substitute them
+            # The first comes after the last batch, since other images substitute them.
+            except (UnreadableImagesError, UnreachableError) as error:
                 if fabric.world_size > 1:
                     raise
                 unreadable = error

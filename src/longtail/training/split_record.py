@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from longtail.data.images import file_of, in_threads, read_bytes
+from longtail.data.images import in_threads
+from longtail.data.paths import file_of
 from longtail.data.problems import counted
+from longtail.data.reading import read_bytes
 from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.training.task import TrainingData

@@ -1,0 +1,187 @@
+"""Content of files wherever they are: on the disk, in a tar file, or at a URL.
+
+What was read from a URL is kept as a copy in the cache, and not asked for again while it is there.
+"""
+
+import functools
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from longtail import files
+from longtail.data.copies import Copies
+from longtail.data.paths import Part, is_url, part_of
+from longtail.data.remote import TOGETHER, RefusedError, fetch
+from longtail.errors import InputError
+
+GIGABYTES = 20.0  # that copies of remote files may take by default
+HELD = 2 * TOGETHER  # files that are in memory between a download and their copies
+PROBES = 1024  # files that are asked for at a time to see whether they are there
+LIMIT = "LONGTAIL_CACHE_GB"
+
+Result = TypeVar("Result")
+
+
+def read_bytes(path: str) -> bytes:
+    """Content of a file, or of the part of one that a `member` path names.
+
+    Raises:
+        OSError: when it cannot be read.
+        UnreachableError: when its server does not answer.
+    """
+    part = part_of(path)
+    if not is_url(path):
+        with open(part.file, "rb") as file:
+            file.seek(part.begin)
+            return file.read() if part.end is None else file.read(part.end - part.begin)
+    copies = _copies()
+    content = copies.get(path)
+    if content is None:
+        (answer,) = fetch([part])
+        if isinstance(answer, RefusedError):
+            raise answer
+        copies.put(path, content := answer)
+    return content
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens a file to read its bytes; raises as `read_bytes`."""
+    return io.BytesIO(read_bytes(path)) if is_url(path) else open(path, "rb")
+
+
+def arrow_file(path: str) -> str | BinaryIO:
+    """What pyarrow reads a file from: its path, which it may map, or the content at a URL."""
+    return open_file(path) if is_url(path) else path
+
+
+def read_text(path: str) -> str:
+    """Text of a file in UTF-8.
+
+    Raises:
+        InputError: when it is not; and as `read_bytes`.
+    """
+    if not is_url(path):
+        return files.read_text(path)
+    try:
+        return io.TextIOWrapper(open_file(path), encoding="utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} must be a text in UTF-8: {error}") from error
+
+
+def is_file(path: str) -> bool:
+    """Whether a file is there; its server is asked even if there is a copy.
+
+    Raises:
+        UnreachableError: when its server does not answer.
+    """
+    if not is_url(path):
+        return os.path.isfile(path)
+    forget(path)
+    return not refused([path])
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file."""
+    return len(read_bytes(path)) if is_url(path) else os.path.getsize(path)
+
+
+def prefetch(paths: Iterable[str]) -> None:
+    """Downloads those of the files that are at URLs and have no copy, many at a time.
+
+    Files that are refused are left out: whoever reads them gets the reason.
+
+    Raises:
+        UnreachableError: when a server does not answer.
+    """
+    remote = [path for path in dict.fromkeys(paths) if is_url(path)]
+    if not remote or not _copies().enabled:
+        return
+    missing = [path for path in remote if not _copies().has(path)]
+    for begin in range(0, len(missing), HELD):
+        chunk = missing[begin : begin + HELD]
+        for path, content in zip(chunk, fetch(list(map(part_of, chunk))), strict=True):
+            if isinstance(content, bytes):
+                _copies().put(path, content)
+
+
+def refused(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Path and reason of each file at a URL that has no copy and that its server does not give.
+
+    Asks for the first byte of each. Parts of files are left out.
+
+    Raises:
+        UnreachableError: when a server does not answer.
+    """
+    remote = [path for path in paths if is_url(path) and part_of(path).end is None]
+    unknown = [path for path in remote if not _copies().has(path)]
+    found = []
+    for begin in range(0, len(unknown), PROBES):
+        chunk = unknown[begin : begin + PROBES]
+        for path, answer in zip(chunk, fetch([Part(p, 0, 1) for p in chunk]), strict=True):
+            if isinstance(answer, RefusedError):
+                found.append((path, answer.reason))
+    return found
+
+
+def has_copy(path: str) -> bool:
+    """Whether a file at a URL can be read without its server."""
+    return is_url(path) and _copies().has(path)
+
+
+def renew(path: str) -> None:
+    """Reads a file at a URL anew: one that lists others, which may have changed.
+
+    Raises:
+        OSError, UnreachableError: as `read_bytes`.
+    """
+    if is_url(path):
+        forget(path)
+        read_bytes(path)
+
+
+def forget(path: str) -> bool:
+    """Removes the copy of a file, so that it is read from its URL again; whether there was one."""
+    return is_url(path) and _copies().drop(path)
+
+
+def with_new_copy(read: Callable[[], Result], path: str) -> Result:
+    """What `read` returns; where it fails on the copy of a remote file, on a new copy.
+
+    A server may have sent the file short without any sign of it, or have a better one by now.
+    """
+    try:
+        return read()
+    except Exception:  # broken files make Pillow raise nearly anything
+        if not forget(path):
+            raise
+        return read()
+
+
+def warn_if_larger(name: str, size: int) -> None:
+    """Warns where the images of a data set take more bytes than may be kept."""
+    if size > _copies().limit:
+        warnings.warn(
+            f"{name} has {size / 1e9:.3g} GB of images, and copies of remote files may take "
+            f"{_copies().limit / 1e9:.3g} GB: images are downloaded in every epoch. The "
+            f"environment variable {LIMIT} sets another limit",
+            stacklevel=2,
+        )
+
+
+def _copies() -> Copies:
+    given = os.environ.get(LIMIT, str(GIGABYTES))
+    try:
+        limit = int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        limit = -1
+    if limit < 0:
+        raise InputError(f"{LIMIT} must be a number of gigabytes, 0 or more, got {given!r}")
+    return _opened(files.cache_folder() / "remote", limit)
+
+
+@functools.cache
+def _opened(folder: Path, limit: int) -> Copies:
+    return Copies(folder, limit)
