@@ -12,6 +12,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
+DIGITS = 20  # of the file with the number of bytes
 DIGEST = 16  # bytes before the content of a copy
 _threads = threading.Lock()  # the system's locks are those of a whole process
 LEFT = 0.9  # share of the limit that a cleaning leaves
@@ -99,14 +100,14 @@ class Copies:
         """Counts the bytes of a new copy before it is written, and makes room for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._counter() as counter:
-            known = os.read(counter, 32)
+            known = os.read(counter, DIGITS)
             # Never below the true number: bytes of removed copies are counted until a cleaning.
             total = int(known) if known.isdigit() else self._clean(self.limit)
             if total + size > self.limit:
                 total = self._clean(max(0, int(LEFT * self.limit) - size))
-            os.ftruncate(counter, 0)
+            # As many digits as before, in place: to shorten a file takes milliseconds.
             os.lseek(counter, 0, os.SEEK_SET)
-            os.write(counter, str(total + size).encode())
+            os.write(counter, f"{total + size:0{DIGITS}d}".encode())
 
     @contextmanager
     def _counter(self) -> Iterator[int]:
