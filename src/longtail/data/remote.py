@@ -119,7 +119,7 @@ def _file_system(scheme: str, process: int) -> Any:
     try:
         system = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
     except ImportError as error:
-        package = PACKAGES.get(scheme, "fsspec[http]")
+        package = PACKAGES[scheme]
         raise InputError(
             f"{scheme}:// needs the package {package}: pip install 'longtail[{scheme}]'"
         ) from error
