@@ -99,7 +99,6 @@ CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "LongTailClassifier gml": lambda: LongTailClassifier("gml", random_state=0),
     "TunedPrior LongTailClassifier": lambda: tuned(LongTailClassifier()),
     "TunedPrior RandomForest": lambda: tuned(forest()),
-    "TunedPrior HistGradientBoosting": lambda: tuned(boosting()),
 }
 ORDER = [row for name in CLASSIFIERS for row in (name, ADJUSTED.get(name)) if row]
 
@@ -122,7 +121,8 @@ def main() -> None:
     if given.out.is_file():
         result = json.loads(given.out.read_text(encoding="utf-8"))
     where = {name: value for name, value in environment().items() if name != "command"}
-    result |= {"command": "python bench/tables.py --data DIR", "environment": where}
+    command = f"python bench/tables.py --data DIR --repeats {given.repeats}"
+    result |= {"command": command, "environment": where}
     if given.choose_c:
         result["choice_of_c"] = choose_c(given.data, given.tables)
         write_json(given.out, result)
