@@ -198,7 +198,8 @@ def keep(path: Path, row: dict[str, Any], data: Embeddings) -> None:
 def table(result: dict[str, Any]) -> list[str]:
     """Markdown lines."""
     lines = [
-        f"Features of {result['features']}; percent; seconds of one processor thread.",
+        f"Features of {result['features']}; percent; seconds of one processor thread; "
+        f"longtail {result['environment']['packages']['longtail']}.",
         "",
         "| classifier | C | accuracy | many | medium | few | fit, s | choosing C, s |",
         "|---|---|---|---|---|---|---|---|",

@@ -407,9 +407,10 @@ def write_table(docs: Path, result: dict) -> None:
     about = result["environment"]
     lines += [
         "",
-        f"Float32, CPU, {about['threads']} thread(s), {result['clock']} time, torch "
-        f"{about['packages']['torch']}, medians of {result['rounds']} rounds, seed "
-        f"{result['seed']}. `python bench/losses.py` writes `results/losses.json` and this table.",
+        f"Float32, CPU, {about['threads']} thread(s), {result['clock']} time, longtail "
+        f"{about['packages']['longtail']}, torch {about['packages']['torch']}, medians of "
+        f"{result['rounds']} rounds, seed {result['seed']}. "
+        "`python bench/losses.py` writes `results/losses.json` and this table.",
     ]
     text = head + begin + "\n" + "\n".join(lines) + "\n" + end + tail
     write_text(docs, text)

@@ -160,7 +160,9 @@ def from_scratch() -> list[str]:
                 base = row.split("_branched")[0].replace("pc_softmax", "ce")
                 speed = f"{steps[base]:.0f}" if base in steps else "n/a"
                 lines.append(f"| [{row}](methods/{page}.md) | {' | '.join(values)} | {speed} |")
-    note = "Published accuracy in percent; speed on one core from `results/step.json`."
+    version = read("step")["environment"]["packages"]["longtail"]
+    note = "Published accuracy in percent; speed on one core from `results/step.json`, measured "
+    note += f"with version {version}."
     return [*lines, "", note]
 
 
