@@ -246,7 +246,7 @@ def predict(
         root: folder that relative paths of a table start from (default: that of the table)
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
-        trust: as for `evaluate`
+        trust: import paths of your own code that the run may name; in Python objects, too
         verbose: show a progress bar on a terminal
 
     Returns: predictions in memory, or with `out` what was written.
@@ -314,7 +314,7 @@ def export(
         out: file to write (default for onnx: `model.onnx` in the run folder)
         fit: how a photograph becomes the square that the model takes: its centre, as in `predict`;
             all of it, with black bars; or all of it, squashed
-        trust: as for `evaluate`
+        trust: import paths of your own code that the run may name; in Python objects, too
     """
     from longtail.export import export_run
     from longtail.tasks import open_run

@@ -205,10 +205,9 @@ class Grammar:
                 option = f"--{_dashed(options.get(action.dest, action.dest))}"
                 named = ".NAME" if _accepts(_type_of(action), (dict,)) else ""
                 action.option_strings = [option + named]
-                if (
-                    not any(action.default is none for none in (None, False))
-                    and action.default != {}
-                ):
+                if not any(
+                    action.default is none for none in (None, False)
+                ) and action.default not in ({}, (), []):
                     action.help = f"{action.help or ''} (default: {_text(action.default)})".strip()
         return self.parser.format_help()
 
