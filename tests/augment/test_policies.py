@@ -7,6 +7,7 @@ from torchvision.transforms import v2
 from longtail.augment import AutoAugment, SimAugment
 from longtail.augment.policies import CIFAR10_POLICY, cifar10_rows, magnitude
 
+NEAREST = v2.InterpolationMode.NEAREST
 THEIRS = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
 
 
@@ -24,7 +25,7 @@ def torchvision_apply(image, name, level, sign, bins):
     steps = values(bins, *image.shape[1:])
     strength = 0.0 if steps is None else float(steps[level])
     return THEIRS._apply_image_or_video_transform(
-        image, name, sign * strength if signed else strength, "nearest", THEIRS._fill
+        image, name, sign * strength if signed else strength, NEAREST, THEIRS._fill
     )
 
 

@@ -122,6 +122,7 @@ def test_compiles_without_graph_breaks(backend: str) -> None:
     torch.testing.assert_close(gradients, torch.autograd.grad(expected, leaves))
 
 
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")  # torch 2.11
 def test_memory_does_not_grow_with_keys_times_classes() -> None:
     keys, batch, num_classes = 2000, 16, 2000
     query, key = torch.zeros(batch, 8, requires_grad=True), torch.zeros(keys, 8, requires_grad=True)
