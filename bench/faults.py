@@ -279,7 +279,8 @@ def damage_files(folder: Path, count: int, draw: random.Random) -> list[dict[str
         shown = re.sub(r"epoch-(\d+).*", r"epoch-\1", name)
         rows.append({"file": shown, "damage": how, "outcome": outcome})
         if outcome != "equal":
-            rows[-1]["said"] = log.strip()[-500:].replace(str(folder), "")
+            said = re.sub(r"/\S*(?=/(broken|images))", "", log.strip())  # without where it ran
+            rows[-1]["said"] = said[:300]
         print(f"damage {number + 1}: {rows[-1]}", flush=True)
         remove(broken)
     return rows
