@@ -5,7 +5,7 @@
 Hypothesis draws the arguments; calls and commands run in this process, commands through
 `longtail.cli.main`. A call may return or raise `InputError`; a command may end with status 0, 1 or
 2, with a line that begins with `longtail: error:` unless it is 0 or found problems in data.
-Anything else, or more than a minute, is a fault and is listed.
+Anything else, or more than a minute of the processor, is a fault and is listed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from longtail.errors import InputError
 from longtail.files import write_json
 from longtail.training.run import environment
 
-SECONDS = 60  # after which a call hangs
+SECONDS = 60  # of the processor, after which a call hangs
 LISTED = 20  # faults that the result lists
 
 
@@ -110,7 +110,7 @@ class Outcomes:
             self.add(name, "returned")
         except InputError as error:
             self.add(name, "InputError" if str(error) else "InputError without a message")
-        except Exception as error:  # what is looked for
+        except (Exception, Hang) as error:  # what is looked for
             self.fault(name, error, repr(arguments))
 
     def line(self, words: list[str]) -> None:
@@ -124,7 +124,7 @@ class Outcomes:
                 contextlib.redirect_stderr(said),
             ):
                 status = command(words)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, Hang) as error:
             self.fault(name, error, repr(words))
             return
         silent = status == 2 and "longtail: error: " not in said.getvalue()
@@ -137,11 +137,11 @@ class Outcomes:
     def timed(self, what: str) -> Iterator[None]:
         """Ends a call that hangs, and keeps the longest time."""
         began = time.perf_counter()
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             yield
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             self.longest = max(self.longest, (time.perf_counter() - began, what[:200]))
 
     def add(self, name: str, outcome: str) -> None:
@@ -170,11 +170,15 @@ class Outcomes:
         }
 
 
+class Hang(BaseException):
+    """Raised in a call that takes too long; the package does not catch it."""
+
+
 def _hang(*_: Any) -> None:
-    raise TimeoutError(f"more than {SECONDS} seconds")
+    raise Hang(f"more than {SECONDS} seconds of the processor")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGALRM, _hang)
+    signal.signal(signal.SIGPROF, _hang)
     torch.set_num_threads(1)
     main()
