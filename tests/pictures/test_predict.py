@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -282,6 +283,18 @@ def test_a_table_of_paths(run: Run, photos: Path, tmp_path: Path) -> None:
     moved = shutil.move(table, tmp_path / "photos" / "table.csv")
     found = api.predict(run, moved, out=out, path_column="file", root=tmp_path)
     assert (len(found), found.failed) == (2, 2)
+
+
+def test_a_table_of_urls(run: Run, photos: Path, tmp_path: Path) -> None:
+    content = (photos / "red.png").read_bytes()
+    fsspec.filesystem("memory").pipe_file("memory://photos/red.png", content)
+    table, out = tmp_path / "table.csv", tmp_path / "out.jsonl"
+    table.write_text("path\nphotos/red.png\nmemory://photos/red.png\nmemory://photos/gone.png\n")
+    found = api.predict(run, table, out=out)
+    here, there, gone = map(json.loads, out.read_text().splitlines())
+    assert {**there, "path": here["path"]} == here
+    assert gone["error"] == "there is no such file"
+    assert (len(found), found.failed) == (2, 1)
 
 
 def test_a_table_without_that_column(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from longtail.data import DataConfig, Dataset, load
+from longtail.data import DataConfig, Dataset, is_url, load
 from longtail.errors import InputError
 from longtail.models import create_backbone
 from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
@@ -113,7 +113,7 @@ def advise(
         encoder = create_backbone(backbone, pretrained=True)
         if isinstance(data, DataConfig):
             size = data.image_size or encoder.image_size
-            known = Path(source).exists() and data.check is None
+            known = (is_url(source) or Path(source).exists()) and data.check is None
             data = load(replace(data, image_size=size, check="exists" if known else data.check))
         features = frozen_features(data, encoder)["train"]
         labels, names = data.train.labels, data.class_names
