@@ -105,7 +105,7 @@ def figures(page: str) -> list[str]:
     for row in read("pictures")["rows"]:
         if row["row"] in PAGES[page].get("pictures", [f"LongTailClassifier {page}"]):
             balanced, few = ("{} [{}, {}]".format(*row[key]) for key in ("balanced", "few"))
-            what = f"{row['data']} (photographs, pretrained features), `{row['row']}`"
+            what = f"{row['data']} (pretrained features), `{row['row']}`"
             lines += [f"{what}: balanced accuracy {balanced}, few {few}; `pictures.json`.", ""]
     steps = {step["method"]: step["images_per_second"] for step in read("step")["steps"]}
     for name in PAGES[page].get("steps", [page]):
@@ -122,12 +122,12 @@ def figures(page: str) -> list[str]:
 
 
 def on_features() -> list[str]:
-    """Heads on pretrained features of photographs."""
-    lines = ["| on pretrained features | balanced accuracy | few |", "|---|---|---|"]
+    """Heads on pretrained features of photographs, one data set after the other."""
+    lines = ["| data | head | balanced accuracy | few |", "|---|---|---|---|"]
     rows = [row for row in read("pictures")["rows"] if row["row"] in PICTURES]
-    for row in sorted(rows, key=lambda row: -row["balanced"][0]):
+    for row in sorted(rows, key=lambda row: (row["data"], -row["balanced"][0])):
         balanced, few = ("{} [{}, {}]".format(*row[key]) for key in ("balanced", "few"))
-        lines.append(f"| {PICTURES[row['row']]} | {balanced} | {few} |")
+        lines.append(f"| {row['data']} | {PICTURES[row['row']]} | {balanced} | {few} |")
     return [*lines, "", "Percent, with 95 % intervals: `results/pictures.json`."]
 
 
