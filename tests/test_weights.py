@@ -59,6 +59,27 @@ def test_a_file_names_no_folder_or_code_as_its_data(run: Run, tmp_path: Path) ->
         longtail.evaluate(file)
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("data_settings", ["digits-lt"]), ("data_settings", {"source": []}), ("metrics", {"ece": []})],
+)
+def test_a_card_with_values_of_other_kinds_is_refused(
+    entry: str, value: object, run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "hostile.safetensors"
+    save_weights(file, run.model(), {**run.model_card(), entry: value})
+    with pytest.raises(ValueError, match=f"{entry} must be"):
+        longtail.load(file)
+
+
+def test_settings_of_the_data_are_checked(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "hostile.safetensors"
+    settings = {"source": "digits-lt", "imbalance": "many"}
+    save_weights(file, run.model(), {**run.model_card(), "data_settings": settings})
+    with pytest.raises(ValueError, match="imbalance must be"):
+        longtail.evaluate(file)
+
+
 def test_weights_have_names(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,8 +5,9 @@ the same names, `api` has all of them; the sub-packages serve any loop of your o
 """
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from longtail.version import VERSION
 
 if TYPE_CHECKING:
     from longtail import (
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
     from longtail.prior import ClassPrior
     from longtail.weights import load
 
-try:
-    __version__ = version("longtail")
-except PackageNotFoundError:  # a source tree on the path that is not installed
-    __version__ = "0+unknown"
+__version__ = VERSION
 __all__ = [
     "ClassPrior",
     "__version__",

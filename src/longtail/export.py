@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from longtail import __version__
 from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.models import ImageClassifier
 from longtail.shift import expressed_prior
 from longtail.training import RunFolder
 from longtail.training.run import save_weights
+from longtail.version import VERSION
 
 Format = Literal["onnx", "safetensors"]
 Fit = Literal["crop", "pad", "squash"]
@@ -160,7 +160,7 @@ def describe(run: RunFolder) -> dict[str, Any]:
         **card,
         "expressed_prior": prior.tolist(),
         "metrics": metrics,
-        "longtail_version": __version__,
+        "longtail_version": VERSION,
     }
 
 

@@ -16,6 +16,7 @@ from longtail.metrics import classification_metrics
 from longtail.models import ImageClassifier
 from longtail.names import nearest, trusted_paths
 from longtail.prior import ClassPrior
+from longtail.settings import read_data
 from longtail.shift import adjust, expressed_prior, resolve_prior
 from longtail.training import Run
 from longtail.training.card import read_card
@@ -83,13 +84,12 @@ class Weights:
     def _data(self, changes: Mapping[str, Any]) -> DataConfig:
         """The settings of the data; a file may only name the sets that longtail knows."""
         stored = self.card.get("data_settings", {})
-        known = CLASSIFICATION.catalogue("data")
-        if "source" not in changes and stored.get("source") not in known:
+        if "source" not in changes and stored.get("source") not in CLASSIFICATION.catalogue("data"):
             raise InputError(
                 f"{self.file} names no data set of longtail: name its source, as in "
                 "--data.source FOLDER"
             )
-        return DataConfig(**{**{n: v for n, v in stored.items() if n in DATA}, **changes})
+        return read_data({**{n: v for n, v in stored.items() if n in DATA}, **changes})
 
 
 def load(name: str | Path, trust: Any = ()) -> Weights:

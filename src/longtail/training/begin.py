@@ -11,7 +11,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from longtail import __version__
 from longtail.errors import InputError
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.config import Config
@@ -19,6 +18,7 @@ from longtail.training.lock import locked_folder
 from longtail.training.run import RunFolder
 from longtail.training.split_record import FILE, check_split, write_split
 from longtail.training.task import AnyRun, Task, TrainingData
+from longtail.version import VERSION
 
 RESULTS = ("metrics.json", "model.safetensors")
 
@@ -184,4 +184,4 @@ def _defaults(config: Config) -> dict[str, Any]:
 
 def _written_by(run: RunFolder) -> str:
     """The version that created the run folder, if it is not this one."""
-    return "" if run.version == __version__ else f" (created by longtail {run.version})"
+    return "" if run.version == VERSION else f" (created by longtail {run.version})"

@@ -112,6 +112,11 @@ def _listed(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and bool(value) and all(map(each, value))
 
 
+def _named(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(each, value.values()))
+
+
+PLAIN = str | int | float | None
 NAME = ("a name", _is_name)
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("backbone", "decoder", "head", "method", "data", "name", "split"), NAME),
@@ -134,6 +139,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "margin": (
         f"a number from 1 to {LARGEST_MARGIN}",
         lambda value: _is_finite(value) and 1 <= value <= LARGEST_MARGIN,
+    ),
+    "data_settings": ("settings by name", _named(lambda value: isinstance(value, PLAIN))),
+    "metrics": (
+        "numbers by name",
+        _named(lambda value: isinstance(value, str) or is_number(value)),
     ),
     "keys": (
         "two whole numbers above 0",

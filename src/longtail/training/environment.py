@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from longtail import __version__
+from longtail.version import VERSION
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 MASK = "***"
@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": shown_command(sys.argv),
         "python": platform.python_version(),
-        "packages": {"longtail": __version__}
+        "packages": {"longtail": VERSION}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": platform.machine(),
