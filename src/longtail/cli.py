@@ -167,7 +167,8 @@ def _show_predictions(found: Any, arguments: Mapping[str, Any]) -> None:
         print_estimate(estimate, open_run(arguments["run"]).prior, found.class_names)
     said = f"predictions of {len(found):,} images written: {arguments['out']}"
     if failed := getattr(found, "failed", 0):
-        said += f"; {failed:,} files could not be read, see the column error"
+        files = "1 file" if failed == 1 else f"{failed:,} files"
+        said += f"; {files} could not be read, see the column error"
     _print(said)
 
 
