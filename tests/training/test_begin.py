@@ -110,6 +110,13 @@ def test_settings_that_were_changed_in_the_folder(stopped: Path) -> None:
         train(replace(settings(), lr=0.4), stopped, resume=True)
 
 
+def test_settings_that_were_cut_off(stopped: Path) -> None:
+    path = stopped / "config.yaml"
+    path.write_text(path.read_text().partition("precision:")[0])
+    with pytest.raises(InputError, match=r"config\.yaml is cut or damaged: it lacks precision"):
+        train(settings(), stopped, resume=True)
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_results_without_settings(resume: bool, runs: tuple[Run, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(runs[0].folder, tmp_path / "run")

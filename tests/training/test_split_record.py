@@ -286,7 +286,14 @@ def test_a_run_of_an_older_version_has_no_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"path,label\n\0", b'path,label,split\n"a,b,c', b"\xff\xfe"]
+    "damage",
+    [
+        b"",
+        b"path,label\n\0",
+        b'path,label,split\n"a,b,c',
+        b"\xff\xfe",
+        b"path,label,split\n\0,a,b\n",
+    ],
 )
 def test_a_damaged_record_is_named(damage: bytes, tmp_path: Path) -> None:
     data = make_folder(tmp_path / "pets")

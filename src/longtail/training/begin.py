@@ -92,6 +92,11 @@ def begin_run(
     run = task.runs(folder, config.trusted)
     check_resumes(folder, resume)
     before = run.config
+    lacking = [name for name in settings if name not in before]
+    if lacking and run.version == VERSION:  # an older version had fewer
+        raise InputError(
+            f"{folder / 'config.yaml'} is cut or damaged: it lacks {', '.join(lacking)}"
+        )
     if other := run.differences(settings, defaults):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"

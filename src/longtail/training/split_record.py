@@ -119,6 +119,8 @@ def read_split(folder: Path) -> list[Row] | None:
                 raise ValueError("it has no row")
             for row in rows:
                 int(row.class_index or 0)
+                if "\0" in "".join(row):
+                    raise ValueError("it has NUL bytes")
         except (csv.Error, ValueError, TypeError) as error:
             raise InputError(
                 f"{path} is corrupt, not a table of a run's images: {error}"
