@@ -5,7 +5,8 @@
     python bench/pictures.py --docs docs/pictures.md    # only writes the table of the result file
 
 All rows have the same features: EfficientNet-Lite0 with its ImageNet weights, at the size of the
-weights unless `--image-size` says another. `cross-entropy, fine-tuned` trains the same backbone for
+weights unless `--image-size` says another; only the default command trains images of 16 pixels or
+less from scratch. `cross-entropy, fine-tuned` trains the same backbone for
 the time that the default command may take for it, with the same settings; neither of the two has a
 row where an epoch does not fit. `longtail train` is the default command as a user would type it,
 and chooses its method by cross-validation of the training split; so do the rows of scikit-learn and

@@ -14,7 +14,7 @@ from longtail.files import read_values
 from longtail.grammar import HELP, Grammar
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
-from longtail.models import is_timm_model
+from longtail.models import is_own_backbone
 from longtail.names import is_import_path, refuse_untrusted, trusted_paths
 from longtail.pictures import asked_settings
 from longtail.recipes import find_recipe, overlay
@@ -391,10 +391,10 @@ def _own_code_in(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _is_own_code(name: str, what: str) -> bool:
     """Whether a name would be imported: it has that form, and is no file and no model of timm's."""
+    if what == "backbone":
+        return is_own_backbone(name)
     file = what == "source" and (Path(name).exists() or Path(name).suffix.lower() in TABLES)
-    if file or not is_import_path(name):
-        return False
-    return what != "backbone" or not is_timm_model(name)
+    return not file and is_import_path(name)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,22 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import torch
-
 from longtail.classification import CLASSIFICATION
-from longtail.data import CentreCrop, DataConfig, Dataset
+from longtail.data import DataConfig, Dataset
 from longtail.errors import InputError
 from longtail.export import describe
-from longtail.metrics import classification_metrics
 from longtail.models import ImageClassifier
 from longtail.names import nearest, trusted_paths
 from longtail.prior import ClassPrior
 from longtail.settings import read_data
-from longtail.shift import adjust, expressed_prior, resolve_prior
-from longtail.training import Run
+from longtail.training import Run, evaluate_predictions
 from longtail.training.card import read_card
-from longtail.training.distributed import best_device
-from longtail.training.inference import split_logits
+from longtail.training.partial import predict_split
 from longtail.training.run import load_weights, make_classifier, save_weights
 
 ENDING = ".safetensors"
@@ -197,15 +192,7 @@ def metrics_on_test(
     target_prior: str | None = None,
 ) -> dict[str, float]:
     """Metrics of a model on the test split; see `longtail.evaluate` for `target_prior`."""
-    assert dataset.test is not None
-    crop, device = CentreCrop(card["image_size"], card["margin"]), torch.device(best_device())
-    prior = ClassPrior(card["class_counts"])
-    logits = split_logits(model.backbone, model.head, dataset.test, crop, device)
-    if target_prior is not None:
-        names = tuple(card["class_names"])
-        target = resolve_prior(target_prior, prior, len(names), names)
-        logits = adjust(logits, expressed_prior(card["expresses"], prior), target)
-    return classification_metrics(logits, dataset.test.labels, prior)
+    return evaluate_predictions(predict_split(model, card, dataset, "test"), target_prior)
 
 
 def checksum(dataset: Dataset) -> str:

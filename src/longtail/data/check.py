@@ -54,17 +54,10 @@ class Findings:
     checked: str
 
     def __str__(self) -> str:
-        more = ", ..." if len(self.class_names) > CLASSES else ""
-        names = ", ".join(map(shown, self.class_names[:CLASSES]))
-        lines = [f"{self.name}: {len(self.class_names):,} classes: {names}{more}"]
-        lines += [f"note: {note}" for note in self.notes]
+        lines = [f"note: {note}" for note in self.notes]
         lines += [self._split(split) for split in self.counts]
         lines.append(f"files: {self.checked}")
-        lines += [f"warning: {warning}" for warning in self.warnings]
-        lines += [f"problem: {problem}" for problem in self.problems]
-        if not self.problems and not self.warnings:
-            lines.append("no problem found")
-        return "\n".join(lines)
+        return in_words(self.name, self.class_names, lines, self.warnings, self.problems)
 
     def _split(self, split: str) -> str:
         counts = self.counts[split]
@@ -77,6 +70,30 @@ class Findings:
             f"({shown(self.class_names[least])}), imbalance {imbalance}; "
             f"classes with few images: {rare}"
         )
+
+
+def in_words(
+    name: str,
+    class_names: Sequence[str],
+    lines: Sequence[str],
+    warnings: Sequence[str],
+    problems: Sequence[str],
+) -> str:
+    """What a check found, line by line.
+
+    Args:
+        name: name of the data set.
+        class_names: names of the classes; empty where they are unknown.
+        lines: what the data set is and how it was checked.
+        warnings: one sentence each.
+        problems: one sentence each.
+    """
+    more = ", ..." if len(class_names) > CLASSES else ""
+    names = ", ".join(map(shown, class_names[:CLASSES])) or "unknown"
+    found = [f"warning: {warning}" for warning in warnings]
+    found += [f"problem: {problem}" for problem in problems]
+    classes = f"{name}: {len(class_names):,} classes: {names}{more}"
+    return "\n".join([classes, *lines, *(found or ["no problem found"])])
 
 
 def check_source(config: DataConfig, *, verbose: bool = True) -> Findings:

@@ -79,18 +79,27 @@ def _plain(name: str) -> str:
     return name.strip("\ufeff'\" ").casefold()
 
 
+def parquet_schema(source: str) -> Any:
+    """Arrow schema of a Parquet file.
+
+    Raises:
+        InputError: when it is not one.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_schema(arrow_file(source))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{source} cannot be read as a table: {error}") from error
+
+
 class _Parquet:
     """A Parquet file."""
 
     def __init__(self, source: str) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
         self._source = source
-        try:
-            self.names: list[str] = parquet.read_schema(arrow_file(source)).names
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{source} cannot be read as a table: {error}") from error
+        self.names: list[str] = parquet_schema(source).names
 
     def texts(self, names: Mapping[str, str]) -> dict[str, Any]:
         from pyarrow import parquet

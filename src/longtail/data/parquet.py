@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from longtail.data.columns import parquet_schema
 from longtail.data.config import DataConfig
 from longtail.data.embedded import BATCH, Rows, image_column, to_records
 from longtail.data.formats import is_image
@@ -13,7 +14,6 @@ from longtail.data.reading import arrow_file
 from longtail.data.records import Records
 from longtail.data.split_names import split_named
 from longtail.data.tree import files_below
-from longtail.errors import InputError
 
 
 def has_embedded_images(file: str, column: str) -> bool:
@@ -52,17 +52,11 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def _rows(file: str, named: bool) -> Rows:
-    import pyarrow as pa
     from pyarrow import parquet
-
-    try:
-        schema = parquet.read_schema(arrow_file(file))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} cannot be read as a table: {error}") from error
 
     def batches(columns: Sequence[str]) -> Iterator[Any]:
         with parquet.ParquetFile(arrow_file(file)) as opened:
             yield from opened.iter_batches(BATCH, columns=list(columns))
 
     split = split_named(Path(name_of(file)).stem.partition("-")[0]) if named else None
-    return Rows(name_of(file), split, folder_of(file), schema, batches)
+    return Rows(name_of(file), split, folder_of(file), parquet_schema(file), batches)

@@ -16,6 +16,7 @@ from longtail.models.create import (
     create_dense_head,
     create_head,
     exported_makers,
+    is_own_backbone,
     make_named,
 )
 from longtail.models.efficientnet_lite import EfficientNetLite, efficientnet_lite0
@@ -56,6 +57,7 @@ __all__ = [
     "create_head",
     "efficientnet_lite0",
     "exported_makers",
+    "is_own_backbone",
     "is_timm_model",
     "make_named",
     "merge_lora",

@@ -69,6 +69,14 @@ def exported_makers(package: str, kind: type[AnyEncoder]) -> dict[str, Callable[
     }
 
 
+def is_own_backbone(name: str) -> bool:
+    """Whether the name of a backbone is the import path of a user's own.
+
+    A name of timm's with a dot is never taken for a module that happens to lie in this folder.
+    """
+    return is_import_path(name) and not is_timm_model(name)
+
+
 def make_named(
     name: str,
     known: Mapping[str, Callable[..., AnyEncoder]],
@@ -91,8 +99,7 @@ def make_named(
     if not isinstance(name, str):
         raise InputError(f"backbone must be a name, got {name!r}")
     make = known.get(name)
-    # A name of timm's with a dot is never taken for a module that happens to lie in this folder.
-    if make is None and is_import_path(name) and not is_timm_model(name):
+    if make is None and is_own_backbone(name):
         make = imported(name, "backbone")
     if make is None:
         return None

@@ -1,20 +1,19 @@
 """Which method suits a data set: cross-validation on the features of its training split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from rich.table import Table
 from rich.text import Text
 
-from longtail.data import DataConfig, Dataset, is_url, load
+from longtail.data import DataConfig, Dataset, load
 from longtail.errors import InputError
 from longtail.models import create_backbone
 from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
 from longtail.pictures.settings import BACKBONE
 from longtail.text import printable
-from longtail.training.embed import Embeddings
+from longtail.training.embed import Embeddings, decoded_later
 from longtail.training.frozen import frozen_features
 from longtail.training.progress import progress_bar
 
@@ -113,8 +112,7 @@ def advise(
         encoder = create_backbone(backbone, pretrained=True)
         if isinstance(data, DataConfig):
             size = data.image_size or encoder.image_size
-            known = (is_url(source) or Path(source).exists()) and data.check is None
-            data = load(replace(data, image_size=size, check="exists" if known else data.check))
+            data = load(decoded_later(data, size))
         features = frozen_features(data, encoder)["train"]
         labels, names = data.train.labels, data.class_names
     if int(torch.bincount(labels).max()) < 2:

@@ -102,7 +102,6 @@ def train_cells(
     jobs = jobs or _default_jobs(len(todo))
     print(f"{len(trained) - len(todo)} of {len(trained)} runs are done, {jobs} at a time")
     if failed := _train_all(todo, root, jobs, then):
-        then()
         raise ChildProcessError("these runs failed; the same command repeats them: " + failed)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from longtail.data.check import CLASSES, RARE
+from longtail.data.check import RARE, in_words
 from longtail.data.duplicates import Fingerprints, same_files
 from longtail.data.images import UnreadableImagesError, for_each_file
 from longtail.data.problems import counted, shown
@@ -40,16 +40,8 @@ class PixelFindings:
     checked: str
 
     def __str__(self) -> str:
-        more = ", ..." if len(self.class_names) > CLASSES else ""
-        names = ", ".join(map(shown, self.class_names[:CLASSES])) or "unknown"
-        lines = [f"{self.name}: {len(self.class_names):,} classes: {names}{more}"]
-        lines += [self._split(split) for split in self.pixels]
-        lines.append(f"files: {self.checked}")
-        lines += [f"warning: {warning}" for warning in self.warnings]
-        lines += [f"problem: {problem}" for problem in self.problems]
-        if not self.problems and not self.warnings:
-            lines.append("no problem found")
-        return "\n".join(lines)
+        lines = [*map(self._split, self.pixels), f"files: {self.checked}"]
+        return in_words(self.name, self.class_names, lines, self.warnings, self.problems)
 
     def _split(self, split: str) -> str:
         pixels = self.pixels[split]

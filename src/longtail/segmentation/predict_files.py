@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from longtail.data import UnreadableImagesError
+from longtail.data import UnreadableImagesError, files_below, is_image
 from longtail.data.images import RESAMPLE, reason_of, to_rgb, to_tensor
 from longtail.errors import InputError
 from longtail.files import write_text
@@ -21,7 +21,6 @@ from longtail.segmentation.run import PixelRun
 from longtail.shift import expressed_prior
 from longtail.text import printable
 from longtail.training.distributed import best_device
-from longtail.training.predict import find_images
 
 OPACITY = 0.5
 FONT_SIZE = 13
@@ -168,3 +167,26 @@ def _legend(texts: Sequence[str], colours: Sequence[tuple[int, ...]], width: int
         draw.rectangle((left, top + 3, left + SWATCH, top + 3 + SWATCH), fill=colour)
         draw.text((left + SWATCH + GAP // 2, top), text, fill="black", font=font)
     return picture
+
+
+def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
+    """Image files among files and folders; those of a folder sorted by path.
+
+    Returns: each file, with its path below the given folder, or its name.
+    Raises:
+        InputError: when one does not exist, or there is no image at all.
+    """
+    files = [files] if isinstance(files, str | Path) else files
+    found: dict[Path, Path] = {}
+    missing = [str(file) for file in files if not Path(file).exists()]
+    if missing:
+        raise InputError(f"no such file or folder: {', '.join(missing)}")
+    for file in map(Path, files):
+        if file.is_dir():
+            images = sorted(Path(path) for path in files_below(file) if is_image(path))
+            found |= {image: image.relative_to(file) for image in images}
+        else:
+            found[file] = Path(file.name)
+    if not found:
+        raise InputError(f"no image file in {', '.join(map(str, files))}")
+    return found

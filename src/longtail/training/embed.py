@@ -125,10 +125,7 @@ def embed_dataset(
     """
     encoder, crop = _encoder(backbone, trust)
     size = crop.size if crop else config.image_size or encoder.image_size
-    config = replace(config, image_size=size)
-    if config.check is None and (is_url(config.source) or Path(config.source).exists()):
-        config.check = "exists"  # the engine decodes every file, and names those it cannot
-    dataset = load(config)
+    dataset = load(decoded_later(config, size))
     features = dataset_features(
         dataset,
         encoder,
@@ -147,6 +144,17 @@ def embed_dataset(
         name=dataset.name,
         backbone=backbone,
     )
+
+
+def decoded_later(config: DataConfig, size: int | None) -> DataConfig:
+    """Settings of data whose files the engine decodes, which names those that it cannot.
+
+    Args:
+        config: settings of the data.
+        size: size of the images.
+    """
+    files = config.check is None and (is_url(config.source) or Path(config.source).exists())
+    return replace(config, image_size=size, check="exists" if files else config.check)
 
 
 def dataset_features(

@@ -1,13 +1,14 @@
 """A run whose training has not ended: its data, and predictions of its last checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from longtail.data import CentreCrop, DataConfig, load
+from longtail.data import CentreCrop, DataConfig, Dataset, load
 from longtail.errors import InputError
+from longtail.models import ImageClassifier
 from longtail.names import is_import_path, refuse_untrusted
 from longtail.prior import ClassPrior
 from longtail.training.distributed import best_device
@@ -55,11 +56,29 @@ def predicted_now(run: Run) -> Predictions:
     name = "test" if dataset.test is not None else "val"
     if name not in dataset.splits:
         raise InputError(f"the data of {run.folder} have no test or val split to evaluate on")
-    model, split = run.model(), dataset.splits[name]
-    crop = CentreCrop(card["image_size"], card["margin"])
+    return predict_split(run.model(), card, dataset, name, config.workers)
+
+
+def predict_split(
+    model: ImageClassifier,
+    card: Mapping[str, Any],
+    dataset: Dataset,
+    name: str,
+    threads: int | None = None,
+) -> Predictions:
+    """What a model gives for a split, by one process.
+
+    Args:
+        model: the model.
+        card: its card.
+        dataset: the data.
+        name: name of the split.
+        threads: threads that read images; see `longtail.features.outputs`.
+    """
+    split, crop = dataset.splits[name], CentreCrop(card["image_size"], card["margin"])
     device = torch.device(best_device())
     return Predictions(
-        logits=split_logits(model.backbone, model.head, split, crop, device, config.workers),
+        logits=split_logits(model.backbone, model.head, split, crop, device, threads),
         labels=split.labels,
         index=split.index,
         paths=split.paths,

@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from longtail.data import Split, UnreadableImagesError, files_below, is_image
-from longtail.errors import InputError
+from longtail.data import Split, UnreadableImagesError
 from longtail.shift import PriorEstimate
 from longtail.training.classifier import Batch, Classifier, top_classes
-from longtail.training.file_list import Files, list_files
+from longtail.training.file_list import list_files
 from longtail.training.inference import AnyImage, split_of
 from longtail.training.progress import progress_bar
 from longtail.training.rows import Cell, table_file
@@ -95,7 +94,7 @@ def predict_files(
     """
     classifier = Classifier(run, target_prior)
     found = list_files(files, path_column, root)
-    return _classified(classifier, _split(found), tuple(found.names))
+    return _classified(classifier, split_of(found.paths, classifier.crop), tuple(found.names))
 
 
 def predict_images(run: Run, images: AnyImage | Sequence[AnyImage]) -> Classified:
@@ -151,20 +150,12 @@ def write_predictions(
         progress_bar("predict", len(found.paths)) as seen,
         table_file(out, _columns(top)) as write,
     ):
-        for batch in classifier.batches(_split(found)):
+        for batch in classifier.batches(split_of(found.paths, classifier.crop)):
             rows = _rows(batch, found.names, names, top)
             write(rows)
             failed += len(batch.failures)
             seen(len(rows))
     return Written(out, len(found.paths) - failed, failed, names, classifier.estimate)
-
-
-def _split(files: Files) -> Split:
-    """Files as a split without labels."""
-    count = len(files.paths)
-    return Split(
-        torch.zeros(count, dtype=torch.int64), torch.arange(count), None, tuple(files.paths)
-    )
 
 
 def _classified(classifier: Classifier, split: Split, names: tuple[str, ...]) -> Classified:
@@ -212,26 +203,3 @@ def _rows(
 def _text(path: str) -> str:
     """A path as UTF-8 can have it, whatever bytes are in it."""
     return path.encode("utf-8", "backslashreplace").decode()
-
-
-def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
-    """Image files among files and folders; those of a folder sorted by path.
-
-    Returns: each file, with its path below the given folder, or its name.
-    Raises:
-        InputError: when one does not exist, or there is no image at all.
-    """
-    files = [files] if isinstance(files, str | Path) else files
-    found: dict[Path, Path] = {}
-    missing = [str(file) for file in files if not Path(file).exists()]
-    if missing:
-        raise InputError(f"no such file or folder: {', '.join(missing)}")
-    for file in map(Path, files):
-        if file.is_dir():
-            images = sorted(Path(path) for path in files_below(file) if is_image(path))
-            found |= {image: image.relative_to(file) for image in images}
-        else:
-            found[file] = Path(file.name)
-    if not found:
-        raise InputError(f"no image file in {', '.join(map(str, files))}")
-    return found

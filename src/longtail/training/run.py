@@ -26,11 +26,11 @@ from longtail.models import (
     ImageClassifier,
     create_backbone,
     create_head,
-    is_timm_model,
+    is_own_backbone,
     merge_lora,
     tune_backbone,
 )
-from longtail.names import is_import_path, refuse_untrusted, trusted_paths
+from longtail.names import refuse_untrusted, trusted_paths
 from longtail.prior import ClassPrior
 from longtail.training.card import KEY, check_card, is_number, read_card
 from longtail.training.checkpoint import Checkpoints
@@ -417,7 +417,7 @@ def load_weights(
         InputError: when the card names other code, or the weights are not those of the model.
     """
     backbone = card["backbone"]
-    if is_import_path(backbone) and not is_timm_model(backbone):
+    if is_own_backbone(backbone):
         refuse_untrusted(path, {backbone: "backbone"}, trust)
     try:
         model = make(card)
