@@ -260,5 +260,5 @@ def test_lade_shift_evaluates_both_runs_on_the_shifted_sets(
 
 @pytest.mark.parametrize("name", ["methods", "imbalance"])
 def test_lade_shift_has_the_settings_of_its_paper(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{name} of lade-shift is that of its paper"):
+    with pytest.raises(ValueError, match=f"{name} of lade-shift is fixed by its paper"):
         reproduce("lade-shift", runs=tmp_path, **{name: [50]})

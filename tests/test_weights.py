@@ -55,7 +55,7 @@ def test_a_file_names_no_folder_or_code_as_its_data(run: Run, tmp_path: Path) ->
     file = tmp_path / "hostile.safetensors"
     card = {**run.model_card(), "data_settings": {"source": "os.abort"}, "checksum": "0"}
     save_weights(file, run.model(), card)
-    with pytest.raises(ValueError, match="names no data set of longtail"):
+    with pytest.raises(ValueError, match="does not name a data set of longtail"):
         longtail.evaluate(file)
 
 

@@ -1,7 +1,7 @@
 """Train, adapt and evaluate classifiers when most classes are rare.
 
-`ClassPrior` is the class prior as a value; `train`, `evaluate` and `predict` are the commands of
-the same names, `api` has all of them; the sub-packages serve any loop of your own.
+`ClassPrior` is the class prior; `train`, `evaluate` and `predict` are the commands of the same
+names, and `api` has all of them; the sub-packages can be used in any training loop of your own.
 """
 
 import importlib
@@ -59,7 +59,7 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a name when it is used first: `longtail --help` need not wait for PyTorch."""
+    """Loads a name at its first use, so that `longtail --help` need not wait for PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{HOMES.get(name, name)}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, which `longtail --help` ne
     from longtail.training.task import Checked, Predicted
     from longtail.weights import Weights
 
-# Words of each command, and the function behind it.
+# Each command, and the function behind it.
 COMMANDS = {
     "train": "train",
     "advise": "advise",
@@ -64,22 +64,22 @@ def train(
     Args:
         data: name of a data set, folder, table or import path; a mapping with `source` and its
             settings; or a `Dataset` of `longtail.data` or of Hugging Face `datasets`. With
-            `resume`, those of the run by default, as for all settings.
+            `resume`, the default is that of the run, as for all settings.
         method: a name of `longtail list`, an import path, or a mapping with `name` and its
             settings; `auto` compares methods on your own images, and is `gml` for other data.
         out: run folder (default: a new one under `runs/`)
-        resume: resume the run in the folder `out`, with its settings and on its data
+        resume: resume the run in the folder `out`, with its settings and data
         accept_replaced: with `resume`, accept image files that have changed since the run was
             started, under the same label and split
-        verbose: show the progress: a bar on a terminal, else lines of the logger `longtail`
+        verbose: show progress: a bar on a terminal, else lines of the logger `longtail`
         **settings: any other setting of `longtail.training.Config`, such as `epochs=20`; with
-            `task="segmentation"`, of `longtail.segmentation.PixelConfig`. `trust` takes objects,
-            too.
+            `task="segmentation"`, of `longtail.segmentation.PixelConfig`. `trust` also takes
+            objects.
 
-    Returns: the finished run: `.metrics`, `.history`, `.model()`; of images
-        `.predictions()`, too.
+    Returns: the finished run: `.metrics`, `.history`, `.model()`; for classification also
+        `.predictions()`.
     Raises:
-        InputError: for invalid settings or data, before the training starts.
+        InputError: for invalid settings or data, before training starts.
     """
     from longtail.data import as_dataset
     from longtail.settings import from_keywords, resumed, to_config
@@ -130,7 +130,7 @@ def advise(
     """Compares methods on your own images by cross-validation, and recommends one.
 
     Args:
-        data: as for `train`, or what `embed` returned.
+        data: as for `train`, or the result of `embed`
         backbone: a pretrained backbone (default: efficientnet_lite0)
         seed: seed of the folds
         verbose: show progress bars on a terminal
@@ -162,19 +162,19 @@ def evaluate(
     """Evaluates a run's saved test predictions, or a file of weights, under any class prior.
 
     Args:
-        run: run folder, or a file or name of weights, whose model sees the test images again
+        run: run folder, or a file or name of weights, whose model then sees the test images again
         target_prior: class prior to adjust the logits to: `uniform`, `source` (of the training
             set) or a file of probabilities by class (default: no adjustment)
-        data: weights: settings of the data where they differ, such as `root`, the folder of the
-            data files
+        data: for weights: settings of the data that differ, such as `root`, the folder of the data
+            files
         split: segmentation: split to evaluate on
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
         trust: import paths of your own code that the run may name; in Python objects, too
 
-    Returns: the metrics of `longtail.metrics.classification_metrics`, as fractions; for a run of
-        segmentation those of `segmentation_metrics`, for which its model sees the images again
-        where an argument is given.
+    Returns: the metrics of `longtail.metrics.classification_metrics`, as fractions; for a
+        segmentation run those of `segmentation_metrics`, and if an option is given, its model sees
+        the images again.
     Raises:
         InputError: for an option that the run's task does not have.
     """
@@ -184,7 +184,7 @@ def evaluate(
     options = _given(split=split, window=window, flip=flip)
     if isinstance(run, Weights) or are_weights(run):
         if options:
-            raise InputError(f"{', '.join(options)}: no effect for weights of a classification")
+            raise InputError(f"{', '.join(options)}: no effect for weights of a classifier")
         weights = run if isinstance(run, Weights) else load(run, trust)
         return weights.evaluate(target_prior, data)
     if data is not None:
@@ -236,20 +236,20 @@ def predict(
 
     Args:
         run: run folder
-        files: image files, folders that are searched for them, and tables of paths
+        files: image files, folders to search for them, and tables of paths
         target_prior: as for `evaluate`, or `estimate`: the class prior of these images
         out: file to write, .csv, .parquet or .jsonl: path, class, probability, the next classes up
-            to `top`, margin, unlike and error; for a run of segmentation a folder (required on the
+            to `top`, margin, unlike and error; for a segmentation run, a folder (required on the
             command line)
         top: classes listed per image (default: 5)
-        path_column: column of a table that has the paths (default: path)
-        root: folder that relative paths of a table start from (default: that of the table)
+        path_column: column of a table with the paths (default: path)
+        root: folder that relative paths in a table start from (default: that of the table)
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
         trust: import paths of your own code that the run may name; in Python objects, too
         verbose: show a progress bar on a terminal
 
-    Returns: predictions in memory, or with `out` what was written.
+    Returns: predictions in memory, or with `out` a summary of what was written.
     Raises:
         InputError: for an option that the run's task does not have, or `top` below 1.
         UnreadableImagesError: without `out`, for files that cannot be read; with it, each has a
@@ -279,12 +279,13 @@ def embed(
 
     Args:
         data: as for `train`; its `image_size` is the size that the backbone sees.
-        backbone: a pretrained one, such as `efficientnet_lite0` or a timm name, or a run folder
-        out: Parquet file to write: features, label, split, path, index; class names in its
+        backbone: a pretrained backbone, such as `efficientnet_lite0` or a timm name, or a run
+            folder
+        out: Parquet file to write: features, label, split, path, index, with class names in its
             metadata (required on the command line)
         precision: precision of the network
         verbose: show a progress bar on a terminal
-        trust: as for `evaluate`, where `backbone` is a run folder
+        trust: as for `evaluate`, if `backbone` is a run folder
     """
     from longtail.settings import read_data
     from longtail.training import embed_dataset
@@ -312,8 +313,8 @@ def export(
         run: run folder
         to: `onnx`: images and a prior in, probabilities out; `safetensors`: the weights
         out: file to write (default for onnx: `model.onnx` in the run folder)
-        fit: how a photograph becomes the square that the model takes: its centre, as in `predict`;
-            all of it, with black bars; or all of it, squashed
+        fit: how a photograph becomes the model's square input: `crop` takes the centre, as
+            `predict` does; `pad` adds black bars; `squash` changes the aspect ratio
         trust: import paths of your own code that the run may name; in Python objects, too
     """
     from longtail.export import export_run
@@ -372,17 +373,17 @@ def reproduce(
         methods: rows of the matrix (default: all)
         imbalance: imbalances of the training set (default: 100)
         seeds: number of seeds
-        epochs_scale: factor on all epochs: 0.1 is a tenth of the papers' schedules
+        epochs_scale: factor on all epochs; 0.1 is a tenth of the papers' schedules
         root: folder of the data files
-        runs: folder of the run folders
+        runs: folder for the run folders
         out: JSON file to write (default: `results/SOURCE.json`); the table is written beside it
-        jobs: runs at the same time (default: one per core on a CPU, 1 on a GPU)
+        jobs: number of runs at a time (default: one per core on a CPU, 1 on a GPU)
 
     Returns: the rows of these runs.
     Raises:
         InputError: for an unknown source or method, a number out of range, or a run folder with
             other settings, before anything is trained.
-        ChildProcessError: when runs failed, after all others are done; it names them.
+        ChildProcessError: when runs failed, after all others are done; the message names them.
     """
     from longtail.reproduce import reproduce_lade_shift, train_matrix
 
@@ -391,7 +392,7 @@ def reproduce(
         return train_matrix(source, methods, imbalance or (100,), *common)
     for name, value in {"methods": methods, "imbalance": imbalance}.items():
         if value is not None:
-            raise InputError(f"{name} of lade-shift is that of its paper, got {value}")
+            raise InputError(f"{name} of lade-shift is fixed by its paper, got {value}")
     return reproduce_lade_shift(*common)
 
 
@@ -403,7 +404,7 @@ def check_data(data: str | Mapping[str, Any], *, task: str | None = None) -> Che
         task: `classification` or `segmentation` (default: that of a named data set, else
             classification)
 
-    Returns: `.problems` and `.warnings`; printed, it is the report.
+    Returns: `.problems` and `.warnings`; `str` of it is the report.
     """
     from longtail.settings import read_task_data
 

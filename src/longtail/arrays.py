@@ -15,10 +15,10 @@ def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
 
     Args:
         values: a tensor, which stays on its device, an array, a table's column or a sequence.
-        name: what an error calls it, for instance `counts of ClassPrior`.
+        name: name in error messages, for instance `counts of ClassPrior`.
 
     Raises:
-        ValueError: when they are not numbers.
+        ValueError: when the values are not numbers.
 
     Examples:
         >>> import numpy as np

@@ -44,7 +44,7 @@ from longtail.training.rows import check_table_name
 from longtail.training.stages import expressed_after_sampling
 from longtail.training.task import refuse_options
 
-if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
 
@@ -232,7 +232,7 @@ CLASSIFICATION = Classification()
 
 
 def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:
-    """The model that a training starts from, if the settings name a run.
+    """The model that training starts from, if the settings name a run.
 
     Raises:
         InputError: when it has other classes, another backbone or another head.
@@ -251,7 +251,7 @@ def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:
 def _predict_split(
     fabric: "Fabric", config: Config, dataset: Dataset, method: Method, split: str
 ) -> dict[str, Tensor]:
-    """Logits, labels and index of a split, by all processes; empty where there is none."""
+    """Logits, labels and index of a split, by all processes; empty if there is no such split."""
     if split not in dataset.splits:
         return {}
     images = dataset.splits[split]
@@ -276,6 +276,6 @@ def _predict_split(
 
 
 def _first_images(dataset: Dataset) -> Dataset:
-    """The first training images alone, to see what a model gives where nothing is set aside."""
+    """Only the first training images, to check a model where there is no test or val split."""
     few = torch.arange(min(LOOKED_AT, len(dataset.train)))
     return replace(dataset, train=dataset.train.take(few), val=None, test=None)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from longtail.training import Embeddings, RunFolder
 
 ABOUT = "Train, adapt and evaluate classifiers when most classes are rare."
-KEPT = ("predict", "embed")  # their result is of use in a file alone
-RESUMES = {"reproduce": "; the same command continues"}  # a training says so itself
+KEPT = ("predict", "embed")  # whose result is useful only as a file
+RESUMES = {"reproduce": "; the same command continues"}  # `train` says so itself
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns: exit status: 0 done, 1 failed, 2 invalid command or input, 130 stopped by Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if os.getcwd() not in sys.path:  # where a user's own losses and methods are
+    if os.getcwd() not in sys.path:  # for the user's own losses and methods
         sys.path.append(os.getcwd())
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -38,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except InputError as error:
             _say(f"error: {error}")
             return 2
-        except BrokenPipeError:  # the reader of the output has seen enough
+        except BrokenPipeError:  # the reader of the output has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (OSError, NotFiniteError, LostProcessError) as error:
             _say(f"error: {_reason(error)}")
             return 1
         except KeyboardInterrupt as stop:
-            if not stop.args:  # else it has been said
+            if not stop.args:  # otherwise it has already been printed
                 _say("stopped" + RESUMES.get("".join(words[:1]), ""))
             return 130
 
@@ -75,10 +75,10 @@ def _run(words: Sequence[str]) -> int:
 def _arguments(
     command: str, function: Callable[..., Any], words: Sequence[str]
 ) -> dict[str, Any] | str:
-    """Arguments of a function, or its help. PyTorch, which takes seconds, comes with settings."""
+    """Arguments of a function, or its help; PyTorch, which takes seconds, comes with settings."""
     parameters = inspect.signature(function).parameters
     data = parameters.get("data")
-    trains = "resume" in parameters  # the run has the data where they are not given
+    trains = "resume" in parameters  # without data, those of the run are used
     if data and (trains or data.default is inspect.Parameter.empty):
         from longtail.settings import from_words
 
@@ -119,7 +119,7 @@ def _show(command: str, result: Any, arguments: Mapping[str, Any]) -> None:
 
 
 def _print(text: str) -> None:
-    """Prints lines in which names of classes and files may be: none of them steers the terminal."""
+    """Prints lines that may contain names of classes and files, with control characters escaped."""
     print("\n".join(map(printable, text.split("\n"))))
 
 
@@ -203,7 +203,7 @@ def _show_names(names: Mapping[str, str], arguments: Mapping[str, Any]) -> None:
     for name, line in names.items():
         print(f"  {name:<{width}}  {line}")
     if arguments["kind"] == "methods":
-        print("More: longtail list backbones, views, data, recipes or weights; see --task, too.")
+        print("More: longtail list backbones, views, data, recipes or weights; see also --task.")
 
 
 SHOWN: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
@@ -221,7 +221,7 @@ SHOWN: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
 
 
 def _reason(error: Exception) -> str:
-    """An error in one line; that of a file names the file first."""
+    """An error in one line; for a file, its name comes first."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lost = isinstance(error, LostProcessError)
@@ -233,7 +233,7 @@ def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
 
 
 def _say(text: str) -> None:
-    """Prints one line to stderr; of several processes, only the first does."""
+    """Prints one line to stderr; with several processes, only the first prints."""
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
         lines = map(printable, text.split("\n"))
         print("longtail: " + "\n".join(lines), file=sys.stderr)

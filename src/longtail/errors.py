@@ -2,14 +2,14 @@
 
 
 class InputError(ValueError):
-    """A value, file or option that the package cannot work with; the message says what and why.
+    """An invalid value, file or option; the message says which and why.
 
-    The commands print it as one line. Any other exception is a fault and keeps its traceback.
+    The commands print it as one line. Any other exception is a bug and keeps its traceback.
     """
 
 
 class NotFiniteError(FloatingPointError):
-    """The loss or a weight of a training is NaN or infinite."""
+    """The loss or a weight is NaN or infinite in training."""
 
 
 class LostProcessError(RuntimeError):

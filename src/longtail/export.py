@@ -17,13 +17,13 @@ from longtail.version import VERSION
 
 Format = Literal["onnx", "safetensors"]
 Fit = Literal["crop", "pad", "squash"]
-# Of the logits, over the largest one, between torch and onnxruntime; float32 leaves about 1e-6, a
-# grey level that is rounded the other way more.
+# Difference of logits between torch and onnxruntime, over the largest logit: float32 leaves about
+# 1e-6, a grey level that is rounded the other way more.
 TOLERANCE = 1e-2
 
 
 class Deployed(nn.Module):
-    """A classifier of photographs with the target prior as an input: what the ONNX file computes.
+    """A classifier of photographs with the target prior as an input, as in the ONNX file.
 
     Args:
         model: images of `size` x `size` to logits.
@@ -64,7 +64,7 @@ class Deployed(nn.Module):
         return logits, logits.softmax(dim=1)
 
     def resized(self, images: Tensor) -> Tensor:
-        """(B, 3, size, size) uint8, as Pillow's bilinear filter makes them."""
+        """Images resized to (B, 3, size, size) uint8 as by Pillow's bilinear filter."""
         height, width = images.shape[-2:]
         sides = torch.stack([_scalar(height, images), _scalar(width, images)])
         boxes = {"crop": sides.min() / self.margin, "pad": sides.max(), "squash": sides}
@@ -146,13 +146,13 @@ def export_run(
             "got None"
         )
     if fit != "crop":
-        raise InputError(f"fit must be 'crop' for safetensors, which holds no resize, got {fit!r}")
+        raise InputError(f"fit must be 'crop' for safetensors, which has no resize, got {fit!r}")
     save_weights(out, model, card)
     return out
 
 
 def describe(run: RunFolder) -> dict[str, Any]:
-    """The model card that goes into the file: classes, counts, prior, image size, metrics."""
+    """The model card in the file: classes, counts, prior, image size, metrics."""
     card = run.model_card()
     prior = expressed_prior(card["expresses"], run.prior)
     metrics = {name: value for name, value in run.metrics.items() if value == value}  # no NaN
@@ -207,8 +207,8 @@ def _write_onnx(classifier: ImageClassifier, card: dict[str, Any], path: Path) -
 def _compare(path: Path, deployed: Deployed) -> float:
     """Largest difference of logits, file against model, over the largest logit.
 
-    Images of the model's own size, larger, smaller and of other shapes, one and several; with the
-    default prior and with another.
+    Uses images of the model's own size, larger ones, smaller ones and other shapes, single and in
+    batches, with the default prior and with another.
     """
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with an error that names them."""
+"""Reading and writing of files: writes are atomic, and errors name the file."""
 
 import json
 import math
@@ -11,9 +11,9 @@ from typing import Any
 
 from longtail.errors import InputError
 
-LARGEST_JSON = 2**28  # characters of a file of names and values
+LARGEST_JSON = 2**28  # characters in a file of names and values
 LARGEST_YAML = 2**20
-MOST_VALUES = 100_000  # of a YAML file, each repetition by an alias counted
+MOST_VALUES = 100_000  # in a YAML file, counting each repetition by an alias
 
 
 @contextmanager
@@ -45,14 +45,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             yield path
             return
         part.touch()
-        mode = part.stat().st_mode  # by the umask; some writers make files for one user alone
+        mode = part.stat().st_mode  # by the umask; some writers make files private
         part.unlink()
         yield part
         part.chmod(mode)
         with part.open("rb+") as handle:
             os.fsync(handle.fileno())
         part.replace(path)
-    except BrokenPipeError:  # the reader of a device has seen enough
+    except BrokenPipeError:  # the reader of a device has closed it
         raise
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
@@ -63,7 +63,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Folder of what is kept between programs: `LONGTAIL_CACHE`, else the system's for caches."""
+    """The cache folder: `LONGTAIL_CACHE`, else the system's folder for caches."""
     if own := os.environ.get("LONGTAIL_CACHE"):
         return Path(own)
     if sys.platform == "darwin":
@@ -76,7 +76,7 @@ def cache_folder() -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file atomically."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -86,7 +86,7 @@ def read_text(path: str | Path, most: int | None = None) -> str:
 
     Args:
         path: the file.
-        most: characters that it may have.
+        most: maximum number of characters.
 
     Raises:
         InputError: when it is not UTF-8 text, or too long; the message names the file.
@@ -102,7 +102,7 @@ def read_text(path: str | Path, most: int | None = None) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON text; a number that is not finite, which JSON has no word for, becomes null.
+    """JSON text; a number that is not finite, which JSON cannot represent, becomes null.
 
     Examples:
         >>> print(to_json({"few": math.nan}))
@@ -114,18 +114,18 @@ def to_json(value: Any) -> str:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file atomically."""
     write_text(path, to_json(value) + "\n")
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
-    """Reads names and values from a JSON file, or from a YAML file, by its ending.
+    """Reads names and values from a JSON or YAML file, chosen by its suffix.
 
-    The file may come from anyone: it gives plain values, and neither its size nor its nesting nor
-    the aliases of YAML can take the memory.
+    The file may come from anyone: only plain values are read, and neither its size nor its nesting
+    nor YAML aliases can exhaust the memory.
 
     Raises:
-        InputError: when the file cannot be understood, or holds something else.
+        InputError: when the file cannot be parsed, or contains something else.
     """
     path = Path(path)
     is_json = path.suffix == ".json"
@@ -177,7 +177,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _count(node: Any, known: dict[int, float]) -> float:
-    """Values below a node of YAML; infinite where it holds itself."""
+    """Number of values below a YAML node; infinite if it contains itself."""
     if id(node) not in known:
         known[id(node)] = math.inf
         inner = node.value if isinstance(node.value, list) else []
@@ -187,10 +187,10 @@ def _count(node: Any, known: dict[int, float]) -> float:
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """Reads names and values from every line of a file of JSON lines; none where it is missing.
+    """Reads names and values from every line of a JSON lines file; none if it is missing.
 
     Raises:
-        ValueError: when a line cannot be understood, or holds something else.
+        ValueError: when a line cannot be parsed, or contains something else.
     """
     path = Path(path)
     lines = read_text(path).splitlines() if path.is_file() else []

@@ -1,4 +1,4 @@
-"""Parsers of typed functions: one spelling of options, one check of values, one kind of message."""
+"""Command-line parsers for typed functions: options, checks of values, and messages."""
 
 import argparse
 import inspect
@@ -31,10 +31,10 @@ class Grammar:
 
     An option is spelt with dashes (`--batch-size`), its value in Python and in YAML with
     underscores (`batch_size`). An option that takes a list takes several words. Required arguments
-    are words without an option; a function that requires none takes its first one that way.
+    are positional; if a function requires none, its first argument is.
 
     Args:
-        command: words of the command, such as `data check`.
+        command: the command, such as `data check`.
         function: the function of `longtail.api`; its docstring becomes the help.
         skip: parameters that the caller adds in another form.
     """
@@ -69,18 +69,18 @@ class Grammar:
         Args:
             title: heading of the group in the help.
             made: the class.
-            prefix: of the options, such as `data` in `--data.root`.
+            prefix: prefix of the options, such as `data` in `--data.root`.
             skip: parameters to leave out.
         """
         group = self.parser.add_argument_group(title)
         group.add_class_arguments(made, prefix, as_group=False, skip={*skip})
 
     def add(self, name: str, option: str, help: str, kind: Any = str) -> None:
-        """Adds an argument under another name than that of its value.
+        """Adds an argument whose option and value have different names.
 
         Args:
             name: dotted name of the value, such as `method.name`.
-            option: what the command line calls it: `--method`, or `DATA` for a positional one.
+            option: its name on the command line: `--method`, or `DATA` for a positional one.
             help: description.
             kind: type of its value.
         """
@@ -96,11 +96,11 @@ class Grammar:
         return {action.dest: _type_of(action) for action in self._actions()}
 
     def _actions(self) -> Iterator[argparse.Action]:
-        """Arguments with a value; not `--help`, nor what jsonargparse adds for a class."""
+        """Arguments with a value, without `--help` and what jsonargparse adds for a class."""
         return (a for a in self.parser._actions if a.default != argparse.SUPPRESS)
 
     def arguments(self, words: Sequence[str]) -> dict[str, Any] | str:
-        """Arguments of the function out of a command line; its help where that is asked for.
+        """Parses a command line into the function's arguments, or returns the help if requested.
 
         Raises:
             InputError: for an invalid option or value; the message names it.
@@ -108,14 +108,14 @@ class Grammar:
         return self.help() if HELP & {*words} else self.parse(self.read(words))
 
     def read(self, words: Sequence[str], *, lenient: bool = False) -> dict[str, Any]:
-        """Nested mapping of the values in a command line, strings still.
+        """Nested mapping of the values in a command line, as strings.
 
         Args:
             words: what follows the command.
             lenient: accept unknown options, which then take one word each.
 
         Raises:
-            InputError: for an unknown option, one without a value, or a word too many.
+            InputError: for an unknown option, an option without a value, or an extra word.
         """
         types, loose = self.types, list[str]()
         values: dict[str, Any] = {}
@@ -144,9 +144,9 @@ class Grammar:
         return values
 
     def _place(self, values: dict[str, Any], loose: Sequence[str]) -> deque[str]:
-        """Gives the words that belong to no option to the positional arguments.
+        """Assigns the words without an option to the positional arguments.
 
-        Returns: words that are too many.
+        Returns: extra words.
         """
         rest = deque(loose)
         for action in self._words():
@@ -161,10 +161,10 @@ class Grammar:
         return rest
 
     def parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values checked against the types, defaults for those that are missing.
+        """Checks values against the types, and fills in defaults.
 
         Args:
-            values: nested mapping, as of `read` or from Python; strings are converted.
+            values: nested mapping, from `read` or from Python; strings are converted.
 
         Raises:
             InputError: for an unknown name, a wrong type or a missing value.
@@ -191,7 +191,7 @@ class Grammar:
             raise InputError(str(error)) from error
 
     def help(self) -> str:
-        """Help of the command; options as the command line spells them."""
+        """Help of the command, with options as spelled on the command line."""
         required = [
             f"--{_dashed(action.dest)} {_shown(action)}"
             for action in self._actions()
@@ -212,7 +212,7 @@ class Grammar:
         return self.parser.format_help()
 
     def _words(self) -> list[argparse.Action]:
-        """Arguments that are given without an option."""
+        """Positional arguments."""
         required = [action for action in self._actions() if not action.option_strings]
         return required or list(self._actions())[:1]
 
@@ -222,7 +222,7 @@ class Grammar:
         return [name if required else f"[{name.upper()}]" for name, required in names]
 
     def _near(self, option: str) -> str:
-        """Suggests the option that is nearest to an unknown one."""
+        """Suggests the option nearest to an unknown one."""
         known = [*self.renamed, *map(_dashed, self.types)]
         return nearest(f"--{_dashed(option)}", [f"--{name}" for name in known])
 
@@ -237,14 +237,14 @@ def _dashed(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A default as the command line takes it."""
+    """A default as written on the command line."""
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shown(action: argparse.Action) -> str:
-    """What the help writes for the value of an argument."""
+    """The placeholder for an argument's value in the help."""
     kind = _type_of(action)
     if choices := [
         str(c) for part in _parts(kind) if get_origin(part) is Literal for c in get_args(part)
@@ -272,7 +272,7 @@ def _accepts(kind: Any, wanted: Sequence[type]) -> bool:
 
 
 def _taken(kind: Any, rest: deque[str]) -> Iterator[str]:
-    """Takes the words that are the value of an option off the front of the rest."""
+    """Removes the words of an option's value from the front of the rest."""
     if _accepts(kind, (bool,)) and not (rest and rest[0].lower() in BOOLEANS):
         yield "true"
         return
@@ -283,14 +283,14 @@ def _taken(kind: Any, rest: deque[str]) -> Iterator[str]:
 
 
 def _joined(kind: Any, given: list[str], raw: bool = False) -> Any:
-    """The value of an option out of its words."""
+    """The value of an option from its words."""
     if _accepts(kind, LISTS) and (len(given) > 1 or not _accepts(kind, (str,))):
         return given
     if not (raw or _accepts(kind, (dict,))):
         return given[0]
     try:
         return yaml.safe_load(given[0])
-    except yaml.YAMLError:  # a string, which the type of the option refuses or takes
+    except yaml.YAMLError:  # a string, which the option's type accepts or rejects
         return given[0]
 
 
@@ -306,7 +306,7 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 def _leaves(
     values: Mapping[str, Any], known: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Values by dotted name; a mapping that is the value of one argument stays whole."""
+    """Values by dotted name; a mapping that is one argument's value stays whole."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and name not in known:
@@ -316,7 +316,7 @@ def _leaves(
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether jsonargparse takes a value for a type."""
+    """Whether jsonargparse accepts a value for a type."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     try:

@@ -1,4 +1,4 @@
-"""Names that the commands take, with a line on each."""
+"""Names that the commands accept, with one line about each."""
 
 import ast
 import inspect
@@ -20,9 +20,9 @@ def list_names(kind: Kind = "methods", task: str = "classification") -> dict[str
 
     Args:
         kind: what to list
-        task: task that they are for
+        task: task to list them for
 
-    Returns: a line on each, by name.
+    Returns: one line about each, by name.
     """
     check_task(task)
     if not (isinstance(kind, str) and kind in KINDS):
@@ -30,7 +30,7 @@ def list_names(kind: Kind = "methods", task: str = "classification") -> dict[str
     if kind == "methods":
         return dict(sorted(_methods(task)))
     if kind == "weights":
-        from longtail.weights import list_weights  # PyTorch comes with it
+        from longtail.weights import list_weights  # which imports PyTorch
 
         return list_weights()
     if kind == "recipes":
@@ -44,7 +44,7 @@ def list_names(kind: Kind = "methods", task: str = "classification") -> dict[str
 def _methods(task: str) -> Iterator[tuple[str, str]]:
     """Names of methods and losses, and when to use them, read from their source.
 
-    To import them takes seconds, since PyTorch comes with them.
+    Importing them would take seconds, since they import PyTorch.
     """
     for folder in ("losses", TASKS[task][1]):
         for path in sorted((HERE / folder).glob("*.py")):

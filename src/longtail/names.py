@@ -1,4 +1,4 @@
-"""Names given by a user: the nearest known one, and import paths, which files may not give."""
+"""Names given by a user: suggestions for unknown ones, and import paths that need trust."""
 
 import importlib
 import sys
@@ -10,7 +10,7 @@ from longtail.errors import InputError
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: what may have been meant, or nothing.
+    """The end of an error about an unknown name: a suggestion, or nothing.
 
     Examples:
         >>> "got 'wake'" + nearest("wake", ["weak", "auto"])
@@ -43,7 +43,7 @@ def imported(path: str, what: str) -> Any | None:
 
     Args:
         path: the import path, or another name, which may have dots too.
-        what: what the object is for, in the error.
+        what: what the object is for, for the message.
 
     Raises:
         InputError: when the module has no such name. Errors of the module itself are not caught.
@@ -67,7 +67,7 @@ def trusted_paths(trust: Any) -> tuple[str, ...]:
 
     Args:
         trust: an import path, a class or function, or several of them. An object is trusted under
-            every path at which a module that is loaded already has it.
+            every path at which an already loaded module has it.
 
     Raises:
         InputError: for anything else.
@@ -91,15 +91,15 @@ def trusted_paths(trust: Any) -> tuple[str, ...]:
 
 
 def _has(module: Any, name: str, item: object) -> bool:
-    """Whether a module has an object under a name; nothing that it loads lazily is loaded."""
+    """Whether a module has an object under a name, without loading what is loaded lazily."""
     return getattr(module, "__dict__", {}).get(name) is item
 
 
 def refuse_untrusted(file: object, names: Mapping[str, str], trust: Collection[str]) -> None:
-    """Refuses import paths that a file names and the user has not: importing one runs its code.
+    """Rejects import paths that a file names and the user has not: importing them runs code.
 
     Args:
-        file: the file, in the error.
+        file: the file, for the message.
         names: import paths, with what each is for, such as `backbone`.
         trust: import paths that the user trusts.
 

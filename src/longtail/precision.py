@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """The tensor in the type that losses compute in: float64 if it is float64, else float32.
+    """The tensor in the dtype that losses compute in: float64 if it is float64, else float32.
 
     Examples:
         >>> full_precision(torch.zeros(2, dtype=torch.bfloat16)).dtype
@@ -17,7 +17,7 @@ def full_precision(tensor: Tensor) -> Tensor:
 
 
 def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Context in which matrix products on the tensor's device keep the type of their inputs.
+    """Context in which matrix products on the tensor's device keep the dtype of their inputs.
 
     Examples:
         >>> x = torch.ones(2, 2)
@@ -26,6 +26,6 @@ def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
         torch.float32
     """
     device = tensor.device.type
-    if device == "meta":  # it has no autocast; torch.compile could not trace the question in 2.11
+    if device == "meta":  # it has no autocast; torch.compile could not trace the check in 2.11
         return nullcontext()
     return torch.autocast(device, enabled=False)

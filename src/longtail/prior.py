@@ -1,4 +1,4 @@
-"""The class prior: the number of samples of each class, shared by everything else."""
+"""The class prior: the number of samples per class, used by everything else."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -48,7 +48,7 @@ class ClassPrior:
     log_prior: Tensor
 
     def __init__(self, counts: ArrayLike | Tensor | Sequence[float]) -> None:
-        # A copy: a caller who continues to count must not change a prior in use.
+        # A copy, so that a caller who continues counting does not change a prior in use.
         values = as_tensor(counts, "counts of ClassPrior").cpu().clone()
         if values.ndim != 1 or len(values) == 0:
             raise InputError(
@@ -120,7 +120,7 @@ class ClassPrior:
     def groups(self, many: float = MANY, few: float = FEW) -> dict[str, Tensor]:
         """Class indices of the many (count > `many`), medium and few (count < `few`) groups.
 
-        Returns: name to int64 class indices, ascending; a group without a class is empty.
+        Returns: int64 class indices by group name, ascending; a group without a class is empty.
         """
         head, tail = self.counts > many, self.counts < few
         masks = {"many": head, "medium": ~(head | tail), "few": tail & ~head}

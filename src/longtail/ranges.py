@@ -4,7 +4,7 @@ from math import inf
 
 from longtail.errors import InputError
 
-# Beyond these a setting is a slip rather than a wish.
+# Beyond these, a setting is more likely a typo than intended.
 MAX_WIDTH = 8_192  # of a layer or an embedding
 MAX_QUEUE = 2**20  # keys
 MAX_SIDE = 8_192  # pixels of an image
@@ -23,15 +23,15 @@ def check_range(
     below: float | None = None,
     whole: bool = False,
 ) -> None:
-    """Refuses a number that is out of range, NaN or infinite.
+    """Raises an error for a number that is out of range, NaN or infinite.
 
     Args:
-        what: what the message calls it, such as `tau of LogitAdjustedLoss`.
+        what: name in the message, such as `tau of LogitAdjustedLoss`.
         value: the number.
-        least: lower bound that is allowed.
-        above: lower bound that is not.
-        most: upper bound that is allowed.
-        below: upper bound that is not.
+        least: inclusive lower bound.
+        above: exclusive lower bound.
+        most: inclusive upper bound.
+        below: exclusive upper bound.
         whole: whether it must be a whole number.
 
     Raises:
@@ -65,7 +65,7 @@ def check_range(
 
 
 def _as_number(what: str, value: object) -> float:
-    """A number of NumPy or a tensor of one."""
+    """A NumPy scalar, or the number in a tensor with one element."""
     try:
         if not isinstance(value, str | bytes):
             return float(value)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def _as_number(what: str, value: object) -> float:
 
 
 def _rule(least: float | None, above: float | None, most: float | None, below: float | None) -> str:
-    """The bounds in words."""
+    """The bounds as text."""
     low = f">= {least}" if least is not None else f"> {above}" if above is not None else ""
     high = f"<= {most}" if most is not None else f"< {below}" if below is not None else ""
     if not (low and high):

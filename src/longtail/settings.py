@@ -1,4 +1,4 @@
-"""From words, a YAML file or keyword arguments to the settings of a run."""
+"""The settings of a run from a command line, a YAML file or keyword arguments."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from inspect import Parameter, signature
@@ -28,20 +28,20 @@ DATA = (
     "a table of paths and labels, or an import path"
 )
 METHOD = "a name of `longtail list`, or an import path; --help shows the options of this one"
-AUTO = "auto"  # the method that training on own images chooses
-PATHS = {"data", "start", "teacher", "first"}  # texts for the parser, whatever is in them
+AUTO = "auto"  # the method is then chosen by training on your own images
+PATHS = {"data", "start", "teacher", "first"}  # strings for the parser, whatever they contain
 CONFIG = "YAML file of settings; options override it"
 TRUST = "import paths of your own code that the --config may name"
 
 
 def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str, Any]) -> Grammar:
-    """The arguments of a command; those of a training depend on data, method and task.
+    """The arguments of a command; those of `train` depend on data, method and task.
 
     Args:
-        command: words of the command.
-        function: has a parameter `data`, whose settings are added; `**settings` adds those of a
-            training, with the recipe's values as defaults.
-        given: settings, of which data set, imbalance, method and task decide.
+        command: the command.
+        function: has a parameter `data`, whose settings are added; `**settings` adds those of
+            `train`, with the recipe's values as defaults.
+        given: settings; data set, imbalance, method and task decide the arguments.
 
     Raises:
         InputError: for an unknown method or task.
@@ -70,7 +70,7 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
 
 
 def _trains(parameters: Mapping[str, Parameter]) -> bool:
-    """Whether a function takes the settings of a training."""
+    """Whether a function takes the settings of a training run."""
     return any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
 
 
@@ -96,10 +96,10 @@ def _add_method(grammar: Grammar, method: str, task: Task[Any, Any, Any]) -> Non
 def from_words(
     command: str, function: Callable[..., Any], words: Sequence[str]
 ) -> dict[str, Any] | str:
-    """Arguments of a function out of a command line; its help where that is asked for.
+    """Parses a command line into a function's arguments, or returns the help if requested.
 
     Args:
-        command: words of the command.
+        command: the command.
         function: the function of `longtail.api`.
         words: what follows the command.
 
@@ -107,7 +107,7 @@ def from_words(
         InputError: for an invalid option or value; the message names it.
     """
     asked = [word for word in words if word not in HELP]
-    # Data, method and task decide which options there are, wherever they are named.
+    # Data, method and task decide which options exist, wherever they appear.
     first = make_grammar(command, function, {"method": {"name": "ce"}})
     _add_config(first)
     ahead = first.read(asked, lenient=True)
@@ -126,14 +126,14 @@ def from_words(
 
 
 def _add_config(grammar: Grammar) -> None:
-    """Adds the option of a configuration file, and the one for what it may name."""
+    """Adds the options `--config` and `--trust`."""
     grammar.add("config", "--config", CONFIG)
     if "trust" not in grammar.types:
         grammar.add("trust", "--trust", TRUST, Sequence[str])
 
 
 def _typed(words: Mapping[str, Any]) -> set[str]:
-    """Import paths that the user has typed: those of settings, and those to trust."""
+    """Import paths that the user has typed: in settings, and to trust."""
     trust = words.get("trust", [])
     return {name for name, _ in _named(words)} | {*([trust] if isinstance(trust, str) else trust)}
 
@@ -176,15 +176,15 @@ def from_keywords(
 def resumed(
     folder: str | Path, method: str | Mapping[str, Any], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings of the run in a folder, changed by those that are given.
+    """The settings of the run in a folder, with given ones changed.
 
     Args:
         folder: the run folder.
         method: name of a method, or a mapping with `name`; `auto` is that of the run.
-        settings: those of the task's configuration that are given.
+        settings: given settings of the task's configuration.
 
     Raises:
-        InputError: when the folder holds no run, or for an invalid setting.
+        InputError: when the folder is not a run folder, or for an invalid setting.
     """
     settings = dict(settings)
     if method != AUTO:
@@ -202,7 +202,8 @@ def _settings_of_run(folder: str | Path, trust: Collection[str]) -> dict[str, An
         trust: import paths that they may name.
 
     Raises:
-        InputError: when the folder holds no run, or names other code than longtail's and timm's.
+        InputError: when the folder is not a run folder, or names code that is not longtail's or
+            timm's.
     """
     settings = {name: value for name, value in asked_settings(folder).items() if name != "trust"}
     check_settings(f"run {folder}", settings, trust)
@@ -219,7 +220,7 @@ def _without_auto(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def any_training(data: str, method: str, **settings: Any) -> None:
-    """Has every setting of a training as an argument."""
+    """Stands for a function with every setting of `train` as an argument."""
 
 
 def read_data(data: str | Mapping[str, Any]) -> DataConfig:
@@ -253,7 +254,7 @@ def read_task_data(
 
 
 def _number(value: Any) -> float | None:
-    """A number that may be written as text; None for anything else, which the parser refuses."""
+    """A number, possibly written as text; None for anything else, which the parser rejects."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -261,7 +262,7 @@ def _number(value: Any) -> float | None:
 
 
 def _with_name(what: str, name: str, given: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a mapping; a string is the name alone."""
+    """Settings as a mapping; a string is only the name."""
     settings = {name: given} if isinstance(given, str) else dict(given)
     if name not in settings:
         raise InputError(f"{what} must have a {name}, got {settings}")
@@ -269,7 +270,7 @@ def _with_name(what: str, name: str, given: str | Mapping[str, Any]) -> dict[str
 
 
 def to_config(settings: Mapping[str, Any]) -> Config:
-    """The configuration of a run out of settings that were parsed."""
+    """The configuration of a run from parsed settings."""
     settings = dict(settings)
     for name in STAGES:
         if settings.get(name):
@@ -303,7 +304,7 @@ def _stage(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _picked(parsed: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """Of parsed settings those that were given."""
+    """The parsed settings that were given."""
     return {
         name: _picked(parsed[name], value) if isinstance(value, Mapping) else parsed[name]
         for name, value in names.items()
@@ -311,14 +312,14 @@ def _picked(parsed: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, An
 
 
 def read_config(path: str | Path, trust: Collection[str]) -> dict[str, Any]:
-    """Settings of a YAML file; `data` and `method` may be names alone.
+    """Settings of a YAML file; `data` and `method` may be just names.
 
     Args:
         path: the file, which may come from anyone.
         trust: import paths that it may name.
 
     Raises:
-        InputError: when it cannot be read, or names other code than longtail's and timm's.
+        InputError: when it cannot be read, or names code that is not longtail's or timm's.
     """
     try:
         content = read_values(path)
@@ -334,15 +335,16 @@ def read_config(path: str | Path, trust: Collection[str]) -> dict[str, Any]:
 
 
 def check_settings(file: str, settings: Mapping[str, Any], trust: Collection[str]) -> None:
-    """Refuses settings of a file that would run code.
+    """Rejects settings of a file that would run code.
 
     Args:
-        file: the file, in the error.
-        settings: what it holds.
+        file: the file, for the message.
+        settings: its content.
         trust: import paths that it may name.
 
     Raises:
-        InputError: when they name other code than longtail's and timm's, or hide values in a text.
+        InputError: when they name code that is not longtail's or timm's, or hide values in a
+            string.
     """
     if hidden := list(_hidden_in(settings)):
         raise InputError(
@@ -353,9 +355,10 @@ def check_settings(file: str, settings: Mapping[str, Any], trust: Collection[str
 
 
 def _hidden_in(value: Any, name: str = "") -> Iterator[str]:
-    """Names of settings whose value the parser would read as more than the file shows.
+    """Names of settings that the parser would expand into more than the file shows.
 
-    It takes a text for YAML where the type is open, and imports what a `class_path` names.
+    The parser reads a string as YAML where any type is allowed, and imports what a `class_path`
+    names.
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -372,7 +375,7 @@ def _hidden_in(value: Any, name: str = "") -> Iterator[str]:
 
 
 def _holds_more(text: str) -> bool:
-    """Whether a text is a list or mapping in YAML, or the text of one."""
+    """Whether a string is a list or mapping in YAML, or a string of one."""
     try:
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.CollectionStartEvent):
@@ -390,7 +393,7 @@ def _own_code_in(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_own_code(name: str, what: str) -> bool:
-    """Whether a name would be imported: it has that form, and is no file and no model of timm's."""
+    """Whether a name would be imported: it has that form, and is no file or timm model."""
     if what == "backbone":
         return is_own_backbone(name)
     file = what == "source" and (Path(name).exists() or Path(name).suffix.lower() in TABLES)

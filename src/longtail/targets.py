@@ -1,4 +1,4 @@
-"""Class indices of a batch: their check, and which rows count."""
+"""Checks of the class indices of a batch, and which rows count."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ IGNORE_INDEX = -100  # as in torch.nn.functional.cross_entropy
 
 
 def check_tensor(name: str, what: str, value: object, device: torch.device | None = None) -> None:
-    """Refuses what is not a tensor, or is on another device.
+    """Raises an error for anything but a tensor on the device.
 
     Args:
         name: the function or class, for the message.
@@ -50,8 +50,8 @@ def check_labels(
 ) -> tuple[Tensor, Tensor]:
     """Class indices as int64, and which rows count: all but those with IGNORE_INDEX.
 
-    Values are checked on the CPU alone: reading them would wait for any other device, and break
-    the graph of `torch.compile`. Elsewhere torch's own checks of indices apply.
+    Values are checked on the CPU only: reading them would wait for any other device, and break the
+    graph of `torch.compile`. Elsewhere, torch's own index checks apply.
 
     Args:
         name: the function or class, for the message.
@@ -82,7 +82,7 @@ def check_labels(
 
 
 def mean_over_rows(nats: Tensor, counts: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean over the rows that count; 0, with a gradient of 0, where none does.
+    """Mean over the rows that count; 0, with a gradient of 0, if none does.
 
     Args:
         nats: (rows,).
@@ -102,7 +102,7 @@ def mean_over_rows(nats: Tensor, counts: Tensor, weight: Tensor | None = None) -
 
 
 def _readable(labels: Tensor) -> bool:
-    """Whether values can be looked at: not those of other devices, traced or mapped tensors."""
+    """Whether values can be read: not those on other devices, or of traced or mapped tensors."""
     return (
         not torch.compiler.is_compiling()
         and type(labels) is Tensor

@@ -1,4 +1,4 @@
-"""The tasks by name, and the runs of whatever task.
+"""The tasks by name, and access to runs of any task.
 
 A task is imported when it is needed: PyTorch takes seconds, and no task depends on another.
 """
@@ -25,7 +25,7 @@ TASKS = {
 
 
 def check_task(name: str) -> None:
-    """Refuses an unknown task.
+    """Rejects an unknown task.
 
     Raises:
         InputError: when the name is not that of a task.
@@ -52,7 +52,7 @@ def all_tasks() -> Iterator[AnyTask]:
 
 
 def task_of_source(source: str) -> AnyTask:
-    """The task of a data set that is given by its name; the default one for any other source."""
+    """The task of a data set given by name; the default task for any other source."""
     tasks = list(all_tasks())
     return next((task for task in tasks if source in task.catalogue("data")), tasks[0])
 
@@ -67,11 +67,11 @@ def train(config: Config, folder: str | Path | None, **options: Any) -> RunFolde
 
 
 def open_run(run: str | Path | RunFolder, trust: Any = ()) -> RunFolder:
-    """The run in a folder, of the class that reads runs of its task.
+    """Opens a run with the class for its task.
 
     Args:
         run: run folder.
-        trust: as for `longtail.training.RunFolder`; in addition to what a given run trusts.
+        trust: as for `longtail.training.RunFolder`, in addition to what a given run trusts.
     """
     from longtail.training import RunFolder
     from longtail.training.run import task_of

@@ -1,15 +1,15 @@
-"""Text from elsewhere, such as names and paths, made safe to show."""
+"""Makes text from elsewhere, such as names and paths, safe to show."""
 
 import unicodedata
 
-# Control characters, which a terminal obeys; marks that reverse or hide text; half characters.
+# Control characters, marks that reverse or hide text, and surrogates.
 UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # which a spreadsheet takes for the start of a formula
 DIRECTIONS = set(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 
 
 def printable(text: str) -> str:
-    r"""The text with every character that could steer a terminal or a page spelt out.
+    r"""The text with every character that could control a terminal or a page escaped.
 
     Examples:
         >>> print(printable("cat\x1b[31m\r\n" + chr(0x202E) + "Grauschnäpper"))
@@ -26,9 +26,9 @@ def printable(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """The text as a cell that no spreadsheet takes for a formula: an apostrophe before it.
+    """The text as a CSV cell, after an apostrophe if a spreadsheet could take it for a formula.
 
-    `from_csv_cell` takes it off again.
+    `from_csv_cell` removes it again.
 
     Examples:
         >>> csv_cell("=1+1"), csv_cell("cat"), csv_cell("'-x")

@@ -1,4 +1,4 @@
-"""Weights of finished trainings: one file each, which gives its accuracy again in a minute."""
+"""Weights of finished runs: one file each, whose accuracy can be recomputed in a minute."""
 
 import hashlib
 import math
@@ -20,14 +20,14 @@ from longtail.training.partial import predict_split
 from longtail.training.run import load_weights, make_classifier, save_weights
 
 ENDING = ".safetensors"
-# Searched for a name: below the current folder, and in a checkout of the repository.
+# Searched for a name: in the current folder, and in a checkout of the repository.
 FOLDERS = (Path("results/weights"), Path(__file__).parents[2] / "results/weights")
 DATA = ("source", "imbalance", "imbalance_type", "image_size", "val_fraction", "seed")
-ROUNDED = 5e-4  # of accuracy: weights that lose more in float16 stay in float32
+ROUNDED = 5e-4  # loss of accuracy above which weights stay in float32
 
 
 class Weights:
-    """A trained classifier in one file, with what it takes to evaluate it again.
+    """A trained classifier in one file, with all that is needed to evaluate it again.
 
     Args:
         file: written by `write_weights`.
@@ -61,12 +61,12 @@ class Weights:
 
         Args:
             target_prior: as for `longtail.evaluate`.
-            data: settings of the data in place of those of the file, such as `{"root": "data"}`.
+            data: settings of the data that replace those of the file, such as `{"root": "data"}`.
 
         Returns: the metrics of `longtail.metrics.classification_metrics`.
         Raises:
-            InputError: when the file does not name a data set of longtail, or the data are others
-                than those that it was evaluated on.
+            InputError: when the file does not name a data set of longtail, or the data are not
+                those that it was evaluated on.
         """
         dataset = CLASSIFICATION.load(self._data(data or {}))
         if (found := checksum(dataset)) != self.card.get("checksum"):
@@ -77,18 +77,18 @@ class Weights:
         return metrics_on_test(self.model(), self.card, dataset, target_prior)
 
     def _data(self, changes: Mapping[str, Any]) -> DataConfig:
-        """The settings of the data; a file may only name the sets that longtail knows."""
+        """The settings of the data; a file may only name data sets of longtail."""
         stored = self.card.get("data_settings", {})
         if "source" not in changes and stored.get("source") not in CLASSIFICATION.catalogue("data"):
             raise InputError(
-                f"{self.file} names no data set of longtail: name its source, as in "
+                f"{self.file} does not name a data set of longtail: give its source, as in "
                 "--data.source FOLDER"
             )
         return read_data({**{n: v for n, v in stored.items() if n in DATA}, **changes})
 
 
 def load(name: str | Path, trust: Any = ()) -> Weights:
-    """Weights by their name in `longtail list weights`, or from a file; nothing is downloaded.
+    """Loads weights by their name in `longtail list weights`, or from a file, without downloads.
 
     Args:
         name: such as `cifar100-lt-gml-100`, or a path.
@@ -96,7 +96,7 @@ def load(name: str | Path, trust: Any = ()) -> Weights:
 
     Returns: `.model()`, `.evaluate(...)`, `.prior` and `.card`.
     Raises:
-        InputError: when there is no such file; it lists the names that there are.
+        InputError: when there is no such file; the message lists the known names.
     """
     if Path(name).suffix == ENDING:
         if not Path(name).is_file():
@@ -112,14 +112,14 @@ def load(name: str | Path, trust: Any = ()) -> Weights:
 
 
 def are_weights(run: object) -> TypeGuard[str | Path]:
-    """Whether what is given for a run is a file of weights, or the name of one."""
+    """Whether the argument is a file of weights, or the name of one, instead of a run."""
     if not isinstance(run, str | Path) or Path(run).is_dir():
         return False
     return Path(run).suffix == ENDING or str(run) in dict(_files())
 
 
 def list_weights() -> dict[str, str]:
-    """The weights at hand: what each is of, by name."""
+    """The available weights: a description of each, by name."""
     return {name: _summary(Weights(file).card) for name, file in sorted(_files())}
 
 
@@ -144,10 +144,11 @@ def write_weights(run: Run, path: Path) -> Path:
     """Writes the model of a finished run with all that `Weights.evaluate` needs.
 
     Weights are rounded to float16, which halves the file, unless that costs accuracy; vectors, such
-    as the statistics of batch norm, stay as they are. The card's metrics are those of the file.
+    as the statistics of batch norm, are not rounded. The card's metrics are those of the rounded
+    weights.
 
     Args:
-        run: a finished run of a data set of longtail, whose data are at hand.
+        run: a finished run on a data set of longtail, whose data are available.
         path: file to write.
 
     Returns: the file.

@@ -103,10 +103,10 @@ def both(make: type[Method], train_steps: TrainSteps, epochs: list[list[int]]) -
 @pytest.mark.parametrize(
     ("make", "replays", "reason"),
     [
-        (ChangesInForward, 0, "changes its state, or draws numbers, in Python"),
+        (ChangesInForward, 0, "changes its state, or draws random numbers, in Python"),
         (ChangesAfterEachStep, 1, "its state in Python changes in every step"),
         (ReplacesATensorAfterEachStep, 1, "its state in Python changes in every step"),
-        (DrawsOnTheHost, 0, "changes its state, or draws numbers, in Python"),
+        (DrawsOnTheHost, 0, "changes its state, or draws random numbers, in Python"),
     ],
 )
 def test_what_a_replay_would_not_repeat_is_not_recorded(

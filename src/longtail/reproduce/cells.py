@@ -1,4 +1,4 @@
-"""Cells of the matrix: configuration and run folder of each."""
+"""Cells of the matrix, each with its configuration and run folder."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from longtail.training.config import STAGES
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one imbalance with one seed: a run, or another cell's run evaluated anew.
+    """One method at one imbalance with one seed: a run, or a new evaluation of another cell's run.
 
     Args:
         source: data set.
@@ -35,7 +35,7 @@ class Cell:
 
     @property
     def of(self) -> "Cell | None":
-        """The cell whose run this one uses, if it uses one."""
+        """The cell whose run this one uses, if any."""
         before = {**cifar_lt.PC_SOFTMAX, **cifar_lt.FIRST_STAGE}.get(self.row)
         return Cell(**{**vars(self), "row": before}) if before else None
 
@@ -50,7 +50,7 @@ class Cell:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of its run, all epochs scaled alike."""
+        """The settings of its run, with all epochs scaled by the same factor."""
         method, changes = cifar_lt.VARIANTS.get(self.row, (self.row, {}))
         settings: dict[str, Any] = overlay(self._recipe(method), changes)
         if self.scale == 2:
@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def epochs(self) -> int:
-        """Epochs of its run; of two-stage methods those of the first stage."""
+        """Epochs of its run; for two-stage methods, those of the first stage."""
         if self.of:
             return self.of.epochs
         return int(self.settings.get("first_stage", self.settings)["epochs"])
@@ -79,7 +79,7 @@ class Cell:
 
     @property
     def weights(self) -> str:
-        """Name of the weights that it leaves, such as `cifar100-lt-gml-100`."""
+        """Name of its saved weights, such as `cifar100-lt-gml-100`."""
         name = f"{self.source}-{self.row}-{self.imbalance}"
         name += "" if self.epochs == 200 else f"-{self.epochs}epochs"
         return name if self.seed == 0 else f"{name}-seed{self.seed}"
@@ -106,7 +106,7 @@ class Cell:
         return (self.folder / "config.yaml").is_file() and Run(self.folder).finished
 
     def check(self, root: str | None) -> None:
-        """Refuses a run folder whose run was trained with other settings.
+        """Rejects a run folder whose run was trained with other settings.
 
         Args:
             root: folder of the data files.
@@ -137,7 +137,7 @@ def row_names(source: str) -> list[str]:
 
 
 def scaled(epochs: int, scale: float) -> int:
-    """Epochs of a scaled schedule; none stay none.
+    """Epochs of a scaled schedule; zero stays zero.
 
     Examples:
         >>> scaled(200, 0.1), scaled(20, 0.01), scaled(0, 0.1)

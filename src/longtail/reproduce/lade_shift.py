@@ -47,12 +47,12 @@ def reproduce_lade_shift(
     out: str | Path | None,
     jobs: int | None,
 ) -> list[dict[str, Any]]:
-    """Trains softmax and LADE where their runs are missing, and evaluates them on shifted sets.
+    """Trains softmax and LADE if their runs are missing, and evaluates them on shifted sets.
 
     Arguments, result and errors are those of `longtail.api.reproduce`.
     """
     out = Path(out or f"results/{NAME}.json")
-    earlier_rows(out)  # an invalid file is refused before anything is trained
+    earlier_rows(out)  # an invalid file is rejected before anything is trained
     trained = dict.fromkeys(row for row, _ in ROWS.values())
     cells = make_cells(SOURCE, list(trained), [IMBALANCE], seeds, epochs_scale, runs)
     train_cells(cells, root, jobs, lambda: _write(cells, out))
@@ -77,7 +77,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _rows(cell: Cell) -> list[dict[str, Any]]:
-    """The rows of the tables that one run gives."""
+    """The rows of the tables for one run."""
     run = Run(cell.folder)
     columns = evaluate_protocol(run.predictions())
     balanced = next(column for column in columns if column["ratio"] == 1)

@@ -1,4 +1,4 @@
-"""Runs of the matrix side by side, each a process and a folder."""
+"""Parallel runs of the matrix, each with its own process and folder."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def train_matrix(
         raise InputError(f"methods of {source} must be of {known}, got {unknown}")
     cells = make_cells(source, chosen, imbalance, seeds, epochs_scale, runs)
     out = Path(out or f"results/{source}.json")
-    earlier_rows(out)  # an invalid file is refused before anything is trained
+    earlier_rows(out)  # an invalid file is rejected before anything is trained
     train_cells(cells, root, jobs, lambda: write_results(cells, out, root))
     return write_results(cells, out, root)
 
@@ -86,7 +86,7 @@ def train_cells(
     Args:
         cells: the cells.
         root: folder of the data files.
-        jobs: runs at the same time; default: one per core on a CPU, 1 on a GPU.
+        jobs: number of runs at a time; default: one per core on a CPU, 1 on a GPU.
         then: called after each run.
 
     Raises:
@@ -106,13 +106,13 @@ def train_cells(
 
 
 def _trained(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells with a run of their own, those that others use first."""
+    """Cells with a run of their own, starting with those that others use."""
     needed = [cell.of for cell in cells if cell.of]
     return list(dict.fromkeys([*needed, *(cell for cell in cells if cell.trains)]))
 
 
 def _train_all(todo: Sequence[Cell], root: str | None, jobs: int, then: Callable[[], Any]) -> str:
-    """Trains cells as processes side by side, each after the one whose run it uses."""
+    """Trains cells as parallel processes, each after the one whose run it uses."""
     waiting = deque(cell for cell in todo if cell.of not in todo)
     failed = []
     active: dict[Future[int], Cell] = {}
@@ -134,7 +134,7 @@ def _train_all(todo: Sequence[Cell], root: str | None, jobs: int, then: Callable
                     then()
         except BaseException:
             for process in list(running):
-                process.terminate()  # it saves its state and leaves
+                process.terminate()  # it saves its state and exits
             raise
     return ", ".join(failed)
 
@@ -142,7 +142,7 @@ def _train_all(todo: Sequence[Cell], root: str | None, jobs: int, then: Callable
 def _train(
     cell: Cell, root: str | None, slots: Slots, running: set[subprocess.Popen[bytes]]
 ) -> int:
-    """Trains a cell in a process of its own; returns its exit status."""
+    """Trains a cell in its own process; returns its exit status."""
     config = cell.folder.with_name(f"{cell.folder.name}.yaml")
     write_text(config, yaml.safe_dump(cell.config(root), sort_keys=False))
     words = [sys.executable, "-m", "longtail.cli", "train", "--config", str(config)]
@@ -180,7 +180,7 @@ def _gpus() -> list[str]:
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """Lets SIGTERM end the command as an error does, so that it stops its processes first."""
+    """Makes SIGTERM end the command like an error, so that it stops its processes first."""
 
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""The result file of the matrix, and its table beside the published results."""
+"""The result file of the matrix, and its table next to the published results."""
 
 import math
 import shlex
@@ -21,7 +21,7 @@ METRICS = ("accuracy", "many", "medium", "few", "ece")
 def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[dict[str, Any]]:
     """Writes the rows of these cells to the result file, where they replace older ones.
 
-    Another command that writes to the same file is waited for, so that no row is lost.
+    Waits for any other command that writes to the same file, so that no row is lost.
 
     Returns: the rows.
     """
@@ -35,7 +35,7 @@ def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[di
 
 
 def _merge(rows: Sequence[dict[str, Any]], source: str, out: Path) -> None:
-    """Writes the rows of a file again, with these among them."""
+    """Rewrites the rows of a file, with these included."""
     own = [_key(row) for row in rows]
     every = [*(row for row in earlier_rows(out) if _key(row) not in own), *rows]
     order = {name: number for number, name in enumerate(row_names(source))}
@@ -52,8 +52,8 @@ def _merge(rows: Sequence[dict[str, Any]], source: str, out: Path) -> None:
 def keep_weights(cells: Sequence[Cell], out: Path) -> None:
     """Writes the weights of finished runs of full length into `weights` beside the result file.
 
-    Those of a teacher are kept, too: a student can be trained from them. Weights that are newer
-    than their run stay as they are.
+    Those of a teacher are kept as well, since a student can be trained from them. Weights that are
+    newer than their run are left unchanged.
     """
     for cell in cells:
         if cell.scale < 1 or not cell.trains or not cell.done:
@@ -72,7 +72,7 @@ def earlier_rows(out: Path) -> list[dict[str, Any]]:
     """Rows of a result file; none if the file does not exist.
 
     Raises:
-        InputError: when the name is not that of a JSON file, or the file holds something else.
+        InputError: when the name is not that of a JSON file, or the file contains something else.
     """
     if out.suffix != ".json":
         raise InputError(f"out of reproduce must be a .json file, got {out}")
@@ -134,7 +134,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _table_of(
     data: str, imbalance: int, scale: float, groups: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> str:
-    """The table of one training set and one length of training, one line per method."""
+    """The table for one training set and one training length, one line per method."""
     due = 400 if scale == 2 else 200
     lines = [
         f"| {data}, imbalance {imbalance}, percent | epochs | seeds | published, {due} epochs "
@@ -163,6 +163,6 @@ def _percent(metrics: Mapping[str, float]) -> dict[str, float]:
 def _spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None and not math.isnan(value)]
     if len(known) < len(values):
-        return "n/a"  # a group without a class: NaN, in a result file null
+        return "n/a"  # a group without a class: NaN, or null in a result file
     mean = f"{statistics.mean(known):.1f}"
     return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean

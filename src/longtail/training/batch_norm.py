@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def share_batch_norm(method: nn.Module, fabric: "Fabric") -> None:
-    """Makes every batch norm take its statistics over the rows of all processes, in place.
+    """Makes every batch norm compute its statistics over the rows of all processes, in place.
 
     Raises:
-        InputError: for a batch norm that has no such form: on the CPU, those of timm that include
+        InputError: for a batch norm that cannot be shared: on the CPU, those of timm that include
             an activation.
     """
     if fabric.world_size == 1:
@@ -40,13 +40,13 @@ def share_batch_norm(method: nn.Module, fabric: "Fabric") -> None:
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch norm over the rows of all processes for any device; torch's own is for CUDA alone.
+    """Batch norm over the rows of all processes for any device; torch's own is for CUDA only.
 
-    The mean first, then the mean square about it, each summed over the processes with gradient.
+    First the mean, then the mean square about it, each summed over the processes with gradients.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Accepts any shape: the class of a checked module was changed."""
+        """Accepts any shape, since the class of an already checked module was changed."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises (B, C, ...) by the statistics of all processes' rows."""

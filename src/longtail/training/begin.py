@@ -1,4 +1,4 @@
-"""The run folder when a training begins: a new one, or one whose run is resumed."""
+"""The run folder at the start of training: a new one, or one whose run is resumed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ RESULTS = ("metrics.json", "model.safetensors")
 
 @contextmanager
 def run_folder(folder: Path | None, config: Config) -> Iterator[Path]:
-    """The folder of a run, to which no other process writes meanwhile.
+    """The folder of a run, locked against writes by other processes.
 
     Args:
         folder: the folder; None: a new one under `runs/`, named after data, method and seed.
@@ -76,12 +76,12 @@ def begin_run(
         folder: the folder.
         config: settings, without `auto`.
         dataset: the data.
-        resume: resume the run that the folder holds.
+        resume: resume the run in the folder.
         accept_replaced: accept image files that have changed; see `check_split`.
 
     Raises:
-        InputError: when the folder holds a run and `resume` is not set, or its settings or data
-            are others; nothing has been written then.
+        InputError: when the folder contains a run and `resume` is not set, or its settings or data
+            differ; nothing has been written then.
     """
     settings, defaults = config.stored, json.loads(json.dumps(_defaults(config)))
     if not (folder / "config.yaml").is_file():
@@ -110,7 +110,7 @@ def begin_run(
 
 
 def check_resumes(folder: Path, resume: bool) -> None:
-    """Refuses a folder that holds a run, unless it is resumed.
+    """Rejects a folder that contains a run, unless it is resumed.
 
     Raises:
         InputError: when `resume` is not set.
@@ -122,11 +122,11 @@ def check_resumes(folder: Path, resume: bool) -> None:
 
 
 def check_without_settings(folder: Path, resume: bool) -> bool:
-    """Refuses a folder that has results but no settings; checkpoints without --resume, too.
+    """Rejects a folder with results but no settings, or with checkpoints without --resume.
 
     Returns: whether it has checkpoints.
     Raises:
-        InputError: names what the folder has.
+        InputError: names what is in the folder.
     """
     found = [name for name in RESULTS if (folder / name).is_file()]
     if found:
@@ -184,7 +184,7 @@ def _defaults(config: Config) -> dict[str, Any]:
             found[setting.name] = setting.default
         elif make is not MISSING:
             found[setting.name] = make()
-    return found | {"ema": 0.0}  # what `settle_common` makes of its default
+    return found | {"ema": 0.0}  # which `settle_common` makes from the default
 
 
 def _written_by(run: RunFolder) -> str:

@@ -1,4 +1,4 @@
-"""The card of a model: what is needed to make it again, checked when it is read from a file."""
+"""The card of a model: what is needed to rebuild it, checked when it is read from a file."""
 
 import math
 import sys
@@ -24,7 +24,7 @@ def read_card(path: Path, needed: Collection[str]) -> dict[str, Any]:
     Args:
         path: the file, which may come from anyone: nothing that its card names is imported, and
             no path in it is opened.
-        needed: entries that the card must have beside those of the classes.
+        needed: entries that the card must have in addition to those about the classes.
 
     Raises:
         InputError: when the file is corrupt, or its card is not valid.
@@ -40,10 +40,10 @@ def read_card(path: Path, needed: Collection[str]) -> dict[str, Any]:
 
 
 def check_card(card: Any, path: Path, needed: Collection[str]) -> dict[str, Any]:
-    """The card, if it is valid.
+    """Returns the card if it is valid.
 
     Args:
-        card: what a file holds.
+        card: content of a file.
         path: the file.
         needed: as for `read_card`.
 
@@ -57,10 +57,10 @@ def check_card(card: Any, path: Path, needed: Collection[str]) -> dict[str, Any]
 
 
 def wrong_entries(card: Any, needed: Collection[str]) -> list[str]:
-    """Entries of a card that are missing, or of a wrong type or range, in words.
+    """Describes the entries of a card that are missing, or have a wrong type or range.
 
     Args:
-        card: what a file holds.
+        card: content of a file.
         needed: entries that it must have.
     """
     if not isinstance(card, dict):
@@ -75,7 +75,7 @@ def wrong_entries(card: Any, needed: Collection[str]) -> list[str]:
 
 
 def _wrong_classes(card: dict[str, Any]) -> list[str]:
-    """What the entries that have one value per class do not agree on."""
+    """Describes disagreements between the entries that have one value per class."""
     names, counts = card["class_names"], card["class_counts"]
     if len(names) != len(counts):
         return [f"class_names has {len(names):,} classes, class_counts {len(counts):,}"]
@@ -96,7 +96,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that a float can have, NaN and infinity included."""
+    """Whether a value is a number that fits a float, including NaN and infinity."""
     return isinstance(value, float) or (_is_whole(value) and abs(value) < sys.float_info.max)
 
 

@@ -34,7 +34,7 @@ class Checkpoints:
         return sorted(self.folder.glob("epoch-*-*.pt"))
 
     def last_in_words(self) -> str:
-        """Names the last file, for errors that end a training."""
+        """Names the last file, for errors that end training."""
         files = self.files()
         return f"the last checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
 
@@ -75,11 +75,11 @@ class Checkpoints:
 
         Args:
             set_aside: rename corrupt files, so that they do not count among the last two; a reader
-                that does not continue the training leaves all as it is.
+                that does not continue training leaves them unchanged.
 
         Raises:
             InputError: when there are files and all are corrupt, or one has the name and checksum
-                of a checkpoint, but holds something else; no code in it is run.
+                of a checkpoint but contains something else; no code in it is run.
         """
         files = self.files()
         corrupt: list[Path] = []
@@ -96,18 +96,18 @@ class Checkpoints:
 
 
 def _state_in(path: Path) -> dict[str, Any]:
-    """The state in a file: tensors and plain values alone, whatever else it holds."""
+    """The state in a file, restricted to tensors and plain values."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle that torch did not write
+            warnings.simplefilter("ignore")  # for a pickle that torch did not write
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception:  # a file of anyone makes the unpickler raise nearly anything
+    except Exception:  # an arbitrary file can make the unpickler raise nearly anything
         state = None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise InputError(
-            f"{path} is not a checkpoint of longtail: it must hold tensors and plain values alone"
+            f"{path} is not a checkpoint of longtail: it must contain only tensors and plain values"
         )
     return state
 

@@ -1,4 +1,4 @@
-"""A run's model for images that come in batches, under any class prior."""
+"""A run's model for batches of images, under any class prior."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -48,8 +48,7 @@ class Classifier:
         estimate: estimated class prior of the images, once they have been predicted.
 
     Raises:
-        InputError: for an invalid prior, or where there are no labelled predictions to estimate
-            with.
+        InputError: for an invalid prior, or if there are no labelled predictions for an estimate.
     """
 
     def __init__(self, run: Run, target_prior: str | None = None) -> None:
@@ -70,9 +69,9 @@ class Classifier:
         self._backbone, self._head = model.backbone, copy.deepcopy(model.head).cpu().eval()
 
     def batches(self, split: Split) -> Iterator[Batch]:
-        """Predictions of the images of a split in order, in constant memory.
+        """Predictions for the images of a split in order, in constant memory.
 
-        Where the class prior is estimated, the logits of all images are kept until it is known.
+        If the class prior is estimated, the logits of all images are kept until it is known.
         """
         device = torch.device(best_device())
         network = fastest(self._backbone, self.crop.size, len(split), device, "32-true")
@@ -105,7 +104,7 @@ class Classifier:
             begin = end
 
     def _estimated(self, logits: Sequence[Tensor]) -> Tensor:
-        """Shift of the logits to the class prior of the images, which is estimated."""
+        """Adjusts the logits to the estimated class prior of the images."""
         assert self._source is not None
         self.estimate = estimate_prior(
             self._source.logits,
@@ -125,7 +124,7 @@ def top_classes(
     Args:
         logits: (N, C).
         class_names: C names.
-        k: at most C are given.
+        k: number of classes, at most C.
     """
     found = torch.softmax(logits.double(), 1).topk(min(k, len(class_names)))
     for classes, values in zip(found.indices.tolist(), found.values.tolist(), strict=True):

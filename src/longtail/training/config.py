@@ -12,7 +12,7 @@ from longtail.ranges import MAX_COUNT, check_range
 from longtail.training.loggers import Logger
 
 STAGES = ("teacher_stage", "first_stage")  # settings of a run's stages
-# Ranges of the numbers; those that are None are not checked.
+# Ranges of the numbers; None is not checked.
 RANGES: dict[str, dict[str, Any]] = {
     "lora_rank": {"least": 1, "most": 1024},
     "mix_alpha": {"above": 0},
@@ -46,62 +46,63 @@ class Config:
         method: `name` and the settings of the training method (`--method.*`).
         backbone: a name of `longtail list`, a timm name, or an import path; `auto` depends on the
             image size (up to 16 pixels: smallnet, up to 64: resnet32, else timm's resnet50).
-        pretrained: start from pretrained weights of the backbone; default: for your own images
-            where the backbone has them, not for the data sets of papers.
-        tune: what of the backbone is trained: `all` of it, nothing (`head`, which is fitted on
-            features by a solver), its normalisation layers (`norm`), or low-rank additions to a
+        pretrained: start from pretrained weights of the backbone; default: yes for your own images
+            if the backbone has them, no for the data sets of papers.
+        tune: which part of the backbone is trained: `all` of it, none (`head`: a solver fits a head
+            on its features), its normalisation layers (`norm`), or low-rank additions to a
             transformer's layers (`lora`), which are merged into its weights at the end. `auto`:
             `all`, or for pretrained weights on your own images, `head` and then `all` if it pays.
         lora_rank: rank of LoRA's matrices.
-        views: name of the view of the images, or a list with one name for each view of the method.
+        views: name of the augmentation of the images, or a list with one name per view of the
+            method.
         mix: Mixup or CutMix of the view that the classifier sees.
-        mix_alpha: alpha of the Beta distribution that mix weights are drawn from.
-        minutes: time for fine-tuning pretrained weights on your own images; default: 10 on a CPU,
-            without limit on a GPU.
+        mix_alpha: alpha of the Beta distribution that mixing weights are drawn from.
+        minutes: time limit for fine-tuning pretrained weights on your own images; default: 10 on a
+            CPU, none on a GPU.
         epochs: passes over the training set; 0 for a method that has nothing to train.
         batch_size: images per step, over all processes.
-        lr: learning rate after the warm-up.
-        lr_batch: batch size for which `lr` was tuned: with another batch size the rate is
-            `lr * batch_size / lr_batch`, the linear rule of Goyal et al., 2017, arXiv 1706.02677
-            (a much larger batch needs a warm-up of some epochs). Default: `lr` is not scaled.
+        lr: learning rate after warm-up.
+        lr_batch: batch size for which `lr` was tuned; with another batch size the rate is `lr *
+            batch_size / lr_batch`, the linear rule of Goyal et al., 2017, arXiv 1706.02677 (a much
+            larger batch needs a warm-up of a few epochs). Default: `lr` is not scaled.
         optimizer: `sgd`, or `adamw` (Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101).
         backbone_lr: multiplier on the backbone's learning rate.
         layer_decay: multiplier on the learning rate from each block of the backbone to the one
             below it.
-        ema: decay per step of an average of the trained weights, which replaces them at the end;
-            0: none. Default: none; for pretrained weights on your own images, an average over the
-            last tenth of the training.
+        ema: decay per step of a moving average of the trained weights, which replaces them at the
+            end; 0: none. Default: none; for pretrained weights on your own images, an average over
+            the last tenth of training.
         label_smoothing: share of each target that is spread evenly over all classes, for methods
-            with a cross-entropy of classes; it makes the probabilities less sharp.
-        fixed_norm: keep the backbone in evaluation mode, with the statistics of its batch norms.
-        start: run folder whose model the training starts from.
+            with a cross-entropy over classes; it makes the probabilities less sharp.
+        fixed_norm: keep the backbone in evaluation mode, which fixes its batch norm statistics.
+        start: run folder whose model training starts from.
         momentum: momentum of stochastic gradient descent.
         nesterov: use Nesterov momentum.
-        weight_decay: weight decay, of all weights but a learned temperature.
+        weight_decay: weight decay of all weights except a learned temperature.
         schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
-            `constant` stays.
-        warmup: share of the training in which the rate rises linearly.
-        warmup_start: share of the rate from which it rises.
-        milestones: shares of the training after which `step` acts.
+            `constant` does not change it.
+        warmup: fraction of training during which the rate rises linearly.
+        warmup_start: fraction of the rate at which warm-up starts.
+        milestones: fractions of training at which `step` reduces the rate.
         sampling: `shuffle` draws every image once per epoch; `class_balanced` draws every class
-            equally often, `square_root` by the square root of its count.
-        teacher: `train` trains a teacher first, as a stage of the run; `none` uses no teacher but
-            a momentum encoder; a run folder: its model.
-        teacher_stage: settings in which the teacher's training differs from the run's.
+            equally often, `square_root` in proportion to the square root of its count.
+        teacher: `train` trains a teacher first, as a stage of the run; `none` uses a momentum
+            encoder instead; a run folder uses its model.
+        teacher_stage: settings of the teacher's training that differ from the run's.
         first: first stage of a two-stage method: `train` trains it as a stage of the run; a run
-            folder: its model.
-        first_stage: settings in which the first stage's training differs from the run's.
-        seed: seed of weights, order and views.
-        precision: precision of the network: `32-true`, `bf16-mixed`, ...; `auto` is bf16 where the
-            hardware has it.
+            folder uses its model.
+        first_stage: settings of the first stage's training that differ from the run's.
+        seed: seed of the weights, the order of the images and their views.
+        precision: precision of the network: `32-true`, `bf16-mixed`, ...; `auto` is bf16 if the
+            hardware supports it.
         device: `auto`, `cpu`, `cuda`, ...
-        devices: processes per machine, one per device; default under torchrun: its number.
+        devices: processes per machine, one per device; under torchrun, its number by default.
         nodes: number of machines.
         checkpoint_every: epochs between checkpoints.
-        logger: logs the epochs to `tensorboard` or `wandb`, too; always to `metrics.jsonl`.
+        logger: `tensorboard` or `wandb` to log epochs there as well as to `metrics.jsonl`.
         task: name of the task.
-        trust: import paths of your own code that a file may name: a `--config`, or the model of a
-            run folder that is given as `teacher`, `first` or `start`. Not recorded in the run.
+        trust: import paths of your own code that files may name: a `--config`, or the model of a
+            run folder given as `teacher`, `first` or `start`. Not recorded in the run.
     """
 
     data: DataConfig
@@ -177,9 +178,9 @@ class Config:
 
     @property
     def stored(self) -> dict[str, Any]:
-        """The settings as a run folder keeps them.
+        """The settings as stored in a run folder.
 
-        Without `trust`: what one person trusts says nothing to the next reader of the folder.
+        Without `trust`, which applies only to the person who set it.
         """
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         del settings["trust"]
@@ -187,5 +188,5 @@ class Config:
 
     @property
     def trusted(self) -> list[str]:
-        """Import paths that files of the run may name: those of the settings are the user's."""
+        """Import paths that files of the run may name; those in the settings come from the user."""
         return [self.backbone, *self.trust]

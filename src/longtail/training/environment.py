@@ -1,4 +1,4 @@
-"""Where a run is trained: versions, device, git state and command, without secrets."""
+"""The environment of a run: versions, device, git state and command, without secrets."""
 
 import importlib.metadata
 import os
@@ -19,7 +19,7 @@ MASK = "***"
 SECRET = re.compile(
     r"(?i)(^|[-_.])(api-?key|key|token|pass(word|wd|phrase)?|pwd|secret|credentials?|auth)s?($|[-_.])"
 )
-SIGNED_IN = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # the user and password of an address
+SIGNED_IN = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # the user and password in a URL
 
 
 def environment() -> dict[str, Any]:
@@ -39,11 +39,11 @@ def environment() -> dict[str, Any]:
 
 
 def shown_command(words: Sequence[str]) -> list[str]:
-    """A command line as others may see it: without secrets, paths relative where they can be.
+    """A command line that others may see: without secrets, and with relative paths where possible.
 
     Args:
-        words: program and arguments. The value of an option whose name speaks of a key, a token
-            or a password is masked, and so is the user in an address.
+        words: program and arguments. The value of an option whose name suggests a key, a token or a
+            password is masked, as is the user in a URL.
 
     Examples:
         >>> shown_command(["/bin/train.py", "--token", "abc", "--wandb-key=abc", "s3://me:abc@x"])
@@ -68,7 +68,7 @@ def shown_command(words: Sequence[str]) -> list[str]:
 
 
 def _shown(word: str) -> str:
-    """A word without the user of an address; a path as seen from here or from home."""
+    """A word without the user of a URL; a path relative to the current or home folder."""
     if os.path.isabs(word):
         for base, sign in ((Path.cwd(), ""), (Path.home(), "~")):
             if Path(word).is_relative_to(base):

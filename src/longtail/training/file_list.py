@@ -1,4 +1,4 @@
-"""The image files that a prediction is asked for: files, folders, shards and tables."""
+"""The image files to predict: files, folders, shards and tables."""
 
 import warnings
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Files(NamedTuple):
     """Image files, in the order in which they were given.
 
     Args:
-        names: what the user calls each: its path as it was given, or as a table has it.
+        names: path of each as given by the user or in a table.
         paths: file of each, as `longtail.data.images.open_image` takes it.
     """
 
@@ -33,15 +33,15 @@ def list_files(
     path_column: str | None = None,
     root: str | Path | None = None,
 ) -> Files:
-    """Image files among files, folders, shards and tables; a file that is missing is kept.
+    """Lists image files from files, folders, shards and tables; missing files are kept.
 
-    A folder is searched at any depth, without hidden and system folders; its files are sorted by
+    A folder is searched at any depth, except hidden and system folders; its files are sorted by
     path, and those that are not images are counted in a warning.
 
     Args:
         files: image files; folders; folders of shards; .csv, .tsv and .parquet tables.
-        path_column: column of a table that has the paths; default: `path`.
-        root: folder that the relative paths of a table start from; default: that of the table.
+        path_column: column of a table with the paths; default: `path`.
+        root: folder that relative paths in a table start from; default: that of the table.
 
     Raises:
         InputError: when none of the files exists, there is no image, or a table cannot be read.
@@ -51,7 +51,7 @@ def list_files(
         raise InputError(f"no such file or folder: {', '.join(map(str, given)) or 'none given'}")
     tables = [file for file in given if file.suffix.lower() in TABLES and file.is_file()]
     if not tables and (path_column or root):
-        raise InputError("path_column and root are for tables, no table was given")
+        raise InputError("path_column and root are for tables, but no table was given")
     found = Files([], [])
     for file in given:
         if file in tables:
@@ -82,7 +82,7 @@ def _of_folder(folder: Path) -> list[str]:
 
 
 def _of_table(table: Path, column: str, root: str | Path | None) -> Files:
-    """Paths as a table has them, and where they are."""
+    """Paths as written in a table, and their locations."""
     columns = read_columns(str(table), {"path": column}, {})
     names = [text or "" for text in columns.texts["path"].to_pylist()]
     return Files(names, absolute_paths(str(root or table.parent), names))

@@ -40,7 +40,7 @@ def frozen_features(dataset: Dataset, backbone: Backbone, workers: int | None = 
 
 
 def check_frozen(method: type[Method], config: Config) -> None:
-    """Refuses what cannot be fitted on fixed features.
+    """Rejects settings that cannot be used with fixed features.
 
     Raises:
         InputError: for a method that trains the backbone, label smoothing or several processes.
@@ -65,7 +65,7 @@ def fit_frozen(
 ) -> None:
     """Fits the head of a method on the features of its training split, in place.
 
-    L-BFGS to the optimum, on standardised features, as `longtail.sklearn.LongTailClassifier` does.
+    Runs L-BFGS to the optimum on standardised features, like `longtail.sklearn.LongTailClassifier`.
 
     Args:
         method: the method; its head is replaced.
@@ -121,10 +121,9 @@ def fit_factors(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def sampled_rows(labels: Tensor, sampling: str, seed: int) -> Tensor:
-    """Rows of about as many draws as there are images, in which every class has its share.
+    """Rows of a class-balanced sample of about as many draws as there are images.
 
-    Whole passes over a class come first, so that none of its images is left out while others are
-    repeated.
+    A class is drawn in whole passes first, so that no image is left out while others are repeated.
 
     Args:
         labels: (N,), class index.

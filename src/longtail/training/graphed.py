@@ -1,4 +1,4 @@
-"""Loss and gradients of a batch: computed operation by operation, or replayed as one CUDA graph."""
+"""Loss and gradients of a batch, computed step by step or replayed as one CUDA graph."""
 
 import random
 import warnings
@@ -14,10 +14,10 @@ from longtail.data import InMemoryLoader
 from longtail.methods import MixPartner
 from longtail.training.input import TrainingBatch, TrainingLoader
 
-if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
-WARM_UP = 3  # steps on a stream of their own before the capture, as torch asks for
+WARM_UP = 3  # steps on a separate stream before the capture, as torch requires
 
 Gradients = Callable[["Fabric", Any, Any, TrainingBatch], dict[str, Tensor]]
 
@@ -42,7 +42,7 @@ def compute_gradients(
 
 
 def gradients_of(fabric: "Fabric", loader: TrainingLoader) -> Gradients:
-    """How a run computes its gradients: as a CUDA graph where all batches have one shape."""
+    """How a run computes its gradients: as a CUDA graph if all batches have the same shape."""
     in_memory = isinstance(loader.images, InMemoryLoader)
     if fabric.device.type == "cuda" and fabric.world_size == 1 and in_memory:
         return GraphedGradients(CudaRecorder())
@@ -50,14 +50,14 @@ def gradients_of(fabric: "Fabric", loader: TrainingLoader) -> Gradients:
 
 
 class CudaRecorder:
-    """Records functions as CUDA graphs, on a stream of its own."""
+    """Records functions as CUDA graphs, on its own stream."""
 
     def __init__(self) -> None:
         self.stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Runs what is inside on the stream of the recordings."""
+        """Runs the block on the stream of the recordings."""
         main = torch.cuda.current_stream()
         self.stream.wait_stream(main)
         with torch.cuda.stream(self.stream):
@@ -67,7 +67,7 @@ class CudaRecorder:
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """Records the kernels that a function launches, without running them.
 
-        Returns: runs them, on the same memory.
+        Returns: a function that runs them, on the same memory.
         Raises:
             RuntimeError: when the function waits for the device.
         """
@@ -83,19 +83,19 @@ class CudaRecorder:
 
 
 class GraphedGradients:
-    """`compute_gradients` as one CUDA graph: one launch per step, in place of a thousand.
+    """`compute_gradients` as one CUDA graph: one launch per step instead of a thousand.
 
-    The first steps are computed as without it. Then forward and backward pass are recorded, and
-    replayed for every batch of the same shape. Kernels and their order are the same, so the numbers
-    are, too. The optimizer stays outside: its learning rate and the scale of 16-bit gradients may
-    change in every step. Random numbers follow the seed of each step, as torch's generator of the
-    device is part of a recording.
+    The first steps are computed as usual. Then the forward and backward pass are recorded, and
+    replayed for every batch of the same shape. The kernels and their order are the same, and so are
+    the numbers. The optimizer stays outside: its learning rate and the scale of 16-bit gradients
+    may change in every step. Random numbers follow the seed of each step, since torch's generator
+    of the device is part of a recording.
 
-    What Python does in `forward` is not repeated by a replay. A method is therefore recorded only
+    A replay does not repeat what Python does in `forward`. A method is therefore recorded only
     while it is `static` (see `Method`), and not if a step changes numbers or strings in it,
     replaces its tensors or draws from a generator of the host. It is recorded again when such an
-    attribute has changed between two steps, say with the progress. A method that cannot be recorded
-    is computed without, after a warning.
+    attribute has changed between two steps, for instance with the progress. A method that cannot be
+    recorded is computed as usual, after a warning.
 
     Args:
         recorder: makes the recordings.
@@ -114,7 +114,7 @@ class GraphedGradients:
     def __call__(
         self, fabric: "Fabric", model: Any, optimizer: Any, batch: TrainingBatch
     ) -> dict[str, Tensor]:
-        """See `compute_gradients`; the gradients are in memory that the next step overwrites."""
+        """See `compute_gradients`; the next step overwrites the memory of the gradients."""
         step, method = (fabric, model, optimizer), model.module
         if self.refused or not method.static or not self._fits(batch):
             return compute_gradients(*step, batch)
@@ -125,7 +125,7 @@ class GraphedGradients:
                 losses = compute_gradients(*step, batch)
             self.warm += 1
             if (state, before) != (python_state(method), self.recorder.host_random()):
-                self._refuse(method, "it changes its state, or draws numbers, in Python")
+                self._refuse(method, "it changes its state, or draws random numbers, in Python")
             return losses
         if self.replay is None or state != self.state:
             self._record(*step, batch, state)
@@ -145,7 +145,7 @@ class GraphedGradients:
     def _record(
         self, fabric: "Fabric", model: Any, optimizer: Any, batch: TrainingBatch, state: list[Any]
     ) -> None:
-        """Records the step on copies of a batch, in whose place the other batches are put."""
+        """Records the step on copies of a batch, into which later batches are copied."""
         if self.replays == 1:
             return self._refuse(model.module, "its state in Python changes in every step")
         self.replay, self.gradients, self.losses = None, [], {}  # frees the last recording's memory
@@ -172,7 +172,7 @@ class GraphedGradients:
 
 
 def python_state(module: nn.Module) -> list[Any]:
-    """Numbers and strings that are attributes of a module and its parts, and where tensors are."""
+    """Numbers and strings in a module and its children, and addresses of their tensors."""
     return [
         value.data_ptr() if isinstance(value, Tensor) else value
         for part in module.modules()

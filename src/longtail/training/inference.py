@@ -1,4 +1,4 @@
-"""Logits of images by the feature engine."""
+"""Logits of images, computed by the feature engine."""
 
 import copy
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from longtail.features import extract, fastest
 from longtail.models import Backbone
 
 AnyImage = str | Path | Image.Image | NDArray[np.uint8]
-ROWS = 4096  # features that the head takes at once
+ROWS = 4096  # number of features for the head at a time
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def split_logits(
     device: torch.device,
     threads: int | None = None,
 ) -> Tensor:
-    """Logits (N, C) of a split in float32, each image seen once, on the CPU.
+    """Logits (N, C) of a split in float32, on the CPU; each image is seen once.
 
     Args:
         backbone: images to features.
@@ -49,21 +49,21 @@ def split_logits(
 
 
 def split_of(images: AnyImage | Sequence[AnyImage], crop: CentreCrop) -> Split:
-    """Unlabelled images as a split: files by their paths, others in memory.
+    """Unlabelled images as a split: files by path, others in memory.
 
     Args:
-        images: paths, PIL images, or arrays (height, width, 3) or (height, width) of uint8; one or
-            many; not both files and others.
+        images: paths, or PIL images and uint8 arrays (height, width, 3) or (height, width); one or
+            many, but not files together with others.
         crop: how an image is cropped.
 
     Raises:
-        InputError: for an image of another type or shape, a mixture, or none at all.
+        InputError: for an image of another type or shape, a mixture, or no image.
     """
     many = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
     if isinstance(images, np.ndarray) and images.ndim == 4:
         many = list(images)
     if not many:
-        raise InputError("images must hold an image or more, got none")
+        raise InputError("images must hold at least one image, got none")
     index, labels = torch.arange(len(many)), torch.zeros(len(many), dtype=torch.int64)
     if all(isinstance(image, str | Path) for image in many):
         return Split(labels, index, None, tuple(map(str, many)))

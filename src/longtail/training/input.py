@@ -22,7 +22,7 @@ from longtail.data.seeds import mix_seed
 from longtail.methods import MixPartner
 from longtail.training.config import Config
 
-if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
 EVALUATION_BATCH = 256  # images of each process
@@ -31,7 +31,7 @@ MIXES: dict[str, type[Mixup | CutMix]] = {"mixup": Mixup, "cutmix": CutMix}
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
-    """Batch of one training step, as `Method.forward` takes it.
+    """Batch of one training step, as taken by `Method.forward`.
 
     Args:
         views: (V, B, 3, H, W) uint8, V views of the images.
@@ -62,8 +62,8 @@ class TrainingLoader:
 
     Args:
         images: loader of this process's images.
-        make: makes the views of a batch, with all its random numbers from the generator.
-        stream: further numbers of the seed.
+        make: makes the views of a batch; all its random numbers come from the generator.
+        stream: additional numbers for the seed.
     """
 
     def __init__(self, images: Loader, make: MakeBatch, stream: Sequence[int] = (0,)) -> None:
@@ -83,7 +83,7 @@ class TrainingLoader:
 
 
 def shared_by(fabric: "Fabric") -> dict[str, Any]:
-    """Arguments of a loader that gives each process its share of a batch."""
+    """Loader arguments that give each process its share of a batch."""
     return {
         "device": fabric.device,
         "rank": fabric.global_rank,
@@ -96,8 +96,8 @@ def training_loader(
 ) -> TrainingLoader:
     """The loader of this process's training batches.
 
-    Images in memory are cropped with the rest of a view, on the device. Image files are cropped by
-    the processes that read them, once per view as the view says (the centre where it has no resized
+    Images in memory are cropped on the device, with the rest of the view. Image files are cropped
+    by the processes that read them, once per view as it specifies (the centre if it has no resized
     crop); the rest of the view is made on the device.
     """
     views = [named_view(name, dataset.image_size) for name in config.views]
@@ -128,8 +128,8 @@ class MakeViews:
     Args:
         views: V views.
         mix: mixes the first view, or None.
-        read_apart: the images come as (V, B, 3, H, W), cropped for each view when they were read,
-            and not as (B, 3, H, W).
+        read_apart: the images are (V, B, 3, H, W), cropped separately for each view when they were
+            read, not (B, 3, H, W).
     """
 
     views: tuple[View, ...]
@@ -137,7 +137,7 @@ class MakeViews:
     read_apart: bool = False
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> TrainingBatch:
-        """Draws the views, and then what the first is mixed with."""
+        """Draws the views, and then the partners that the first is mixed with."""
         if self.read_apart:
             parts = zip(self.views, batch.images, strict=True)
             images = torch.stack([view(part, generator) for view, part in parts])
@@ -174,7 +174,7 @@ def evaluation_loader(
 
 
 def evaluation_crop(dataset: Dataset) -> CentreCrop:
-    """The crop of image files for a model of this data: small images are used whole."""
+    """The crop of image files for a model of this data; small images are used whole."""
     if dataset.train.images is not None:
         return CentreCrop(dataset.image_size, margin=1.0)
     return CentreCrop(dataset.image_size)

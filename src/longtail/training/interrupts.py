@@ -1,4 +1,4 @@
-"""What may end a training early: a loss that is NaN or infinite, or a signal."""
+"""Early ends of training: a loss that is NaN or infinite, or a signal."""
 
 import json
 import signal
@@ -23,19 +23,19 @@ from longtail.training.run import RunFolder
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-NEVER = 2**62  # step of a bad loss that did not occur
+NEVER = 2**62  # step of the bad loss if there is none
 REMEDY = "A smaller lr or --precision 32-true often helps"
-LARGE = 1e4  # a weight that no training with a fitting rate reaches
-LOOKED_AT = 32  # images of a batch whose logits are looked at
+LARGE = 1e4  # which weights do not reach at a suitable learning rate
+LOOKED_AT = 32  # images of a batch whose logits are checked
 KEPT = ("model.safetensors", "predictions.parquet", "reference.safetensors", "metrics.json")
-NAMED = 20  # images of a bad batch that the message names; the file has all
+NAMED = 20  # images of a bad batch in the message; the file has all
 
 
 class Monitor:
-    """Monitors a training: the loss of every step, and the signals that ask it to stop.
+    """Monitors training: the loss of every step, and signals that ask it to stop.
 
     SIGTERM (of a preemptible machine) and SIGINT (Ctrl-C) are recorded until the next `check`; a
-    second Ctrl-C ends the process at once. All processes get the same from `check`, whichever of
+    second Ctrl-C ends the process at once. `check` gives the same on all processes, whichever of
     them received the signal or had the bad loss.
 
     Args:
@@ -77,7 +77,7 @@ class Monitor:
             signal.signal(number, self._before[number])
 
     def record(self, loss: Tensor, index: Tensor, step: int) -> None:
-        """Records on the device whether the loss of a step is finite; nothing waits for it.
+        """Records on the device whether the loss of a step is finite, without synchronisation.
 
         Args:
             loss: scalar.
@@ -91,7 +91,7 @@ class Monitor:
         self._bad = self._bad + bad
 
     def check(self, epoch: int) -> bool:
-        """Looks at what was recorded since the last check; a GPU's host waits here.
+        """Reads what was recorded since the last check; on a GPU, the host waits here.
 
         Returns: whether a signal asks to stop.
         Raises:
@@ -105,7 +105,7 @@ class Monitor:
         return bool(self.signal)
 
     def check_weights(self, method: nn.Module, epoch: int) -> None:
-        """Refuses to save weights that are NaN or infinite.
+        """Raises an error before NaN or infinite weights are saved.
 
         Raises:
             NotFiniteError: names the weights, and the last checkpoint.
@@ -120,11 +120,12 @@ class Monitor:
 
     @torch.no_grad()
     def check_logits(self, method: Method, views: Tensor, epoch: int) -> None:
-        """Refuses to save a model that gives NaN or infinite logits, though its weights are finite.
+        """Raises an error before a model with NaN or infinite logits is saved.
 
         Args:
             method: the method, in training mode before and after.
-            views: (V, B, 3 or more, H, W), the last batch; its first view, red, green and blue.
+            views: (V, B, 3 or more, H, W), the last batch; its first view in red, green and blue is
+                used.
             epoch: number of the epoch, for the message.
 
         Raises:
@@ -156,14 +157,14 @@ class Monitor:
         )
 
     def leave(self, where: str) -> None:
-        """Ends a training that was asked to stop and has saved its state.
+        """Ends training that was asked to stop and has saved its state.
 
         Args:
             where: epoch and step of the checkpoint, for the message.
 
         Raises:
             KeyboardInterrupt: for SIGINT.
-            SystemExit: for SIGTERM, with status 143, as of a process that it ended.
+            SystemExit: for SIGTERM, with status 143, like a process that it ended.
         """
         message = f"stopped by {signal.Signals(self.signal).name}; checkpoint saved at {where}"
         if self.fabric.is_global_zero:
@@ -189,13 +190,13 @@ def are_usable(logits: Tensor, classes: int = 1) -> bool:
 
 
 def cause(model: nn.Module) -> str:
-    """What of a model makes its logits overflow, for an error; empty where it is unknown."""
+    """Why a model's logits overflow, for an error message; empty if unknown."""
     largest = max((float(p.detach().abs().max()) for p in model.parameters()), default=0.0)
     return f" (its largest weight is {largest:.2g}: steps were too long)" if largest > LARGE else ""
 
 
 def refuse_model(run: RunFolder, model: nn.Module, split: str) -> NotFiniteError:
-    """Sets aside what led to a model that gives NaN or infinite logits; nothing of it is kept.
+    """Sets aside the checkpoint of a model that gives NaN or infinite logits.
 
     Returns: the error to raise.
     """
@@ -210,7 +211,7 @@ def refuse_model(run: RunFolder, model: nn.Module, split: str) -> NotFiniteError
 
 @contextmanager
 def said_where_it_stopped(folder: Path) -> Iterator[None]:
-    """Says of a training that Ctrl-C ends at once whether there is a checkpoint.
+    """Adds to a Ctrl-C that ends training at once whether there is a checkpoint.
 
     Args:
         folder: the run folder; stages in it have checkpoints, too.
@@ -221,10 +222,10 @@ def said_where_it_stopped(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        if stop.args:  # it has said so
+        if stop.args:  # the message is there already
             raise
         saved = any(folder.rglob("checkpoints/epoch-*.pt"))
-        message = "stopped before the first checkpoint; --resume begins it again"
+        message = "stopped before the first checkpoint; --resume starts again"
         if saved:
             message = "stopped; --resume continues from the last checkpoint"
         print(f"longtail: {message}", file=sys.stderr)

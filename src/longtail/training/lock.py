@@ -1,4 +1,4 @@
-"""One writer: a lock on a run folder or a result file, which ends with its process."""
+"""Locks on run folders and result files, which end with their process."""
 
 import errno
 import json
@@ -18,29 +18,30 @@ if sys.platform != "win32":
     import fcntl
 
 TAKEN = {errno.EACCES, errno.EAGAIN}
-NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # of some file systems
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # if not supported
 _held: dict[tuple[int, str], int] = {}  # thread of each lock, by process and file
 _guard = threading.Lock()
 
 
 @contextmanager
 def locked(file: Path, name: str, *, wait: bool = False) -> Iterator[None]:
-    """Holds a lock, so that no other process has it meanwhile; the thread may enter it again.
+    """Holds a lock that excludes other processes; the same thread may enter it again.
 
-    The system holds the lock, and releases it however its process ends: a lock file that a killed
-    process left behind locks nothing. The file says who holds it: process, host and since when.
+    The system holds the lock, and releases it however its process ends, so that a lock file left
+    behind by a killed process locks nothing. The file names the holder: process, host and since
+    when.
 
     Args:
         file: the lock file; removed at the end.
         name: what is locked, for the message.
-        wait: wait for the process that has it; by default it is named in an error.
+        wait: wait for the process that has it; otherwise an error names it.
 
     Raises:
         InputError: when another process or thread has it.
         OSError: when the file cannot be written.
     """
     key, thread = (os.getpid(), os.path.realpath(file)), threading.get_ident()
-    with _guard:  # the system's locks are those of a whole process
+    with _guard:  # the system locks for a whole process
         again = key in _held
         if _held.setdefault(key, thread) != thread:
             raise InputError(f"{name} is in use by another thread of this process")
@@ -60,7 +61,7 @@ def locked(file: Path, name: str, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(folder: Path, *, new: bool = False) -> Iterator[None]:
-    """Holds the lock of a run folder; a folder that is made for it and left empty is removed.
+    """Holds the lock of a run folder; a folder that was created for it and left empty is removed.
 
     Args:
         folder: the run folder.
@@ -85,12 +86,12 @@ def locked_folder(folder: Path, *, new: bool = False) -> Iterator[None]:
 
 
 def _acquire(file: Path, name: str, wait: bool) -> int:
-    """Opens and locks a file, and writes into it who holds it."""
+    """Opens and locks a file, and writes the holder into it."""
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(handle, name, wait)
-            # The process that had it before may have removed the file since it was opened here.
+            # The previous holder may have removed the file since it was opened here.
             if file.exists() and os.path.samestat(os.fstat(handle), file.stat()):
                 about = {"pid": os.getpid(), "host": socket.gethostname()}
                 since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -116,7 +117,7 @@ def _lock(handle: int, name: str, wait: bool) -> None:
     except OSError as error:
         if error.errno in TAKEN:
             raise InputError(
-                f"{name} is in use by {_holder(handle)}: wait until that has ended, or name "
+                f"{name} is in use by {_holder(handle)}: wait until it has ended, or name "
                 "another one"
             ) from error
         if error.errno not in NO_LOCKS:

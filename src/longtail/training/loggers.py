@@ -1,4 +1,4 @@
-"""Loggers of the record of an epoch: `metrics.jsonl` always, TensorBoard or W&B if asked for."""
+"""Loggers of the record of an epoch: always `metrics.jsonl`, and TensorBoard or W&B on request."""
 
 import importlib.util
 import uuid
@@ -16,14 +16,14 @@ Record = Mapping[str, float]
 
 @contextmanager
 def epoch_logger(logger: Logger, run: RunFolder, epoch: int) -> Iterator[Callable[[Record], None]]:
-    """Context that gives the function to log an epoch's record with.
+    """Context that yields a function to log an epoch's record.
 
-    A resumed run continues its curves: what an earlier process logged of `epoch` and later ones is
-    replaced.
+    A resumed run continues its curves: what an earlier process logged for `epoch` and later epochs
+    is replaced.
 
     Args:
         logger: `tensorboard` writes to the folder `tensorboard` of the run; `wandb` to Weights &
-            Biases, by the settings of its client (`WANDB_MODE=offline` stays offline).
+            Biases, with the settings of its client (`WANDB_MODE=offline` stays offline).
         run: the run, whose `metrics.jsonl` is always written.
         epoch: first epoch to be logged.
 

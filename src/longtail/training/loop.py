@@ -1,4 +1,4 @@
-"""The training loop, on Lightning Fabric: one screen, nothing hidden."""
+"""The training loop, on Lightning Fabric."""
 
 import json
 import time
@@ -31,15 +31,15 @@ from longtail.training.optim import (
 from longtail.training.progress import ProgressBar
 from longtail.training.run import RunFolder, changed_settings
 
-if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
-CHECK_EVERY = 20  # steps between checks of the loss: each one makes a GPU's host wait
+CHECK_EVERY = 20  # steps between checks of the loss; each makes the host wait for the GPU
 
 
 @dataclass
 class TrainingProgress:
-    """How far a training is: whole epochs, and the sums of the epoch that has begun."""
+    """Training progress: finished epochs, and the sums of the current epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -58,14 +58,14 @@ def fit(
     """Trains a method from the run's last checkpoint, or from the start, to the end.
 
     All randomness of a step follows from the seed, the step's number and the process's rank, so
-    that a run that was killed continues as if it had not been.
+    that a killed run continues as if it had not been killed.
 
     Raises:
         NotFiniteError: when the loss is NaN or infinite; see `Monitor.check`.
         OSError: when the log or a checkpoint cannot be written.
         UnreadableImagesError: at the end of the epoch; with one process the state is saved first.
         UnreachableError: as soon as a server does not answer; the state is saved in the same way.
-        SystemExit: after SIGTERM, when the state is saved; KeyboardInterrupt after SIGINT.
+        SystemExit: after SIGTERM, once the state is saved; KeyboardInterrupt after SIGINT.
     """
     if fabric.device.type == "cpu":
         keep_freed_memory()
@@ -107,7 +107,7 @@ def fit(
                         progress.step(at.step, float(losses["loss"]))
                         if leave:
                             break
-            # The first comes after the last batch, since other images substitute them.
+            # Raised after the last batch, since other images were substituted.
             except (UnreadableImagesError, UnreachableError) as error:
                 if fabric.world_size > 1:
                     raise
@@ -144,15 +144,15 @@ def restore(
 ) -> TrainingProgress:
     """Loads the run's last valid checkpoint, if there is one, on all processes.
 
-    Returns: how far the training was.
+    Returns: the training progress.
     Raises:
-        InputError: when the checkpoint is of other settings, or an older version wrote it that
-            this one cannot read.
+        InputError: when the checkpoint has other settings, or was written by an older version and
+            cannot be read by this one.
     """
     state = on_first(fabric, run.checkpoints.load_last)
     if state is None:
         return TrainingProgress()
-    # Those of `config.yaml` may have been changed since; another version may have had others.
+    # `config.yaml` may have been changed since; another version may have had other settings.
     known, now = parse_json(str(state.get("settings", "{}"))), config.stored
     both = now.keys() & (known if isinstance(known, dict) else {})
     if other := changed_settings(*({name: one[name] for name in both} for one in (known, now))):
@@ -169,7 +169,7 @@ def restore(
         optimizer.load_state_dict(state["optimizer"])
         if config.ema:
             average.load_state_dict(state["average"])
-        if scale := state.get("precision"):  # of 16-mixed, empty after any other
+        if scale := state.get("precision"):  # for 16-mixed; empty for any other precision
             fabric.strategy.precision.load_state_dict(scale)
         known = asdict(TrainingProgress())
         at = TrainingProgress(**{name: state[name] for name in known if name in state})
@@ -192,7 +192,7 @@ def save(
     at: TrainingProgress,
     average: AverageWeights,
 ) -> None:
-    """Saves a checkpoint, by the first process: the state is the same on all of them."""
+    """Saves a checkpoint on the first process; the state is the same on all of them."""
 
     def write() -> None:
         state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
@@ -212,7 +212,7 @@ def train_step(
     batch: TrainingBatch,
     gradients: Gradients = compute_gradients,
 ) -> dict[str, Tensor]:
-    """One step: loss, gradients, weights, and what the method does after it.
+    """One step: loss, gradients, update of the weights, and the method's own update.
 
     Args:
         fabric: fabric of the run.

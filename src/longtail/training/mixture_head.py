@@ -38,7 +38,7 @@ class MixtureClassifier(nn.Module):
 
     @classmethod
     def of(cls, head: MixtureHead) -> "MixtureClassifier":
-        """The head that was fitted, as a module."""
+        """The fitted head as a module."""
         mixture, (classes, features) = head.mixture, head.linear.weight.shape
         made = cls(features, classes, *mixture.keys.shape)
         made.load_state_dict(

@@ -16,9 +16,9 @@ BLOCK = re.compile(r"(?:^|\.)\d+\.")  # index of a block in the name of a parame
 
 
 def make_optimizer(method: Method, config: Config) -> SGD | AdamW:
-    """The optimizer of what the method trains; see `Config`."""
+    """The optimizer for the parameters that the method trains; see `Config`."""
     bare = {id(p) for p in method.no_weight_decay()}
-    # Not that of `method.model`, which may be an average of the network that is trained.
+    # Not the one of `method.model`, which may be an average of the trained network.
     backbones = [module for module in method.modules() if isinstance(module, Encoder)]
     slow = dict[nn.Parameter, float]()
     if config.backbone_lr != 1 or config.layer_decay != 1:
@@ -48,7 +48,7 @@ def backbone_factors(backbone: nn.Module, config: Config) -> dict[nn.Parameter, 
 
     `layer_decay` (Bao et al., BEiT, ICLR 2022, arXiv 2106.08254) multiplies it from each block to
     the one below. Blocks are the numbered modules (`blocks.3`, `layer2.0`) in the order of their
-    parameters; what is before, between or after them is a block, too.
+    parameters; modules before, between or after them are blocks as well.
 
     Args:
         backbone: the backbone.
@@ -69,9 +69,9 @@ def backbone_factors(backbone: nn.Module, config: Config) -> dict[nn.Parameter, 
 
 
 def start_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the momentum of every weight, zero, beside it and in its type.
+    """Makes a zero momentum for every weight, on its device and in its dtype.
 
-    Torch does so in the first step; fused, it then needs all gradients, and finite ones.
+    Torch does so in the first step, but a fused optimizer then needs all gradients to be finite.
     """
     for group in optimizer.param_groups:
         for p in group["params"] if group.get("momentum") else []:
@@ -100,7 +100,7 @@ def learning_rate(config: Config, epoch: float) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the rate of every parameter group; one with an `lr_factor` has that share of it."""
+    """Sets the rate of every parameter group, times its `lr_factor` if it has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_factor", 1.0)
 
@@ -108,8 +108,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 class AverageWeights:
     """Exponential moving average of the trained weights.
 
-    The decay rises with the steps, (1 + t) / (10 + t), up to its value, so that a short training
-    does not average over its first steps.
+    The decay rises with the steps, (1 + t) / (10 + t), up to its value, so that a short run does
+    not average over its first steps.
 
     Args:
         module: the module that is trained.
@@ -123,7 +123,7 @@ class AverageWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the weights after a step into the average."""
+        """Adds the weights after a step to the average."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, average in self._average.items():

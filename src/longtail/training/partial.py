@@ -24,7 +24,7 @@ def data_settings(run: RunFolder, kind: Callable[..., AnyData]) -> AnyData:
     """The settings of the data of a run.
 
     Args:
-        run: the run, whose file of settings may come from anyone.
+        run: the run; its settings file may come from anyone.
         kind: class of the settings.
 
     Raises:
@@ -42,7 +42,7 @@ def data_settings(run: RunFolder, kind: Callable[..., AnyData]) -> AnyData:
 
 
 def predicted_now(run: Run) -> Predictions:
-    """What the model of a run's last checkpoint gives for the split that the run will end with.
+    """Predictions of a run's last checkpoint for the split that the run will be evaluated on.
 
     Args:
         run: from `RunFolder.latest`; its data are loaded again.
@@ -66,7 +66,7 @@ def predict_split(
     name: str,
     threads: int | None = None,
 ) -> Predictions:
-    """What a model gives for a split, by one process.
+    """Predictions of a model for a split, by one process.
 
     Args:
         model: the model.

@@ -42,7 +42,7 @@ class Predictions:
     split: str = "test"
 
     def write(self, path: Path) -> None:
-        """Writes a Parquet file, whole or not at all."""
+        """Writes a Parquet file atomically."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -21,11 +21,11 @@ LOGGER = logging.getLogger("longtail")
 
 @contextmanager
 def shown_progress(verbose: bool) -> Iterator[None]:
-    """Shows the progress of trainings, or hides it.
+    """Shows or hides the progress of training.
 
     Args:
-        verbose: log at INFO to the handlers that the program has, or to stderr where it has none;
-            otherwise log nothing below WARNING, and show no progress bar.
+        verbose: log at INFO to the program's handlers, or to stderr if it has none; otherwise log
+            nothing below WARNING, and show no progress bar.
     """
     level = LOGGER.level
     handlers = [] if LOGGER.hasHandlers() or not verbose else [logging.StreamHandler()]
@@ -42,13 +42,13 @@ def shown_progress(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar on a terminal, where progress is shown.
+    """Shows a bar on a terminal, if progress is shown.
 
     Args:
-        title: name of what is done.
+        title: name of the task.
         total: number of steps.
 
-    Yields: a function to be called with the number of steps done since the last call.
+    Yields: a function to call with the number of steps since the last call.
     """
     console = Console(stderr=True)
     shown = LOGGER.isEnabledFor(logging.INFO) and console.is_terminal
@@ -58,14 +58,14 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class ProgressBar:
-    """Shows the progress of a training: loss, images per second and time left.
+    """Shows the progress of training: loss, images per second and time left.
 
     Args:
         title: name of what is trained.
-        epochs: epochs of the whole training.
+        epochs: total number of epochs.
         steps: steps per epoch.
-        start: epochs that are done already.
-        shown: whether this process shows it: the first one alone does.
+        start: epochs that are already done.
+        shown: whether this process shows it; only the first does.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ProgressBar:
         self.done = (epoch + 1) * self.steps
         speed = record["images_per_second"]
         self.bar.update(self.task, completed=self.done, loss=record["loss"], speed=speed)
-        every = max(1, self.epochs // 20)  # about 20 lines, however long the training
+        every = max(1, self.epochs // 20)  # about 20 lines, however many epochs there are
         due = (epoch + 1) % every == 0 or epoch + 1 == self.epochs
         if self.shown and due and not self.console.is_terminal:
             LOGGER.info(

@@ -1,4 +1,4 @@
-"""Whether an image is unlike all training images, by the features of some of them."""
+"""Whether an image is unlike all training images, by the features of a sample of them."""
 
 import warnings
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ HELD_OUT = 1000
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of training images, and how far held-out images are from them.
+    """Features of training images, and distances of held-out images from them.
 
-    The distance of an image is that to the nearest stored training image, one minus the cosine of
-    their features (Sun et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML
-    2022, arXiv 2204.06507). The nearest alone counts, since a rare class may have no second one.
+    The distance of an image is one minus the cosine of its features and those of the nearest stored
+    training image (Sun et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML
+    2022, arXiv 2204.06507). Only the nearest counts, since a rare class may have no second one.
 
     Args:
         features: (R, D) of unit norm.
@@ -44,8 +44,8 @@ class Reference:
 
     @classmethod
     def of(cls, features: Tensor, held_out: Tensor) -> Self:
-        """The reference of training features (R, D) and held-out features (H, D)."""
-        stored = F.normalize(features.float(), dim=1).half().float()  # as the file has them
+        """The reference for training features (R, D) and held-out features (H, D)."""
+        stored = F.normalize(features.float(), dim=1).half().float()  # as in the file
         made = cls(stored, torch.empty(0))
         return cls(stored, made.distance(held_out).sort().values)
 
@@ -54,24 +54,24 @@ class Reference:
         return 1 - (F.normalize(features.float(), dim=1) @ self.features.T).amax(1)
 
     def unlike(self, features: Tensor) -> Tensor:
-        """Share (N,) of the held-out images that are at least as far, the image itself counted.
+        """Share (N,) of the held-out images that are at least as far, counting the image itself.
 
-        Near 0 for an image that is unlike all training images; spread evenly over (0, 1] for
-        images like the held-out ones.
+        Near 0 for an image that is unlike all training images; uniform over (0, 1] for images like
+        the held-out ones.
         """
         nearer = torch.searchsorted(self.distances, self.distance(features))
         count = len(self.distances)
         return (count - nearer + 1) / (count + 1)
 
     def write(self, folder: Path) -> None:
-        """Writes `reference.safetensors`, whole or not at all."""
+        """Writes `reference.safetensors` atomically."""
         tensors = {"features": self.features.half(), "distances": self.distances}
         with whole_file(folder / FILE) as part:
             save_file(tensors, part)
 
     @classmethod
     def read(cls, folder: Path, width: int) -> Self | None:
-        """Reads what `write` wrote; None where there is no such file.
+        """Reads what `write` wrote; None if there is no such file.
 
         Args:
             folder: the run folder.
@@ -99,7 +99,7 @@ class Reference:
 def keep_reference(run: Run, dataset: Dataset) -> None:
     """Writes the reference of a finished run, if it has none.
 
-    Without a test or val split there is nothing to calibrate with, and no file.
+    Without a test or val split there is nothing to calibrate with, and no file is written.
 
     Args:
         run: a finished run.
@@ -120,7 +120,7 @@ def keep_reference(run: Run, dataset: Dataset) -> None:
         else:
             splits = (dataset.splits[name].take(taken) for name, taken in rows.items())
             chosen = [_features(backbone, split, dataset) for split in splits]
-    except UnreadableImagesError as error:  # they have changed since; the run is complete
+    except UnreadableImagesError as error:  # they have changed since; the run itself is complete
         reason = str(error).partition("\n")[0].rstrip(":")
         warnings.warn(f"{run.folder}: no {FILE} is written: {reason}", stacklevel=2)
         return
@@ -128,7 +128,7 @@ def keep_reference(run: Run, dataset: Dataset) -> None:
 
 
 def spread_rows(labels: Tensor, count: int) -> Tensor:
-    """Rows of about `count` images, with as many of each class as there are, up to one number.
+    """Rows of about `count` images: up to the same number per class, or all of a smaller class.
 
     Examples:
         >>> spread_rows(torch.tensor([0, 0, 0, 0, 1]), 3).tolist()

@@ -1,4 +1,4 @@
-"""Tables that are written row by row: CSV, Parquet or JSON lines, by the name of the file."""
+"""Tables that are written row by row as CSV, Parquet or JSON lines, by the file name."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ Write = Callable[[Rows], None]
 
 
 def check_table_name(path: Path, command: str) -> None:
-    """Refuses a file whose format is unknown; a device, such as `/dev/stdout`, gets CSV.
+    """Rejects a file of unknown format; a device, such as `/dev/stdout`, gets CSV.
 
     Raises:
         InputError: when it is a folder, or its name has another suffix.
@@ -32,10 +32,10 @@ def check_table_name(path: Path, command: str) -> None:
 
 @contextmanager
 def table_file(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
-    """Yields a function that appends rows; the file is complete or not there at all.
+    """Yields a function that appends rows; the file appears once it is complete.
 
     Args:
-        path: file whose name `check_table_name` accepts.
+        path: file with a name that `check_table_name` accepts.
         columns: name of each column, and whether it holds `str` or `float`.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A run folder: what a training run writes, and how it is read again.
+"""Run folders: what a training run writes, and how it is read.
 
 A run folder may come from anyone. Its files are data: nothing that they name is imported unless it
-is one of longtail's or timm's, or the user trusts it.
+belongs to longtail or timm, or the user trusts it.
 """
 
 import errno
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # Settings that may change when a run is resumed.
 MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger", "trust"}
-WORDS = {"split", "selection"}  # of what the metrics are, beside them
+WORDS = {"split", "selection"}  # what the metrics are from, next to them
 MODEL, CARD = "model.safetensors", "card.json"
 STAGE_FOLDERS = ("teacher", "first", "ce", "head")
 Model = TypeVar("Model", bound=nn.Module)
@@ -54,16 +54,16 @@ class RunFolder(ABC):
     """A run folder: settings, checkpoints, log, metrics and model; one subclass per task.
 
     Args:
-        folder: made by `create`, else it must hold a run.
+        folder: an existing run folder, or one made by `create`.
         trust: import paths that the files of the run may name, such as the backbone's, or the
-            objects themselves; one or several. No other code of the user's is imported.
+            objects themselves; one or several. No other user code is imported.
 
     Raises:
-        InputError: when `folder` does not hold a run, or holds one of another task.
+        InputError: when `folder` is not a run folder, or is one of another task.
     """
 
     reads: ClassVar[str]  # name of the task
-    card: ClassVar[tuple[str, ...]]  # what the card of a model has beside what all of them have
+    card: ClassVar[tuple[str, ...]]  # entries of the model's card besides the common ones
 
     def __init__(self, folder: str | Path, trust: Any = ()) -> None:
         self.folder = Path(folder)
@@ -75,7 +75,7 @@ class RunFolder(ABC):
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any], trust: Any = ()) -> Self:
-        """Creates the folder, with the settings and the state of the environment."""
+        """Creates the folder, with the settings and the environment."""
         write_json(folder / "environment.json", environment())
         write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         return cls(folder, trust)
@@ -87,9 +87,9 @@ class RunFolder(ABC):
 
     @property
     def starts(self) -> list[dict[str, Any]]:
-        """The environment in which the run was started, and each other one that resumed it.
+        """The environment of the start, and each different one in which the run was resumed.
 
-        That of the start is missing where its file was lost; see `note_resumption`.
+        That of the start is missing if its file was lost; see `note_resumption`.
         """
         first = read_values(self.folder / "environment.json")
         later = first.pop("resumed", [])
@@ -106,9 +106,9 @@ class RunFolder(ABC):
         return str(packages.get("longtail")) if isinstance(packages, dict) else "unknown"
 
     def note_resumption(self, config: Mapping[str, Any], replaced: int = 0) -> None:
-        """Records that the run is resumed, where device, precision, versions or commit changed.
+        """Records that the run is resumed, if device, precision, versions or commit changed.
 
-        A file that is missing or corrupt is written again, without what it said of the start.
+        A missing or corrupt file is written again, without the environment of the start.
 
         Args:
             config: settings of the run.
@@ -130,7 +130,7 @@ class RunFolder(ABC):
             write_json(path, {**first, "resumed": [*later, now]})
 
     def mend_history(self) -> None:
-        """Removes a torn last line from `metrics.jsonl`, so that it costs no epoch.
+        """Removes a torn last line from `metrics.jsonl`, so that no epoch is lost.
 
         Raises:
             InputError: when another line is not the record of an epoch.
@@ -146,18 +146,18 @@ class RunFolder(ABC):
                 raise InputError(f"{path}, line {number}, must hold the number of its epoch")
 
     def over_starts(self, pick: Callable[[dict[str, Any]], object]) -> str | None:
-        """A value that may have changed while the run was trained, as `this, then that`."""
+        """A value that may have changed during training, as `this, then that`."""
         picked = dict.fromkeys(pick(start) for start in self.starts)
         return None if set(picked) == {None} else ", then ".join(map(str, picked))
 
     def differences(
         self, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
     ) -> list[str]:
-        """Settings that would train otherwise than the run was trained, in words.
+        """Describes settings with which the run would be trained differently.
 
         Args:
             settings: settings of a `Config`, as `config.yaml` has them.
-            defaults: values of settings that the file may lack, since an older version wrote it.
+            defaults: values of settings that the file may lack if an older version wrote it.
         """
         return changed_settings(self.config, settings, defaults)
 
@@ -165,7 +165,7 @@ class RunFolder(ABC):
     def finished(self) -> bool:
         """Whether the training has ended, with a model; `metrics.json` is written last.
 
-        Metrics of logits that are NaN, which an older version kept, are not an end.
+        A run with metrics of NaN logits, which an older version kept, is not finished.
         """
         path = self.folder / "metrics.json"
         if not (path.is_file() and (self.folder / MODEL).is_file()):
@@ -177,7 +177,7 @@ class RunFolder(ABC):
         return "selection" in stored and stored.get("brier", 0.0) is not None
 
     def latest(self) -> Self:
-        """The run itself where it has ended, else a view of it as of its last checkpoint.
+        """The run itself if it has ended, else a view of it as of its last checkpoint.
 
         A warning says so; `model`, `model_card` and `prior` are then those of the checkpoint.
 
@@ -204,7 +204,7 @@ class RunFolder(ABC):
 
     @property
     def stages(self) -> list[Self]:
-        """The runs of the stages that were trained as a part of this run."""
+        """The runs of the stages that were trained as part of this run."""
         folders = [self.folder / name for name in STAGE_FOLDERS]
         return [
             type(self)(folder, self.trust)
@@ -242,17 +242,17 @@ class RunFolder(ABC):
         return records
 
     def log_epoch(self, record: Mapping[str, float]) -> None:
-        """Appends the record of an epoch; replaces what a killed run wrote of it and later ones."""
+        """Appends the record of an epoch; replaces a killed run's records from that epoch on."""
         kept = [r for r in self.history if r["epoch"] < record["epoch"]]
         lines = [json.dumps(r) for r in [*kept, dict(record)]]
         write_text(self.folder / "metrics.jsonl", "\n".join(lines) + "\n")
 
     def save_model(self, model: nn.Module, card: Mapping[str, Any]) -> None:
-        """Writes `model.safetensors`, with the card that is needed to make the model again."""
+        """Writes `model.safetensors`, with the card that is needed to rebuild the model."""
         save_weights(self.folder / MODEL, model, card)
 
     def save_card(self, card: Mapping[str, Any]) -> None:
-        """Writes the card of a training that begins, for its checkpoints."""
+        """Writes the card at the start of training, for its checkpoints."""
         write_json(self.folder / CARD, card)
 
     def model_card(self) -> dict[str, Any]:
@@ -275,7 +275,7 @@ class RunFolder(ABC):
         return ClassPrior(self.model_card()["class_counts"])
 
     def check_classes(self, names: tuple[str, ...], role: str) -> None:
-        """Refuses the run in a role, such as `teacher`, for data with other classes.
+        """Rejects the run in a role, such as `teacher`, for data with other classes.
 
         Raises:
             InputError: when its classes are not `names`, in their order.
@@ -296,7 +296,7 @@ class RunFolder(ABC):
         """
 
     def _load_weights(self, make: Callable[[dict[str, Any]], Model]) -> Model:
-        """The model that `make` makes of the card, with the weights of the run."""
+        """The model that `make` builds from the card, with the weights of the run."""
         card = {**self.model_card(), "longtail_version": self.version}
         state = self._state
         if state is None:
@@ -308,7 +308,7 @@ class RunFolder(ABC):
 
 
 class Run(RunFolder):
-    """A run folder of a classification."""
+    """A run folder of image classification."""
 
     reads = "classification"
     card = ("image_size", "margin")
@@ -343,7 +343,7 @@ class Run(RunFolder):
 
 
 def load_checkpoint(model: Any, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Loads the model of a checkpoint, with the average of its weights where there is one.
+    """Loads the model of a checkpoint, with the average of its weights if there is one.
 
     Args:
         model: of the same architecture.
@@ -362,10 +362,10 @@ def load_checkpoint(model: Any, state: Mapping[str, Any], config: Mapping[str, A
 
 
 def _wrong_metrics(stored: Mapping[str, Any]) -> list[str]:
-    """Metrics that are not numbers, in words; split and selection are texts."""
+    """Describes metrics that are not numbers; split and selection are strings."""
     wrong = []
     for name, value in stored.items():
-        if name == "baseline" and isinstance(value, Mapping):  # of a head beside the run's own
+        if name == "baseline" and isinstance(value, Mapping):  # of a head besides the run's own
             wrong += [f"{name}.{inner}" for inner in _wrong_metrics(value)]
         elif name in WORDS and not isinstance(value, str):
             wrong.append(f"{name} must be a text")
@@ -375,7 +375,7 @@ def _wrong_metrics(stored: Mapping[str, Any]) -> list[str]:
 
 
 def task_of(folder: str | Path) -> str:
-    """Name of the task of the run that a folder holds.
+    """Name of the task of the run in a folder.
 
     Raises:
         InputError: when the folder does not hold a run.
@@ -383,11 +383,11 @@ def task_of(folder: str | Path) -> str:
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no config.yaml")
-    return str(read_values(path).get("task", Run.reads))  # 0.1.0 named the other tasks alone
+    return str(read_values(path).get("task", Run.reads))  # 0.1.0 named only the other tasks
 
 
 def make_classifier(card: Mapping[str, Any]) -> ImageClassifier:
-    """The classifier of images that a card describes, with new weights."""
+    """The image classifier that a card describes, with new weights."""
     backbone = create_backbone(card["backbone"])
     classes = len(card["class_names"])
     if card["head"] == MixtureClassifier.name:
@@ -414,7 +414,8 @@ def load_weights(
         load: loads the weights; default: those of the file.
 
     Raises:
-        InputError: when the card names other code, or the weights are not those of the model.
+        InputError: when the card names code that is not trusted, or the weights do not fit the
+            model.
     """
     backbone = card["backbone"]
     if is_own_backbone(backbone):
@@ -434,7 +435,7 @@ def load_weights(
 
 
 def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:
-    """Writes weights as a safetensors file, whole or not at all, with a card in its metadata.
+    """Writes weights as a safetensors file, atomically, with a card in its metadata.
 
     Raises:
         OSError: when the file cannot be written, or its verification fails.
@@ -443,7 +444,7 @@ def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:
     with whole_file(path) as part:
         try:
             save_file(state, part, metadata={KEY: json.dumps(card)})
-        except SafetensorError as error:  # its form of a full disk
+        except SafetensorError as error:  # its error for a full disk
             raise OSError(errno.EIO, str(error)) from error
         written = load_file(part)
         if not all(
@@ -458,7 +459,7 @@ def changed_settings(
     settings: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Settings that would train otherwise than those before; see `RunFolder.differences`."""
+    """Settings that would train differently; see `RunFolder.differences`."""
     gone = [name for name in before if name not in settings]
     before = {**(defaults or {}), **before}
     return [
@@ -483,7 +484,7 @@ def _lasting(value: Any) -> Any:
 
 
 def _is_record(line: bytes) -> bool:
-    """Whether a line of `metrics.jsonl` was written to its end."""
+    """Whether a line of `metrics.jsonl` was written completely."""
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -491,5 +492,5 @@ def _is_record(line: bytes) -> bool:
 
 
 def _computing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of how a run is computed."""
+    """Settings that only affect how a run is computed."""
     return {name: config.get(name) for name in ("precision", "devices", "nodes")}

@@ -1,4 +1,4 @@
-"""The split of a run: recorded when it starts, compared with the data when it is resumed."""
+"""The split of a run: recorded at the start, and compared with the data on resumption."""
 
 import csv
 import hashlib
@@ -26,21 +26,21 @@ HASHED = 2 << 30  # bytes of a data set up to which the content of its files is 
 REMEDY = "Restore them, or train on the data as they are with another --out"
 ACCEPT = "; --accept-replaced resumes with these images as they are now"
 
-Stats = Mapping[str, tuple[int, int]]  # size and time of change of each file that exists
+Stats = Mapping[str, tuple[int, int]]  # size and modification time of each file that exists
 
 
 class Row(NamedTuple):
-    """An image of a run; what follows the split is empty where an older version wrote the file.
+    """An image of a run; fields after `split` are empty if an older version wrote the file.
 
     Args:
-        path: its file, or its name where there is none.
+        path: its file, or its name if it has none.
         label: name of its class.
         split: `train`, `val` or `test`.
         class_index: index of its class.
         size: bytes of its file; those of an image and its mask are joined by `+`.
-        modified: time of change of its file in nanoseconds, joined likewise.
-        content: hash of its file, or of its pixels where there is no file; empty in data sets of
-            more than 2 GiB, which would take long to read.
+        modified: modification time of its file in nanoseconds, joined likewise.
+        content: hash of its file, or of its pixels if there is no file; empty in data sets of more
+            than 2 GiB, which would take long to read.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Image:
-    """An image as it is now: its row, still without the content, and where that is."""
+    """An image as it is now: its row, without the hash of its content, and where to find that."""
 
     row: Row
     files: tuple[str, ...]
@@ -62,13 +62,13 @@ class Image:
 
     @property
     def content(self) -> str:
-        """Hash of the files, or of the pixels where there is no file."""
+        """Hash of the files, or of the pixels if there is no file."""
         if self.files:
             return _hash_of_files(self.files, self.row.modified)
         return "" if self.pixels is None else _hash(self.pixels.numpy().tobytes())
 
     def replaces(self, before: Row) -> bool:
-        """Whether its content is not that of a recorded row, as far as that says."""
+        """Whether its content differs from that of a recorded row, as far as that is known."""
         if not (before.size or before.content):
             return False
         if before.size != self.row.size:
@@ -79,9 +79,10 @@ class Image:
 
 
 def write_split(folder: Path, dataset: TrainingData) -> None:
-    """Writes `split.csv`: every image of a run with its class and its split.
+    """Writes `split.csv`: every image of a run with its class and split.
 
-    It is a table to train on, too: it gives the same splits, whatever the seed or later changes.
+    It can be used as a table to train on: it gives the same splits, whatever the seed or later
+    changes.
     """
     stats = _stats(dataset)
     images = _images(dataset, stats)
@@ -103,7 +104,7 @@ def write_split(folder: Path, dataset: TrainingData) -> None:
 
 
 def read_split(folder: Path) -> list[Row] | None:
-    """Reads `split.csv`; None where there is none.
+    """Reads `split.csv`; None if there is none.
 
     Raises:
         InputError: when it is not the table of a run's images.
@@ -136,16 +137,16 @@ def check_split(
     accept_replaced: bool = False,
     use: str = "resumed",
 ) -> list[str]:
-    """Compares the data with the recorded split of a run; nothing is written.
+    """Compares the data with the recorded split of a run, without writing anything.
 
     Args:
         folder: the run folder.
         dataset: the data as they are now.
-        moved: where a recorded path is now.
+        moved: gives the present location of a recorded path.
         accept_replaced: accept image files that have changed, under the same label and split.
-        use: what the data are needed for, in the error.
+        use: what the data are needed for, for the message.
 
-    Returns: paths of the images whose files have changed, which were accepted.
+    Returns: paths of the accepted images whose files have changed.
     Raises:
         InputError: lists the differences, or says that `split.csv` is corrupt.
     """
@@ -181,7 +182,7 @@ def check_split(
 
 
 def _stats(dataset: TrainingData) -> Stats:
-    """Size and time of change of every file, read in threads: each takes long over a network."""
+    """Size and modification time of every file, read in threads for slow networks."""
     files = list(
         {file_of(f): 0 for split in dataset.splits.values() for fs in split.files for f in fs}
     )
@@ -216,7 +217,7 @@ def _images(dataset: TrainingData, stats: Stats) -> list[Image]:
 
 
 def _resolved(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the links in their folders resolved: one folder has many spellings."""
+    """Rows with the links in their folders resolved, since a folder has many spellings."""
     real = cache(os.path.realpath)
 
     def resolve(path: str) -> str:
@@ -227,7 +228,7 @@ def _resolved(rows: Sequence[Row]) -> list[Row]:
 
 
 def _by_path(rows: Iterable[Row]) -> dict[tuple[str, int], Row]:
-    """Rows by path, and how often it occurred before: names of images need not be unique."""
+    """Rows by path and its number of previous occurrences, since names need not be unique."""
     seen: Counter[str] = Counter()
     found = {}
     for row in rows:
@@ -239,7 +240,7 @@ def _by_path(rows: Iterable[Row]) -> dict[tuple[str, int], Row]:
 def _row_changes(
     before: Mapping[tuple[str, int], Row], now: Mapping[tuple[str, int], Row]
 ) -> list[str]:
-    """Images that were removed, added, relabelled or moved, one sentence for each kind."""
+    """Images that were removed, added, relabelled or moved: one sentence for each kind."""
     both = [(before[key], now[key]) for key in before if key in now]
     kinds = {
         "images removed": [path for path, n in before if (path, n) not in now],
@@ -258,7 +259,7 @@ def _row_changes(
 
 
 def _class_changes(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
-    """Classes that were added, removed or are in another order."""
+    """Classes that were added, removed or reordered."""
     old, new = _classes(before), _classes(now)
     kinds = {
         "classes removed": [name for name in old if name not in new],
@@ -272,14 +273,14 @@ def _class_changes(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
 
 
 def _classes(rows: Iterable[Row]) -> list[str]:
-    """Names of the classes in their order; none where an older version wrote the rows."""
+    """Names of the classes in their order; empty if an older version wrote the rows."""
     found = {(int(row.class_index), row.label) for row in rows if row.class_index}
     return [name for _, name in sorted(found)]
 
 
 @lru_cache(maxsize=1 << 18)
 def _hash_of_files(files: tuple[str, ...], modified: str) -> str:
-    """Hash of some files; read again when their time of change is another."""
+    """Hash of some files; they are read again when their modification time changes."""
     return _hash(b"".join(map(read_bytes, files)))
 
 

@@ -1,4 +1,4 @@
-"""Stages: what a run trains before its method, a teacher or the first of two stages."""
+"""Stages that a run trains before its method: a teacher or the first of two stages."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from longtail.training.run import RunFolder
 
 @dataclass(frozen=True)
 class Stage:
-    """A run that another run needs first, in a folder of its own inside the other's.
+    """A run that another run needs first, in its own folder inside the other's.
 
     Args:
         name: name of the folder: "teacher" or "first".
@@ -30,7 +30,7 @@ class Stage:
 
     @property
     def trained(self) -> bool:
-        """Whether it is trained as a part of the run."""
+        """Whether it is trained as part of the run."""
         return self.given == "train"
 
     @classmethod
@@ -43,7 +43,7 @@ class Stage:
 
         Raises:
             InputError: when the settings ask for a stage that the method does not have, or for a
-                first stage with another backbone than the run's, which keeps it.
+                first stage with a backbone other than the run's, which keeps it.
         """
         name = config.method["name"]
         found = find_method(name, methods)
@@ -75,12 +75,12 @@ class Stage:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Names the stage in errors of input that its settings cause."""
+        """Names the stage in input errors that its settings cause."""
         with _named(f"{self.name}_stage"):
             yield
 
     def check_run(self, run: RunFolder, class_names: tuple[str, ...]) -> None:
-        """Refuses a given run that cannot be this stage.
+        """Rejects a given run that cannot be this stage.
 
         Args:
             run: the run in the given folder.
@@ -100,7 +100,7 @@ class Stage:
 
 
 def _changed(config: Config, stage: str, changes: Mapping[str, Any]) -> Config:
-    """The run's settings with the changes of the stage, and with those that were asked for."""
+    """The run's settings with the changes of the stage, and with those given by the user."""
     alone: dict[str, Any] = {"teacher": "none", "teacher_stage": {}, "first_stage": {}}
     with _named(stage):
         return replace(config, **{**alone, **changes, **getattr(config, stage)})
@@ -117,10 +117,10 @@ def _named(stage: str) -> Iterator[None]:
 def expressed_after_sampling(
     expresses: str | list[float], prior: ClassPrior, sampling: str
 ) -> str | list[float]:
-    """The prior that logits express when classes are drawn more evenly than the data have them.
+    """The prior that logits express when classes are sampled more evenly than in the data.
 
     A method states what its logits express after training on the source prior, which is the prior
-    in its loss. Other samples shift the logits by the ratio of the drawn prior to that prior.
+    in its loss. Other sampling shifts the logits by the ratio of the drawn prior to that prior.
 
     Args:
         expresses: what the method states: `source`, `uniform` or (C,) probabilities.

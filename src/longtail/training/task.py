@@ -1,4 +1,4 @@
-"""What a task defines: everything about its data, models and results that `train_run` calls."""
+"""What a task defines: everything about data, models and results that `train_run` calls."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from longtail.training.input import TrainingLoader
 from longtail.training.loop import fit
 from longtail.training.run import RunFolder
 
-if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
 
 class TrainingData(Protocol):
-    """What `train_run` needs to know of a data set; `longtail.data.Dataset` has it."""
+    """What `train_run` needs from a data set; implemented by `longtail.data.Dataset`."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Predicted(Protocol):
 
 
 class Checked(Protocol):
-    """What `Task.check` returns; as a string it is the report."""
+    """What `Task.check` returns; its `str` is the report."""
 
     @property
     def problems(self) -> Sequence[str]:
@@ -62,7 +62,7 @@ class Checked(Protocol):
 
 
 class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
-    """A task, such as the classification of images: its settings, and the steps of a training.
+    """A task, such as the classification of images: its settings, and the steps of training.
 
     `train_run` calls the methods up to `finish`, in this order; the commands call the others.
 
@@ -95,11 +95,11 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
 
     @abstractmethod
     def check(self, config: Any) -> "Checked":
-        """Checks the data set of the settings under `data` as a whole, and reports."""
+        """Checks the whole data set of the settings under `data`, and reports."""
 
     @abstractmethod
     def settle(self, config: AnyConfig, dataset: Data) -> AnyConfig:
-        """Replaces the settings `auto` by their values, and checks settings against the data.
+        """Replaces `auto` settings with their values, and checks settings against the data.
 
         Raises:
             InputError: when a setting does not fit the method or the data.
@@ -109,7 +109,7 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
     def make_method(
         self, config: AnyConfig, dataset: Data, stage_model: nn.Module | None = None
     ) -> Method:
-        """Makes backbone and method of a run; equal settings always give equal weights.
+        """Makes the backbone and method of a run; equal settings always give equal weights.
 
         Args:
             config: settings of the run.
@@ -125,12 +125,12 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
 
     @abstractmethod
     def card(self, config: AnyConfig, dataset: Data, method: Method) -> dict[str, Any]:
-        """What is needed to make the model again: see `longtail.training.card`."""
+        """What is needed to rebuild the model; see `longtail.training.card`."""
 
     def train(
         self, fabric: "Fabric", run: RunFolder, config: AnyConfig, dataset: Data, method: Method
     ) -> None:
-        """Trains the method, from the run's last checkpoint on."""
+        """Trains the method, starting from the run's last checkpoint."""
         if config.epochs:
             on_first(fabric, lambda: run.save_card(self.card(config, dataset, method)))
             fit(fabric, method, self.loader(config, dataset, method, fabric), config, run)
@@ -174,7 +174,7 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
 
         Args:
             run: the run.
-            files: image files, and folders that are searched for them.
+            files: image files, and folders to search for them.
             target_prior: as for `evaluate`.
             out: file or folder to write.
             **options: options of the task.
@@ -193,7 +193,7 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
 
 
 def refuse_options(task: str, options: Mapping[str, Any]) -> None:
-    """Refuses the options that a task does not have.
+    """Rejects options that a task does not have.
 
     Raises:
         InputError: when there are any.

@@ -40,9 +40,9 @@ def train_run(
         task: the task.
         config: settings of the run.
         folder: the run folder; None: a new one under `runs/`.
-        resume: resume the run that the folder holds; a finished one is left as it is.
+        resume: resume the run in the folder; a finished one is left unchanged.
         accept_replaced: with `resume`, accept image files that have changed.
-        dataset: the data set of `config.data`, if it is loaded already.
+        dataset: the data set of `config.data`, if already loaded.
 
     Raises:
         InputError: for invalid settings or data, before anything is written.
@@ -69,7 +69,7 @@ def train_run(
             how["resume"] = True
             trained = train_run(task, below, run.folder / stage.name, dataset=dataset, **how)
             model.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
-        if model:  # made again with the weights, which it may copy, and on the device
+        if model:  # rebuilt with the weights, which it may copy, and on the device
             method = make_method(task, config, dataset, model.to(fabric.device))
         method.to(fabric.device)  # without epochs, nothing else moves it
         task.train(fabric, run, config, dataset, method)
@@ -84,9 +84,9 @@ class Prepared(Generic[AnyConfig]):
 
     Args:
         config: settings, without `auto`.
-        method: the method, with a stage that is not trained yet.
+        method: the method, with a stage that is not yet trained.
         stage: the stage, if the run has one.
-        stage_model: model of the stage: trained, if it is given, else of its architecture.
+        stage_model: model of the stage: the trained one if given, else one of its architecture.
     """
 
     config: AnyConfig
@@ -98,7 +98,7 @@ class Prepared(Generic[AnyConfig]):
 def prepare(
     task: Task[AnyConfig, Data, AnyRun], config: AnyConfig, dataset: Data
 ) -> Prepared[AnyConfig]:
-    """Checks a run with its stages, by making everything once: nothing is written.
+    """Checks a run with its stages by building everything once, without writing anything.
 
     Raises:
         InputError: for invalid settings or data; those of a stage are named as such.
@@ -110,7 +110,7 @@ def prepare(
         below: Any = stage.config
         with stage.named():
             first = prepare(task, below, dataset).method.model
-            merge_lora(first.backbone)  # as the model of a finished run is
+            merge_lora(first.backbone)  # like the model of a finished run
             model = first
     elif stage:
         given = task.runs(stage.given, config.trusted)
@@ -138,7 +138,7 @@ def make_method(
 
 
 def settle_common(config: AnyConfig, dataset: TrainingData) -> AnyConfig:
-    """Settles what every run has: batch size, logger, precision, average, number of processes.
+    """Settles the common settings: batch size, logger, precision, average, number of processes.
 
     Raises:
         InputError: when one of them does not fit.
@@ -154,7 +154,7 @@ def settle_common(config: AnyConfig, dataset: TrainingData) -> AnyConfig:
 
 
 def precision_of(config: Config) -> str:
-    """Precision of a run; `auto` is bf16 where the hardware has it."""
+    """Precision of a run; `auto` is bf16 if the hardware supports it."""
     if config.precision != "auto":
         return config.precision
     return "bf16-mixed" if has_bf16(config.device) else "32-true"
