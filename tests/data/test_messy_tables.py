@@ -171,7 +171,7 @@ def test_backslashes_are_separators_where_there_is_no_such_file(images, save_ima
     ("path", "hint"),
     [
         ("C:\\Users\\me\\0.png", "look like Windows paths"),
-        ("ftp://example.org/0.png", "look like URLs"),
+        ("ftp://example.org/0.png", "look like unsupported URLs"),
         ("images/0", "similar file, '0.png'"),
         ("images/0.PNG", "similar file, '0.png'"),
         ("pictures/0.png", "there is no folder .*pictures"),

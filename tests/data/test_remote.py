@@ -306,7 +306,7 @@ def test_other_urls_are_not_followed(table, url):
     with table.open("a") as file:
         file.write(f"{url},a,train\n")
     with pytest.raises(
-        ValueError, match=r"that do not exist \(1\): .*line 26\).*URLs that are not"
+        ValueError, match=r"that do not exist \(1\): .*line 26\).*look like unsupported URLs"
     ):
         load(DataConfig(str(table)))
 

@@ -14,15 +14,15 @@ ParameterisedOperation = Callable[[Tensor, Tensor], Tensor]
 class Operation(Protocol):
     """A random operation on a batch: it draws a parameter for each image and keeps the shape.
 
-    Parameters are drawn on the CPU and sent to the device of the images (`beside`): the same seed
-    gives the same views on every device, and nothing waits for the device.
+    Parameters are drawn on the CPU and sent to the device of the images (`beside`), so that the
+    same seed gives the same views on every device, and nothing waits for the device.
 
     Any hashable callable with this signature can be part of a `View`. Operations that do the same
-    should compare equal, as frozen dataclasses do: `make_views` runs equal ones in one pass.
+    should compare equal, as frozen dataclasses do, since `make_views` runs equal ones in one pass.
     """
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changes uint8 images (B, 3, H, W), on any device; `generator` lies on the CPU."""
+        """Changes uint8 images (B, 3, H, W), on any device; `generator` is on the CPU."""
         ...
 
 
@@ -45,9 +45,9 @@ def check_batch(images: Tensor, generator: torch.Generator) -> None:
 
 
 def beside(images: Tensor, drawn: Tensor) -> Tensor:
-    """Sends what was drawn on the CPU to the images' device, without waiting for it."""
+    """Sends parameters drawn on the CPU to the images' device, without waiting for it."""
     if images.device.type == "cuda":
-        drawn = drawn.pin_memory()  # else the copy waits until the device has done all before it
+        drawn = drawn.pin_memory()  # otherwise the copy waits for all earlier work of the device
     return drawn.to(images.device, non_blocking=True)
 
 
@@ -68,12 +68,12 @@ def per_image(name: str, value: Tensor, images: Tensor) -> Tensor:
 
 def to_bytes(values: Tensor) -> Tensor:
     """Clamps float values to [0, 255] and truncates them, as torchvision does."""
-    # By way of int16: both casts are vectorised on the CPU, the direct one is not (3 times slower).
+    # Via int16: both casts are vectorised on the CPU, while the direct one is not (3 times slower).
     return values.clamp_(0, 255).to(torch.int16).to(torch.uint8)
 
 
 def choose(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    """The changed image where `chosen` (B,), on any device, is true, else the old one."""
+    """The changed image where `chosen` (B,), on any device, is true, else the original."""
     # Whole images are copied by index: `torch.where` on bytes is 5 times slower on the CPU.
     rows = torch.arange(len(images), device=chosen.device) + len(images) * chosen
     return torch.cat([images, changed]).index_select(0, beside(images, rows))
@@ -85,16 +85,16 @@ def apply_chosen(
     parameters: Tensor,
     operations: Sequence[ParameterisedOperation | None],
 ) -> Tensor:
-    """Applies to every image the operations chosen for it, stage after stage.
+    """Applies to each image the operations chosen for it, stage by stage.
 
     In each stage the images are sorted by operation, and each operation runs once on its images.
 
     Args:
         images: (B, 3, H, W) uint8.
-        choice: (stages, B) int64, which of `operations` comes next; on the CPU, as the host must
+        choice: (stages, B) int64, index of the next of `operations`; on the CPU, as the host must
             know how many images each operation gets.
         parameters: (stages, B, P), passed to the operation as (images, P); on the CPU.
-        operations: called as `operation(images, parameters)`; None leaves the images alone.
+        operations: called as `operation(images, parameters)`; None leaves the images unchanged.
 
     Returns: (B, 3, H, W) uint8.
     """

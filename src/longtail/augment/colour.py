@@ -1,9 +1,9 @@
-"""Batched colour operations on uint8 images, each with a parameter for every image.
+"""Batched colour operations on uint8 images, with a parameter per image.
 
-All agree with the function of the same purpose in `torchvision.transforms.v2.functional` on uint8
-tensors: to the bit, where the docstring does not say otherwise. Where the new value of a pixel
-depends only on its old one (and on its image), it is computed once for the 256 values and looked
-up: fewer operations on fewer numbers, and the same arithmetic.
+All agree with the corresponding function in `torchvision.transforms.v2.functional` on uint8
+tensors, bit for bit unless the docstring says otherwise. If the new value of a pixel depends only
+on its old one (and on its image), it is computed once for the 256 values and looked up: the same
+arithmetic with fewer operations on fewer numbers.
 """
 
 import torch
@@ -47,7 +47,7 @@ def contrast(images: Tensor, factor: Tensor) -> Tensor:
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blends each image with its grey version.
 
-    Equals torchvision's but for single pixels that are one level off, where a product and a
+    Equals torchvision's except for single pixels that are one level off, where a product and a
     sum are rounded separately instead of together.
 
     Args:
@@ -63,10 +63,10 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turns the colour circle.
+    """Rotates the hue.
 
-    Equals torchvision's but for single pixels that are one level off: the steps back from hue to
-    colour are written more shortly here and round elsewhere.
+    Equals torchvision's except for single pixels that are one level off: the conversion from hue
+    back to colour is written in fewer steps here, which round differently.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -86,7 +86,7 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
         (green - blue) / divisor,
         torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
-    # torchvision goes by way of [0, 1] and back by x 255.999, so that no value falls below its own.
+    # torchvision goes via [0, 1] and back with x 255.999, so that no value falls below its own.
     value, chroma = value.mul_(255.999 / 255), chroma.mul_(255.999 / 255)
     sextant = sextant.add_(6 * turn)
     turned = [value - chroma * _tent(sextant + offset) for offset in (5, 3, 1)]
@@ -94,7 +94,7 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def greyscale(images: Tensor) -> Tensor:
-    """Grey values (0.2989 R + 0.587 G + 0.114 B, fraction cut off) in all three channels.
+    """Grey values (0.2989 R + 0.587 G + 0.114 B, truncated) in all three channels.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -155,7 +155,7 @@ def solarize_add(images: Tensor, added: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretches each channel of each image to the whole range; a channel of one value stays.
+    """Stretches each channel of each image to the full range; a constant channel is unchanged.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -181,7 +181,7 @@ def equalize(images: Tensor) -> Tensor:
     counts = torch.zeros(*pixels.shape[:2], 256, dtype=torch.int32, device=images.device)
     counts.scatter_add_(2, pixels, counts.new_ones(1).expand_as(pixels))
     below = (counts.cumsum(dim=2) - counts).float()
-    # PIL leaves the largest value's pixels out of the step from one new level to the next.
+    # PIL omits the largest value's pixels from the step between new levels.
     largest = images.amax(dim=(2, 3)).long().unsqueeze(2)
     step = ((pixels.shape[2] - counts.gather(2, largest)) / 255).floor_()
     # Whole numbers below 2^23, of which a float quotient is never rounded up to the next one;
@@ -211,14 +211,14 @@ def _grey(images: Tensor) -> Tensor:
 
 def _blend(scaled: Tensor, other: Tensor, ratio: Tensor) -> Tensor:
     """`scaled` (image x ratio) plus other x (1 - ratio)."""
-    # 1 - ratio in double precision first, as torchvision has it from a Python float.
+    # 1 - ratio in double precision first, as in torchvision, where it is a Python float.
     return to_bytes(torch.addcmul(scaled, other, (1 - ratio.double()).float()))
 
 
 def _tent(sextant: Tensor) -> Tensor:
     """Share of the chroma missing in a channel, around the colour circle of length 6.
 
-    It climbs from 0 to 1 over [0, 1], stays, falls over [3, 4], and is 0 up to 6.
+    It rises from 0 to 1 over [0, 1], stays at 1, falls to 0 over [3, 4], and is 0 up to 6.
     """
     # Not `remainder`, which is slow on the CPU.
     angle = sextant.sub(sextant.div(6).floor_(), alpha=6)

@@ -1,7 +1,7 @@
-"""Batched filters on uint8 images: sharpness and blur, each with a parameter for every image.
+"""Batched filters on uint8 images, with a parameter per image: sharpness and blur.
 
-Sums of shifted images instead of convolutions: these are exact in float32 whatever precision a
-device convolves in, and on the CPU faster than a convolution with a kernel for every image.
+These are sums of shifted images instead of convolutions: exact in float32 whatever precision a
+device convolves in, and on the CPU faster than a convolution with a kernel per image.
 """
 
 import torch
@@ -13,9 +13,9 @@ from longtail.errors import InputError
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends each image with its 3x3 average (the centre counts five times); the border stays.
+    """Blends each image with its 3x3 average (centre weight 5); the border is unchanged.
 
-    Equals torchvision's but for single pixels that are one level off, where a product and a
+    Equals torchvision's except for single pixels that are one level off, where a product and a
     sum are rounded separately instead of together.
 
     Args:
@@ -33,7 +33,7 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     rows = (pixels[:, :, :-2] + pixels[:, :, 1:-1]).add_(pixels[:, :, 2:])
     total = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(inside, alpha=4)
     difference = total.mul_(1 / 13).round_().sub_(inside)
-    # 1 - ratio in double precision first, as torchvision has it from a Python float.
+    # 1 - ratio in double precision first, as in torchvision, where it is a Python float.
     inside.addcmul_(difference, (1 - factor.double()).to(ratio.dtype).view_as(ratio))
     return to_bytes(pixels)
 
@@ -41,8 +41,8 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """Blurs with a Gaussian kernel; the image is mirrored beyond its border.
 
-    Equals torchvision's but for single pixels that are one level off: rows and columns are
-    filtered one after the other here, at once there.
+    Equals torchvision's except for single pixels that are one level off: here rows and columns are
+    filtered one after the other, there at once.
 
     Args:
         images: (B, 3, H, W) uint8, both sides above `kernel_size` // 2.

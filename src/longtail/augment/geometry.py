@@ -1,7 +1,7 @@
 """Batched geometry of uint8 images: crop, flip, cutout, affine, resized crop.
 
-Each takes parameters for every image and agrees with torchvision's v2 functional on uint8
-*tensors* at the same parameters (torchvision's PIL path samples a little differently).
+Each takes parameters per image and agrees with torchvision's v2 functional on uint8 *tensors* with
+the same parameters (torchvision's PIL path samples slightly differently).
 """
 
 import torch
@@ -31,15 +31,15 @@ def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     rows, columns = canvas.shape[2:]
     plane = torch.arange(batch * channels, device=images.device).view(batch, channels, 1)
     row = plane * rows + top.view(-1, 1, 1) + torch.arange(height, device=images.device)
-    # A window of `width` bytes begins at every byte of the canvas: each row of the result is one
-    # of them, so that the whole crop copies rows and never touches single pixels.
+    # A window of `width` bytes begins at every byte of the canvas, and each row of the result is
+    # one of them, so that the crop copies whole rows instead of single pixels.
     windows = canvas.as_strided((canvas.numel() - width + 1, width), (1, 1))
     first = row * columns + left.view(-1, 1, 1)
     return windows.index_select(0, first.flatten()).view_as(images)
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirrors left and right where `flipped` (B,) is true."""
+    """Flips images horizontally where `flipped` (B,) is true."""
     return choose(flipped, images.flip(3), images)
 
 
@@ -76,7 +76,7 @@ def affine_matrix(
     shear: Tensor | None = None,
     centre: Tensor | None = None,
 ) -> Tensor:
-    """Where the pixels of an affinely transformed image come from: the inverse of the transform.
+    """Source of each pixel of an affinely transformed image: the inverse of the transform.
 
     The transform is torchvision's `affine`: shear, scale and rotate about the centre, then shift.
 
@@ -105,10 +105,10 @@ def affine_matrix(
 
 
 def affine(images: Tensor, matrix: Tensor, fill: int = 0) -> Tensor:
-    """Takes each pixel from the nearest one to where `matrix` says that it comes from.
+    """Takes each pixel from the one nearest to its source given by `matrix`.
 
-    Equals torchvision's `affine` and `rotate` (interpolation nearest) but for pixels whose source
-    lies midway between two pixels, within rounding: they may take either.
+    Equals torchvision's `affine` and `rotate` (nearest interpolation) except for pixels whose
+    source lies midway between two pixels, within rounding: they may take either.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -123,7 +123,7 @@ def affine(images: Tensor, matrix: Tensor, fill: int = 0) -> Tensor:
     y = (torch.arange(height, device=images.device) - (height - 1) / 2).unsqueeze(1)
     column = (a * x + (b * y + c + (width - 1) / 2)).round_().clamp_(-1, width)
     row = (d * x + (e * y + f + (height - 1) / 2)).round_().clamp_(-1, height)
-    # What comes from outside is taken from a frame of one pixel around the image.
+    # Pixels from outside are taken from a frame of one pixel around the image.
     canvas = F.pad(images, [1] * 4, value=fill).flatten(2)
     source = row.mul_(width + 2).add_(column).add_(width + 3).long().flatten(1)
     return canvas.gather(2, source.unsqueeze(1).expand(-1, 3, -1)).view_as(images)
@@ -132,10 +132,10 @@ def affine(images: Tensor, matrix: Tensor, fill: int = 0) -> Tensor:
 def resized_crop(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor
 ) -> Tensor:
-    """Cuts boxes out and enlarges each to the images' own size, bilinearly.
+    """Cuts out boxes and enlarges each to the images' own size, bilinearly.
 
-    Equals torchvision's `resized_crop` of the images as floats, rounded; its own way with uint8 on
-    the CPU interpolates in fixed point and can be one level off.
+    Equals torchvision's `resized_crop` of the images as floats, rounded; with uint8 on the CPU,
+    torchvision interpolates in fixed point and can be one level off.
 
     Args:
         images: (B, 3, H, W) uint8.

@@ -42,7 +42,7 @@ class Mixup:
     """Weighted mean of each image and a random other image of the batch.
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, arXiv 1710.09412.
-    Departs from the paper's code in: one weight per image, unless `shared`.
+    Differs from the paper's code: one weight per image, unless `shared`.
 
     Args:
         alpha: the weight is drawn from Beta(alpha, alpha).
@@ -75,12 +75,12 @@ class Mixup:
 
 @dataclass(frozen=True)
 class CutMix:
-    """Each image with a box from a random other image of the batch.
+    """Replaces a box in each image with that of a random other image of the batch.
 
     Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
-    Features, ICCV 2019, arXiv 1905.04899. The box is cut off at the border, and the weight is the
-    share of pixels that the first image keeps.
-    Departs from the paper's code in: one box per image, unless `shared`.
+    Features, ICCV 2019, arXiv 1905.04899. The box is clipped at the border, and the weight is the
+    share of pixels that the first image keeps. Differs from the paper's code: one box per image,
+    unless `shared`.
 
     Args:
         alpha: the share that the first image keeps is drawn from Beta(alpha, alpha).
@@ -130,7 +130,7 @@ def _partners(images: Tensor, target: Tensor, generator: torch.Generator) -> Ten
 def _beta(alpha: float, shared: bool, batch: int, generator: torch.Generator) -> Tensor:
     """Draws from Beta(alpha, alpha), (B,) float32."""
     concentration = torch.full((1 if shared else batch, 2), alpha)
-    # What torch.distributions.Beta is made of; that one takes no generator.
+    # As in torch.distributions.Beta, which takes no generator.
     drawn = torch._sample_dirichlet(concentration, generator)[:, 0]
     return drawn.expand(batch) if shared else drawn
 

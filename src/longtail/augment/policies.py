@@ -47,7 +47,7 @@ CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 COLOURING = ("Brightness", "Color", "Contrast", "Sharpness", "Posterize", "Solarize")
 PARAMETERLESS = ("AutoContrast", "Equalize", "Invert")
-# All geometric operations are an affine sampling, each with its own matrix.
+# All geometric operations are affine, each with its own matrix.
 OPERATIONS = ("Identity", "Affine", *COLOURING, *PARAMETERLESS)
 
 
@@ -80,7 +80,7 @@ class AutoAugment:
         return _apply_rows(images, self.draw(len(images), generator), cifar10_rows(), 10, self.fill)
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """The row of `cifar10_rows` for each stage and image, (2, B) int64, on the CPU."""
+        """Draws the row of `cifar10_rows` for each stage and image, (2, B) int64, on the CPU."""
         policy = torch.randint(len(CIFAR10_POLICY), (batch,), generator=generator)
         positive = torch.randint(2, (2, batch), generator=generator)
         stage = torch.arange(2).unsqueeze(1)
@@ -91,10 +91,10 @@ class AutoAugment:
 
 @dataclass(frozen=True)
 class SimAugment:
-    """Jitter, hue and greyscale: the colour half of the views of SimCLR and BCL.
+    """Jitter, hue and greyscale: the colour part of the views of SimCLR and BCL.
 
     Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022. The
-    other half, resized crop and flip, comes before it in the view `sim`.
+    other part, resized crop and flip, comes before it in the view `sim`.
 
     Args:
         jitter: amount of brightness, contrast and saturation.
@@ -144,7 +144,7 @@ def _probabilities() -> Tensor:
 
 
 def magnitude(name: str, level: int, bins: int, height: int, width: int) -> float:
-    """Strength of an operation at a level out of `bins`, in float32 steps as torchvision has it."""
+    """Strength of an operation at a level out of `bins`, in float32 steps as in torchvision."""
     if name == "Posterize":
         return float(8 - round(level / ((bins - 1) / 4)))
     low, high = {
@@ -159,7 +159,7 @@ def magnitude(name: str, level: int, bins: int, height: int, width: int) -> floa
 
 
 def _matrix(name: str, strength: float, height: int, width: int) -> Tensor:
-    """Where the pixels of a geometric operation come from, (2, 3)."""
+    """Matrix of the pixel sources of a geometric operation, (2, 3)."""
     angle, translate, shear, centre = 0.0, [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
     if name == "Rotate":
         angle = -strength  # counter-clockwise, unlike `affine`

@@ -1,4 +1,4 @@
-"""RandAugment as the published code on ImageNet-LT has it: timm's, for whole batches."""
+"""RandAugment as in the published code on ImageNet-LT, which is timm's, for whole batches."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -37,13 +37,13 @@ GEOMETRIC = RAND_AUGMENT[10:]
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Random operations of 15 kinds, each with a random strength, as timm's `rand-n2-m10-mstd0.5`.
+    """Random operations of 15 kinds with random strengths, like timm's `rand-n2-m10-mstd0.5`.
 
     Cubuk et al., RandAugment: Practical Automated Data Augmentation with a Reduced Search Space,
     NeurIPS 2020, arXiv 1909.13719, in the version of timm, which the published code of BCL and GML
     uses on ImageNet-LT. Each of `num_ops` operations per image is applied with probability `p`, at
     a magnitude drawn from a normal distribution and clipped to [0, 10].
-    Departs from timm's code in: works on tensors, so that single pixels may differ by a level or
+    Differs from timm's code: it works on tensors, so that single pixels may differ by a level or
     two from those of Pillow.
 
     Args:
@@ -94,11 +94,10 @@ class RandAugment:
         return apply_chosen(images, choice, parameters, _operations(self.fill))
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What is drawn for each operation and image, (num_ops, B) each, on the CPU.
+        """Draws the parameters of each operation and image, (num_ops, B) each, on the CPU.
 
         Returns: the operation, 0 for none, else its index in RAND_AUGMENT plus 1; its magnitude;
-            whether the strength is negative where it has a sign; whether the interpolation is
-            bicubic.
+            whether a signed strength is negative; whether the interpolation is bicubic.
         """
         shape = (self.num_ops, batch)
         number = 1 + torch.randint(len(RAND_AUGMENT), shape, generator=generator)
@@ -119,7 +118,7 @@ def strength(name: str, level: Tensor, negative: Tensor) -> Tensor:
     Args:
         name: one of RAND_AUGMENT.
         level: any shape, magnitudes.
-        negative: shape of `level`, whether an argument with a sign is negative.
+        negative: shape of `level`, whether a signed argument is negative.
 
     Returns: shape of `level`: degrees, a shear factor or a fraction of the side for the geometric
         operations; bits, a threshold or a summand for Posterize, Solarize and SolarizeAdd; a
@@ -134,7 +133,7 @@ def strength(name: str, level: Tensor, negative: Tensor) -> Tensor:
 
 
 def matrices(name: str, value: Tensor, height: int, width: int) -> Tensor:
-    """Where the pixels of a geometric operation come from, (N, 6), for `resample`."""
+    """Matrices of the pixel sources of a geometric operation, (N, 6), for `resample`."""
     one, zero = torch.ones_like(value), torch.zeros_like(value)
     if name == "Rotate":
         cos, sin = value.deg2rad().cos(), value.deg2rad().sin()

@@ -1,4 +1,4 @@
-"""Affine transforms of uint8 images with bilinear or bicubic interpolation, as Pillow's."""
+"""Affine transforms of uint8 images with bilinear or bicubic interpolation, like Pillow's."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from longtail.augment.batched import to_bytes
 
 
 def resample(images: Tensor, matrix: Tensor, *, cubic: bool, fill: tuple[int, int, int]) -> Tensor:
-    """Takes each pixel from where `matrix` says, between the pixels there.
+    """Interpolates each pixel at its source given by `matrix`.
 
-    Equals Pillow's `Image.transform` with `AFFINE` but for single pixels that are one level off,
+    Equals Pillow's `Image.transform` with `AFFINE` except for single pixels that are one level off,
     since Pillow computes in double precision.
 
     Args:
@@ -42,19 +42,19 @@ def resample(images: Tensor, matrix: Tensor, *, cubic: bool, fill: tuple[int, in
             source = line + (first + right).clamp_(0, width - 1)
             found = pixels.gather(2, source.flatten(1).unsqueeze(1).expand(-1, 3, -1))
             total.addcmul_(found, (lower * upper).flatten(1).unsqueeze(1))
-    # Pillow rounds bicubic values and cuts the fraction of bilinear ones off.
+    # Pillow rounds bicubic values and truncates bilinear ones.
     result = to_bytes(total.round_() if cubic else total).view_as(images)
     colour = torch.tensor(fill, dtype=torch.uint8).to(images.device, non_blocking=True)
     return torch.where(outside.unsqueeze(1), colour.view(1, 3, 1, 1), result)
 
 
 def _taps(position: Tensor, cubic: bool) -> tuple[Tensor, list[Tensor]]:
-    """The first source pixel of each position, and the weights of the pixels from there on."""
+    """The first source pixel of each position, and the weights of the pixels from it on."""
     before = position.floor()
     t = position - before
     if not cubic:
         return before.long(), [1 - t, t]
-    # Pillow's cubic, with a slope of -1 beside the centre.
+    # Pillow's cubic, with a slope of -1 next to the centre.
     square, cube = t * t, t * t * t
     weights = [
         2 * square - cube - t,

@@ -1,4 +1,4 @@
-"""Random operations: each draws a parameter for every image and hands it to a batched function."""
+"""Random operations: each draws a parameter per image and passes it to a batched function."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from longtail.errors import InputError
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Moves each image by up to `padding` pixels in both directions; zeros come in.
+    """Shifts each image by up to `padding` pixels in both directions, filling with zeros.
 
     Args:
         padding: pixels, 0 or more.
@@ -38,7 +38,7 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Enlarges a random box of each image to the image's size, as torchvision's does.
+    """Enlarges a random box of each image to the image's size, like torchvision's.
 
     Args:
         scale: least and largest share of the image's area.
@@ -66,8 +66,8 @@ class RandomResizedCrop:
         return resized_crop(images, *beside(images, boxes).unbind())
 
     def draw(self, batch: int, rows: int, columns: int, generator: torch.Generator) -> Tensor:
-        """Boxes for images of a size: top, left, height and width, (4, B) int64, on the CPU."""
-        # Ten tries for every image, of which the first that fits counts, as in torchvision's loop.
+        """Draws boxes (top, left, height, width) in images of a size, (4, B) int64, on the CPU."""
+        # Ten tries per image, of which the first that fits is used, as in torchvision's loop.
         area, ratio = uniform((2, 10, batch), 0, 1, generator)
         area = rows * columns * (self.scale[0] + area * (self.scale[1] - self.scale[0]))
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
@@ -90,7 +90,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirrors left and right with probability `p`."""
+    """Flips horizontally with probability `p`."""
 
     p: float = 0.5
 
@@ -104,10 +104,10 @@ class RandomFlip:
 
 @dataclass(frozen=True)
 class RandomAffine:
-    """Turns and scales each image a little, about its middle; zeros come in.
+    """Rotates and scales each image slightly about its centre, filling with zeros.
 
     Args:
-        degrees: largest angle, to both sides.
+        degrees: largest angle in either direction.
         scale: least and largest factor.
 
     Raises: ValueError: when `degrees` is below 0, or `scale` is not 0 < least <= largest.
@@ -161,7 +161,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Changes brightness, contrast, saturation and hue, in an order drawn for every image.
+    """Changes brightness, contrast, saturation and hue, in a random order per image.
 
     Args:
         brightness: the factor lies in [1 - brightness, 1 + brightness], not below 0.

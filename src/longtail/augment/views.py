@@ -1,4 +1,4 @@
-"""Views: sequences of random operations, by name, and all views of a batch at once."""
+"""Views (sequences of random augmentations) by name, and all views of a batch at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from longtail.augment.transforms import (
 from longtail.errors import InputError
 from longtail.names import nearest
 
-LARGE = 96  # side from which on views begin with a resized crop
+LARGE = 96  # side from which views begin with a resized crop
 VIEWS = {
-    "none": "the images as they are",
+    "none": "no augmentation",
     "weak": "random crop, flip",
     "jitter": "weak, then brightness, contrast and saturation jitter 0.4",
     "cutout": "weak, then Cutout",
@@ -68,8 +68,8 @@ class View:
     def apart(self) -> tuple[RandomResizedCrop | None, "View"]:
         """The resized crop that the view begins with, if it does, and the rest.
 
-        Large images are cropped, once for each view, by the processes that decode them, to one
-        size; the rest of the view is made on the device.
+        Large images are cropped to one size, once per view, by the processes that decode them; the
+        rest of the view is made on the device.
         """
         if self.operations and isinstance(self.operations[0], RandomResizedCrop):
             return self.operations[0], View(self.operations[1:])
@@ -77,7 +77,7 @@ class View:
 
 
 def named_view(name: str, size: int) -> View:
-    """The view of a name, with parameters for images of a size.
+    """The view with this name, with parameters for images of a size.
 
     Padding is size / 8 and Cutout's side size / 2: 4 and 16 at the 32 pixels of CIFAR. Images of
     96 pixels and more are cropped by resizing instead of padding.
@@ -126,16 +126,16 @@ def named_view(name: str, size: int) -> View:
 def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator) -> Tensor:
     """Draws several views of a batch.
 
-    Views that begin with equal operations share them: these run once on all of the views' images,
-    not once for each view. A call has a fixed cost, so many images at once, even those of several
-    steps, are cheaper than few.
+    Views that begin with equal operations share them: these run once on the images of all views,
+    not once per view. A call has a fixed cost, so many images at once, even those of several steps,
+    are cheaper than a few.
 
     Args:
         images: (B, 3, H, W) uint8.
         views: V of them.
         generator: on the CPU; the same state gives the same views, bit for bit.
 
-    Returns: (V, B, 3, H, W) uint8; a copy, also where nothing is done.
+    Returns: (V, B, 3, H, W) uint8; always a copy.
     Raises: ValueError: when there is no view, `images` is not such a batch, or the generator is not
         on the CPU.
     Examples:
@@ -162,7 +162,7 @@ def _grow(
         return flat.view_as(stack)
     for first in dict.fromkeys(rest[0] for rest in operations if rest):
         members = [view for view, rest in enumerate(operations) if rest and rest[0] == first]
-        # One view after the other: a list as an index is copied to the device, which waits for it.
+        # One view at a time: a list as an index is copied to the device, which waits for it.
         group = first(torch.cat([stack[view] for view in members]), generator)
         grown = _grow(
             group.view(-1, *stack.shape[1:]), [operations[view][1:] for view in members], generator

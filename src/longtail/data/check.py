@@ -23,9 +23,9 @@ from longtail.data.records import Records, find_problems, make_splits
 from longtail.data.repeats import Repeats
 from longtail.data.split_names import SPLITS
 
-RARE = (5, 20)  # classes below 5 images can hardly be learned; "few" of the benchmarks is below 20
-FEW_TESTS = 3  # test images of a class that tell nothing about its accuracy
-SMALL_SPLIT = 100  # images: an accuracy is known to about 10 points
+RARE = (5, 20)  # classes below 5 images can hardly be learned; "few" in the benchmarks is below 20
+FEW_TESTS = 3  # test images of a class that say nothing about its accuracy
+SMALL_SPLIT = 100  # images: accuracy is then known to about 10 points
 CLASSES = 8  # names that are shown
 
 Counts = dict[str, NDArray[np.int64]]
@@ -40,7 +40,7 @@ class Findings:
         class_names: name of each class.
         counts: (C,) images per class for each split.
         problems: what prevents training or makes its result wrong, one sentence each.
-        warnings: what may not be meant, or limits what the result tells.
+        warnings: what may be unintended, or limits what the result says.
         notes: how the source was understood.
         checked: how the files were checked.
     """
@@ -79,11 +79,11 @@ def in_words(
     warnings: Sequence[str],
     problems: Sequence[str],
 ) -> str:
-    """What a check found, line by line.
+    """The result of a check as text, line by line.
 
     Args:
         name: name of the data set.
-        class_names: names of the classes; empty where they are unknown.
+        class_names: names of the classes; empty if they are unknown.
         lines: what the data set is and how it was checked.
         warnings: one sentence each.
         problems: one sentence each.
@@ -97,10 +97,10 @@ def in_words(
 
 
 def check_source(config: DataConfig, *, verbose: bool = True) -> Findings:
-    """Checks a data set as training does at its start, and reports instead of raising.
+    """Checks a data set as training does at its start, but reports instead of raising.
 
     Image files are decoded and compared with each other if `config.check` is `decode`, which is
-    the default for folders and tables; of list files and shards only the existence is checked.
+    the default for folders and tables; for list files and shards only existence is checked.
 
     Args:
         config: the source.
@@ -163,7 +163,7 @@ def _counts(splits: NDArray[np.str_], labels: NDArray[np.int64], num_classes: in
 
 
 def _read_all(records: Records, verbose: bool) -> tuple[list[str], list[str], str]:
-    """Decodes all files and compares them; returns problems, warnings and what was done."""
+    """Decodes all files and compares them; returns problems, warnings and a description."""
     missing = set(find_missing(records.paths))
     there = [row for row in range(len(records.paths)) if row not in missing]
     paths = [records.paths[row] for row in there]
@@ -193,7 +193,7 @@ def _read_all(records: Records, verbose: bool) -> tuple[list[str], list[str], st
     originals = good[first[good] == good]
     checked = f"{len(there):,} of {len(records.paths):,} exist, {len(good):,} decoded"
     if len(originals) > LIMIT:
-        return problems, found, f"{checked}; only identical ones looked for, no similar ones"
+        return problems, found, f"{checked}; only identical ones searched for, not similar ones"
     near = Repeats(records)
     with progress("comparing images", len(originals), verbose) as done:
         for pairs in similar_pairs(fingerprints, originals, done):

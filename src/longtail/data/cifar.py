@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, made long-tailed."""
+"""Long-tailed CIFAR-10 and CIFAR-100."""
 
 import os
 from pathlib import Path
@@ -18,21 +18,21 @@ IMBALANCE = 100
 
 
 def cifar10_lt(config: DataConfig) -> Dataset:
-    """CIFAR-10 made long-tailed: 12,406 training images at imbalance 100, 10,000 for testing."""
+    """Long-tailed CIFAR-10: 12,406 training images at imbalance 100, 10,000 for testing."""
     from torchvision.datasets import CIFAR10
 
     return _cifar("cifar10", CIFAR10, config)
 
 
 def cifar100_lt(config: DataConfig) -> Dataset:
-    """CIFAR-100 made long-tailed: 10,847 training images at imbalance 100, 10,000 for testing."""
+    """Long-tailed CIFAR-100: 10,847 training images at imbalance 100, 10,000 for testing."""
     from torchvision.datasets import CIFAR100
 
     return _cifar("cifar100", CIFAR100, config)
 
 
 def _cifar(name: str, reader: Any, config: DataConfig) -> Dataset:
-    """Subset of CIFAR; with seed 0 that of the long-tailed benchmarks.
+    """A subset of CIFAR; with seed 0, that of the long-tailed benchmarks.
 
     `index` is the index of an image in the original order of its split.
 
@@ -64,7 +64,7 @@ def _split(name: str, data: Any, indices: Tensor, size: int) -> Split:
 
 
 def _fetch(name: str, reader: Any, root: Path) -> tuple[Any, Any]:
-    """Training and test split as torchvision reads them; downloads missing files."""
+    """Training and test split read by torchvision, which downloads missing files."""
     try:
         return reader(root, download=True), reader(root, train=False)
     except (OSError, RuntimeError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""Columns of a CSV or Parquet file as text, whatever its separator and encoding."""
+"""Columns of a CSV or Parquet file as text, for any separator and encoding."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Columns:
     """Some columns of a table.
 
     Args:
-        texts: pyarrow string array of each column; null or blank where a cell is missing.
-        origin: where row i is in the file, such as `line 7`.
+        texts: pyarrow string array of each column; null or blank if a cell is missing.
+        origin: location of row i in the file, such as `line 7`.
     """
 
     texts: Mapping[str, Any]
@@ -28,7 +28,7 @@ class Columns:
 
 
 def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, str]) -> Columns:
-    """Reads columns of a table; the other columns are not looked at.
+    """Reads columns of a table; other columns are not read.
 
     Args:
         source: path or URL of a .parquet file, or any other name for a text file.
@@ -37,7 +37,7 @@ def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, 
 
     Raises:
         InputError: when the file is not a table, a column is absent or listed twice, or a text is
-            not readable in its encoding; it names the file, and the lines.
+            not readable in its encoding; the message names the file and the lines.
     """
     import pyarrow as pa
 
@@ -67,7 +67,7 @@ def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, 
 
 
 def _advice(absent: Mapping[str, str], names: Sequence[str]) -> str:
-    """End of the message about absent columns: what the header looks like."""
+    """End of the message about absent columns: advice from the look of the header."""
     if names and is_image(names[0]):
         return "; the first line looks like a row, but must be a header"
     found = {key: [n for n in names if _plain(n) == _plain(absent[key])] for key in absent}
@@ -83,7 +83,7 @@ def parquet_schema(source: str) -> Any:
     """Arrow schema of a Parquet file.
 
     Raises:
-        InputError: when it is not one.
+        InputError: when it is not a Parquet file.
     """
     import pyarrow as pa
     from pyarrow import parquet

@@ -14,31 +14,30 @@ class DataConfig:
 
     Args:
         source: a built-in data set (`digits-lt`, `cifar10-lt`, `cifar100-lt`, `imagenet-lt`,
-            `places-lt`, `inaturalist18`), a folder with a sub-folder for each class, a folder of
-            shards (`longtail data shard`) or of Parquet files with images, or a .csv, .tsv or
-            .parquet table; shards, tables and their images also at a URL.
+            `places-lt`, `inaturalist18`), a folder with a sub-folder per class, a folder of shards
+            (`longtail data shard`) or of Parquet files with images, or a .csv, .tsv or .parquet
+            table; shards, tables and their images also at a URL.
         root: cifar: folder of the data files (default: `data`). List files: folder of the images.
             Tables: folder that relative paths start from (default: the folder of the table).
         lists: list files: folder of the lists and class names (default: `root`).
         imbalance: digits, cifar: largest over smallest class count of the training split, 1 or
             more (default: 30 for digits and 100 for cifar).
         imbalance_type: digits, cifar: how class counts fall from the largest to the smallest.
-        image_size: side in pixels of the images that a model gets (default: their own size for
-            images up to 64 pixels, else 224).
+        image_size: side in pixels of the model's input images (default: their own size for images
+            up to 64 pixels, else 224).
         depth: folders: level of the sub-folders that name the classes, from 1 (default: 1 where
-            that is clear; else it must be given).
-        path_column: tables: column of the image files, or of images as bytes.
+            that is clear, otherwise required).
+        path_column: tables: column of the image paths, or of the images as bytes.
         label_column: tables: column of the classes.
-        split_column: tables: column of train, val or test (default: `split` if there is such a
-            column).
-        test_fraction: fraction of each class that is held out for testing where the source has
-            neither a test nor a val split, between 0 and 1.
-        val_fraction: fraction of each class that is held out for validation where the source has
-            no val split; 0 for none.
-        seed: seed of subsets and of splits that are made here; independent of the seed of the run.
-        check: `decode` reads every image before training and lists all that are broken, `exists`
-            only checks that each file exists (default: `decode` for folders and tables, `exists`
-            for list files and shards). Images held in memory are always decoded.
+        split_column: tables: column with train, val or test (default: `split` if it exists).
+        test_fraction: fraction of each class held out for testing if the source has neither a test
+            nor a val split, between 0 and 1.
+        val_fraction: fraction of each class held out for validation if the source has no val split;
+            0 for none.
+        seed: seed of the subset and of splits made by longtail, independent of the run's seed.
+        check: `decode` reads every image before training and lists all broken ones, `exists` only
+            checks that each file exists (default: `decode` for folders and tables, `exists` for
+            list files and shards). Images held in memory are always decoded.
         workers: worker processes that read large images (default: one per processor, at most 8).
 
     Raises:

@@ -14,21 +14,20 @@ if sys.platform != "win32":
 
 DIGITS = 20  # of the file with the number of bytes
 DIGEST = 16  # bytes before the content of a copy
-_threads = threading.Lock()  # the system's locks are those of a whole process
-LEFT = 0.9  # share of the limit that a cleaning leaves
+_threads = threading.Lock()  # the system locks for a whole process
+LEFT = 0.9  # share of the limit that is kept when copies are removed
 
 
 class Copies:
     """Copies of files by name, which any number of processes write and read together.
 
-    Each copy is a file that begins with the hash of its content: one that is not whole, however
-    that came about, counts as absent. Before the copies would take more bytes than the limit, those
-    that were not used for longest are removed. Where nothing can be written, a warning says so
-    once, and there are no new copies.
+    Each copy is a file that begins with the hash of its content, so that an incomplete one counts
+    as absent. Before the copies exceed the limit, the least recently used ones are removed. If
+    nothing can be written, a warning says so once, and no new copies are kept.
 
     Args:
         folder: where the copies are.
-        limit: bytes that they may take.
+        limit: their maximum total number of bytes.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -41,11 +40,11 @@ class Copies:
         return self.limit > 0 and not self._failed
 
     def has(self, name: str) -> bool:
-        """Whether there is a copy; it may yet turn out not to be whole."""
+        """Whether there is a copy; it may still turn out to be incomplete."""
         return self._path(name).is_file()
 
     def get(self, name: str) -> bytes | None:
-        """Content of a copy; None where there is none."""
+        """Content of a copy; None if there is none."""
         path = self._path(name)
         try:
             stored = path.read_bytes()
@@ -70,7 +69,7 @@ class Copies:
             path.parent.mkdir(exist_ok=True)
             try:
                 # Not flushed to the disk, which would take longer than the download: after a power
-                # cut, the hash tells.
+                # cut, the hash shows whether it is complete.
                 part.write_bytes(_digest(content) + content)
                 part.replace(path)
             finally:
@@ -101,17 +100,17 @@ class Copies:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._counter() as counter:
             known = os.read(counter, DIGITS)
-            # Never below the true number: bytes of removed copies are counted until a cleaning.
+            # Never below the true number: bytes of removed copies count until the next cleaning.
             total = int(known) if known.isdigit() else self._clean(self.limit)
             if total + size > self.limit:
                 total = self._clean(max(0, int(LEFT * self.limit) - size))
-            # As many digits as before, in place: to shorten a file takes milliseconds.
+            # As many digits as before, in place: shortening a file takes milliseconds.
             os.lseek(counter, 0, os.SEEK_SET)
             os.write(counter, f"{total + size:0{DIGITS}d}".encode())
 
     @contextmanager
     def _counter(self) -> Iterator[int]:
-        """The file with the number of bytes, which no other thread or process has meanwhile."""
+        """The file with the number of bytes, locked against other threads and processes."""
         with _threads:
             handle = os.open(self.folder / "bytes", os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -122,9 +121,9 @@ class Copies:
                 os.close(handle)  # and the lock with it
 
     def _clean(self, most: int) -> int:
-        """Removes copies, the oldest first, until they take at most so many bytes; returns these.
+        """Removes the oldest copies until at most this many bytes are left; returns their number.
 
-        What a process that was killed was writing is removed in the same way.
+        Partial files of killed processes are removed in the same way.
         """
         found = []
         for folder in self.folder.iterdir():
@@ -144,7 +143,7 @@ class Copies:
 
 
 def _new_lock() -> None:
-    """Gives a forked process a lock of its own: a thread of its parent may have the old one."""
+    """Gives a forked process its own lock, since a thread of its parent may hold the old one."""
     global _threads
     _threads = threading.Lock()
 

@@ -33,9 +33,9 @@ class CentreCrop:
 class RandomCrops:
     """Random resized crops for training, one per view.
 
-    Draws each crop as torchvision's `RandomResizedCrop`, with torch's global generator, which the
-    loader seeds for every image. Departs from torchvision in: a file is decoded once for all views,
-    a JPEG file no larger than the smallest crop needs, and the borders of a crop are not rounded to
+    Draws each crop like torchvision's `RandomResizedCrop`, with torch's global generator, which the
+    loader seeds for every image. Unlike in torchvision, a file is decoded once for all views, a
+    JPEG file only as large as the smallest crop needs, and the borders of a crop are not rounded to
     whole pixels.
 
     Args:

@@ -1,4 +1,4 @@
-"""Columns of a text file with separated columns, whatever its separator and encoding."""
+"""Columns of a delimited text file, for any separator and encoding."""
 
 import codecs
 import csv
@@ -26,10 +26,10 @@ class CsvColumns:
 
     Args:
         source: path or URL of the file.
-        wanted: column names that tell its separator.
+        wanted: column names from which the separator is recognised.
 
     Attributes:
-        names: of all columns, in order.
+        names: names of all columns, in order.
 
     Raises:
         InputError: when the file is packed or has no header.
@@ -58,7 +58,7 @@ class CsvColumns:
         self._lines: NDArray[np.int64] | None = None
 
     def texts(self, names: Mapping[str, str]) -> dict[str, Any]:
-        """The columns of these names as pyarrow string arrays, by the same keys."""
+        """The columns with these names as pyarrow string arrays, by the same keys."""
         import pyarrow as pa
         from pyarrow import csv as pa_csv
 
@@ -69,7 +69,7 @@ class CsvColumns:
             encoding="utf8" if self._encoding.startswith("utf-8") else self._encoding,
         )
         parsing = pa_csv.ParseOptions(delimiter=self._separator, newlines_in_values=True)
-        # Bytes, as the other columns may have another encoding; never numbers, as a label 007
+        # Bytes, since other columns may have another encoding; never numbers, since the label 007
         # must not become 7.
         converting = pa_csv.ConvertOptions(
             include_columns=list(numbers.values()),
@@ -80,8 +80,8 @@ class CsvColumns:
             cells = {key: table[number] for key, number in numbers.items()}
             exact = not any(map(_has_quotes_after_blanks, cells.values()))
         except pa.ArrowException:
-            # Rows with other than the header's number of columns, which are named, or lines of
-            # blanks or quotes after blanks, which the slower reader reads.
+            # Rows whose number of columns differs from the header's, which are reported, or lines
+            # of blanks or quotes after blanks, which the slower reader can read.
             self._refuse_uneven()
             exact = False
         if not exact:
@@ -89,7 +89,7 @@ class CsvColumns:
         return {key: self._text(names[key], column) for key, column in cells.items()}
 
     def _cells(self, numbers: Mapping[str, int]) -> dict[str, Any]:
-        """Columns as bytes, by the slower reader, for which blanks may precede a quote."""
+        """Columns as bytes, by the slower reader, which allows blanks before a quote."""
         import pyarrow as pa
 
         rows = [row for _, row in self._rows()]
@@ -107,7 +107,7 @@ class CsvColumns:
         return f"line {self._lines[row]}"
 
     def _text(self, name: str, column: Any) -> Any:
-        """A column of bytes as text: UTF-8, and else Windows-1252, with a warning."""
+        """A column of bytes as text: UTF-8, otherwise Windows-1252 with a warning."""
         import pyarrow as pa
 
         try:
@@ -135,7 +135,7 @@ class CsvColumns:
         return pa.chunked_array([pa.array(texts, pa.string())])
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows below the header, each with the line that it begins in, as an editor counts."""
+        """The rows below the header, each with the number of its first line in the file."""
         errors = "surrogateescape" if self._encoding.startswith("utf-8") else "replace"
         with io.TextIOWrapper(
             open_file(self._source), encoding=self._encoding, errors=errors, newline=""
@@ -156,7 +156,7 @@ class CsvColumns:
                 ) from error
 
     def _refuse_uneven(self) -> None:
-        """Raises an error that names the rows with other than the header's number of columns."""
+        """Raises an error that names the rows whose number of columns differs from the header's."""
         columns = len(self.names)
         uneven = [
             f"line {line} has {len(row):,}" for line, row in self._rows() if len(row) != columns
@@ -167,7 +167,7 @@ class CsvColumns:
 
 
 def _has_quotes_after_blanks(cells: Any) -> bool:
-    """Whether a cell of bytes begins with blanks and a quote, which is then no text of its own."""
+    """Whether a cell of bytes begins with blanks and a quote, which is then a CSV quote."""
     import pyarrow.compute as pc
 
     return bool(pc.any(pc.match_substring_regex(cells, '^[ \\t]+"')).as_py())
@@ -186,7 +186,7 @@ def _encoding(head: bytes) -> str:
 
 
 def undecodable(source: str) -> str:
-    """The first line of a text that its encoding does not allow."""
+    """Describes the first line of a text that is invalid in its encoding."""
     content = read_bytes(source)
     encoding = _encoding(content[:HEAD])
     try:
@@ -202,12 +202,12 @@ def _decode(head: bytes, encoding: str) -> str:
     try:
         return head.decode(encoding)
     except UnicodeDecodeError:
-        # The end may be cut; and a name in another encoding is shown as such.
+        # The end may be cut, and a name in another encoding is shown as such.
         return head.decode("cp1252" if encoding == "utf-8-sig" else encoding, errors="replace")
 
 
 def _header(line: str, given: str, wanted: Collection[str]) -> tuple[str, list[str]]:
-    """Separator and column names: the separator that gives the wanted names, else most names."""
+    """Separator and column names, by the separator that gives the wanted or else most names."""
     read = {
         separator: [name.strip() for name in next(csv.reader([line], delimiter=separator))]
         for separator in given or SEPARATORS

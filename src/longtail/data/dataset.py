@@ -15,9 +15,8 @@ class Split:
     Args:
         labels: (N,) int64, class index of each image.
         index: (N,) int64, index of each image in its source, the same in every run.
-        images: (N, 3, H, W) uint8 RGB for images in memory, else None: worker processes then read
-            `paths`.
-        paths: file of each image, or a name such as `digits-lt/123` where there is no file.
+        images: (N, 3, H, W) uint8 RGB for images in memory; None: worker processes read `paths`.
+        paths: file of each image, or a name such as `digits-lt/123` if there is no file.
     """
 
     labels: Tensor
@@ -30,7 +29,7 @@ class Split:
 
     @property
     def files(self) -> list[tuple[str, ...]]:
-        """Files of each image, as `paths` has them."""
+        """Files of each image, from `paths`."""
         return [(path,) for path in self.paths]
 
     def take(self, indices: Tensor) -> "Split":
@@ -50,10 +49,10 @@ class Dataset:
     Args:
         name: name shown in tables and reports.
         class_names: name of each class, in the order of the class indices.
-        train: training split; every class has an image in it.
+        train: training split, with at least one image per class.
         val: validation split for choosing settings, if there is one.
         test: test split, if there is one.
-        image_size: side in pixels of the square images that a model gets.
+        image_size: side in pixels of the model's square input images.
     """
 
     name: str

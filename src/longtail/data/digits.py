@@ -1,4 +1,4 @@
-"""The digits of scikit-learn, made long-tailed."""
+"""A long-tailed version of scikit-learn's digits."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ TEST_IMAGES = 40  # per class
 
 
 def digits_lt(config: DataConfig) -> Dataset:
-    """Scikit-learn's 1,797 digits of 8x8 pixels: a balanced test split, the rest long-tailed.
+    """Scikit-learn's 1,797 digits of 8x8 pixels: a balanced test split, and a long-tailed rest.
 
     The test split has 40 images per class. Of the rest, class 0 keeps as many images as the
     smallest class has. `index` is the index of an image in scikit-learn's order. No file is needed.

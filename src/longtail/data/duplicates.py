@@ -1,4 +1,4 @@
-"""Pictures that are the same file, or nearly the same picture."""
+"""Search for pictures that are the same file, or nearly the same picture."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from longtail.data.reading import read_bytes
 # Both were chosen on 5,000 training images of CIFAR-100; bench/check.py measures them elsewhere.
 BITS = 14  # largest number of the 63 bits of the hashes that may differ
 CORRELATION = 0.94  # least correlation of the colours at 8x8
-LIMIT = 300_000  # most pictures that are compared with each other: the time grows as its square
+LIMIT = 300_000  # most pictures that are compared with each other, which takes quadratic time
 BLOCK = 256
 SIDE = 32
 
@@ -23,7 +23,7 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(eq=False)
 class Fingerprints:
-    """What pictures are recognised by.
+    """Fingerprints by which pictures are recognised.
 
     Args:
         digests: (N,) uint64 hash of each file's content.
@@ -37,7 +37,7 @@ class Fingerprints:
 
     @classmethod
     def empty(cls, count: int) -> "Fingerprints":
-        """Room for the fingerprints of so many pictures."""
+        """Allocates the fingerprints of so many pictures."""
         numbers = np.zeros((2, count), np.uint64)
         return cls(numbers[0], numbers[1], np.zeros((count, 192), np.float16))
 
@@ -67,7 +67,7 @@ _COSINES = np.cos(np.pi * np.outer(np.arange(8), np.arange(SIDE) + 0.5) / SIDE)
 
 
 def same_files(fingerprints: Fingerprints, read: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each picture the first one with the same content, (N,); itself where there is none.
+    """For each picture the first one with the same content, (N,), which may be itself.
 
     Args:
         fingerprints: of N pictures.
@@ -91,7 +91,7 @@ def similar_pairs(
     Args:
         fingerprints: of all pictures.
         pictures: indices of those to compare, all of different content.
-        done: is called with the number of pictures of each block.
+        done: called with the number of pictures of each block.
     """
     pictures = pictures[fingerprints.colours[pictures].any(axis=1)]
     hashes, colours = fingerprints.hashes[pictures], fingerprints.colours[pictures]

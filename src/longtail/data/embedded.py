@@ -1,7 +1,7 @@
-"""Tables that hold their images as bytes.
+"""Tables that contain their images as bytes.
 
-The image files are copied once, one behind the other, into a file of the cache, from which any
-worker reads them in any order as it does from a tar file; Parquet has no way to read one row.
+The images are copied once, one after another, to a file in the cache, from which any worker reads
+them in any order as from a tar file: a single row of a Parquet file cannot be read on its own.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ class Rows:
 
     Args:
         origin: what messages call it.
-        split: the split that all its rows belong to; None: a column may say.
-        folder: folder that paths of images start from, where a row has no bytes.
+        split: the split that all its rows belong to; None: given by a column, if any.
+        folder: folder that image paths start from, for rows without bytes.
         schema: its Arrow schema.
         batches: reads some columns, a few rows at a time.
     """
@@ -44,7 +44,7 @@ class Rows:
 
 
 def to_records(name: str, tables: Sequence[Rows], config: DataConfig) -> Records:
-    """Rows of tables that hold their images.
+    """Converts tables that contain their images to rows of a data set.
 
     Raises:
         InputError: lists everything that is wrong with them.
@@ -126,7 +126,7 @@ def _columns(name: str, tables: Sequence[Rows], config: DataConfig) -> dict[str,
 
 
 def image_column(schema: Any, named: str) -> str | None:
-    """The column of images: the one that is named, if it holds bytes, else the only one."""
+    """The column of images: the named one if it has bytes, else the only one with bytes."""
     if named in schema.names:
         return named if _holds_bytes(schema.field(named).type) else None
     found = [field.name for field in schema if _holds_bytes(field.type)]
@@ -159,7 +159,7 @@ def _class_names(name: str, tables: Sequence[Rows], column: str) -> tuple[str, .
 
 
 def _texts(column: Any, names: Sequence[str]) -> list[str | None]:
-    """Cells as text without blanks around it; those of class indices by name."""
+    """Cells as stripped text; class indices become names."""
     import pyarrow as pa
 
     if names:
@@ -171,7 +171,7 @@ def _texts(column: Any, names: Sequence[str]) -> list[str | None]:
 
 
 def _paths(tables: Sequence[Rows], column: str) -> list[str | None]:
-    """Path of each image: in the cache, or the file that its row names; None: it has neither."""
+    """Path of each image, in the cache or the file named in its row; None if it has neither."""
 
     def cells() -> Iterator[tuple[bytes | None, str | None]]:
         for rows in tables:
@@ -197,7 +197,7 @@ def _paths(tables: Sequence[Rows], column: str) -> list[str | None]:
 
 
 def _pack(contents: Callable[[], Iterable[bytes]]) -> Path:
-    """A file of the cache with these files one behind the other, named by what is in it."""
+    """A file in the cache with these files one after another, named by its content."""
     digest = hashlib.blake2b(digest_size=16)
     for content in contents():
         digest.update(content)

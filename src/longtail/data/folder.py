@@ -15,11 +15,11 @@ from longtail.errors import InputError
 
 
 def folder(config: DataConfig) -> Records:
-    """A folder with a sub-folder of images for each class, or train, val and test with such.
+    """A folder with a sub-folder of images per class, or train, val and test folders with such.
 
-    The folders may be called as people call them (`Training`, `valid`, `seg_train/seg_train`); see
-    docs/data.md. Hidden and system folders are ignored; other files that are not used are counted
-    in a warning. `index` is the index of an image in the sorted list of all.
+    Common variants of the folder names are recognised (`Training`, `valid`, `seg_train/seg_train`);
+    see docs/data.md. Hidden and system folders are ignored; other files that are not used are
+    counted in a warning. `index` is the index of an image in the sorted list of all.
 
     Raises:
         InputError: when there is no class folder, or the folders are ambiguous.
@@ -52,13 +52,13 @@ def folder(config: DataConfig) -> Records:
 
 
 def _left_out(tree: Tree, layout: Layout) -> list[str]:
-    """The files in and beside the class folders that are not used, by suffix."""
+    """The unused files in and next to the class folders, by suffix."""
     above = {parts[:end] for parts in layout.folders for end in range(len(parts))}
     unused = [name for parts in layout.folders for name in tree.others[parts]]
     unused += [name for parts in above.difference(layout.folders) for name in tree.images[parts]]
     if not unused:
         return []
     return [
-        f"{len(unused):,} files that are beside the class folders or are not images: "
+        f"{len(unused):,} files that are outside the class folders or are not images: "
         + counted_by_suffix(unused)
     ]

@@ -21,7 +21,7 @@ REFUSED = {
 
 
 def is_image(path: str) -> bool:
-    """Whether the suffix is that of an image file which can be read here."""
+    """Whether the suffix is that of an image file that can be read here."""
     suffix = suffix_of(path)
     return suffix in SUFFIXES and (suffix not in HEIF or reads_heif())
 
@@ -43,7 +43,7 @@ def reads_heif() -> bool:
 
 
 def counted_by_suffix(names: Iterable[str]) -> str:
-    """Number of files with each suffix, and why the known ones are not read.
+    """Number of files with each suffix, and why known ones are not read.
 
     Examples:
         >>> counted_by_suffix(["a.txt", "b.TXT", "README"])

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face `datasets`: in memory, or saved in a folder."""
+"""Data sets of Hugging Face `datasets`, in memory or saved in a folder."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def from_huggingface(dataset: Any, name: str = "dataset", **settings: Any) -> Da
 
 
 def as_dataset(data: Any) -> Dataset | None:
-    """A data set that is handed over as it is, also one of `datasets`; None: a name or settings."""
+    """A data set passed as an object, of longtail or `datasets`; None for a name or settings."""
     if isinstance(data, Dataset):
         return data
     return from_huggingface(data) if type(data).__module__.startswith("datasets.") else None

@@ -18,12 +18,12 @@ from longtail.data.reading import prefetch, read_bytes, refused, size_of, with_n
 from longtail.data.remote import UnreachableError
 from longtail.errors import InputError
 
-# Torchvision's default, which the published recipes use; Pillow smooths when it shrinks.
+# Torchvision's default, used by the published recipes; Pillow antialiases when it shrinks.
 RESAMPLE = Image.Resampling.BILINEAR
-CHUNK = 32  # files that a thread reads in one go
+CHUNK = 32  # files that a thread reads at a time
 NAMED = 1000  # unreadable files that a message lists
 
-# Pillow warns of photographs above 89 million pixels, and refuses those above 179 million.
+# Pillow warns about photographs above 89 million pixels, and refuses those above 179 million.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 Failure = tuple[str, str]  # path and reason
@@ -70,7 +70,7 @@ class UnreadableImagesError(InputError):
 
 
 def open_image(path: str) -> Image.Image:
-    """Opens an image file, on the disk, at a URL, or in a tar file by its `member` path.
+    """Opens an image file on the disk, at a URL, or in a tar file by its `member` path.
 
     Raises:
         InputError: for a format that is not supported or needs a package that is not installed.
@@ -92,11 +92,11 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def to_rgb(image: Image.Image, shrink: float = 1.0) -> Image.Image:
-    """An image upright in 8-bit RGB.
+    """Converts an image to upright 8-bit RGB.
 
-    Grey is repeated; 16-bit grey is scaled by 255/65535; floating-point grey must lie in [0, 1];
-    transparent images are put on white; of an animation the first frame is used; CMYK is converted
-    without a colour profile.
+    Grey is repeated in all channels; 16-bit grey is scaled by 255/65535; floating-point grey must
+    lie in [0, 1]; transparent images are placed on white; an animation gives its first frame; CMYK
+    is converted without a colour profile.
 
     Args:
         image: image opened with Pillow, not loaded yet.
@@ -180,7 +180,7 @@ def check_images(paths: Sequence[str]) -> None:
 
 
 def check_remote(paths: Sequence[str]) -> None:
-    """Asks the servers of the files at URLs whether they have them.
+    """Checks with the servers that the files at URLs exist.
 
     Raises:
         UnreadableImagesError: lists every file that is refused.
@@ -276,7 +276,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _from_levels(image: Image.Image, white: float) -> Image.Image:
-    """A grey image with levels from 0 to `white` as 8 bits."""
+    """Converts a grey image with levels from 0 to `white` to 8 bits."""
     levels = np.asarray(image).astype(np.float64)
     low, high = levels.min(), levels.max()
     if not (low >= 0 and high <= white):

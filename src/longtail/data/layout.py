@@ -1,4 +1,4 @@
-"""Which folders of a data set are splits and which are classes: the conventions that people use."""
+"""Finds out which folders of a data set are splits and which are classes, by common conventions."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Layout:
         folders: split and class name of the images in each folder.
         empty: names of the class folders without an image.
         notes: what is not obvious, one sentence each.
-        left_out: what is not used although it may be meant to, one sentence each.
+        left_out: what is not used although it may have been intended to, one sentence each.
     """
 
     folders: dict[Parts, tuple[str, str]] = field(default_factory=dict)
@@ -51,10 +51,10 @@ def understand(tree: Tree, depth: int | None) -> Layout:
 
     Args:
         tree: the folders.
-        depth: level of the folders that name the classes, from 1; None decides where it is clear.
+        depth: level of the folders that name the classes, from 1; None: found if it is clear.
 
     Raises:
-        InputError: when the folders are of another task, or could be read in more than one way.
+        InputError: when the folders are for another task, or could be read in more than one way.
     """
     base = _descend(tree, ())
     for end in range(len(base) + 1):
@@ -64,10 +64,10 @@ def understand(tree: Tree, depth: int | None) -> Layout:
     if splits:
         beside = sorted(set(tree.full(base)).difference(splits.values()))
         if beside:
-            layout.left_out.append(counted("folders beside train, val and test", beside))
+            layout.left_out.append(counted("folders next to train, val and test", beside))
     elif per_class := _splits_below_classes(tree, base):
         layout.folders = per_class
-        layout.notes.append("the class folders hold a folder for each split")
+        layout.notes.append("the class folders contain a folder for each split")
         return layout
     tops = {split: _descend(tree, (*base, name)) for split, name in splits.items()}
     tops = tops or {"train": base}
@@ -89,7 +89,7 @@ def understand(tree: Tree, depth: int | None) -> Layout:
 
 
 def _descend(tree: Tree, parts: Parts) -> Parts:
-    """The folder below those that only wrap it; not a split, unless in one."""
+    """The folder inside those that only contain it; not a split, unless in one."""
     while not tree.images[parts]:
         full = tree.full(parts)
         if len(full) != 1 or not tree.full((*parts, full[0])):
@@ -118,7 +118,7 @@ def _splits(tree: Tree, base: Parts) -> dict[str, str]:
     if "train" not in found:
         if not only_splits:
             return {}
-        raise InputError(f"{tree.root} has no folder train beside {' and '.join(full)}")
+        raise InputError(f"{tree.root} has no folder train next to {' and '.join(full)}")
     for split, names in found.items():
         if len(names) > 1:
             raise InputError(
@@ -129,7 +129,7 @@ def _splits(tree: Tree, base: Parts) -> dict[str, str]:
 
 
 def _splits_below_classes(tree: Tree, base: Parts) -> dict[Parts, tuple[str, str]]:
-    """Split and class of each folder where every class folder holds a folder for each split."""
+    """Split and class of each folder if every class folder has a folder per split."""
     found: dict[Parts, tuple[str, str]] = {}
     for name in tree.full(base):
         top = (*base, name)
@@ -142,7 +142,7 @@ def _splits_below_classes(tree: Tree, base: Parts) -> dict[Parts, tuple[str, str
 
 
 def _refuse_other_tasks(tree: Tree, top: Parts) -> None:
-    """Refuses images beside masks or boxes: they are not for classification."""
+    """Rejects images with masks or boxes, which are not for classification."""
     children = {name.casefold(): name for name in tree.children(top)}
     pictures = [name for key, name in children.items() if key in PICTURES]
     masks = [name for key, name in children.items() if key in MASKS]
@@ -160,7 +160,7 @@ def _refuse_other_tasks(tree: Tree, top: Parts) -> None:
 
 
 def _refuse_unsorted(tree: Tree, top: Parts) -> None:
-    """Refuses a training folder whose images are not sorted into class folders."""
+    """Rejects a training folder whose images are not sorted into class folders."""
     names = tree.full(top)
     flat = not any(tree.full((*top, name)) for name in names)
     words = {frozenset(words_of(name)) for name in names}
@@ -181,7 +181,7 @@ def _refuse_unsorted(tree: Tree, top: Parts) -> None:
 
 
 def _depth(tree: Tree, top: Parts) -> int:
-    """Level of the class folders, where it is clear."""
+    """Level of the class folders, if it is clear."""
     names = tree.full(top)
     inside = {name: tree.full((*top, name)) for name in names}
     if any(tree.images[(*top, name)] for name in names) or all(
@@ -197,7 +197,7 @@ def _depth(tree: Tree, top: Parts) -> int:
 
 
 def _is_unlabelled(tree: Tree, top: Parts, known: set[str]) -> bool:
-    """Whether the images of a split are in no class folder, or in one that stands for all."""
+    """Whether the images of a split are in no class folder, or in one folder for all."""
     full = tree.full(top)
     return bool(tree.total(*top)) and (not full or (len(full) == 1 and full[0] not in known))
 

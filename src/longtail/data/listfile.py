@@ -1,4 +1,4 @@
-"""Published list files of large long-tailed benchmarks: lines of `path label`."""
+"""Published list files of large long-tailed benchmarks, with lines of `path label`."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def inaturalist18(config: DataConfig) -> Records:
 
 
 def from_lists(lists: Lists, config: DataConfig) -> Records:
-    """Rows of a data set by list files.
+    """Rows of a data set from list files.
 
     By default only the existence of the files is checked; `check="decode"` reads them. `index` is
     the line of an image in the list of its split, from 0.
@@ -85,7 +85,7 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
     Args:
         lists: names of the files, in `config.lists` (default: `config.root`).
         config: `root` is the folder that the paths of the lists start from. Both may be URLs; lists
-            at a URL name no local file outside of `root`.
+            at a URL may not name a local file outside of `root`.
 
     Raises:
         InputError: when no root is given, or a list is missing, has a line that is not
@@ -144,7 +144,7 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
 
 
 def _read_list(file: str) -> tuple[list[str], list[int], list[str]]:
-    """Paths and labels of a list, and the lines that have none."""
+    """Paths and labels in a list, and the lines without them."""
     paths, labels, odd = [], [], []
     for line, text in enumerate(read_text(file).split("\n"), 1):
         if not text.strip():
@@ -159,7 +159,7 @@ def _read_list(file: str) -> tuple[list[str], list[int], list[str]]:
 
 
 def _class_names(file: str, num_classes: int) -> tuple[str, ...]:
-    """Names in class order; equal names are told apart by their ids."""
+    """Names in class order; equal names are distinguished by their ids."""
     if not is_file(file):
         return tuple(map(str, range(num_classes)))
     text = read_text(file)

@@ -29,7 +29,7 @@ FILES = {"check", "workers"}
 LISTS = FILES | {"root", "lists"}
 ALWAYS = {"source", "image_size", "val_fraction", "seed"}
 
-# Each built-in source and the settings that it uses beside those of all sources.
+# Each built-in source and the settings that it uses besides those of all sources.
 BUILT_IN: dict[str, tuple[Source, set[str]]] = {
     "digits-lt": (digits_lt, SUBSET),
     "cifar10-lt": (cifar10_lt, SUBSET | {"root"}),
@@ -109,7 +109,7 @@ def _find(source: str) -> tuple[Source, set[str]]:
 
 
 def _own(name: str, found: Any) -> Source:
-    """A function of the user's as a source; checks what it returns.
+    """A user's function as a source; checks what it returns.
 
     Raises:
         InputError: when it is not a function.

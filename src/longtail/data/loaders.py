@@ -54,7 +54,7 @@ class Loader(ABC):
         split: the images.
         batch_size: global batch size, over all processes.
         sampler: sampling of an epoch; `sequential` for evaluation.
-        seed: seed of the order and, where there is one, of the transform.
+        seed: seed of the order and, if there is one, of the transform.
         device: device of the batches.
         drop_last: drop the last batch if it is incomplete.
         rank: rank of this process.
@@ -92,7 +92,7 @@ class Loader(ABC):
             )
 
     def __len__(self) -> int:
-        """Number of batches in an epoch with an image for this process."""
+        """Number of batches in an epoch that have an image for this process."""
         return len(list(self._shares()))
 
     @abstractmethod
@@ -131,10 +131,10 @@ def _leave_signals(worker: int) -> None:
 def _end(worker: BaseProcess) -> None:
     """Ends a worker at the end of the program.
 
-    An error that nobody catches keeps the workers until then, and the program would wait for them:
-    they ignore the signal by which it asks them to end.
+    An uncaught error keeps the workers alive until then, and the program would wait for them, since
+    they ignore the signal that asks them to end.
     """
-    if hasattr(signal, "SIGCHLD"):  # PyTorch takes it as a fault of the worker
+    if hasattr(signal, "SIGCHLD"):  # PyTorch takes it for a failure of the worker
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     worker.kill()
 
@@ -200,12 +200,12 @@ class WorkerLoader(Loader):
         self._requests: list[_Request] = []
         self._loader = DataLoader(
             _Reader(self.split, self.transform, self.seed),
-            batch_size=None,  # a request is a batch already
+            batch_size=None,  # a request is already a batch
             sampler=self._requests,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.device(self.device).type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the global one
+            generator=torch.Generator(),  # otherwise it would draw from the global one
             worker_init_fn=_leave_signals,
         )
 
@@ -244,7 +244,7 @@ class _Request(NamedTuple):
 
 
 # Images, targets and indices in the source, unless no file could be read; the failures; and what a
-# server that does not answer raised, as an exception would not come through the queue unchanged.
+# server that does not answer raised, since an exception would not pass the queue unchanged.
 _Answer = tuple[tuple[Tensor, Tensor, Tensor] | None, list[tuple[str, str]], str]
 
 

@@ -1,4 +1,4 @@
-"""Labels that look alike."""
+"""Class names that look alike."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 
 
 def look_alikes(names: Sequence[str]) -> list[str]:
-    r"""Groups of class names that a reader takes for one.
+    r"""Groups of class names that a reader could take for the same.
 
     They differ in case, Unicode normalization, invisible characters, blanks, `_` and `-`, or in the
     way that a number is written.
@@ -27,7 +27,7 @@ def look_alikes(names: Sequence[str]) -> list[str]:
 
 
 def ascii_if_odd(name: str) -> str:
-    """A name in quotes, escaped if it has characters that cannot be told from others."""
+    """A name in quotes, escaped if it has characters that look like others."""
     odd = unicodedata.normalize("NFC", name) != name or re.search(r"[^\S ]", name)
     return ascii(name) if odd or not name.isprintable() else repr(name)
 

@@ -1,4 +1,4 @@
-"""Files that do not exist, and what their paths look like."""
+"""Files that do not exist, and hints from their paths."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from longtail.data.paths import SCHEMES, file_of, is_url
 
 
 def find_missing(paths: Sequence[str]) -> list[int]:
-    """Indices of the paths that are not files; lists each folder once and opens no file.
+    """Indices of the paths that are not files, found by listing each folder once.
 
-    URLs are left out.
+    URLs are skipped.
     """
     folders: dict[str, list[int]] = defaultdict(list)
     files = [file_of(path) if "#" in path else path for path in paths]
@@ -30,11 +30,11 @@ def find_missing(paths: Sequence[str]) -> list[int]:
 
 
 def similar_file(path: str) -> str:
-    """End of a message about a missing file: what the path looks like, or a similar file."""
+    """End of a message about a missing file: a hint from its path, or a similar file."""
     if re.search(r"(^|/)[A-Za-z]:[\\/]", path) or "\\" in path:
         return "; these look like Windows paths"
     if re.match(r".*/[a-z0-9]+:/", path):
-        return f"; these look like URLs that are not read; read are {', '.join(SCHEMES)}"
+        return f"; these look like unsupported URLs; supported are {', '.join(SCHEMES)}"
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         return f"; there is no folder {folder}"

@@ -1,4 +1,4 @@
-"""Parquet files that hold images as bytes, as Hugging Face writes data sets."""
+"""Parquet files with images as bytes, as Hugging Face writes data sets."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,23 +17,23 @@ from longtail.data.tree import files_below
 
 
 def has_embedded_images(file: str, column: str) -> bool:
-    """Whether a Parquet file holds images as bytes, in `column` or in its only column of bytes."""
+    """Whether a Parquet file has images as bytes, in `column` or in its only column of bytes."""
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         return image_column(parquet.read_schema(arrow_file(file)), column) is not None
-    except (pa.ArrowException, OSError):  # the reader of tables says what is wrong with it
+    except (pa.ArrowException, OSError):  # the table reader reports what is wrong with it
         return False
 
 
 def parquet_images(config: DataConfig) -> Records:
     """A Parquet file of images as bytes, or a folder of such files, named by their splits.
 
-    The images are the column `path_column`, or the only one of bytes; it holds bytes, or bytes and
-    path as Hugging Face `datasets` writes them. Class names are those that `datasets` wrote into
-    the file, else as in a table. The files of a folder begin with the name of their split
-    (`train-00000-of-00002.parquet`). `index` is the row, counted over all files.
+    The images are in the column `path_column`, or the only one of bytes; it contains bytes, or
+    bytes and path as Hugging Face `datasets` writes them. Class names are those that `datasets`
+    wrote into the file, else as in a table. The files of a folder begin with the name of their
+    split (`train-00000-of-00002.parquet`). `index` is the row, counted over all files.
 
     Raises:
         InputError: when there is no such column, or rows are incomplete.
@@ -46,7 +46,7 @@ def parquet_images(config: DataConfig) -> Records:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files in a folder or its sub-folder `data`; none if it has image files, too."""
+    """The Parquet files in a folder or its sub-folder `data`; none if it also has image files."""
     files = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))]
     return [] if files and any(map(is_image, files_below(folder))) else files
 

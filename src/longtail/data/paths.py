@@ -1,4 +1,4 @@
-"""What the path of an image can be: a file, a URL, or a part of either."""
+"""Paths of images, which can be files, URLs, or parts of either."""
 
 import os
 import posixpath
@@ -8,12 +8,12 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-SCHEMES = ("http", "https", "s3", "gs", "memory")  # of the URLs that are read
+SCHEMES = ("http", "https", "s3", "gs", "memory")  # of the supported URLs
 _MEMBER = re.compile(r"(.+\.(?:tar|pack))#(\d+)\+(\d+)", re.DOTALL)  # file, offset, size
 
 
 class Part(NamedTuple):
-    """Bytes of a file: from `begin` to before `end`, or all of them."""
+    """Bytes of a file from `begin` to before `end`, or all of them."""
 
     file: str
     begin: int = 0
@@ -31,7 +31,7 @@ def member(tar: str, offset: int, size: int) -> str:
 
 
 def part_of(path: str) -> Part:
-    """What a path names: a file, or the part of it that a `member` path says."""
+    """What a path names: a file, or the part of it given by a `member` path."""
     found = _MEMBER.fullmatch(path) if "#" in path else None
     if found is None:
         return Part(path)
@@ -40,12 +40,12 @@ def part_of(path: str) -> Part:
 
 
 def file_of(path: str) -> str:
-    """The file that holds an image: the path itself, or the file it is a part of."""
+    """The file that contains an image: the path itself, or the file it is a part of."""
     return part_of(path).file
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is a URL that is read; all others, such as those of `file://`, are not.
+    """Whether a path is a supported URL; others, such as those of `file://`, are not.
 
     Examples:
         >>> is_url("HTTPS://example.org/birds.csv"), is_url("file:///etc/passwd")
@@ -56,10 +56,10 @@ def is_url(path: str) -> bool:
 
 
 def join(folder: str, path: str) -> str:
-    """Path of a file by its path from a folder or URL; a path that is a URL stays as it is.
+    """Joins a folder or URL and a path; a path that is a URL is returned unchanged.
 
-    Below a URL, every other path is one from there: it reaches neither another server or bucket nor
-    a local file. Characters that have a meaning in the URLs of the web are escaped.
+    After a URL, every other path is relative to it: it cannot reach another server or bucket, or a
+    local file. Characters with a meaning in web URLs are escaped.
 
     Examples:
         >>> join("s3://birds/tables", "../images/owl 1.jpg")

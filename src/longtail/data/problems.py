@@ -8,7 +8,7 @@ NAMED = 10  # items that a message lists
 
 
 def shown(text: str) -> str:
-    r"""A path or name as one line: quoted and escaped when it has characters that do not print.
+    r"""A path or name as one line, quoted and escaped if it has unprintable characters.
 
     Examples:
         >>> shown("birds/a b.png")
@@ -20,7 +20,7 @@ def shown(text: str) -> str:
 
 
 def counted(what: str, items: Sequence[str]) -> str:
-    """A finding with the number of items and the first ten of them.
+    """A message with the number of items and the first ten of them.
 
     Examples:
         >>> counted("rows without a label", ["line 3", "line 8"])

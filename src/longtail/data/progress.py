@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-SECONDS = 10  # between two lines where there is no terminal
+SECONDS = 10  # seconds between two lines without a terminal
 
 
 @contextmanager
 def progress(what: str, total: int | None, verbose: bool) -> Iterator[Callable[[int], None]]:
-    """Shows a bar on a terminal, a line every ten seconds otherwise; from the start on.
+    """Shows a bar on a terminal from the start, otherwise a line every ten seconds.
 
     Args:
-        what: what is done.
-        total: number of steps, if it is known.
+        what: name of the task.
+        total: number of steps, if known.
         verbose: whether anything is shown.
 
-    Yields: a function to be called with the number of steps done since the last call.
+    Yields: a function to call with the number of steps since the last call.
     """
     if not verbose:
         yield lambda count: None
@@ -36,7 +36,7 @@ def progress(what: str, total: int | None, verbose: bool) -> Iterator[Callable[[
 
 
 class _Lines:
-    """A line now and then."""
+    """Prints a line now and then."""
 
     def __init__(self, what: str, total: int | None) -> None:
         self._what, self._of = what, "" if total is None else f" of {total:,}"

@@ -1,6 +1,6 @@
-"""Content of files wherever they are: on the disk, in a tar file, or at a URL.
+"""Content of files on the disk, in a tar file, or at a URL.
 
-What was read from a URL is kept as a copy in the cache, and not asked for again while it is there.
+What was read from a URL is kept in the cache, and not requested again while it is there.
 """
 
 import functools
@@ -17,9 +17,9 @@ from longtail.data.paths import Part, is_url, part_of
 from longtail.data.remote import TOGETHER, RefusedError, fetch
 from longtail.errors import InputError
 
-GIGABYTES = 20.0  # that copies of remote files may take by default
-HELD = 2 * TOGETHER  # files that are in memory between a download and their copies
-PROBES = 1024  # files that are asked for at a time to see whether they are there
+GIGABYTES = 20.0  # default limit for copies of remote files
+HELD = 2 * TOGETHER  # files in memory between their download and their copies
+PROBES = 1024  # files whose existence is checked at a time
 LIMIT = "LONGTAIL_CACHE_GB"
 
 Result = TypeVar("Result")
@@ -48,12 +48,12 @@ def read_bytes(path: str) -> bytes:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read its bytes; raises as `read_bytes`."""
+    """Opens a file to read its bytes; raises the errors of `read_bytes`."""
     return io.BytesIO(read_bytes(path)) if is_url(path) else open(path, "rb")
 
 
 def arrow_file(path: str) -> str | BinaryIO:
-    """What pyarrow reads a file from: its path, which it may map, or the content at a URL."""
+    """What pyarrow reads a file from: its path, which it may map, or the content from a URL."""
     return open_file(path) if is_url(path) else path
 
 
@@ -72,7 +72,7 @@ def read_text(path: str) -> str:
 
 
 def is_file(path: str) -> bool:
-    """Whether a file is there; its server is asked even if there is a copy.
+    """Whether a file exists; for a URL, the server is asked even if there is a copy.
 
     Raises:
         UnreachableError: when its server does not answer.
@@ -89,9 +89,9 @@ def size_of(path: str) -> int:
 
 
 def prefetch(paths: Iterable[str]) -> None:
-    """Downloads those of the files that are at URLs and have no copy, many at a time.
+    """Downloads the files at URLs that have no copy, many at a time.
 
-    Files that are refused are left out: whoever reads them gets the reason.
+    Refused files are skipped; reading them gives the reason.
 
     Raises:
         UnreachableError: when a server does not answer.
@@ -108,9 +108,9 @@ def prefetch(paths: Iterable[str]) -> None:
 
 
 def refused(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Path and reason of each file at a URL that has no copy and that its server does not give.
+    """Path and reason of each file at a URL that has no copy and that its server refuses.
 
-    Asks for the first byte of each. Parts of files are left out.
+    Requests the first byte of each. Parts of files are skipped.
 
     Raises:
         UnreachableError: when a server does not answer.
@@ -132,7 +132,7 @@ def has_copy(path: str) -> bool:
 
 
 def renew(path: str) -> None:
-    """Reads a file at a URL anew: one that lists others, which may have changed.
+    """Reads a file at a URL again, for files that list others and may have changed.
 
     Raises:
         OSError, UnreachableError: as `read_bytes`.
@@ -143,14 +143,14 @@ def renew(path: str) -> None:
 
 
 def forget(path: str) -> bool:
-    """Removes the copy of a file, so that it is read from its URL again; whether there was one."""
+    """Removes the copy of a file, so that it is downloaded again; returns whether there was one."""
     return is_url(path) and _copies().drop(path)
 
 
 def with_new_copy(read: Callable[[], Result], path: str) -> Result:
-    """What `read` returns; where it fails on the copy of a remote file, on a new copy.
+    """Calls `read`, and if it fails on the copy of a remote file, again on a new copy.
 
-    A server may have sent the file short without any sign of it, or have a better one by now.
+    A server may have sent an incomplete file without an error, or have a better one by now.
     """
     try:
         return read()
@@ -161,7 +161,7 @@ def with_new_copy(read: Callable[[], Result], path: str) -> Result:
 
 
 def warn_if_larger(name: str, size: int) -> None:
-    """Warns where the images of a data set take more bytes than may be kept."""
+    """Warns if the images of a data set take more bytes than may be kept."""
     if size > _copies().limit:
         warnings.warn(
             f"{name} has {size / 1e9:.3g} GB of images, and copies of remote files may take "

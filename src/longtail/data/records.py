@@ -36,9 +36,9 @@ class Records:
         splits: (N,), `train`, `val` or `test` for each image.
         index: (N,), index of each image in its source.
         class_names: name of each class.
-        origin: where row i comes from, such as `birds.csv, line 7`.
+        origin: location of row i, such as `birds.csv, line 7`.
         check: how files that stay on disk are checked by default.
-        notes: how the source was understood where that is not obvious, one sentence each.
+        notes: how the source was understood if that is not obvious, one sentence each.
     """
 
     name: str
@@ -142,7 +142,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def make_splits(records: Records, config: DataConfig) -> Records:
-    """Makes a test split if there is neither a test nor a val split, and a val split if asked.
+    """Makes a test split if there is neither a test nor a val split, and a val split on request.
 
     The same fraction of each class is held out: at least one image for testing, and never the last
     one. A warning lists the classes that have no test image.

@@ -1,4 +1,4 @@
-"""Files at URLs, requested many at a time, and again where a server fails."""
+"""Files at URLs, requested many at a time, with retries if a server fails."""
 
 import errno
 import functools
@@ -12,16 +12,16 @@ from longtail.data.paths import Part
 from longtail.errors import InputError
 
 DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each further attempt
-SHORT_ATTEMPTS = 3  # after which a file counts as shorter than it should be
+SHORT_ATTEMPTS = 3  # after which a file counts as truncated
 TOGETHER = 32  # requests of a process at the same time
 TIMEOUT = 30.0  # seconds without a byte from a web server
-TEMPORARY = (408, 425, 429)  # of the statuses that else say that a request is wrong
+TEMPORARY = (408, 425, 429)  # transient statuses among those for wrong requests
 PERMANENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError)
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}  # of PyPI, by scheme
 
 
 class RefusedError(OSError):
-    """A file that its server does not have or give.
+    """A file that its server does not have or refuses.
 
     Args:
         url: the file.
@@ -41,14 +41,14 @@ class UnreachableError(InputError):
 
 
 class _ShortError(OSError):
-    """Fewer bytes than were asked for."""
+    """Fewer bytes than requested."""
 
 
 def fetch(parts: Sequence[Part]) -> list[bytes | RefusedError]:
     """Contents of files, or parts of files, at URLs, in order; an error for each that is refused.
 
-    What fails for a reason that may pass (no connection, a timeout, an answer that is cut short,
-    status 5xx or 429) is asked for again, after growing pauses.
+    Transient failures (no connection, a timeout, a truncated response, status 5xx or 429) are
+    retried after growing pauses.
 
     Raises:
         UnreachableError: when one fails in this way in all attempts.
@@ -75,7 +75,7 @@ def fetch(parts: Sequence[Part]) -> list[bytes | RefusedError]:
             break
         waiting = failed
         assert delay is not None
-        # The processes of a training would else come back all at once.
+        # Otherwise the processes of a run would all come back at once.
         time.sleep(delay * SystemRandom().uniform(0.5, 1.0))
     return [found[i] for i in range(len(parts))]
 
@@ -102,7 +102,7 @@ def _scheme(part: Part) -> str:
 
 @functools.cache
 def _file_system(scheme: str, process: int) -> Any:
-    """The file system of a scheme; one for each process, since a fork has no connections."""
+    """The file system of a scheme; one per process, since a fork has no connections."""
     import fsspec
 
     options = {}
@@ -128,7 +128,7 @@ def _file_system(scheme: str, process: int) -> Any:
 
 
 def _checked(part: Part, answer: bytes | Exception) -> bytes | Exception:
-    """The content if it is whole; `RefusedError` if another attempt is of no use."""
+    """The content if it is complete; `RefusedError` if another attempt is pointless."""
     if isinstance(answer, Exception):
         return RefusedError(part.file, _reason(answer)) if _is_permanent(answer) else answer
     size = len(answer) if part.end is None else part.end - part.begin

@@ -1,4 +1,4 @@
-"""Messages about pictures that are in a data set more than once."""
+"""Messages about pictures that occur in a data set more than once."""
 
 import os
 
@@ -10,7 +10,7 @@ from longtail.data.records import Records
 
 
 class Repeats:
-    """Pictures that are there more than once.
+    """Pictures that occur more than once.
 
     Args:
         records: the rows.
@@ -27,7 +27,7 @@ class Repeats:
         self._top = os.path.join(os.path.commonpath([os.path.dirname(p) for p in ends]), "")
 
     def add(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
-        """Adds pairs of rows; of each picture the first partner of a kind is kept."""
+        """Adds pairs of rows; for each picture, the first partner of a kind is kept."""
         splits, labels = self._records.splits, self._records.labels
         across, differ = splits[one] != splits[other], labels[one] != labels[other]
         for kind, chosen in zip(
@@ -39,7 +39,7 @@ class Repeats:
                 kind.setdefault(b, a)
 
     def named(self, what: str, *, across: bool) -> list[str]:
-        """A sentence for each kind: those across splits and classes, or those within."""
+        """One sentence per kind: those across splits and classes, or those within."""
         return [
             counted(f"{what} {kind}", [self._pair(*pair) for pair in pairs.items()])
             for kind, pairs in self._found.items()

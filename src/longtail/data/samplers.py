@@ -73,14 +73,14 @@ class ClassBalancedSampler(Sampler[int]):
     An epoch has N draws, divided among the processes: each draw goes to one of them, and the last
     N modulo `num_replicas` are dropped, so that all take equally many. Every pass over the sampler
     is a new epoch. The order depends only on seed, epoch and labels; a run that is resumed, with
-    any number of processes, continues with the draws that are left of its epoch.
+    any number of processes, continues with the remaining draws of its epoch.
 
     Args:
         labels: (N,), class index of each sample of the data set.
         num_replicas: number of processes (default: that of `torch.distributed`, or 1).
         rank: rank of this process (default: that of `torch.distributed`, or 0).
         power: a class is drawn with probability proportional to its count to this power: 0 draws
-            all classes equally often, 0.5 by the square root, 1 as the data set is.
+            all classes equally often, 0.5 by the square root, 1 as in the data set.
         seed: seed of the order, equal in all processes.
 
     Raises:
@@ -128,7 +128,7 @@ class ClassBalancedSampler(Sampler[int]):
         return (len(self.labels) - self._start) // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
-        """The indices of this process in the next epoch, or in what is left of it."""
+        """The indices of this process in the next epoch, or in the rest of a resumed one."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
         order = draw_by_class(self.labels, self.power, generator).tolist()
         begin, number = self._start, len(self)
@@ -154,10 +154,10 @@ class ClassBalancedSampler(Sampler[int]):
         return {"epoch": self.epoch, "taken": taken, "seed": self.seed, "samples": len(self.labels)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continues from a state; the number of processes may be another.
+        """Continues from a state; the number of processes may differ.
 
         Raises:
-            InputError: when it is of another seed or data set.
+            InputError: when it is from another seed or data set.
         """
         own = {"seed": self.seed, "samples": len(self.labels)}
         for name, value in own.items():

@@ -1,4 +1,4 @@
-"""Seeds that do not repeat each other's streams."""
+"""Independent seeds for random streams."""
 
 import numpy as np
 

@@ -28,10 +28,10 @@ MEGABYTE = 10**6
 def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list[Path]:
     """Copies the image files of a source into tar files with an index.
 
-    The tar files follow the WebDataset convention, so that its readers take them, too: `N.jpg` (the
-    unchanged file) and `N.cls` (the class index), where N counts the images of a split. Their order
-    is random, so that sequential readers see the classes mixed. The index, which
-    `longtail train FOLDER` reads, is written last.
+    The tar files follow the WebDataset convention, so that its readers also accept them: `N.jpg`
+    (the unchanged file) and `N.cls` (the class index), where N counts the images of a split. Their
+    order is random, so that sequential readers see the classes mixed. The index, which `longtail
+    train FOLDER` reads, is written last.
 
     Args:
         config: the source; missing splits are made as for training.

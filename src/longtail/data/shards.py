@@ -70,7 +70,7 @@ def shards(config: DataConfig) -> Records:
 
 
 def _short(folder: str, shards: list[str], ends: list[int]) -> list[str]:
-    """The shards that do not have all bytes of their images."""
+    """The shards that do not contain all bytes of their images."""
     if is_url(folder):
         last = [
             Part(join(folder, shard), end - 1, end) for shard, end in zip(shards, ends, strict=True)

@@ -1,4 +1,4 @@
-"""Names that people give to splits."""
+"""Common names of splits."""
 
 import re
 
@@ -13,11 +13,11 @@ FILLERS = frozenset(("set", "data", "dataset", "images", "image", "imgs", "img",
 
 
 def split_named(name: str, shared: frozenset[str] = frozenset()) -> str | None:
-    """The split that a folder or a cell of a table names; None if it names none.
+    """The split named by a folder or a cell of a table; None if it does not name one.
 
     Args:
         name: name such as `Train`, `valid`, `test_set` or `seg_train`.
-        shared: words that the names beside it contain, too, and that are ignored.
+        shared: words that its sibling names also contain, which are ignored.
 
     Examples:
         >>> [split_named(name) for name in ("Training", "VALID", "test_set", "testimony")]

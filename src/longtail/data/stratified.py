@@ -26,7 +26,7 @@ def rank_within_class(labels: Tensor) -> Tensor:
 def hold_out(labels: Tensor, fraction: float, seed: int, least: int = 0) -> Tensor:
     """Chooses images to hold out: the given fraction of each class, rounded.
 
-    One image of each class always stays, so a class with a single image keeps it.
+    One image of each class is never held out, so a class with a single image keeps it.
 
     Args:
         labels: (N,) int64.

@@ -17,16 +17,16 @@ from longtail.data.reading import renew
 from longtail.data.records import Records, class_order
 from longtail.data.split_names import SPLITS, split_named
 
-Coded = tuple[NDArray[np.int64], list[str]]  # index into the distinct texts, -1 where missing
+Coded = tuple[NDArray[np.int64], list[str]]  # index into the distinct texts, -1 if missing
 
 
 def table(config: DataConfig) -> Records:
     """A .csv, .tsv or .parquet table with columns for path, label and, if it has one, split.
 
     Class names are ordered by value if all are whole numbers, else alphabetically; blanks around
-    labels are ignored. `index` is the row, from 0. A Parquet file may hold the images themselves,
-    see `parquet_images`. The table, its images or both may be at URLs; a table at a URL names no
-    local file outside of `root`.
+    labels are ignored. `index` is the row, from 0. A Parquet file may contain the images
+    themselves, see `parquet_images`. The table, its images or both may be at URLs; a table at a URL
+    may not name a local file outside of `root`.
 
     Raises:
         InputError: when a column is absent, or rows are incomplete or contradict each other.
@@ -87,7 +87,7 @@ def table(config: DataConfig) -> Records:
 
 
 def _coded(texts: Any) -> Coded:
-    """The distinct texts of a column, and which of them each row has; -1 where it is blank."""
+    """The distinct texts of a column, and the index of each row's text; -1 if it is blank."""
     encoded = texts.combine_chunks().dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -108,9 +108,9 @@ def _splits(
 
 
 def absolute_paths(top: str, paths: list[str]) -> list[str]:
-    """Absolute paths; blanks around one and backslashes in it count only if such a file exists.
+    """Absolute paths; surrounding blanks and backslashes are kept only if such a file exists.
 
-    At URLs they do not count.
+    At URLs they are never kept.
 
     Args:
         top: folder or URL that the paths start from.
@@ -122,7 +122,7 @@ def absolute_paths(top: str, paths: list[str]) -> list[str]:
         if is_url(top) or is_url(path.strip()):
             return join(top, path.strip().replace("\\", "/"))
         joined = os.path.join(top, path)
-        # Most paths are normal, and normpath is slow.
+        # Most paths are already normal, and normpath is slow.
         return os.path.normpath(joined) if "//" in joined or "/." in joined else joined
 
     found = list(map(absolute, paths))
