@@ -62,7 +62,7 @@ def test_confused_pairs_have_training_images_of_both_classes(run):
     true, predicted = first["pair"].true, first["pair"].predicted
     assert titles == [
         f"training images of {true}",
-        f"{true} taken for {predicted}",
+        f"{true} mistaken for {predicted}",
         f"training images of {predicted}",
     ]
     assert [image["path"] for image in first["groups"][0][1]] == list(run.examples[true])

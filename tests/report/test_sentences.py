@@ -111,7 +111,7 @@ def test_cost_for_frequent():
 
 def test_taken_for():
     text = said(sentences.taken_for, run_of(TAIL_LOST))
-    assert "mostly taken for a frequent one: in 91 %" in text
+    assert "mostly mistaken for a frequent one: in 91 %" in text
     assert "most often for “head”" in text
     even = [[95, 5, 0, 0], [5, 95, 0, 0], [30, 30, 40, 0], [30, 30, 0, 40]]
     assert "most often for" not in said(sentences.taken_for, run_of(even))
@@ -122,8 +122,12 @@ def test_taken_for():
 
 def test_confused_more_often():
     text = said(sentences.confused_more_often, run_of(TAIL_LOST))
-    assert "“rarest” is taken for “head” more often than it is recognised (80 and 0 of 100)" in text
-    assert "“rare” is taken for “head” more often than it is recognised (60 and 35 of 100)" in text
+    assert (
+        "“rarest” is mistaken for “head” more often than it is recognised (80 and 0 of 100)" in text
+    )
+    assert (
+        "“rare” is mistaken for “head” more often than it is recognised (60 and 35 of 100)" in text
+    )
     assert said(sentences.confused_more_often, run_of(GOOD)) is None
     close = [[95, 5, 0, 0], [5, 95, 0, 0], [52, 0, 48, 0], [0, 5, 0, 95]]
     assert said(sentences.confused_more_often, run_of(close)) is None

@@ -1,4 +1,4 @@
-"""Features of images: one engine for every use of a network in evaluation mode."""
+"""Features of images: one engine for all uses of a network in evaluation mode."""
 
 from longtail.features.cache import FeatureCache, fingerprint
 from longtail.features.engine import Chunk, extract, outputs

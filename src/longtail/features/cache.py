@@ -1,4 +1,4 @@
-"""Features of images on disk, kept between programs."""
+"""A cache of image features on disk, shared between programs."""
 
 import hashlib
 import os
@@ -17,22 +17,22 @@ from longtail.data import Split
 from longtail.data.paths import file_of
 from longtail.files import cache_folder
 
-VERSION = 1  # to be raised when the same file and weights give other features
+VERSION = 1  # to be raised when the same file and weights give different features
 ROWS = 500  # keys of a query; SQLite takes at least 999
 UNUSED_DAYS = 60
 Vector = NDArray[np.float32]
 
 
 class FeatureCache:
-    """Features by image, in one SQLite file for each network and way of reading images.
+    """Features by image, in one SQLite file per network and way of reading images.
 
-    A file is known by its path, size and time of change; an image in memory by its pixels. The
-    database keeps what was committed through a kill or a power cut. Where it cannot be read or
-    written (no space, no permission, in use, corrupt), a warning says so once, and the features
-    are computed without it.
+    A file is identified by its path, size and modification time; an image in memory by its pixels.
+    Committed features survive a kill or a power cut. If the database cannot be read or written (no
+    space, no permission, in use, corrupt), a warning says so once, and the features are computed
+    without it.
 
     Args:
-        network: what makes the features, see `fingerprint`.
+        network: `fingerprint` of the network that computes the features.
         reading: how images are read: size, crop and precision.
         width: length of a feature vector.
     """
@@ -52,7 +52,7 @@ class FeatureCache:
             self._give_up(error)
 
     def load(self, keys: Sequence[bytes]) -> dict[int, Vector]:
-        """The vectors that are there, by index in `keys`."""
+        """The stored vectors, by index in `keys`."""
         found: dict[bytes, bytes] = {}
         try:
             for begin in range(0, len(keys) if self._database else 0, ROWS):
@@ -70,7 +70,7 @@ class FeatureCache:
         }
 
     def store(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Adds vectors; on disk when this returns."""
+        """Adds vectors, which are on disk when this returns."""
         if self._database is None:
             return
         rows = ((key, vector.astype("<f4").tobytes()) for key, vector in vectors.items())
@@ -103,7 +103,7 @@ class FeatureCache:
 def fingerprint(model: nn.Module) -> str:
     """Hash of a network: its architecture, weights and buffers."""
     digest = hashlib.sha256(f"{type(model).__module__} {model!r}".encode())
-    # state_dict leaves out buffers that are not saved, such as the normalisation of the images.
+    # state_dict omits buffers that are not saved, such as the normalisation of the images.
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -112,7 +112,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def keys_of(split: Split) -> list[bytes]:
-    """What identifies each image of a split: file, size and time of change, or its pixels."""
+    """The identity of each image of a split: file, size and modification time, or its pixels."""
     if split.images is not None:
         return [_hash(split.images[i].numpy().tobytes()) for i in range(len(split))]
     known: dict[str, str] = {}
@@ -124,7 +124,7 @@ def _state(file: str, known: dict[str, str]) -> str:
         try:
             status = os.stat(file)
             known[file] = f"{os.path.abspath(file)}\0{status.st_size}\0{status.st_mtime_ns}"
-        except OSError:  # at a URL; or the reader will say what is wrong with it
+        except OSError:  # at a URL, or the reader will report what is wrong
             known[file] = "missing"
     return known[file]
 
@@ -134,7 +134,7 @@ def _hash(data: bytes) -> bytes:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Opens a database, a new one in place of a file that is not one.
+    """Opens a database; a file that is not one is replaced by a new one.
 
     Raises:
         sqlite3.Error, OSError: when that fails.

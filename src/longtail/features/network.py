@@ -1,4 +1,4 @@
-"""A network in evaluation mode at its fastest: onnxruntime on a CPU, else torch."""
+"""The fastest form of a network in evaluation mode: onnxruntime on a CPU, else torch."""
 
 import io
 import warnings
@@ -21,17 +21,17 @@ Outputs = NDArray[np.float32]  # (N, D)
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 PIXELS = 224**2
-# Pixels for which an export, which takes seconds, pays on a CPU.
+# Pixels from which an export, which takes seconds, pays off on a CPU.
 WORTH_EXPORT = 200 * PIXELS
 TOLERANCE = 1e-3  # between torch and onnxruntime, over the largest output
 
 
 class Network(ABC):
-    """Images to outputs.
+    """A function from images to outputs.
 
     Attributes:
         concurrent: whether it is called by many threads at once, each with one processor.
-        batch_pixels: pixels of a batch, for which it is fastest.
+        batch_pixels: number of pixels of a batch at which it is fastest.
         precision: `32-true` or `bf16-mixed`.
     """
 
@@ -59,7 +59,7 @@ class OnnxNetwork(Network):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        # Each of our threads decodes images and runs the network on them: none ever waits.
+        # Each of our threads decodes images and runs the network on them, so that none ever waits.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -74,7 +74,7 @@ class OnnxNetwork(Network):
 
 
 class TorchNetwork(Network):
-    """A network in torch, with autocast where bf16 is asked for.
+    """A network in torch, with autocast if bf16 is requested.
 
     Args:
         model: the network; it is moved to the device and set to evaluation mode.
@@ -109,14 +109,14 @@ def fastest(
     device: torch.device,
     precision: Precision = "auto",
 ) -> Network:
-    """The fastest form of a network for so many images.
+    """The fastest form of a network for a number of images.
 
     Args:
         model: images (N, 3, size, size) uint8 to outputs (N, D).
         size: side of the images in pixels.
         images: how many there will be.
         device: where to compute.
-        precision: `auto` is bf16 on a CUDA device that has it, else float32.
+        precision: `auto` is bf16 on a CUDA device that supports it, else float32.
     """
     if precision == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -130,7 +130,7 @@ def fastest(
 
 
 def _onnx_network(model: nn.Module, size: int, file: Path) -> OnnxNetwork | None:
-    """The network in onnxruntime, exported once; None with a warning where that fails."""
+    """The network in onnxruntime, exported once; None with a warning if that fails."""
     if file.is_file():
         with suppress(Exception):  # whatever onnxruntime raises for a damaged file: export again
             return OnnxNetwork(file)
@@ -138,7 +138,7 @@ def _onnx_network(model: nn.Module, size: int, file: Path) -> OnnxNetwork | None
         content = export_onnx(model, size)
         network = OnnxNetwork(content)
         _verify(network, model, size)
-    except Exception as error:  # the exporter and onnxruntime know no common error
+    except Exception as error:  # the exporter and onnxruntime have no common error
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(
             f"onnxruntime cannot run {type(model).__name__} ({reason}): torch computes its "
@@ -156,7 +156,7 @@ def export_onnx(model: nn.Module, size: int) -> bytes:
     example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # notes of tracing; the outputs are compared below
+        warnings.simplefilter("ignore")  # warnings of tracing; the outputs are compared below
         torch.onnx.export(
             model.cpu().eval(),
             (example,),

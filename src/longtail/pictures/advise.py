@@ -1,4 +1,4 @@
-"""Which method suits a data set: cross-validation on the features of its training split."""
+"""Recommends a method for a data set, by cross-validation on features of its training split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Advice:
     """Methods compared on a data set, and the recommended one.
 
     Args:
-        data: what the comparison was made of, as `longtail train` takes it.
+        data: the compared data, as for `longtail train`.
         class_names: name of each class.
         rows: one per candidate.
-        recommended: the row that is recommended.
+        recommended: the recommended row.
         backbone: name of the backbone.
     """
 
@@ -59,7 +59,7 @@ class Advice:
             beyond = "beyond chance" if plain.differs else "not beyond chance"
             lines.append(f"Cross-entropy: {_points(-gain)}, {beyond}.")
         if alike:
-            lines.append(f"No real difference to the best: {', '.join(alike)}.")
+            lines.append(f"Not clearly different from the best: {', '.join(alike)}.")
         if best.candidate.after == "switch_prior":
             lines.append("Predict with --target-prior uniform.")
         return " ".join(lines)
@@ -91,12 +91,12 @@ def advise(
 ) -> Advice:
     """Compares methods on features of the training split by stratified cross-validation.
 
-    The test split is not looked at.
+    The test split is not used.
 
     Args:
-        data: the images; or features that `longtail.embed` made.
+        data: the images, or features from `longtail.embed`.
         backbone: a pretrained backbone; default: EfficientNet-Lite0.
-        candidates: what is compared.
+        candidates: the methods to compare.
         seed: seeds the folds.
 
     Raises:

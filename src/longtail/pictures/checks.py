@@ -1,4 +1,4 @@
-"""What a person should know of a training, as warnings in one line with the remedy."""
+"""Warnings about a training run, each in one line with a remedy."""
 
 import math
 import warnings
@@ -11,19 +11,19 @@ from longtail.training import Config, Run
 from longtail.training.train import has_bf16, precision_of
 
 FEW_TESTED = 3
-# Largest rates with which pretrained weights are commonly fine-tuned, times three.
+# Largest common rates for fine-tuning pretrained weights, times three.
 LARGEST_RATE = {"sgd": 0.03, "adamw": 1e-3}
-SPREAD = 10.0  # times the range of the log prior: logits so far apart leave it no say
+SPREAD = 10.0  # times the range of the log prior: a larger spread leaves it no effect
 
 
 def warn_before(config: Config, dataset: Dataset) -> None:
-    """Warns of settings and data that will not give what is expected."""
+    """Warns about settings and data that may not give the expected result."""
     for text in before(config, dataset):
         warnings.warn(text, stacklevel=3)
 
 
 def before(config: Config, dataset: Dataset) -> Iterator[str]:
-    """What is to be said before a training."""
+    """The warnings before training."""
     if dataset.test is not None:
         counts = torch.bincount(dataset.test.labels, minlength=dataset.num_classes)
         rare = [dataset.class_names[c] for c in (counts <= FEW_TESTED).nonzero().flatten()]
@@ -46,7 +46,7 @@ def before(config: Config, dataset: Dataset) -> Iterator[str]:
             "this processor emulates bfloat16, which takes many times longer: "
             "use --precision 32-true"
         )
-    whole = config.tune in ("auto", "all")  # a few weights alone take larger rates
+    whole = config.tune in ("auto", "all")  # a few weights alone can use larger rates
     if config.pretrained and whole and config.lr > LARGEST_RATE[config.optimizer]:
         yield (
             f"lr {config.lr:g} with {config.optimizer} is out of range for pretrained weights, "
@@ -55,17 +55,17 @@ def before(config: Config, dataset: Dataset) -> Iterator[str]:
 
 
 def warn_after(run: Run) -> None:
-    """Warns of a training that went wrong."""
+    """Warns about training that went wrong."""
     for text in after(run):
         warnings.warn(f"{run.folder}: {text}", stacklevel=3)
 
 
 def after(run: Run) -> Iterator[str]:
-    """What is to be said of a finished run; nothing of a head that was fitted to its optimum."""
+    """The warnings about a finished run; none for a head that was fitted to its optimum."""
     if not run.history:
         return
     chance = math.log(run.prior.num_classes)
-    smoothed = run.config.get("label_smoothing", 0.0)  # whose loss has no such scale
+    smoothed = run.config.get("label_smoothing", 0.0)  # whose loss is not on this scale
     if (loss := run.history[-1].get("loss", 0.0)) > 2 * chance and not smoothed:
         yield (
             f"the training loss ended at {loss:.2f}, far above ln(number of classes) = "

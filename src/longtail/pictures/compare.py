@@ -16,7 +16,7 @@ from longtail.shift import adjust, resolve_prior
 from longtail.training.frozen import sampled_rows
 
 RESAMPLES = 1000
-ALIKE = 0.005  # balanced accuracies this close are alike: the simpler method is taken
+ALIKE = 0.005  # balanced accuracies this close count as equal: the simpler method is chosen
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Candidate:
     """A way to fit a classifier.
 
     Args:
-        name: what the table calls it.
+        name: its name in the table.
         method: a method of `longtail.probe.fit_head`.
         after: `switch_prior` adjusts the logits to the uniform prior.
         sampling: `class_balanced` draws every class equally often.
-        options: what `longtail train` needs for it.
+        options: options of `longtail train` for it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Candidate:
     sampling: Literal["shuffle", "class_balanced"] = "shuffle"
 
 
-# In order of simplicity, for methods that are alike.
+# In order of simplicity, which decides between equal ones.
 CANDIDATES = (
     Candidate("logit adjustment", "logit_adjust", "--method logit_adjust"),
     Candidate("cross-entropy, prior switched", "ce", "--method ce", after="switch_prior"),
@@ -57,18 +57,18 @@ CANDIDATES = (
 
 @dataclass(frozen=True)
 class Row:
-    """Cross-validated metrics of a candidate, as fractions; NaN where there is nothing to measure.
+    """Cross-validated metrics of a candidate, as fractions; NaN if undefined.
 
     Args:
         candidate: the candidate.
-        accuracy: share of all images that are right.
+        accuracy: share of all images classified correctly.
         balanced_accuracy: mean recall of the classes.
         interval: 95 % interval of the balanced accuracy.
         few: mean recall of the classes with fewer than 20 training images.
         worst: recall of the worst class.
         worst_class: its index.
-        log_loss: mean over the classes of the nats of their images.
-        seconds: to fit once, on average.
+        log_loss: log loss in nats, averaged over the classes.
+        seconds: average time of a fit.
         behind: 95 % interval of the best row's balanced accuracy minus this one's, by a paired
             bootstrap over images.
     """
@@ -101,20 +101,20 @@ def cross_validate(
     seed: int = 0,
     seen: Callable[[int], None] = lambda fits: None,
 ) -> list[Row]:
-    """Compares candidates on a training split, each image predicted without having been seen.
+    """Compares candidates on a training split by predictions for held-out images.
 
-    Every class spreads over the folds as evenly as its images allow. The image of a class that has
-    one only is always trained on; such a class does not enter the metrics.
+    Every class is spread over the folds as evenly as its images allow. The image of a class with
+    only one is always trained on; such a class does not enter the metrics.
 
     Args:
         features: (N, D) float32.
         labels: (N,), class index.
         num_classes: number of classes; each has an image.
-        candidates: what is compared.
+        candidates: the candidates to compare.
         folds: number of folds; at most the images of the largest class.
         repeats: repetitions with other folds.
         seed: seeds folds and sampling.
-        seen: is called with the number of fits that were done since its last call.
+        seen: called with the number of fits since its last call.
 
     Returns: a row per candidate, in their order.
     """
@@ -159,7 +159,7 @@ def recommend(rows: Sequence[Row]) -> Row:
 
 
 def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
-    """Fold of each image, (N,): those of a class in turn, from a random fold on.
+    """Fold of each image, (N,): images of a class go to the folds in turn, from a random one on.
 
     Examples:
         >>> stratified_folds(torch.tensor([0, 0, 0, 0, 1, 1]), 2, seed=0).bincount().tolist()
@@ -179,7 +179,7 @@ def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
 def fit_candidate(
     candidate: Candidate, features: Tensor, labels: Tensor, prior: ClassPrior, seed: int
 ) -> Callable[[Tensor], Tensor]:
-    """Fits a candidate; returns what gives its logits."""
+    """Fits a candidate; returns a function that computes its logits."""
     rows = sampled_rows(labels, candidate.sampling, seed)
     features, labels = features[rows], labels[rows]
     fitted = fit_head(features, labels, prior, candidate.method, seed=seed)
@@ -229,7 +229,7 @@ def _rows(
 def _resampled(
     right: NDArray[np.float64], code: NDArray[np.int64], seed: int
 ) -> NDArray[np.float64]:
-    """Balanced accuracies (candidates, RESAMPLES): images drawn with replacement by class."""
+    """Balanced accuracies (candidates, RESAMPLES) on images drawn with replacement by class."""
     random = np.random.default_rng(seed)
     classes = int(code.max()) + 1
     total = np.zeros((len(right), RESAMPLES))

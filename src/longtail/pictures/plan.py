@@ -1,4 +1,4 @@
-"""What a training on own images will do, said before its first step."""
+"""The plan of training on own images, printed before its first step."""
 
 import time
 from collections.abc import Callable
@@ -19,22 +19,22 @@ from longtail.training.embed import reading_of
 from longtail.training.input import evaluation_crop
 
 MINUTES = 10.0  # for fine-tuning on a CPU
-TRIAL = 0.85  # share of the training images that the trial of fine-tuning takes
-EPOCHS = 10  # at most, where there is time
-SAMPLE = 16  # images that a speed is measured with
-TRIES = 3  # of which the fastest counts: other programs take some of the time of the others
+TRIAL = 0.85  # share of the training images used in the trial of fine-tuning
+EPOCHS = 10  # at most, if there is time
+SAMPLE = 16  # images for a measurement of speed
+TRIES = 3  # of which the fastest counts, since other programs slow some of them down
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a training on own images takes.
+    """How long training on own images takes.
 
     Args:
-        feature_seconds: for the features that are not in the cache.
-        epoch_seconds: for an epoch of fine-tuning.
-        epochs: epochs of fine-tuning that fit the time; 0: none.
-        minutes: time for fine-tuning; None: without limit.
-        passes: fine-tunings: with a trial, which takes a part of the images, 1 + `TRIAL`.
+        feature_seconds: time for the features that are not in the cache.
+        epoch_seconds: time for an epoch of fine-tuning.
+        epochs: epochs of fine-tuning that fit into the time; 0: none.
+        minutes: time limit for fine-tuning; None: no limit.
+        passes: number of fine-tunings; with a trial, which uses part of the images, 1 + `TRIAL`.
     """
 
     feature_seconds: float
@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def tuning_seconds(self) -> float:
-        """For fine-tuning, and for its trial where there is one."""
+        """Time for fine-tuning, and for its trial if there is one."""
         return self.epochs * self.epoch_seconds * self.passes
 
 
@@ -63,7 +63,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     epoch = _epoch_seconds(backbone, dataset, tuned.batch_size, device)
     passes = 1 + TRIAL if config.tune == "auto" else 1.0
     epochs = EPOCHS if minutes is None else int(min(EPOCHS, 60 * minutes / epoch / passes))
-    if config.epochs != Config.epochs:  # asked for, whatever it takes
+    if config.epochs != Config.epochs:  # requested, however long it takes
         epochs = config.epochs
     elif config.tune != "auto":
         epochs = max(1, epochs)
@@ -71,7 +71,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
 
 
 def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list[str]:
-    """The plan in lines."""
+    """The plan as lines of text."""
     counts = dataset.prior.counts
     rarest = dataset.class_names[int(counts.argmin())]
     images = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
@@ -109,7 +109,7 @@ def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list
 
 
 def _feature_seconds(backbone: Backbone, dataset: Dataset) -> float:
-    """Seconds for the features that no cache has."""
+    """Seconds for the features that are not in the cache."""
     crop = evaluation_crop(dataset)
     total = sum(map(len, dataset.splits.values()))
     network = fastest(backbone, crop.size, total, torch.device(best_device()))
@@ -127,7 +127,7 @@ def _feature_seconds(backbone: Backbone, dataset: Dataset) -> float:
 
 
 def _epoch_seconds(backbone: Backbone, dataset: Dataset, batch: int, device: torch.device) -> float:
-    """Seconds for an epoch: forward and backward pass of a batch, smaller on a CPU."""
+    """Seconds for an epoch, from the forward and backward pass of a batch, smaller on a CPU."""
     size = dataset.image_size
     backbone.to(device).eval()
     if device.type == "cpu":
@@ -154,7 +154,7 @@ def fastest_of(tries: int, work: Callable[[], object]) -> float:
 
 
 def duration(seconds: float) -> str:
-    """A duration, roughly."""
+    """A rounded duration as text."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
     return f"about {round(seconds / 60)} minutes"

@@ -1,4 +1,4 @@
-"""Settings of a training on a user's own images: backbone, weights, image size, fine-tuning."""
+"""Settings for training on a user's own images: backbone, weights, image size, fine-tuning."""
 
 from dataclasses import MISSING, fields, replace
 from typing import Any
@@ -29,15 +29,15 @@ FINE_TUNING: dict[str, Any] = {
 
 
 def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
-    """Chooses backbone, weights and image size where the settings leave them open.
+    """Chooses backbone, weights and image size if the settings leave them open.
 
-    Only for a classification of own images above 16 pixels; the data sets of papers keep their
-    settings, and so does a backbone without pretrained weights.
+    Only for classification of own images above 16 pixels; the data sets of papers keep their
+    settings, as does a backbone without pretrained weights.
 
     Args:
         config: the settings.
-        source: what `read_source` made of `config.data`; None: not read, if the settings have an
-            image size.
+        source: what `read_source` returned for `config.data`; None: not read, if the settings have
+            an image size.
 
     Returns: the settings; `pretrained` is true or false.
     """
@@ -55,18 +55,18 @@ def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
     size = config.data.image_size or create_backbone(backbone).image_size
     data = replace(config.data, image_size=size)
     if data.check is None:
-        data.check = "exists"  # every file is decoded for the features, and named if it cannot be
+        data.check = "exists"  # every file is decoded for the features, or reported
     return replace(config, backbone=backbone, pretrained=True, data=data)
 
 
 def may_use_features(config: Config) -> bool:
-    """Whether settings begin with features, if there are pretrained weights for the images."""
+    """Whether training starts with features, if there are pretrained weights for the images."""
     own = config.task == "classification" and config.data.source not in BUILT_IN
     return own and config.pretrained is not False
 
 
 def has_weights(backbone: str) -> bool:
-    """Whether there are pretrained weights for a backbone, wherever they are."""
+    """Whether there are pretrained weights for a backbone, installed or not."""
     if backbone in backbone_names():
         return backbone == BACKBONE
     if not is_timm_model(backbone):
@@ -78,14 +78,14 @@ def has_weights(backbone: str) -> bool:
 
 
 def _size_of(source: Dataset | Records) -> int:
-    """Size in pixels that the images have."""
+    """Size of the images in pixels."""
     if isinstance(source, Dataset):
         return source.image_size
     return natural_size(source.paths, SMALL, LARGE)
 
 
 def fine_tuning(config: Config, epochs: int, images: int) -> Config:
-    """Settings of fine-tuning; those that the user changed stay as they are."""
+    """Settings of fine-tuning; those changed by the user are kept."""
     default = {
         setting.name: setting.default
         for setting in fields(Config)
@@ -96,6 +96,6 @@ def fine_tuning(config: Config, epochs: int, images: int) -> Config:
     config = replace(config, **open_)
     batch = min(config.batch_size, images)
     steps = config.epochs * (images // batch)
-    # The average spans a tenth of the training.
+    # The average spans a tenth of training.
     ema = max(0.0, 1 - 10 / steps) if config.ema is None else config.ema
     return replace(config, batch_size=batch, ema=ema)

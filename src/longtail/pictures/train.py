@@ -1,4 +1,4 @@
-"""One training on a user's own images, from features to fine-tuning."""
+"""Training on a user's own images, from features to fine-tuning."""
 
 import os
 from collections.abc import Iterable
@@ -62,9 +62,9 @@ def train(
     Args:
         config: the settings.
         folder: the run folder; None: a new one under `runs/`.
-        resume: resume the run that the folder holds.
+        resume: resume the run in the folder.
         accept_replaced: with `resume`, accept image files that have changed.
-        dataset: the data set of `config.data`, if it is loaded already.
+        dataset: the data set of `config.data`, if already loaded.
 
     Raises:
         InputError: for invalid settings or data.
@@ -89,7 +89,7 @@ def train(
 
 
 def _loaded(source: Dataset | Records, data: DataConfig) -> Dataset:
-    """The data set of a source that was read; a user's function is asked for another size."""
+    """The data set of a source; a user's function is called again if the size differs."""
     if isinstance(source, Records):
         return to_dataset(source, data)
     return source if data.image_size in (None, source.image_size) else load(data)
@@ -98,11 +98,11 @@ def _loaded(source: Dataset | Records, data: DataConfig) -> Dataset:
 def _train_plainly(
     config: Config, folder: str | Path | None, dataset: Dataset | None, **how: bool
 ) -> RunFolder:
-    """A training from scratch, or of another task."""
+    """Training from scratch, or of another task."""
     if config.method["name"] == "auto":
         config = replace(config, method={"name": "gml"})
     if config.start and config.task != "classification":
-        raise InputError("start is for classification alone")
+        raise InputError("start is for classification only")
     if config.task == "classification" and dataset is None:
         dataset = load(config.data)
     run = tasks.train(config, folder, dataset=dataset, **how)
@@ -113,13 +113,13 @@ def _train_plainly(
 
 @dataclass
 class Training:
-    """A training on own images that has been resolved.
+    """Training on own images, with resolved settings.
 
     Args:
         config: resolved settings.
         dataset: the images.
         folder: the run folder.
-        resume: resume the run that the folder holds.
+        resume: resume the run in the folder.
         accept_replaced: accept image files that have changed since it was started.
     """
 
@@ -132,7 +132,7 @@ class Training:
     def run(self) -> Run:
         """Trains, one stage after the other."""
         self._check_smoothing()
-        if self.config.tune == "lora":  # which not every backbone has layers for
+        if self.config.tune == "lora":  # for which not every backbone has layers
             tune_backbone(create_backbone(self.config.backbone), "lora", self.config.lora_rank)
         self.decisions = self._begin()
         warn_before(self._checked(), self.dataset)
@@ -165,10 +165,10 @@ class Training:
         return run
 
     def _check_smoothing(self) -> None:
-        """Refuses label smoothing that no stage could have, before the features.
+        """Rejects label smoothing that no stage supports, before features are computed.
 
         Raises:
-            InputError: for a head alone, or a loss that has no such form.
+            InputError: for a head alone, or a loss without label smoothing.
         """
         share, name = self.config.label_smoothing, self.config.method["name"]
         if not share:
@@ -181,24 +181,24 @@ class Training:
             found(self.dataset.prior, **settings).smooth_labels(share)
 
     def _checked(self) -> Config:
-        """Settings that the user sees take effect."""
+        """Checks that the user's settings have an effect."""
         if self.config.tune == "head":
             return self.config
         tuned = fine_tuning(self.config, 1, len(self.dataset.train))
         return replace(tuned, batch_size=self.config.batch_size)
 
     def decide(self, name: str, choose: Any) -> Any:
-        """A decision, taken once: a resumed run keeps it."""
+        """Makes a decision once; a resumed run keeps it."""
         if name not in self.decisions:
             self.decisions[name] = choose()
             write_json(self.folder / DECISIONS, self.decisions)
         return self.decisions[name]
 
     def _begin(self) -> dict[str, Any]:
-        """Decisions of a run that is resumed; checks that settings and data are the same.
+        """Decisions of a resumed run; checks that settings and data are the same.
 
         Raises:
-            InputError: when the folder holds a run and `resume` is not set, or its settings or
+            InputError: when the folder contains a run and `resume` is not set, or its settings or
                 data differ.
         """
         asked = self.config.stored
@@ -223,7 +223,7 @@ class Training:
         return decisions
 
     def _check(self, decisions: dict[str, Any], path: Path) -> None:
-        """Refuses a file of decisions that this class cannot have written.
+        """Rejects a file of decisions that this class cannot have written.
 
         Raises:
             InputError: names the file and the entry.
@@ -240,7 +240,7 @@ class Training:
                 raise InputError(f"{path} is not valid: {name} cannot be {value!r}")
 
     def _choose(self, features: torch.Tensor) -> dict[str, Any]:
-        """The method: the one asked for, or the best by cross-validation of the training split."""
+        """The method: the given one, or the best in cross-validation of the training split."""
         if self.config.method["name"] != "auto":
             return self.config.method
         labels, classes = self.dataset.train.labels, self.dataset.num_classes
@@ -257,7 +257,7 @@ class Training:
         return {"name": chosen.method}
 
     def _try(self, frozen: Config, epochs: int) -> bool:
-        """Whether fine-tuning without the validation images does better on them than the head."""
+        """Whether fine-tuning without the validation images is better on them than the head."""
         trial = self._trial_data()
         if not trial.val:
             say(["too few images for a validation split, so fine-tuning is not tried"])
@@ -271,7 +271,7 @@ class Training:
         return bool(after > before)
 
     def _trial_data(self) -> Dataset:
-        """The training split without a validation split, and that split; nothing to test on."""
+        """The training split without a validation split, and that split; no test split."""
         dataset = self.dataset
         if dataset.val is not None:
             return replace(dataset, test=None)
@@ -288,10 +288,10 @@ class Training:
         if not issubclass(found, ClassificationLoss):
             method = {"name": "logit_adjust"}
         if self.config.label_smoothing and self.config.method["name"] == "auto":
-            method = {"name": "logit_adjust"}  # of what `auto` chooses from, LADE has no such form
+            method = {"name": "logit_adjust"}  # of the choices of `auto`, LADE does not have it
         tune = "all" if self.config.tune == "auto" else self.config.tune
         tuned = replace(self.config, method=method, tune=tune)
-        if method.get("head", "linear") != "linear":  # the head that is fitted is linear
+        if method.get("head", "linear") != "linear":  # the fitted head is linear
             return tuned
         start = folder / "start"
         self._train(replace(frozen, method=method), start, dataset)
@@ -307,7 +307,7 @@ class Training:
         return run
 
     def _compare(self, run: Run, other: Run) -> None:
-        """Says how a run did, beside another."""
+        """Logs the metrics of a run next to those of another."""
         if "balanced_accuracy" not in run.metrics:
             return
         say(
@@ -326,21 +326,21 @@ class Training:
 
 
 def asked_settings(folder: str | Path) -> dict[str, Any]:
-    """The settings with which the run in a folder was started; it may have none of its own yet.
+    """The settings with which the run in a folder was started, even if it has no `config.yaml` yet.
 
     Raises:
-        InputError: when the folder does not hold a run.
+        InputError: when the folder is not a run folder.
     """
     path = Path(folder) / DECISIONS
     if not path.is_file():
         return tasks.open_run(folder).config
     asked = read_values(path).get("asked")
     if not isinstance(asked, dict):
-        raise InputError(f"{path} is not valid: it has no settings that were asked for")
+        raise InputError(f"{path} is not valid: it has no settings from the start of the run")
     return asked
 
 
 def say(lines: Iterable[str]) -> None:
-    """Logs lines, as the progress of a training is."""
+    """Logs lines in the way training progress is logged."""
     for line in lines:
         LOGGER.info(f"longtail: {printable(line)}")

@@ -1,4 +1,4 @@
-"""Runs side by side: a table for the terminal, and one self-contained page."""
+"""Comparison of runs: a table for the terminal, and one self-contained HTML page."""
 
 from longtail.report.page import write_report
 from longtail.report.run import RunData, load_run

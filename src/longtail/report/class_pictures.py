@@ -1,4 +1,4 @@
-"""Pictures with a mark for every class: training counts, and recall against them."""
+"""Figures with a mark per class: training counts, and recall against them."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from longtail.report.svg import Scale
 
 WIDTH = 480.0
 NAMED_ROWS = 24  # up to this many classes have a row with their name
-TITLED_MARKS = 200  # up to this many classes tell their name when pointed at
+TITLED_MARKS = 200  # up to this many classes show their name on hover
 ROW, NAME_WIDTH, NAME_LETTERS = 22.0, 140.0, 17
 ROWS_TOP = 6.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 470.0, 46.0, 282.0
@@ -25,7 +25,7 @@ LIFT = 28  # of the y axis' title, above the names of the groups
 
 
 def counts_picture(prior: ClassPrior, names: Sequence[str]) -> Markup:
-    """Training images of each class, most frequent first, the groups shaded."""
+    """Training images per class, most frequent first, with shaded groups."""
     order = by_count(prior)
     counts = prior.counts.double()
     label = f"Training images of {len(names)} classes, from the most to the least frequent"
@@ -72,7 +72,7 @@ def recall_picture(runs: Sequence[RunData]) -> Markup:
 
 @dataclass(frozen=True)
 class Rows:
-    """One row per class with its name in full, in as many lines as it takes.
+    """One row per class with its full name, in as many lines as necessary.
 
     Args:
         names: lines of each name.
@@ -104,7 +104,7 @@ class Rows:
         )
 
     def bands(self, prior: ClassPrior) -> Markup:
-        """The groups as bands of rows, named at the right."""
+        """The groups as bands of rows, labelled on the right."""
         parts, first = [], 0
         for group, members in prior.groups().items():
             start, end = self.edges[first], self.edges[first + len(members)]
@@ -166,7 +166,7 @@ def _recall_scatter(runs: Sequence[RunData]) -> Markup:
 
 
 def _class_marks(series: int, run: RunData, x: Scale, y: Scale) -> Markup:
-    """One mark per class; above `TITLED_MARKS` classes all in one path, for a page of sane size."""
+    """One mark per class; above `TITLED_MARKS` classes all in one path, to limit the page size."""
     assert run.prior is not None
     recall, counts = recall_of(run), run.prior.counts.double()
     small = len(counts) > TITLED_MARKS
@@ -218,7 +218,7 @@ def _count_steps(ordered: Tensor, prior: ClassPrior, label: str) -> Markup:
 
 
 def _bands(spans: Sequence[tuple[float, float]]) -> Markup:
-    """The groups as upright bands, named at the top where there is room."""
+    """The groups as vertical bands, labelled at the top if there is room."""
     parts = []
     for group, (start, end) in zip(("many", "medium", "few"), spans, strict=True):
         if end - start > 0.5:

@@ -1,4 +1,4 @@
-"""Which runs of a page may be compared, and which differences are beyond chance."""
+"""Which runs on a page are comparable, and which differences are significant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Comparison:
 
     @classmethod
     def of(cls, runs: Sequence[RunData]) -> "Comparison":
-        """Compares the first evaluated run with those that have its test images and counts."""
+        """Compares the first evaluated run with those that have the same test images and counts."""
         first = next((run for run in runs if run.scores), None)
         if first is None or first.scores is None or first.prior is None:
             return cls([], {}, {})
@@ -38,7 +38,7 @@ class Comparison:
         return cls(members, resampled, images_per_group(first))
 
     def best(self, name: str, runs: Sequence[RunData], higher: bool) -> int | None:
-        """Position of the run whose metric is the best beyond chance, if there is one."""
+        """Position of the run whose metric is significantly the best, if there is one."""
         if name not in self.resampled or self.counts.get(name, self.counts["accuracy"]) < FEWEST:
             return None
         values = [float(runs[position].metrics[name]) for position in self.members]

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture, and the pairs of classes that are confused most."""
+"""The confusion matrix as a figure, and the most confused pairs of classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from longtail.report import svg
 from longtail.report.class_pictures import by_count
 
 NUMBERED, NAMED, WHOLE = 12, 40, 100  # most classes with numbers, with names, with own cells
-BLOCKS = 50  # rows and columns of the picture of still more classes
+BLOCKS = 50  # rows and columns of the figure with more classes
 LEVELS = 20
 SIDE, NAME_LETTERS = 360.0, 15
 
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """A class, another that its test images are taken for, and how often."""
+    """A class, another one that its test images are mistaken for, and how often."""
 
     true: str
     predicted: str
@@ -36,7 +36,7 @@ class ConfusedPair:
 def confused_pairs(scores: SampleScores, names: Sequence[str], most: int) -> list[ConfusedPair]:
     """The `most` confused pairs, by the lower bound of their share of the true class.
 
-    By the bound, since 2 of 4 images say less than 10 of 25; then by index.
+    Sorted by the bound, since 2 of 4 images say less than 10 of 25, then by index.
     """
     wrong = ~scores.correct
     pairs = scores.labels[wrong] * scores.num_classes + scores.predicted[wrong]
@@ -75,7 +75,7 @@ def confusion_shares(scores: SampleScores, order: Tensor, blocks: int) -> Tensor
 
 
 def confusion_picture(scores: SampleScores, prior: ClassPrior, names: Sequence[str]) -> Markup:
-    """Rows: true classes, most frequent first; columns: predicted classes. Dark is often."""
+    """True classes as rows, most frequent first; predicted classes as columns; dark is often."""
     order = by_count(prior)
     if len(names) <= NAMED:
         labels = [names[c] for c in order] if not numbered(names) else None
@@ -85,12 +85,12 @@ def confusion_picture(scores: SampleScores, prior: ClassPrior, names: Sequence[s
 
 
 def numbered(names: Sequence[str]) -> bool:
-    """Whether the picture numbers its classes: with a name that is too long for its margin."""
+    """Whether the figure numbers its classes because a name is too long for the margin."""
     return len(names) <= NAMED and max(map(svg.text_width, names)) > NAME_LETTERS
 
 
 def shade_legend() -> Markup:
-    """What the shades mean."""
+    """The legend of the shades."""
     parts: list[str] = []
     for number, share in enumerate((0.01, 0.05, 0.25, 0.5, 1.0)):
         x = 10 + 52.0 * number
@@ -102,12 +102,12 @@ def shade_legend() -> Markup:
 
 
 def _level(share: float) -> str:
-    """Opacity of a share: a power below 1, so that small shares show, in `LEVELS` steps."""
+    """Opacity of a share: a power below 1, so that small shares are visible, in `LEVELS` steps."""
     return f"{round(share**0.4 * LEVELS) / LEVELS:g}"
 
 
 def _cells(shares: Tensor, left: float, top: float, cell: float) -> Markup:
-    """Shaded cells, one path a shade."""
+    """Shaded cells, one path per shade."""
     gap = 1 if cell > 8 else 0
     side = svg.number(cell - gap)
     shades: dict[str, list[str]] = {}
@@ -152,7 +152,7 @@ def _named(shares: Tensor, names: Sequence[str] | None) -> Markup:
         svg.text(left - 6, 14, "true", "end", "t title"),
         svg.text(left + 2, 14, title, "start", "t title"),
     ]
-    # Room for the turned labels, in the larger letters of a narrow screen.
+    # Room for the rotated labels, in the larger letters of a narrow screen.
     longest = max(map(svg.text_width, labels))
     width, height = max(left + side + 8, 340), top + side + 14 + 9 * longest
     return svg.picture(width, height, *parts, label="Confusion matrix", fixed=width > 490)

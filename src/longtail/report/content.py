@@ -1,4 +1,4 @@
-"""What the page says: every table, figure and sentence that the template lays out."""
+"""Content of the page: every table, figure and sentence that the template lays out."""
 
 import math
 import shlex
@@ -33,7 +33,7 @@ from longtail.report.run import RunData
 from longtail.report.sentences import Case, sentences
 from longtail.report.tables import KEY_COLUMNS, MISSING, MORE_COLUMNS, Column, macro_f1_classes
 
-MOST_ROWS, ENDS = 200, 30  # of more classes than that, only both ends are listed
+MOST_ROWS, ENDS = 200, 30  # with more classes than that, only both ends are listed
 PAIRS = 12
 RECALL = Column("recall", "recall")
 COLUMNS = (*KEY_COLUMNS, *MORE_COLUMNS)
@@ -76,7 +76,7 @@ def content(runs: Sequence[RunData], pictures: bool = True) -> dict[str, Any]:
 
 
 def common_content(runs: Sequence[RunData], columns: Sequence[Column]) -> dict[str, Any]:
-    """What the pages of all tasks have: runs, metrics, training curves, settings."""
+    """Content that the pages of all tasks share: runs, metrics, training curves, settings."""
     environments = [
         {key: value for key, value in run.environment.items() if key != "command"} for run in runs
     ]
@@ -99,7 +99,7 @@ def _lede(runs: Sequence[RunData]) -> str:
     """What the runs were trained and evaluated on, in one or two sentences."""
     known = [(run.prior, run.name) for run in runs if run.prior]
     if not known:
-        return "No predictions yet: what was logged in training, and the settings."
+        return "No predictions yet: only the training log and the settings are shown."
     prior, owner = known[0]
     counts = prior.counts.double()
     source = next((name for run in runs if (name := run.setting("data", "source"))), None)
@@ -109,7 +109,7 @@ def _lede(runs: Sequence[RunData]) -> str:
         f" ({counts.max():,g} of the most frequent class, {counts.min():,g} of the rarest)."
     ]
     if any(other != prior for other, _ in known[1:]):
-        found.append(f"Training counts differ between the runs; these are of {owner}.")
+        found.append(f"Training counts differ between the runs; these are from {owner}.")
     tests = sorted({f"{len(run.scores.labels):,} {run.split}" for run in runs if run.scores})
     if tests:
         found.append(f"Evaluated on {' / '.join(tests)} images.")
@@ -117,7 +117,7 @@ def _lede(runs: Sequence[RunData]) -> str:
 
 
 def _about(run: RunData) -> str:
-    """The run in a few words, as far as its settings tell."""
+    """A short description of the run from its settings."""
     epochs, seed = run.setting("epochs"), run.setting("seed")
     words = [
         run.method,
@@ -137,7 +137,7 @@ def _teacher(setting: str | None) -> str | None:
 
 
 def metric_cell(column: Column, run: RunData, first: RunData) -> dict[str, Any]:
-    """A cell of the metrics: its text, and its difference to the first run."""
+    """A cell of the metrics: its text, and its difference from the first run."""
     value = run.metrics.get(column.key)
     different = run is not first
     return {
@@ -151,7 +151,7 @@ def metric_cell(column: Column, run: RunData, first: RunData) -> dict[str, Any]:
 
 
 def _metric_rows(runs: Sequence[RunData], comparison: Comparison) -> list[list[dict[str, Any]]]:
-    """Cells with intervals and numbers of test images; the best beyond chance are marked."""
+    """Cells with intervals and numbers of test images; a significantly best one is marked."""
     rows = []
     best = {column.key: comparison.best(column.key, runs, column.higher) for column in COLUMNS}
     for series, run in enumerate(runs):
@@ -210,7 +210,7 @@ def _groups(runs: Sequence[RunData]) -> str:
 
 
 def _counts(runs: Sequence[RunData]) -> list[tuple[str, Markup]]:
-    """A figure for each different class prior, and the runs that were trained on it."""
+    """A figure per distinct class prior, and the runs that were trained on it."""
     priors: dict[ClassPrior, list[RunData]] = {}
     for run in runs:
         if run.prior:
@@ -242,13 +242,13 @@ def _confusions(runs: Sequence[RunData]) -> list[dict[str, Any]]:
 
 
 def _block(runs: Sequence[RunData]) -> str:
-    """How many classes a cell of the confusion matrix groups; empty when it is one."""
+    """How many classes a cell of the confusion matrix groups; empty if it is one."""
     sizes = [run.prior.num_classes for run in runs if run.prior]
     return f"{sizes[0] / BLOCKS:.3g}" if sizes and sizes[0] > WHOLE else ""
 
 
 def _classes(runs: Sequence[RunData]) -> dict[str, Any]:
-    """One row per class, most frequent first; of very many classes the best and the worst found."""
+    """One row per class, most frequent first; of very many, those with extreme recall."""
     first = next(run for run in runs if run.scores)
     prior, scores = first.prior, first.scores
     assert prior is not None
@@ -312,7 +312,7 @@ def _share(value: float | None) -> str:
 
 
 def side_by_side(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Nested settings as dotted names, those that differ between the runs apart."""
+    """Nested settings as dotted names, with those that differ between the runs apart."""
     flat = [_flat(values) for values in settings]
     names = list(dict.fromkeys(name for values in flat for name in values))
     rows = [(name, [values.get(name, MISSING) for values in flat]) for name in names]
@@ -341,7 +341,7 @@ def _value(value: Any) -> str:
 
 
 def command_line(command: Any) -> str:
-    """The command as it would be typed again."""
+    """The command as it would be typed."""
     if isinstance(command, list | tuple):
         return shlex.join(str(word) for word in command)
     return str(command) if command else MISSING

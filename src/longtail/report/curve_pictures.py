@@ -1,4 +1,4 @@
-"""Curves: calibration, and what was logged in every epoch."""
+"""Curves: calibration, and the training log."""
 
 import math
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def _confidence_picture(curves: Sequence[tuple[int, str, CalibrationCurve]]) -> 
             for edge in (number, number + 1)
         ]
         parts.append(svg.path(svg.line(steps), f"curve r{series}"))
-        # One mark on the highest step tells the runs apart without colour.
+        # A mark on the highest step distinguishes the runs without colour.
         top = int(share.argmax())
         at = (x((top + 0.5) / len(share)), y(float(share[top])))
         parts.append(svg.path(svg.marker(series, *at), f"mark r{series}"))
@@ -73,7 +73,7 @@ def _confidence_picture(curves: Sequence[tuple[int, str, CalibrationCurve]]) -> 
 
 
 def history_pictures(runs: Sequence[RunData]) -> list[Markup]:
-    """One picture for the loss, each of its parts, the temperature and the learning rate."""
+    """One figure each for the loss, its parts, the temperature and the learning rate."""
     keys: list[str] = []
     for run in runs:
         for record in run.history:
@@ -99,7 +99,7 @@ def _history_picture(runs: Sequence[RunData], key: str) -> Markup:
     for series, found in lines:
         places = [(x(epoch), y(value)) for epoch, value in found]
         parts.append(svg.path(svg.line(places), f"curve r{series}"))
-        if places:  # the end is marked: it tells runs apart, and shows a run of one epoch
+        if places:  # a mark at the end distinguishes runs, and shows a run of one epoch
             parts.append(svg.path(svg.marker(series, *places[-1]), f"mark r{series}"))
     return svg.picture(326, 224, *parts, label=f"{title} in each epoch")
 

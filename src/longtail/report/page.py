@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file that shows runs side by side."""
+"""The page: one self-contained HTML file that compares runs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ MOST_RUNS = len(svg.MARKERS)
 
 
 def write_report(runs: Sequence[RunData], path: str | Path, *, pictures: bool = True) -> Path:
-    """Writes one page that shows runs side by side: no script, no other file, no network.
+    """Writes one page that compares runs, without scripts, other files or network access.
 
     The same runs give the same file, byte for byte.
 
     Args:
         runs: 1 to 6; those that were evaluated must have the same classes. The others are compared
             with the first.
-        path: path of the HTML file; it is written whole or not at all.
+        path: path of the HTML file, which is written atomically.
         pictures: whether thumbnails of images go into the page, at most 2 MB of them.
 
     Returns: the path.
@@ -42,7 +42,7 @@ def write_report(runs: Sequence[RunData], path: str | Path, *, pictures: bool = 
 def write_page(template: Path, values: Mapping[str, Any], path: str | Path) -> Path:
     """Writes the page of a template, which may extend those of this folder.
 
-    Names and paths that the values hold are escaped, and their control characters spelt out.
+    Names and paths in the values are escaped, including control characters.
 
     Returns: the path.
     """
@@ -64,7 +64,7 @@ def _visible(value: Any) -> Any:
 
 
 def shown_together(runs: Sequence[AnyRun]) -> list[AnyRun]:
-    """The runs of one page; those of the same name are numbered.
+    """The runs of one page; runs with the same name are numbered.
 
     Raises:
         ValueError: when there is no run, there are too many, or their classes differ.

@@ -1,4 +1,4 @@
-"""Photographs in the page: the surest mistakes, confused classes side by side, doubtful labels."""
+"""Photographs in the page: most confident mistakes, confused classes, doubtful labels."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from longtail.report.run import RunData
 
 SIDE = 144  # longest side of a thumbnail in pixels
 QUALITY = 70
-BUDGET = 2_000_000  # bytes of all thumbnails of a page, as the page holds them
+BUDGET = 2_000_000  # bytes of all thumbnails of a page, as encoded in the page
 MISTAKES, PAIRS, SUSPECTS = 12, 4, 12
 OF_EACH = 3  # examples of each class of a confused pair
 
@@ -41,7 +41,7 @@ class Thumbnails:
     _used: int = 0
 
     def source(self, path: str) -> str | None:
-        """The `src` of an image; None where it cannot be shown."""
+        """The `src` of an image; None if it cannot be shown."""
         if not self.shown or path in self.unreadable or path in self.left_out:
             return None
         if path not in self._sources:
@@ -69,7 +69,7 @@ class Thumbnails:
 
 
 def photographs(runs: Sequence[RunData], thumbnails: Thumbnails) -> list[dict[str, Any]]:
-    """For each evaluated run whose images have paths: mistakes, confused pairs, suspects."""
+    """Mistakes, confused pairs and suspects of each evaluated run whose images have paths."""
     return [
         {
             "series": series,
@@ -101,7 +101,7 @@ def confused_examples(run: RunData, thumbnails: Thumbnails) -> list[dict[str, An
         at = at[run.scores.confidence[at].argsort(descending=True, stable=True)]
         groups = [
             (f"training images of {pair.true}", run.examples.get(pair.true, ())),
-            (f"{pair.true} taken for {pair.predicted}", [run.paths[i] for i in at.tolist()]),
+            (f"{pair.true} mistaken for {pair.predicted}", [run.paths[i] for i in at.tolist()]),
             (f"training images of {pair.predicted}", run.examples.get(pair.predicted, ())),
         ]
         shown = [(title, thumbnails.first(paths, OF_EACH)) for title, paths in groups]
@@ -111,7 +111,7 @@ def confused_examples(run: RunData, thumbnails: Thumbnails) -> list[dict[str, An
 
 
 def suspects(run: RunData, thumbnails: Thumbnails) -> dict[str, Any]:
-    """Test images whose label is probably wrong; listed by their paths where none can be shown."""
+    """Test images whose label is probably wrong, listed by path if none can be shown."""
     if run.uniform is None or not thumbnails.shown:
         return {"count": 0, "cards": []}
     found = suspected_label_errors(run.uniform)
@@ -141,7 +141,7 @@ def _card(run: RunData, position: int, thumbnails: Thumbnails) -> dict[str, Any]
 
 
 def _jpeg(path: str) -> bytes | None:
-    """A thumbnail; None for what is not at hand, is not a regular file, or cannot be read."""
+    """A thumbnail; None for a file that is missing, not regular, or unreadable."""
     if not (has_copy(path) or os.path.isfile(file_of(path))):
         return None
     try:

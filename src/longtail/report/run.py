@@ -1,4 +1,4 @@
-"""What the report shows of a run, and how it is read from a run folder."""
+"""The data of a run for the report, and how they are read from a run folder."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -19,23 +19,23 @@ from longtail.training import Predictions, Run, RunFolder
 from longtail.training.predictions import checked_labels
 
 BATCH_ELEMENTS = 2**24  # logits in memory at a time: 64 MiB of float32
-EXAMPLES = 12  # training files that are remembered per class: some may be gone
+EXAMPLES = 12  # training files that are kept per class, since some may be gone
 
 
 @dataclass(frozen=True)
 class RunData:
-    """One run, as the report shows it; whatever is unknown is left out and shows as n/a.
+    """One run as shown in the report; unknown values are shown as n/a.
 
     Args:
-        name: shown everywhere.
+        name: name shown in the report.
         class_names: name of each class, or empty.
         prior: class prior of the training set.
-        scores: what `longtail.metrics.score_samples` made of the test logits. Logits themselves
-            are not kept, so that six runs of 8,142 classes fit in memory.
-        uniform: the same of the logits adjusted to the uniform prior.
+        scores: `longtail.metrics.score_samples` of the test logits. The logits themselves are not
+            kept, so that six runs with 8,142 classes fit in memory.
+        uniform: the same for the logits adjusted to the uniform prior.
         paths: file of each test image, or empty.
         examples: training files of each class name, at most `EXAMPLES`.
-        saved_metrics: metrics to show when there are no scores.
+        saved_metrics: metrics to show if there are no scores.
         config: settings, nested.
         history: one record per epoch.
         environment: versions, device, command, nested.
@@ -79,7 +79,7 @@ class RunData:
 
     @cached_property
     def metrics(self) -> Mapping[str, Any]:
-        """Metrics of the scores where there are any, else those that were saved."""
+        """Metrics of the scores if there are any, else the saved ones."""
         if self.scores is None or self.prior is None:
             return self.saved_metrics
         return metrics_from_scores(self.scores, self.prior)
@@ -91,12 +91,12 @@ class RunData:
 
     @property
     def baseline(self) -> Mapping[str, Any]:
-        """Metrics of a plain cross-entropy head that the run has beside its own; may be empty."""
+        """Metrics of the run's plain cross-entropy head for comparison; may be empty."""
         found = self.saved_metrics.get("baseline")
         return found if isinstance(found, Mapping) else {}
 
     def setting(self, *keys: str) -> str | None:
-        """A setting as text; None where the settings do not have it."""
+        """A setting as text; None if the settings do not have it."""
         value: Any = self.config
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -104,10 +104,10 @@ class RunData:
 
 
 def load_run(path: str | Path) -> RunData:
-    """Reads a run folder; a run that is not finished, or has lost files, shows what there is.
+    """Reads a run folder; an unfinished run, or one that has lost files, shows what there is.
 
     Args:
-        path: run folder; of its files only `config.yaml` must be there.
+        path: run folder; only its `config.yaml` is required.
 
     Raises:
         ValueError: when the folder is not a run folder, or one of its files is corrupt; the
@@ -125,7 +125,7 @@ def load_run(path: str | Path) -> RunData:
 
 
 def common_parts(run: RunFolder) -> dict[str, Any]:
-    """What runs of all tasks have: name, settings, history, environment and saved metrics."""
+    """What runs of all tasks share: name, settings, history, environment and saved metrics."""
     environment = run.folder / "environment.json"
     return {
         "name": run.folder.resolve().name,

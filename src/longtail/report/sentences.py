@@ -1,6 +1,6 @@
-"""The first lines of the page: what the numbers say, in sentences that the intervals bear.
+"""The first lines of the page: the results as sentences, supported by the intervals.
 
-Each rule looks at one run and returns its sentence, or None where the numbers do not bear it.
+Each rule looks at one run and returns its sentence, or None if the numbers do not support it.
 """
 
 import shlex
@@ -23,7 +23,7 @@ SUGGESTED = "gml"
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of the page, and the command that it suggests."""
+    """A sentence on the page, and the command that it suggests."""
 
     text: str
     command: str = ""
@@ -31,12 +31,12 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Case:
-    """An evaluated run, the runs beside it, and what the rules need of them.
+    """An evaluated run, the other runs, and what the rules need from them.
 
     Args:
         runs: all runs of the page.
         position: the run that the sentences are about.
-        comparison: which of the runs may be compared.
+        comparison: which of the runs are comparable.
     """
 
     runs: Sequence[RunData]
@@ -62,18 +62,18 @@ class Case:
 
     @property
     def rare(self) -> str:
-        """The rarest group that has classes: `few`, else `medium`; empty where there is none."""
+        """The rarest group that has classes: `few`, else `medium`; empty if there is none."""
         groups = self.prior.groups()
         return next((name for name in ("few", "medium") if len(groups[name])), "")
 
     def found(self, group: str) -> tuple[int, int]:
-        """Number of a group's test images that are classified correctly, and of all of them."""
+        """Number of a group's test images that are classified correctly, and their total number."""
         members = self.prior.groups()[group]
         return int(self.confusion.hits[members].sum()), int(self.confusion.support[members].sum())
 
     @property
     def rare_is_worse(self) -> bool:
-        """Whether the rare classes are found less often than the frequent ones, beyond chance."""
+        """Whether the rare classes are found significantly less often than the frequent ones."""
         if not self.rare or min(self.found(self.rare)[1], self.found("many")[1]) < FEWEST:
             return False
         (hits, count), (other, total) = self.found("many"), self.found(self.rare)
@@ -96,7 +96,7 @@ Rule = Callable[[Case], Sentence | None]
 
 
 def sentences(case: Case) -> list[Sentence]:
-    """All sentences that the numbers of a run bear, in order."""
+    """All sentences that the numbers of a run support, in order."""
     return [found for rule in RULES if (found := rule(case))]
 
 
@@ -116,7 +116,7 @@ def rare_found(case: Case) -> Sentence | None:
 
 
 def frequent_beside_rare(case: Case) -> Sentence | None:
-    """The frequent classes, where they are found more often beyond chance."""
+    """The frequent classes, if they are found significantly more often."""
     if not case.rare_is_worse:
         return None
     hits, count = case.found("many")
@@ -139,7 +139,7 @@ def against_cross_entropy(case: Case) -> Sentence | None:
 
 
 def against_baseline(case: Case) -> Sentence | None:
-    """The rare classes compared with the plain cross-entropy that the run has beside it."""
+    """The rare classes compared with the run's plain cross-entropy head."""
     value = case.run.baseline.get(case.rare)
     if case.cross_entropy is not None or not isinstance(value, int | float) or value != value:
         return None
@@ -152,7 +152,7 @@ def against_baseline(case: Case) -> Sentence | None:
 
 
 def cost_for_frequent(case: Case) -> Sentence | None:
-    """What the frequent classes lose against cross-entropy, or gain, where it is beyond chance."""
+    """What the frequent classes lose or gain against cross-entropy, if it is significant."""
     other = case.cross_entropy
     if other is None or case.run.method == CROSS_ENTROPY:
         return None
@@ -165,7 +165,7 @@ def cost_for_frequent(case: Case) -> Sentence | None:
 
 
 def taken_for(case: Case) -> Sentence | None:
-    """What the rare classes are taken for, where it is mostly frequent classes."""
+    """What the rare classes are mistaken for, if it is mostly frequent classes."""
     scores = case.run.scores
     if not case.rare or scores is None:
         return None
@@ -174,7 +174,7 @@ def taken_for(case: Case) -> Sentence | None:
     frequent = wrong[torch.isin(wrong, groups["many"])]
     if len(wrong) < FEWEST or _low(len(frequent), len(wrong)) <= 0.5:
         return None
-    text = "When a rare class is missed, it is mostly taken for a frequent one: in "
+    text = "When a rare class is missed, it is mostly mistaken for a frequent one: in "
     counts = torch.bincount(frequent, minlength=case.prior.num_classes)
     first, second = counts.topk(2).values.tolist() if len(counts) > 1 else (int(counts[0]), 0)
     most = ""
@@ -184,7 +184,7 @@ def taken_for(case: Case) -> Sentence | None:
 
 
 def confused_more_often(case: Case) -> Sentence | None:
-    """Classes that are called by another's name more often than by their own, beyond chance."""
+    """Classes that are predicted as another class significantly more often than as themselves."""
     scores = case.run.scores
     assert scores is not None
     pairs = scores.labels * scores.num_classes + scores.predicted
@@ -197,7 +197,7 @@ def confused_more_often(case: Case) -> Sentence | None:
     if not len(chosen):
         return None
     parts = [
-        f"{_quoted(case, [pair // scores.num_classes])} is taken for "
+        f"{_quoted(case, [pair // scores.num_classes])} is mistaken for "
         f"{_quoted(case, [pair % scores.num_classes])} more often than it is recognised "
         f"({count} and {hits} of {int(case.confusion.support[pair // scores.num_classes])})"
         for pair, count, hits in zip(
@@ -208,7 +208,7 @@ def confused_more_often(case: Case) -> Sentence | None:
 
 
 def never_found(case: Case) -> Sentence | None:
-    """Classes of which no test image is recognised, although there are enough of them."""
+    """Classes with enough test images, none of which is recognised."""
     missed = (case.confusion.hits == 0) & (case.confusion.support >= FEWEST)
     classes = missed.nonzero().flatten().tolist()
     if not classes:
@@ -221,7 +221,7 @@ def never_found(case: Case) -> Sentence | None:
 
 
 def overconfident(case: Case) -> Sentence | None:
-    """The mean confidence, where it is beyond the interval of the accuracy."""
+    """The mean confidence, if it is outside the interval of the accuracy."""
     scores = case.run.scores
     assert scores is not None
     hits, count = int(scores.correct.sum()), len(scores.labels)
@@ -241,7 +241,7 @@ def overconfident(case: Case) -> Sentence | None:
 
 
 def uniform_prior(case: Case) -> Sentence | None:
-    """What a prediction under the uniform prior gives the rare classes, without training again."""
+    """What predicting under the uniform prior gains for the rare classes, without retraining."""
     run = case.run
     if run.scores is None or run.uniform is None or not case.rare:
         return None
@@ -255,7 +255,7 @@ def uniform_prior(case: Case) -> Sentence | None:
     adjusted = Confusion.from_scores(run.uniform)
     now = adjusted.accuracy(case.prior.groups()[case.rare])
     return Sentence(
-        f"To try, without training again: predictions for classes that are equally frequent find "
+        f"To try, without retraining: predictions for classes that are equally frequent find "
         f"the rare classes in {100 * now:.0f} % instead of {100 * hits / count:.0f} % of their "
         f"test images; of all test images {100 * adjusted.accuracy():.0f} % are then correct "
         f"instead of {100 * case.confusion.accuracy():.0f} %.",
@@ -265,18 +265,18 @@ def uniform_prior(case: Case) -> Sentence | None:
 
 
 def try_method(case: Case) -> Sentence | None:
-    """A method for rare classes, where cross-entropy finds them less often than frequent ones."""
+    """A method for rare classes, if cross-entropy finds them less often than frequent ones."""
     tried = any(run.method not in (CROSS_ENTROPY, None) for run in case.runs)
     if case.run.method != CROSS_ENTROPY or tried or not case.rare_is_worse:
         return None
     return Sentence(
-        "To try: a method that is made for rare classes, then a report of both runs.",
+        "To try: a method for rare classes, then a report on both runs.",
         case.train_command(SUGGESTED),
     )
 
 
 def no_cross_entropy(case: Case) -> Sentence | None:
-    """Nothing to compare with."""
+    """Suggests a cross-entropy run to compare with."""
     known = case.run.method is not None and case.run.method != CROSS_ENTROPY
     if not known or case.cross_entropy is not None or case.run.baseline:
         return None
@@ -288,7 +288,7 @@ def no_cross_entropy(case: Case) -> Sentence | None:
 
 
 def collect_training_images(case: Case) -> Sentence | None:
-    """Classes that are found less often than the average image, beyond chance."""
+    """Classes that are found significantly less often than the average."""
     _, high = wilson_interval(case.confusion.hits, case.confusion.support)
     low, _ = _wilson(int(case.confusion.hits.sum()), int(case.confusion.support.sum()))
     below = (high < low) & (case.confusion.support >= FEWEST) & (case.prior.counts <= MANY)
@@ -308,7 +308,7 @@ def collect_training_images(case: Case) -> Sentence | None:
 
 
 def collect_test_images(case: Case) -> Sentence | None:
-    """Classes with too few test images to say anything of each."""
+    """Classes with too few test images to say anything about each."""
     short = (case.confusion.support < FEWEST).nonzero().flatten()
     if not len(short):
         return None

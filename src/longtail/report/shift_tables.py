@@ -21,7 +21,7 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints one table per metric: one row per prior, one column per test set.
 
     Args:
-        rows: of `longtail.training.evaluate_protocol`.
+        rows: result of `longtail.training.evaluate_protocol`.
     """
     from rich.console import Console
     from rich.table import Table
@@ -52,13 +52,13 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
 def print_estimate(
     estimate: PriorEstimate, prior: ClassPrior, class_names: Sequence[str], most: int = 40
 ) -> None:
-    """Prints the estimated class prior of new images beside that of the training set.
+    """Prints the estimated class prior of new images next to that of the training set.
 
     Args:
         estimate: estimate for the new images.
         prior: class prior of the training set.
         class_names: name of each class.
-        most: number of classes to show, those with the largest share.
+        most: number of classes to show, those with the largest shares.
     """
     from rich.console import Console
     from rich.table import Table

@@ -1,7 +1,7 @@
-"""Drawing: just enough SVG for the pictures of the page.
+"""Just enough SVG for the figures of the page.
 
-Written by hand rather than by matplotlib because text stays text in the page's own font, and
-colours are CSS variables, so that one picture serves light, dark and print.
+Written by hand rather than with matplotlib, so that text stays text in the page's own font, and
+colours are CSS variables: one figure serves light, dark and print.
 """
 
 import math
@@ -41,18 +41,18 @@ def _escaped(value: str | float) -> Markup:
 
 
 def number(value: float) -> str:
-    """A coordinate with one decimal at most."""
+    """A coordinate with at most one decimal."""
     return f"{value:.1f}".removesuffix(".0")
 
 
 def picture(width: float, height: float, *children: str, label: str, fixed: bool = False) -> Markup:
-    """The picture itself.
+    """The whole figure.
 
     Args:
         width: in units of the drawing, which are pixels at its natural size.
         height: the same.
-        children: what is in it.
-        label: what it shows, for those who cannot see it.
+        children: its elements.
+        label: description for screen readers.
         fixed: scroll rather than shrink on a narrow screen.
     """
     return element(
@@ -74,7 +74,7 @@ def text(x: float, y: float, content: str, anchor: str = "start", class_: str = 
 def lines(
     x: float, y: float, content: Sequence[str], anchor: str = "start", class_: str = "t"
 ) -> Markup:
-    """Lines of text, centred on the height of one whose baseline is at y."""
+    """Lines of text, vertically centred on one whose baseline is at y."""
     top = y - LINE_HEIGHT * (len(content) - 1) / 2
     return Markup("").join(
         text(x, top + LINE_HEIGHT * number, row, anchor, class_)
@@ -83,12 +83,12 @@ def lines(
 
 
 def path(d: str, class_: str, title: str | None = None) -> Markup:
-    """A path; `title` shows when the pointer rests on it."""
+    """A path; `title` is shown on hover."""
     return element("path", *([element("title", title)] if title else []), d=d, class_=class_)
 
 
 def line(points: Iterable[tuple[float, float]]) -> str:
-    """Path data of a line through points; one with NaN breaks it."""
+    """Path data of a line through points; NaN breaks it."""
     words: list[str] = []
     pen = "M"
     for x, y in points:
@@ -101,7 +101,7 @@ def line(points: Iterable[tuple[float, float]]) -> str:
 
 
 def marker(series: int, x: float, y: float, radius: float = 3.5) -> str:
-    """Path data of the mark of a run: the six shapes tell runs apart without colour."""
+    """Path data of a run's mark; the six shapes distinguish runs without colour."""
     r = radius
     start = f"M{number(x)} {number(y)}"
     shape = MARKERS[series]
@@ -151,7 +151,7 @@ def text_width(name: str) -> float:
 
 
 def wrapped(name: str, length: int) -> list[str]:
-    """A name in lines of at most the width of `length` small letters, broken at blanks if it can.
+    """A name in lines of at most the width of `length` small letters, broken at blanks if possible.
 
     Examples:
         >>> wrapped("Grauschnäpper, juvenil", 17)
@@ -182,7 +182,7 @@ def _letter_width(letter: str) -> float:
 
 
 def compact(value: float) -> str:
-    """The number of a tick.
+    """The label of a tick.
 
     Examples:
         >>> [compact(value) for value in (3e6, 20000.0, 0.05, 2e-5)]
@@ -195,7 +195,7 @@ def compact(value: float) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to coordinates.
+    """Maps values to coordinates.
 
     Args:
         low: value at `start`.
@@ -222,7 +222,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int = 5) -> list[float]:
-        """Round values within the scale, some `about` of them."""
+        """Round values within the scale, approximately `about` of them."""
         low, high = sorted((self.low, self.high))
         if not self.log:
             ticks = _linear_ticks(low, high, about)
@@ -261,7 +261,7 @@ def axes(
     percent_y: bool = False,
     lift: float = 10,
 ) -> Markup:
-    """Grid, ticks and titles of a picture with two axes; that of y lies above, lifted by `lift`."""
+    """Grid, ticks and titles of a figure with two axes; `lift` raises the title of y."""
     ticks_x, ticks_y = x.ticks(), y.ticks()
     parts: list[str] = [grid(x, y, ticks_x, ticks_y)]
     for value in ticks_x:

@@ -1,4 +1,4 @@
-"""The metrics of runs in rows and columns, and how a number is written there."""
+"""Tables of the metrics of runs, and the format of numbers in them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ class Column:
     Args:
         key: name in `longtail.metrics.classification_metrics`.
         title: heading.
-        percent: written in percent with one decimal, else as it is.
+        percent: written in percent with one decimal, else unchanged.
         higher: whether more is better.
-        decimals: of a value that is not in percent.
+        decimals: decimals of a value that is not in percent.
     """
 
     key: str
@@ -29,7 +29,7 @@ class Column:
     decimals: int = 3
 
     def text(self, value: float | None) -> str:
-        """The value as the table has it; n/a where it is undefined.
+        """The value as written in the table; n/a if it is undefined.
 
         Examples:
             >>> Column("accuracy", "all").text(0.5234), Column("few", "few").text(float("nan"))
@@ -40,9 +40,9 @@ class Column:
         return f"{100 * value:.1f}" if self.percent else f"{value:.{self.decimals}f}"
 
     def difference(self, value: float | None, reference: float | None) -> str:
-        """The signed difference to another run's value; empty where one of them is undefined.
+        """The signed difference from another run's value; empty if one of them is undefined.
 
-        Of the numbers as written, so that a reader who checks it finds no rounding error.
+        Computed from the numbers as written, so that it is consistent for a reader who checks it.
         """
         texts = self.text(value), self.text(reference)
         if MISSING in texts or "inf" in texts:
@@ -75,8 +75,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = K
     Args:
         rows: one mapping per run: `run`, its name, and the metrics by the keys of the columns, as
             fractions. A metric that is missing or undefined is printed as n/a.
-        columns: the columns; default: those of `classification_metrics`, ECE as it is, all else
-            in percent.
+        columns: the columns; default: those of `classification_metrics`, all in percent except ECE.
 
     Examples:
         >>> print_table([{"run": "ce", "accuracy": 0.5, "many": 0.75, "ece": 0.25}])
@@ -102,7 +101,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = K
 
 
 def macro_f1_classes(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many classes the macro-F1 of each run covers; empty where it is unknown."""
+    """How many classes the macro-F1 of each run covers; empty if unknown."""
     known = {row["macro_f1_classes"] for row in rows if "macro_f1_classes" in row}
     numbers = [f"{count:,g}" for count in sorted(known)]
     return f"{' or '.join(numbers)} classes" if numbers else ""

@@ -1,4 +1,4 @@
-"""Held-out predictions of a wrapped classifier, and the parameters that `fit` passes on."""
+"""Held-out predictions of a wrapped classifier, and routing of the parameters of `fit`."""
 
 import warnings
 from dataclasses import dataclass
@@ -49,10 +49,10 @@ def checked_weight(owner: Any, sample_weight: Any, labels: Array) -> Array | Non
 
 
 def route(owner: Any, sample_weight: Any, params: dict[str, Any]) -> Bunch:
-    """What `fit` passes on: `estimator.fit`, `splitter.split` and `scorer.score`.
+    """Parameters that `fit` passes on to `estimator.fit`, `splitter.split` and `scorer.score`.
 
-    With scikit-learn's metadata routing, what each of them requests. Without, `groups` goes to the
-    splitter and everything else to the estimator.
+    With scikit-learn's metadata routing, each of them gets what it requests. Without, `groups` goes
+    to the splitter and everything else to the estimator.
     """
     name = type(owner).__name__
     if sample_weight is not None:
@@ -82,7 +82,7 @@ def final_weight(estimator: Any, params: dict[str, Any]) -> Array | None:
 
     Args:
         estimator: the fitted classifier, also a pipeline or a search.
-        params: what its `fit` got.
+        params: parameters passed to its `fit`.
     """
     *outer, final = layers(estimator)
     name: Any = "sample_weight"
@@ -150,7 +150,7 @@ def _fit_and_predict(
 
 
 def _aligned(model: Any, X: Any, classes: Array) -> Array:
-    """Logits in the order of `classes`; a class that the model has not seen gets the lowest."""
+    """Logits in the order of `classes`; an unseen class gets the lowest logit."""
     logits = log_probabilities(model, X)
     if len(model.classes_) == len(classes):
         return logits
@@ -172,12 +172,12 @@ def _folds(
     count = np.bincount(target)
     if count.max() < 2:
         raise InputError(
-            "y must have 2 samples or more of a class to hold samples out, got 1 of each"
+            "y must have a class with 2 samples or more to hold samples out, got 1 sample per class"
         )
     shared, alone = np.flatnonzero(count[target] > 1), np.flatnonzero(count[target] == 1)
     splitter = StratifiedKFold(min(cv, int(count.max())), shuffle=True, random_state=random_state)
     with warnings.catch_warnings():
-        # A class with fewer samples than folds is held out in some of them only.
+        # A class with fewer samples than folds is held out in only some of them.
         warnings.filterwarnings("ignore", message="The least populated class")
         return [
             (np.concatenate([shared[kept], alone]), shared[held])

@@ -34,7 +34,7 @@ def _is_linear(estimator: Any) -> bool:
 
 
 class LongTailClassifier(PriorClassifier):
-    """Classifier of embeddings and feature tables with rare classes.
+    """Classifier for embeddings and feature tables with rare classes.
 
     A linear head under one of the package's losses, fitted to the whole training set by L-BFGS, or
     to a stream (`partial_fit`) by Adagrad; `gml` adds the class scores of stored samples, `bcl`
@@ -48,9 +48,9 @@ class LongTailClassifier(PriorClassifier):
             factor, to a total variance of 1, so that one value suits embeddings of any width. On d
             standardised columns it is `C / d` of scikit-learn's `LogisticRegression`; on other
             features `C` divided by the sum of their variances.
-        standardize: whether columns are divided by their standard deviations. `auto`: if the
-            ranges (maximum minus minimum) of two columns differ by more than a factor of 20, as
-            they do in a table with units, and not in the features of a network.
+        standardize: whether columns are divided by their standard deviations. `auto`: if the ranges
+            (maximum minus minimum) of two columns differ by more than a factor of 20, as in a table
+            with units but not in the features of a network.
         method_params: settings of the loss (`{"tau": 0.5}`), of `gml` (see
             `longtail.probe.Mixture`) or of `bcl` (see `longtail.probe.ContrastNetwork` and
             `longtail.probe.contrast.train_contrast`).
@@ -70,7 +70,7 @@ class LongTailClassifier(PriorClassifier):
         expressed_prior_: (num_classes,), the prior that predictions express by default.
         scale_: (features,), standard deviation of each column if the columns were standardised,
             else None.
-        coef_: (num_classes, features), for features as they are; linear methods only.
+        coef_: (num_classes, features), for the original features; linear methods only.
         intercept_: (num_classes,), linear methods only.
         n_iter_: number of iterations; of steps after `partial_fit`.
         n_features_in_: number of features.
@@ -131,11 +131,11 @@ class LongTailClassifier(PriorClassifier):
         self.random_state = random_state
 
     def fit(self, X: Any, y: ArrayLike | Tensor, sample_weight: ArrayLike | None = None) -> Self:
-        """Fits a whole training set.
+        """Fits the classifier to a training set.
 
         Args:
-            X: (samples, features), an array, tensor, pandas DataFrame or scipy sparse matrix
-                (dense only for `gml` and `bcl`).
+            X: (samples, features), an array, tensor, pandas DataFrame or scipy sparse matrix (`gml`
+                and `bcl` need dense input).
             y: (samples,), class labels.
             sample_weight: (samples,), 0 or more; a weight of 2 equals the sample twice, also in
                 the class counts. LADE's regulariser, the keys of `gml` and the contrastive loss of
@@ -207,7 +207,7 @@ class LongTailClassifier(PriorClassifier):
             x, labels, weight = self._read(X, y, sample_weight, reset=first)
             target = encode(labels, self.classes_, "LongTailClassifier.partial_fit")
         except Exception:
-            if first:  # nothing was learned: the next call is the first
+            if first:  # nothing was learned, so the next call is the first
                 del self.classes_
             raise
         if first:

@@ -1,4 +1,4 @@
-"""Input of any kind, and predictions under any class prior."""
+"""Base class for predictions under any class prior."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from longtail.shift.priors import Prior, probabilities
 Array = NDArray[Any]
 # A word, one probability per class in the order of `classes_`, or probabilities by class label.
 TargetPrior = str | Prior | Mapping[Any, float]
-# The same, as a constraint of scikit-learn's parameter validation.
+# The same, as a constraint for scikit-learn's parameter validation.
 PRIOR_CONSTRAINT = [str, Mapping, ClassPrior, "array-like", None]
 
 

@@ -1,4 +1,4 @@
-"""Any scikit-learn classifier under another class prior: given, or estimated from the samples."""
+"""Any scikit-learn classifier under another class prior, given or estimated from the samples."""
 
 from typing import Any, ClassVar, Self
 
@@ -31,25 +31,25 @@ from longtail.sklearn.wrapped import expressed_prior, floored, layers, log_proba
 
 
 class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ignore[misc]
-    """Any scikit-learn classifier, predicting under another class prior than it was trained on.
+    """Any scikit-learn classifier, predicting under a class prior that it was not trained on.
 
-    Its log probabilities (without `predict_proba` its decisions, which should then be
-    log-likelihoods up to a constant: calibrate margins first) are moved from the prior that they
-    express to the target. `fit` trains a clone; a model that is already trained is passed in
+    Its log probabilities are adjusted from the prior that they express to the target. Without
+    `predict_proba`, its decision function is used, which should then give log-likelihoods up to a
+    constant: calibrate margins first. `fit` trains a clone; pass a model that is already trained in
     scikit-learn's `FrozenEstimator`, and `fit` then takes held-out samples.
 
     Args:
-        estimator: the classifier, also a Pipeline or a search.
+        estimator: the classifier, which may be a Pipeline or a search.
         target_prior: the prior to predict under by default: `uniform`, `source`, probabilities in
             the order of `classes_` or by class label, or `estimate`: the class prior of the
             samples that are predicted together, estimated from them alone
             (`longtail.shift.estimate_prior`). None: the prior that the estimator expresses.
         expressed_prior: the prior that the estimator's probabilities express, in the same forms
-            but `estimate`. Default: `expressed_prior_` of a LongTailClassifier, the prior of a
+            except `estimate`. Default: `expressed_prior_` of a LongTailClassifier, the prior of a
             naive Bayes or discriminant classifier, uniform for a balanced ensemble of
-            imbalanced-learn; else the class frequencies of the `y` that `fit` gets, times the
+            imbalanced-learn; else the class frequencies of the `y` passed to `fit`, times the
             estimator's `class_weight` (with `balanced`: uniform). Required for a frozen estimator,
-            a pipeline with a sampler, and an estimator that contains others which weigh or sample
+            a pipeline with a sampler, and an estimator that contains others that weight or sample
             their classes.
         cv: number of folds of the held-out predictions that `estimate` needs, a scikit-learn
             splitter, or (train, test) indices.
@@ -108,7 +108,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         """Fits a clone of the estimator and determines which prior it expresses.
 
         Args:
-            X: (samples, features), whatever the estimator takes, or a tensor.
+            X: (samples, features), any input of the estimator, or a tensor.
             y: (samples,), class labels.
             sample_weight: (samples,), for an estimator that takes it; weights that reach it count
                 in the prior.
@@ -150,7 +150,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         self._note_priors(target, weight)
 
     def estimate_prior(self, X: Any) -> PriorEstimate:
-        """The class prior of samples without labels, with its intervals and the test for no shift.
+        """Estimates the class prior of unlabelled samples, with intervals and a test for shift.
 
         Args:
             X: (samples, features), drawn together from one class prior.
@@ -161,7 +161,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         return self._estimate(self._logits(X))
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """What the estimator's `fit` and the splitter request, for scikit-learn."""
+        """What the estimator's `fit` and the splitter request, for metadata routing."""
         return (
             MetadataRouter(owner=self)
             .add_self_request(self)
@@ -200,7 +200,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         return isinstance(self.target_prior, str) and self.target_prior == "estimate"
 
     def _labels(self, y: Any) -> Array:
-        if y is None:  # as scikit-learn says it
+        if y is None:  # in the words of scikit-learn
             raise InputError(
                 "PriorAdjustedClassifier requires y to be passed, but the target y is None"
             )

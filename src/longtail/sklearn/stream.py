@@ -12,12 +12,12 @@ TINY = 1e-30
 class Stream:
     """Adagrad on mini-batches of features that arrive batch by batch.
 
-    Duchi et al., Adaptive Subgradient Methods, JMLR 2011: each weight has its own step size, large
-    where gradients were small, as they are for a rare class, and smaller with every gradient.
+    Duchi et al., Adaptive Subgradient Methods, JMLR 2011: each weight has its own step size, which
+    is large if its gradients were small, as for a rare class, and decreases with every gradient.
 
     Args:
-        x: (samples, num_features), the first batch: it sets the mean and variance of the features
-            for good.
+        x: (samples, num_features), the first batch, which sets the mean and variance of the
+            features permanently.
         weight: (samples,), weight of each sample.
         num_classes: number of classes.
         learning_rate: initial learning rate, for the weights of one logit together.
@@ -39,9 +39,10 @@ class Stream:
     ) -> None:
         self.mean, self.variance = moments(x, weight)
         self.scale = scale
-        # A feature that has not varied yet keeps the unit it has.
+        # A feature that has not varied yet keeps its unit.
         self.unit = torch.where(self.variance > 0, self.variance, 1.0).rsqrt()
-        # The steps of all weights add up in a logit, those of independent features as their root.
+        # The steps of all weights add up in a logit; for independent features as the root of their
+        # number.
         self.learning_rate = learning_rate / len(self.unit) ** 0.5
         self.inverse_penalty = inverse_penalty
         self.weight = self.unit.new_zeros(num_classes, len(self.unit))
@@ -53,7 +54,7 @@ class Stream:
         self.steps = 0
 
     def linear(self) -> Linear:
-        """The current head, for features as they are."""
+        """The current head, for the original features."""
         weight = self.weight * self.unit
         return Linear(weight, self.bias - weight @ self.mean)
 
@@ -67,7 +68,7 @@ class Stream:
             target: (batch,), class index.
             weight: (batch,), weight of each sample.
             loss: any classification loss.
-            seen: number of samples so far, which weighs the data against the penalty.
+            seen: number of samples so far, which weights the data against the penalty.
         """
         head = self.linear()
         logits = head.logits(x).requires_grad_()

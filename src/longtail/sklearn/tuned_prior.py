@@ -25,39 +25,40 @@ from longtail.sklearn.predictions import (
 )
 from longtail.sklearn.prior_adjusted import PriorAdjustedClassifier
 
-# Powers of the prior that are tried: 0 is the training set's prior, 1 the uniform one.
+# Candidate powers of the prior: 0 is the training set's prior, 1 the uniform one.
 POWERS = np.linspace(-0.5, 1.5, 21).round(1)
 # Resamples of the held-out samples, whose best powers are averaged.
 RESAMPLES = 20
-# Offsets of one class that are tried, in nats, the smallest change first.
+# Candidate offsets of one class, in nats, the smallest change first.
 OFFSETS = np.array(sorted(np.linspace(-3, 3, 25), key=abs))
 ROUNDS = 5
 
 
-# Of some of the held-out samples under a log prior.
+# Score of some of the held-out samples under a log prior.
 Score = Callable[..., float]
 
 
 class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: ignore[misc]
     """Any classifier under the class prior that gives the best score in cross-validation.
 
-    What scikit-learn's `TunedThresholdClassifierCV` is for two classes, for any number. The
-    prior is that of the training set to the power 1 - `best_power_`, normalised: power 0 leaves
-    it as it is, power 1 makes it uniform. With `class_offsets`, each class's log prior is then
-    changed on its own, as long as the score rises. All samples that were held out are scored
-    together, so that a class with a few samples counts once, not once per fold. The score of few
-    rare samples is a jagged function of the power, and its highest point is mostly chance: the
-    power is therefore the mean of those that are best for resamples of the held-out samples, drawn
-    class by class with replacement.
+    The counterpart of scikit-learn's `TunedThresholdClassifierCV` for any number of classes. The
+    prior is that of the training set to the power 1 - `best_power_`, normalised: power 0 keeps it,
+    power 1 makes it uniform. With `class_offsets`, each class's log prior is then changed
+    individually, as long as the score rises. All held-out samples are scored together, so that a
+    class with few samples counts once, not once per fold. With few rare samples the score is a
+    jagged function of the power, and its highest point is mostly chance. The power is therefore the
+    mean of the best powers over resamples of the held-out samples, drawn class by class with
+    replacement.
 
     Args:
-        estimator: the classifier, also a Pipeline or a search; in `FrozenEstimator` a model that
-            is already trained, whose prior is then chosen on the samples that `fit` gets.
+        estimator: the classifier, which may be a Pipeline or a search; in `FrozenEstimator`, a
+            model that is already trained, whose prior is then chosen on the samples passed to
+            `fit`.
         scoring: the metric to maximise: a scikit-learn scorer, by name or as a callable;
             `geometric_mean`, of the recalls of all classes; or costs (num_classes, num_classes),
             entry (i, j) of predicting class j for a sample of class i, whose mean is minimised.
-        class_offsets: whether to choose an offset for each class too. One parameter per class can
-            overfit: it needs tens of samples in the rarest class.
+        class_offsets: whether to choose an offset for each class as well. One parameter per class
+            can overfit, so the rarest class should have tens of samples.
         powers: (powers,), the powers to choose from; default: 21 from -0.5 to 1.5.
         expressed_prior: as for `PriorAdjustedClassifier`.
         cv: number of folds, a scikit-learn splitter, or (train, test) indices.
@@ -74,7 +75,7 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
         best_score_: the score of the held-out samples under the chosen prior.
         cv_results_: `power` and `score` (powers,), score of the held-out samples by power.
         target_prior_: (num_classes,), the chosen prior, under which predictions are made by
-            default; probabilities too, so for calibrated ones pass `target_prior="source"`.
+            default, including probabilities; pass `target_prior="source"` for calibrated ones.
         prior_: the ClassPrior that `source` refers to, as for `PriorAdjustedClassifier`.
         expressed_prior_: (num_classes,), the prior that the estimator's probabilities express.
         n_features_in_: number of features, if the estimator has it.
@@ -138,7 +139,7 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
         """Chooses the prior by cross-validation and fits the estimator to the whole training set.
 
         Args:
-            X: (samples, features), whatever the estimator takes, or a tensor.
+            X: (samples, features), any input of the estimator, or a tensor.
             y: (samples,), class labels.
             sample_weight: (samples,), as for `PriorAdjustedClassifier`.
             **params: for the estimator's `fit`, and `groups` for the splitter; with scikit-learn's
@@ -182,10 +183,10 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
         return self
 
     def _choose_power(self, score: Score, powers: Array, target: Array) -> None:
-        """The power nearest to the mean of those that are best for resamples.
+        """The power nearest to the mean of the best powers over resamples.
 
         Args:
-            score: of some of the held-out samples under a log prior.
+            score: score of some of the held-out samples under a log prior.
             powers: (powers,).
             target: (held_out,), class index of each held-out sample.
         """
@@ -227,7 +228,7 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
         self.target_prior_ = prior / prior.sum()
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """What the estimator's `fit`, the splitter and the scorer request, for scikit-learn."""
+        """What the estimator's `fit`, the splitter and the scorer request, for metadata routing."""
         router = MetadataRouter(owner=self).add_self_request(self)
         for name, target, callee in (
             ("estimator", self.estimator, "fit"),
@@ -252,7 +253,7 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
 
 
 def middle_of_best(scores: Array) -> int:
-    """Index of the best score; of several in a row, the middle one of the first run."""
+    """Index of the best score; for equal neighbours, the middle of the first such run."""
     first = int(np.nanargmax(scores))
     run = first
     while run + 1 < len(scores) and scores[run + 1] == scores[first]:
@@ -261,7 +262,7 @@ def middle_of_best(scores: Array) -> int:
 
 
 class _Predictions(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A fitted classifier whose X are logits: what scorers call."""
+    """A fitted classifier whose X are logits, to be called by scorers."""
 
     def __init__(self, classes: Array) -> None:
         self.classes = classes

@@ -1,4 +1,4 @@
-"""Wrapped classifiers: their log probabilities, and the class prior that these express."""
+"""Log probabilities of wrapped classifiers, and the class prior that these express."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ from sklearn.pipeline import Pipeline
 
 from longtail.sklearn.predictions import Array, PriorClassifier
 
-# Logits further below the largest of their sample count as this far below: a forest's probability
-# of 0 is a coarse one, not a certain one, and must not decide an estimate alone.
+# Logits further below the largest of their sample are raised to this distance: a forest's
+# probability of 0 is coarse, not certain, and must not decide an estimate alone.
 FLOOR = 14.0
 
 # Ensembles of imbalanced-learn whose members see every class equally often, and the sampling
-# strategies that make it so. By name, as the package need not be installed.
+# strategies that ensure it. By name, since the package need not be installed.
 BALANCED = {
     "BalancedBaggingClassifier",
     "BalancedRandomForestClassifier",
@@ -43,7 +43,7 @@ def floored(logits: Array) -> Array:
 
 
 def layers(estimator: Any) -> list[Any]:
-    """A classifier and those inside it: in a search, as the last step of a pipeline, frozen."""
+    """A classifier and those inside it: in a search, as the last step of a pipeline, or frozen."""
     found = [estimator]
     while True:
         if isinstance(estimator, FrozenEstimator):
@@ -109,8 +109,8 @@ def _samples_anew(value: Any) -> bool:
 
 
 def _is_told_inside(estimator: Any) -> bool:
-    """Whether a classifier contains one that weighs or draws its classes or has its own prior."""
-    if isinstance(estimator, CalibratedClassifierCV):  # which fits them to the samples as they are
+    """Whether a classifier contains one with class weights, class sampling or its own prior."""
+    if isinstance(estimator, CalibratedClassifierCV):  # which fits them to the unweighted samples
         return False
     return any(
         isinstance(value, PriorClassifier)
