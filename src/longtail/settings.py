@@ -16,7 +16,7 @@ from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
 from longtail.models import is_own_backbone
 from longtail.names import is_import_path, refuse_untrusted, trusted_paths
-from longtail.pictures import asked_settings
+from longtail.pictures import OPEN, asked_settings
 from longtail.recipes import find_recipe, overlay
 from longtail.tasks import TASKS, find_task, task_of_source
 from longtail.training import Config, Task
@@ -58,7 +58,7 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
     if trains:
         grammar.add("method.name", "--method", METHOD)
         grammar.add("task", "--task", f"one of {', '.join(TASKS)}")
-        grammar.add_class("training", task.config, skip={"data", "method", "task"})
+        grammar.add_class("training", task.config, skip={"data", "method", "task", "given"})
     settings = task.data_config if trains or "task" in parameters else DataConfig
     grammar.add_class("data", settings, "data", {"source"})
     if trains:
@@ -119,9 +119,13 @@ def from_words(
     _add_config(grammar)
     if len(asked) < len(words):
         return grammar.help()
-    arguments = grammar.parse(_without_auto(overlay(config, grammar.read(asked))))
+    given = _without_auto(overlay(config, grammar.read(asked)))
+    arguments = grammar.parse(given)
     known = signature(function).parameters
     extra = {"config"} if _trains(known) else {"config", "trust"} - {*known}
+    if _trains(known):  # as from Python, where what is not given has its default
+        named = {"method": {"name": arguments["method"]["name"]}}
+        arguments = _picked(arguments, overlay(named, given))
     return {name: value for name, value in arguments.items() if name not in extra}
 
 
@@ -170,7 +174,8 @@ def from_keywords(
     }
     if "trust" in given:
         given["trust"] = [*trusted_paths(given["trust"])]
-    return make_grammar("train", any_training, given).parse(_without_auto(given))
+    parsed = make_grammar("train", any_training, given).parse(_without_auto(given))
+    return {**parsed, "given": sorted(settings)}
 
 
 def resumed(
@@ -205,7 +210,11 @@ def _settings_of_run(folder: str | Path, trust: Collection[str]) -> dict[str, An
         InputError: when the folder is not a run folder, or names code that is not longtail's or
             timm's.
     """
-    settings = {name: value for name, value in asked_settings(folder).items() if name != "trust"}
+    settings = {
+        name: value
+        for name, value in asked_settings(folder).items()
+        if name != "trust" and not (name in OPEN and value is None)
+    }
     check_settings(f"run {folder}", settings, trust)
     return settings
 

@@ -19,6 +19,7 @@ from longtail.pictures import resolve, train
 from longtail.pictures.checks import after, before
 from longtail.pictures.plan import fastest_of
 from longtail.pictures.settings import fine_tuning
+from longtail.settings import any_training, from_keywords, from_words, resumed, to_config
 from longtail.sklearn import LongTailClassifier
 from longtail.training import Config, Run
 from longtail.training.frozen import frozen_features
@@ -214,6 +215,44 @@ def test_head_then_trial_then_decision(
         train(config, tmp_path / "run")
     with pytest.raises(ValueError, match="other settings: epochs was 1 and is 2"):
         train(replace(config, epochs=2), tmp_path / "run", resume=True)
+
+
+DEFAULTS = {
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "schedule": "step",
+    "warmup": 0.025,
+    "batch_size": 128,
+    "fixed_norm": False,
+    "epochs": 200,
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_given_setting_is_kept_even_where_it_equals_a_default(name: str, folder: Path) -> None:
+    value = DEFAULTS[name]
+    words = [str(folder), f"--{name.replace('_', '-')}", str(value).lower()]
+    typed = from_words("train", any_training, words)
+    assert isinstance(typed, dict)
+    for given in (typed, {"data": str(folder), name: value}):
+        config = to_config(from_keywords(**given))
+        assert getattr(fine_tuning(config, 7, 1000), name) == value
+    found = fine_tuning(to_config(from_keywords(str(folder))), 7, 1000)
+    assert all(getattr(found, other) != default for other, default in DEFAULTS.items())
+
+
+def test_settings_left_open_stay_open_when_a_run_is_resumed(folder: Path, tmp_path: Path) -> None:
+    source, out = {"source": str(folder), "image_size": 32}, tmp_path / "run"
+    asked = {"device": "cpu", "precision": "32-true", "weight_decay": 5e-4, "minutes": 1e-6}
+    longtail.train(source, "ce", out=out, verbose=False, **asked)
+    before = (out / "decisions.json").read_bytes()
+    longtail.train(None, out=out, resume=True, verbose=False)
+    config = to_config(resumed(out, "auto", {}))
+    assert (config.is_open("lr"), config.is_open("weight_decay")) == (True, False)
+    with pytest.raises(ValueError, match=r"other settings: lr was None and is 0\.1"):
+        longtail.train(None, out=out, resume=True, verbose=False, lr=0.1)
+    assert (out / "decisions.json").read_bytes() == before
 
 
 @pytest.mark.filterwarnings("ignore:.*reduce --lr")  # of 32 pixels, a view shows little

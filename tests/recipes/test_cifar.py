@@ -55,8 +55,14 @@ def test_settings_are_the_papers(method: str) -> None:
     assert {name: found.get("method", {})[name] for name in expected} == expected
 
 
+def settings_of(*words: str) -> Config:
+    given = from_words("train", any_training, words)
+    assert isinstance(given, dict)
+    return to_config(from_keywords(**given))
+
+
 def lade(*words: str) -> Config:
-    return to_config(from_words("train", any_training, ["cifar100-lt", "--method", "lade", *words]))
+    return settings_of("cifar100-lt", "--method", "lade", *words)
 
 
 @pytest.mark.parametrize(("imbalance", "alpha"), [(100, 0.1), (50, 0.01), (10, 0.01), (20, 0.1)])
@@ -81,7 +87,7 @@ def test_alpha_of_lade_depends_on_the_imbalance(imbalance: int, alpha: float) ->
 def test_the_recipe_follows_the_imbalance_of_a_configuration_file(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("data: {source: cifar100-lt, imbalance: 50}\nmethod: {name: lade}\n")
-    config = to_config(from_words("train", any_training, ["--config", str(file)]))
+    config = settings_of("--config", str(file))
     assert config.method["loss"]["alpha"] == 0.01
     with pytest.raises(ValueError, match=r"data.imbalance.*many"):
         lade("--data.imbalance", "many")

@@ -4,7 +4,7 @@ import pytest
 
 from longtail.methods import Method
 from longtail.recipes import IMAGENET_LT, INATURALIST18, PLACES_LT
-from longtail.settings import any_training, from_words, to_config
+from longtail.settings import any_training, from_keywords, from_words, to_config
 from longtail.training import Config
 from longtail.training.optim import learning_rate
 from longtail.training.stages import Stage
@@ -34,7 +34,9 @@ LADE = {"imagenet-lt": (0.05, 0.5), "places-lt": (0.005, 0.1), "inaturalist18": 
 
 def settings(source: str, method: str, *more: str) -> Config:
     words = [source, "--method", method, "--data.root", "images", *more]
-    return to_config(from_words("train", any_training, words))
+    given = from_words("train", any_training, words)
+    assert isinstance(given, dict)
+    return to_config(from_keywords(**given))
 
 
 def test_every_recipe_of_a_large_set_is_in_the_table():

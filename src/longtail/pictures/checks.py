@@ -34,7 +34,8 @@ def before(config: Config, dataset: Dataset) -> Iterator[str]:
                 f"fewer ({named}): their accuracies are little more than chance; collect more "
                 "test images of them"
             )
-    if config.tune != "head" and len(dataset.train) < config.batch_size != Config.batch_size:
+    large = len(dataset.train) < config.batch_size and not config.is_open("batch_size")
+    if config.tune != "head" and large:
         yield (
             f"batch_size {config.batch_size} is larger than the {len(dataset.train)} training "
             "images: it is reduced to their number"

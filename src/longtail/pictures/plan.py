@@ -63,7 +63,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     epoch = _epoch_seconds(backbone, dataset, tuned.batch_size, device)
     passes = 1 + TRIAL if config.tune == "auto" else 1.0
     epochs = EPOCHS if minutes is None else int(min(EPOCHS, 60 * minutes / epoch / passes))
-    if config.epochs != Config.epochs:  # requested, however long it takes
+    if not config.is_open("epochs"):  # requested, however long it takes
         epochs = config.epochs
     elif config.tune != "auto":
         epochs = max(1, epochs)

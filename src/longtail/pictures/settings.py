@@ -1,6 +1,6 @@
 """Settings for training on a user's own images: backbone, weights, image size, fine-tuning."""
 
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from typing import Any
 
 from longtail.data import BUILT_IN, Dataset
@@ -26,6 +26,7 @@ FINE_TUNING: dict[str, Any] = {
     "batch_size": BATCH,
     "fixed_norm": True,
 }
+OPEN = (*FINE_TUNING, "epochs")  # what the plan decides where the user leaves it open
 
 
 def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
@@ -85,15 +86,9 @@ def _size_of(source: Dataset | Records) -> int:
 
 
 def fine_tuning(config: Config, epochs: int, images: int) -> Config:
-    """Settings of fine-tuning; those changed by the user are kept."""
-    default = {
-        setting.name: setting.default
-        for setting in fields(Config)
-        if setting.default is not MISSING
-    }
+    """Settings of fine-tuning; those that the user gave are kept."""
     wanted = {**FINE_TUNING, "epochs": epochs}
-    open_ = {name: v for name, v in wanted.items() if getattr(config, name) == default[name]}
-    config = replace(config, **open_)
+    config = replace(config, **{name: wanted[name] for name in OPEN if config.is_open(name)})
     batch = min(config.batch_size, images)
     steps = config.epochs * (images // batch)
     # The average spans a tenth of training.

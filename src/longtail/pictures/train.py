@@ -21,7 +21,7 @@ from longtail.models import create_backbone, tune_backbone
 from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
 from longtail.pictures.plan import TRIAL, describe, duration, make_plan
-from longtail.pictures.settings import fine_tuning, may_use_features, resolve
+from longtail.pictures.settings import OPEN, fine_tuning, may_use_features, resolve
 from longtail.text import printable
 from longtail.training import Config, Run, RunFolder, is_first
 from longtail.training.begin import (
@@ -201,7 +201,8 @@ class Training:
             InputError: when the folder contains a run and `resume` is not set, or its settings or
                 data differ.
         """
-        asked = self.config.stored
+        open_ = filter(self.config.is_open, OPEN)
+        asked = {**self.config.stored, **dict.fromkeys(open_)}
         path = self.folder / DECISIONS
         if not path.is_file():
             if (self.folder / "config.yaml").is_file():

@@ -1,8 +1,7 @@
 """Cells of the matrix, each with its configuration and run folder."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +115,7 @@ class Cell:
         """
         if not (self.folder / "config.yaml").is_file():
             return
-        asked = json.loads(json.dumps(asdict(to_config(from_keywords(**self.config(root))))))
+        asked = to_config(from_keywords(**self.config(root))).stored
         known = {name: value for name, value in asked.items() if value != "auto"}
         if other := Run(self.folder).differences(known):
             raise InputError(

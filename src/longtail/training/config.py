@@ -34,7 +34,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "nodes": {"least": 1, "most": 1024},
     "checkpoint_every": {"least": 1, "most": MAX_COUNT},
 }
-NOT_OF_A_STAGE = {"data", "task", "trust"}  # a stage has those of the run
+NOT_OF_A_STAGE = {"data", "task", "trust", "given"}  # a stage has those of the run
 
 
 @dataclass
@@ -103,6 +103,8 @@ class Config:
         task: name of the task.
         trust: import paths of your own code that files may name: a `--config`, or the model of a
             run folder given as `teacher`, `first` or `start`. Not recorded in the run.
+        given: names of settings that were given, so that a value which equals the default is kept
+            where pretrained weights have other defaults; see `is_open`. Not an option.
     """
 
     data: DataConfig
@@ -147,6 +149,7 @@ class Config:
     logger: Logger = "none"
     task: str = "classification"
     trust: list[str] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
@@ -181,10 +184,16 @@ class Config:
         """The settings as stored in a run folder.
 
         Without `trust`, which applies only to the person who set it.
+        Without `given`: every setting in a run folder counts as given.
         """
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        del settings["trust"]
+        del settings["trust"], settings["given"]
         return settings
+
+    def is_open(self, name: str) -> bool:
+        """Whether a setting was left at its default."""
+        default = next(setting.default for setting in fields(self) if setting.name == name)
+        return name not in self.given and getattr(self, name) == default
 
     @property
     def trusted(self) -> list[str]:
