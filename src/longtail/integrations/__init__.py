@@ -1,4 +1,4 @@
-"""Parts of longtail inside the trainers that people already use: one file each, each optional.
+"""Integrations of longtail with other trainers: one optional module each.
 
 Import the one you need, for instance `from longtail.integrations.huggingface import trainer_loss`;
 nothing is imported here, so that no other library is required.

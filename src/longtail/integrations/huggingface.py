@@ -30,7 +30,7 @@ def class_prior(dataset: Any, column: str = "label") -> ClassPrior:
     """Class prior of a `datasets.Dataset`.
 
     Args:
-        dataset: with a column of class indices.
+        dataset: a data set with a column of class indices.
         column: name of that column. Its feature decides the number of classes if it is a
             `ClassLabel`, else the largest label does.
 
@@ -47,8 +47,8 @@ def class_prior(dataset: Any, column: str = "label") -> ClassPrior:
 def trainer_loss(loss: ClassificationLoss) -> Callable[..., Tensor]:
     """A classification loss as `compute_loss_func` of `transformers.Trainer`.
 
-    With gradient accumulation the Trainer passes the number of samples of all accumulated batches
-    and expects their mean as the sum over the batches; this is what the function returns.
+    With gradient accumulation the Trainer passes the number of samples of all accumulated batches,
+    and expects contributions of the batches that add up to the mean, which this function returns.
 
     Args:
         loss: any of `longtail.losses`; it is moved to the device of the logits.
@@ -72,7 +72,7 @@ def group_metrics(prior: ClassPrior) -> Callable[[Any], dict[str, float]]:
     """`longtail.metrics.classification_metrics` as `compute_metrics` of `transformers.Trainer`.
 
     Args:
-        prior: class prior of the training set; decides the many, medium and few groups.
+        prior: class prior of the training set, which defines the many, medium and few groups.
     """
 
     def compute_metrics(evaluated: Any) -> dict[str, float]:
@@ -90,8 +90,8 @@ class PriorCallback(TrainerCallback):
 
     Args:
         record: class prior, expressed prior and class names.
-        loss: the loss, if it changes during the training (LDAM-DRW): it is told the progress at
-            every epoch.
+        loss: the loss, if it changes during training (LDAM-DRW); it is told the progress at every
+            epoch.
     """
 
     def __init__(self, record: PriorRecord, loss: ClassificationLoss | None = None) -> None:
@@ -105,7 +105,7 @@ class PriorCallback(TrainerCallback):
         config.label2id = {name: c for c, name in enumerate(self.record.class_names)}
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tells the loss how much of the training is done."""
+        """Tells the loss how much of training is done."""
         if self.loss is not None:
             self.loss.set_progress(min((state.epoch or 0.0) / args.num_train_epochs, 1.0))
 
@@ -114,11 +114,11 @@ class AdjustedPipeline:
     """A text or image classification pipeline that predicts under another class prior.
 
     Args:
-        pipeline: of a model that was trained with `PriorCallback`.
+        pipeline: pipeline of a model that was trained with `PriorCallback`.
         target_prior: `uniform`, `source`, a file of probabilities per class, or (C,) probabilities.
 
     Raises:
-        InputError: if the model's configuration holds no prior.
+        InputError: if the model's configuration has no prior.
     """
 
     def __init__(self, pipeline: Any, target_prior: Prior | str = "uniform") -> None:
@@ -129,11 +129,11 @@ class AdjustedPipeline:
         )
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """Label and probability of every class, most probable first, as the pipeline returns them.
+        """Label and probability of every class, most probable first, in the form of the pipeline.
 
         Args:
-            inputs: what the pipeline takes: one input or a list.
-            **options: of the pipeline, such as `batch_size`.
+            inputs: input of the pipeline, or a list.
+            **options: options of the pipeline, such as `batch_size`.
         """
         classes = self.record.prior.num_classes
         found = self.pipeline(inputs, top_k=classes, function_to_apply="none", **options)

@@ -24,15 +24,15 @@ class PriorCallback(Callback):
 
     Args:
         record: class prior, expressed prior and class names.
-        loss: the loss, if it changes during the training (LDAM-DRW): it is told the progress at
-            every epoch.
+        loss: the loss, if it changes during training (LDAM-DRW); it is told the progress at every
+            epoch.
     """
 
     def __init__(self, record: PriorRecord, loss: ClassificationLoss | None = None) -> None:
         self.record, self.loss = record, loss
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Tells the loss how much of the training is done."""
+        """Tells the loss how much of training is done."""
         if self.loss is not None and trainer.max_epochs and trainer.max_epochs > 0:
             self.loss.set_progress(trainer.current_epoch / trainer.max_epochs)
 
@@ -41,7 +41,7 @@ class PriorCallback(Callback):
         checkpoint[KEY] = self.record.to_dict()
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other classes.
+        """Rejects a checkpoint with other classes.
 
         Raises:
             InputError: if the checkpoint was written for other class names.
@@ -61,10 +61,10 @@ def read_record(checkpoint: str | Path) -> PriorRecord:
         checkpoint: the file; only tensors and plain values are loaded, no code.
 
     Raises:
-        InputError: if it holds no record, or anything but tensors and plain values.
+        InputError: if it has no record, or contains anything but tensors and plain values.
     """
     try:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{checkpoint} must hold tensors and plain values alone") from error
+        raise InputError(f"{checkpoint} must contain only tensors and plain values") from error
     return PriorRecord.from_dict(stored, str(checkpoint))

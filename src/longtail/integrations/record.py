@@ -1,4 +1,4 @@
-"""What a model must carry so that its probabilities can be adjusted to another class prior."""
+"""Metadata with which a model's probabilities can be adjusted to another class prior."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from longtail.shift import adjust, expressed_prior, resolve_prior
 from longtail.shift.priors import Prior
 from longtail.training.card import CLASSES, wrong_entries
 
-KEY = "longtail"  # of a configuration or a checkpoint
+KEY = "longtail"  # in a configuration or a checkpoint
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class PriorRecord:
 
         Args:
             stored: the configuration or checkpoint that should hold the record.
-            owner: what an error calls it.
+            owner: its name in error messages.
 
         Raises:
             InputError: if there is no record in it, or an invalid one.
         """
         record = stored.get(KEY)
         if not isinstance(record, Mapping):
-            raise InputError(f"{owner} must hold a {KEY!r} entry with the class prior, got none")
+            raise InputError(f"{owner} must have a {KEY!r} entry with the class prior, got none")
         if wrong := wrong_entries(dict(record), CLASSES):
             raise InputError(f"the class prior of {owner} is not valid: {'; '.join(wrong)}")
         prior = ClassPrior(record["class_counts"])

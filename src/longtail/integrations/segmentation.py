@@ -1,4 +1,4 @@
-"""segmentation_models_pytorch and MMSegmentation: classification losses of maps of classes."""
+"""segmentation_models_pytorch and MMSegmentation: classification losses for maps of classes."""
 
 from torch import Tensor, nn
 
@@ -8,15 +8,15 @@ from longtail.targets import IGNORE_INDEX, check_indices, check_tensor
 
 
 class MapLoss(nn.Module):
-    """A classification loss of every pixel that is not ignored, as segmentation libraries call it.
+    """A classification loss over all pixels that are not ignored, for segmentation libraries.
 
-    Unlike `longtail.segmentation.pixel_loss` it takes the pixels of its own process alone, as
+    Unlike `longtail.segmentation.pixel_loss` it uses only the pixels of its own process, as
     `DistributedDataParallel` expects of a loss.
 
     Args:
-        loss: any of `longtail.losses`, made with the pixels of each class as its prior.
+        loss: any of `longtail.losses`, made with the pixel counts of the classes as its prior.
         ignore_index: target of the pixels that do not count.
-        loss_name: name in the log of MMSegmentation; what begins with `loss_` is optimised.
+        loss_name: name in the log of MMSegmentation, which optimises terms that begin with `loss_`.
 
     Examples:
         >>> import torch
@@ -44,7 +44,7 @@ class MapLoss(nn.Module):
         weight: Tensor | None = None,
         ignore_index: int | None = None,
     ) -> Tensor:
-        """Mean nats of the pixels that count; 0 where none does.
+        """Mean nats of the pixels that count; 0 if none does.
 
         Args:
             logits: (B, C, H, W).

@@ -53,7 +53,7 @@ class GroupAccuracy(_Counts):
     """Accuracy over all samples and over those of the many, medium and few classes.
 
     Args:
-        prior: class prior of the training set; decides the groups.
+        prior: class prior of the training set, which defines the groups.
         **kwargs: options of `torchmetrics.Metric`.
 
     Examples:
@@ -107,9 +107,9 @@ class BalancedAccuracy(_Counts):
 class ClasswiseCalibrationError(Metric):
     """Mean over classes of the gap between predicted probability and frequency of a class.
 
-    As `longtail.metrics.classwise_ece`: for each class, bins of equal width over its probability,
-    the mean of |frequency - probability| weighted by the samples of a bin; then the mean over the
-    classes.
+    Like `longtail.metrics.classwise_ece`: for each class, the mean of |frequency - probability|
+    over bins of equal width of its probability, weighted by the samples of a bin; then the mean
+    over the classes.
 
     Args:
         num_classes: number of classes, C.
@@ -148,8 +148,8 @@ class ClasswiseCalibrationError(Metric):
             target: (N,) true classes.
 
         Raises:
-            InputError: if the shapes do not match, a class is out of range, or `preds` does not
-                hold probabilities.
+            InputError: if the shapes do not match, a class is out of range, or `preds` are not
+                probabilities.
         """
         if preds.ndim != 2 or preds.shape[1] != self.num_classes:
             raise InputError(

@@ -14,20 +14,20 @@ from longtail.targets import check_tensor, mean_over_rows
 def balanced_contrastive_loss(
     features: Tensor, prototypes: Tensor, target: Tensor, *, temperature: float
 ) -> Tensor:
-    """Contrast of every view with all others and the prototypes, each class averaged.
+    """Contrast of every view with all others and the prototypes, averaged within each class.
 
     Equation 8 of Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR
     2022, arXiv 2207.09052. For an anchor of class y, the members are the other views and a
     prototype of every class; the exponentials in the sum are averaged over the members of each
     class (without the anchor in its own); positives are the other members of class y.
-    Departs from the published code in: any number of views; the average over a class is a weight
+    Differences from the published code: any number of views; the average over a class is a weight
     of each member, in the log domain.
 
     Args:
         features: (batch, views, width), unit norm, any number of views.
         prototypes: (num_classes, width), unit norm.
-        target: (batch,), class index in [0, num_classes), or -100 where a sample is neither anchor
-            nor member.
+        target: (batch,), class index in [0, num_classes), or -100 for a sample that is neither
+            anchor nor member.
         temperature: above 0, divides.
 
     Returns: scalar, nats per view, mean over all views.
@@ -81,12 +81,13 @@ class BalancedContrastiveLoss(nn.Module):
 
 
 class _Contrast(torch.autograd.Function):
-    """Nats of each anchor, from one matrix of similarities that is worked on in place.
+    """Nats of each anchor, from one matrix of similarities that is modified in place.
 
-    Members are the anchors, then the prototypes. Each has weight 1 / |A_j|, the size of its class,
-    prototype included, in every row: an offset of its column. Only in the rows of its own class,
-    where the anchor is left out, is it 1 / (|A_j| - 1): there the offset is raised, which takes
-    the block of anchors (N, N), and one prototype per row. The further results are for `backward`.
+    Members are the anchors, then the prototypes. In every row, each has weight 1 / |A_j|, with
+    |A_j| the size of its class including the prototype: an offset of its column. Only in the rows
+    of its own class, where the anchor is left out, the weight is 1 / (|A_j| - 1): there the offset
+    is raised, for the block of anchors (N, N) and one prototype per row. The further results are
+    for `backward`.
     """
 
     generate_vmap_rule = True
@@ -137,7 +138,7 @@ class _Contrast(torch.autograd.Function):
 def _class_weights(
     anchor: Tensor, member: Tensor, labels: Tensor, counts: Tensor
 ) -> tuple[Tensor, ...]:
-    """What follows from the classes alone.
+    """Quantities that depend on the classes only.
 
     Returns: offset of each column, (N + C,); how far it is raised in the rows of its own class,
         (N, 1); which anchors are positives of each other, (N, N); members of each anchor's class
@@ -153,7 +154,7 @@ def _class_weights(
 
 
 def _weights(anchor: Tensor, member: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """Exponentials of all scores, relative to the largest of a row, by operations with a graph."""
+    """Exponentials of all scores, relative to the largest of a row, differentiable."""
     rows = len(anchor)
     offset, lift, same, *_ = _class_weights(anchor, member, labels, counts)
     raised = torch.cat([same * lift, torch.zeros_like(member[:, 0]).expand(rows, -1)[:, rows:]], 1)

@@ -1,4 +1,4 @@
-"""The base of all classification losses: a prior, a check of the arguments, a (weighted) mean."""
+"""The base class of classification losses: a prior, checks of the arguments, a (weighted) mean."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -15,9 +15,9 @@ from longtail.targets import check_labels, check_tensor, mean_over_rows
 class ClassificationLoss(nn.Module, ABC):
     """A loss of logits and class indices that knows the prior of the training set.
 
-    A subclass has a name, says which prior the raw logits express after training with it, and
-    computes the nats of each sample; the checks, the precision and the mean are settled here. Its
-    settings are keywords of its `__init__`, which the command line offers as options.
+    A subclass has a name, states which prior the raw logits express after training with it, and
+    computes the nats of each sample; checks, precision and mean are handled here. Its settings are
+    keywords of its `__init__`, which the command line offers as options.
 
     Args:
         prior: class prior of the training set.
@@ -53,7 +53,7 @@ class ClassificationLoss(nn.Module, ABC):
         A loss that has it must not override `forward`.
 
         Raises:
-            InputError: for a loss that label smoothing is not defined for.
+            InputError: for a loss for which label smoothing is not defined.
         """
         raise InputError(
             f"label_smoothing must be 0 for {type(self).__name__}, got {self.smoothing:g}: its "
@@ -64,14 +64,14 @@ class ClassificationLoss(nn.Module, ABC):
         """Sets label smoothing: a share of each target is spread evenly over all classes.
 
         Equation 1 of Müller et al., When Does Label Smoothing Help?, NeurIPS 2019, arXiv
-        1906.02629. The weight of a class (`class_weight`) stays that of the target. The logits
-        then express the prior that they did only approximately.
+        1906.02629. The class weight (`class_weight`) remains that of the target. The logits then
+        express their prior only approximately.
 
         Args:
             share: in [0, 1); 0: none.
 
         Raises:
-            InputError: when the share is out of range, or the loss has no such form.
+            InputError: when the share is out of range, or the loss does not support it.
         """
         if not 0 <= share < 1:
             raise InputError(f"label_smoothing must be in [0, 1), got {share}")
@@ -84,7 +84,7 @@ class ClassificationLoss(nn.Module, ABC):
         return None
 
     def set_progress(self, fraction: float) -> None:
-        """Tells the loss which fraction of the training is over, for those with a schedule.
+        """Tells the loss which fraction of training is done, for losses with a schedule.
 
         Args:
             fraction: in [0, 1], epochs done over all epochs; called before each epoch.
@@ -95,12 +95,11 @@ class ClassificationLoss(nn.Module, ABC):
 
         Args:
             logits: (batch, num_classes), unnormalised natural-log scores, of any float type.
-            target: (batch,), class index in [0, num_classes), or -100 where a sample does not
-                count.
+            target: (batch,), class index in [0, num_classes), or -100 for an ignored sample.
             weight: (batch,), weight of each sample; the mean is then over the sum of weights, as
                 it is for a loss that weights the classes.
 
-        Returns: scalar, nats, float32 or better; 0 where no sample counts.
+        Returns: scalar, nats, float32 or better; 0 if no sample counts.
 
         Raises: ValueError: when an argument has the wrong type or shape, or a target is not a
             class index.

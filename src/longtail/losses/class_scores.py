@@ -1,4 +1,4 @@
-"""Class scores: how likely each query is under the keys of each class, in one matrix product."""
+"""Class scores: the likelihood of queries under the keys of each class."""
 
 import torch
 from torch import Tensor
@@ -24,22 +24,22 @@ def class_scores(
     The class score l_c of Suh and Seo, Long-tailed Recognition by Mutual Information Maximization
     between Latent Features and Ground-truth Labels, ICML 2023, arXiv 2305.01160:
     score[b, c] = log mean over keys k of class c of exp(query[b] . k / temperature).
-    Departs from the published code in: the reduction is made per class in the log domain, in
+    Differences from the published code: the reduction is made per class in the log domain, in
     float32 or better, so a far class keeps its finite score where the code has log 0; memory grows
     with batch times keys, not with keys times classes. Second derivatives are not implemented:
     asking for them raises an error.
 
     Args:
         query: (batch, width), unit norm for the score to be a likelihood.
-        key: (keys, width), in any order; no order costs more than another.
+        key: (keys, width), in any order, which does not affect the cost.
         key_labels: (keys,), class index of each key; keys with a label outside [0, num_classes),
             such as -1, do not count.
         num_classes: number of classes.
         temperature: above 0, divides; a tensor gets a gradient if it requires one.
-        exclude: (batch, keys), boolean, true where a key does not count for a query.
+        exclude: (batch, keys), boolean, true if a key does not count for a query.
 
-    Returns: (batch, num_classes), natural-log scores; -inf where a class has no key for a query,
-        with no gradient.
+    Returns: (batch, num_classes), natural-log scores; -inf, without a gradient, if a class has no
+        key for a query.
 
     Raises: ValueError: when an argument has the wrong type or shape, or the temperature, as a
         number, is not above 0.
@@ -99,12 +99,12 @@ def scores_with_and_without(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Class scores over all keys and without the excluded ones, from one matrix product.
 
-    Excluded are the pairs of `exclude`, or those with the same number in `query_index` (batch,)
-    and `key_index` (keys,). Gradients reach query and key, not the temperature: that is left to the
-    caller, with the slope.
+    The excluded pairs are those of `exclude`, or those with the same number in `query_index`
+    (batch,) and `key_index` (keys,). Gradients reach query and key, but not the temperature, which
+    is left to the caller, with the slope.
 
     Returns: scores over all keys, scores without the excluded ones, and the derivative of the
-        latter by `log_temperature` as a constant (0 where the score is -inf), each
+        latter with respect to `log_temperature` as a constant (0 where the score is -inf), each
         (batch, num_classes).
     """
     query, key = full_precision(query), full_precision(key)
@@ -113,8 +113,8 @@ def scores_with_and_without(
     counts = (key_labels >= 0) & (key_labels < num_classes)
     segment = torch.where(counts, key_labels, num_classes)
     with no_autocast(query):
-        # Without a gradient the function itself: the first call of a custom operator imports the
-        # compiler, which takes seconds.
+        # Without a gradient, the function is called directly: the first call of a custom operator
+        # imports the compiler, which takes seconds.
         tracked = query.requires_grad or key.requires_grad or torch.compiler.is_compiling()
         scores = segmented_scores if tracked else scores_by_class
         every, kept, slope = scores(
@@ -124,7 +124,7 @@ def scores_with_and_without(
 
 
 def attach_temperature(scores: Tensor, slope: Tensor, log_temperature: Tensor) -> Tensor:
-    """The same scores, with the slope as their derivative by the log temperature."""
+    """The same scores, with the slope as their derivative with respect to the log temperature."""
     if not log_temperature.requires_grad:
         return scores
     zero = log_temperature - log_temperature.detach()

@@ -1,4 +1,4 @@
-"""Checks of the contrastive losses, and an anchor's nats from its row of similarities."""
+"""Checks for the contrastive losses, and an anchor's nats from its row of similarities."""
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def contrast_nats(similarity: Tensor, log_weight: Tensor, positive: Tensor) -> T
     """
     weight = positive.sum(1)
     alone = weight == 0
-    # An anchor that is alone in its batch has a sum over nothing, -inf, whose slope would be NaN.
+    # An anchor that is alone in its batch has an empty sum, -inf, whose slope would be NaN.
     log_weight = log_weight.masked_fill(alone[:, None], 0.0)
     log_sum = torch.logsumexp(similarity + log_weight, dim=1)
     mean = (similarity * positive).sum(1) / weight.masked_fill(alone, 1.0)

@@ -47,7 +47,7 @@ def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Te
         tensor([1., 1.], dtype=torch.float64)
     """
     check_range("beta of effective_number_weight", beta, least=0, below=1)
-    # 1 - beta^n by expm1: beta^n is within rounding of 1 for a rare class and beta near 1.
+    # 1 - beta^n by expm1, since beta^n is within rounding of 1 for a rare class and beta near 1.
     log_beta = torch.tensor(beta, dtype=torch.float64).log()
     effective = -torch.expm1(class_counts.double() * log_beta)
     weight = 1 / effective

@@ -52,7 +52,7 @@ def distillation_nats(logits: Tensor, teacher_logits: Tensor, temperature: float
     logits = full_precision(logits)
     student = log_softmax(logits / temperature, dim=1)
     teacher = log_softmax(teacher_logits.detach().to(logits) / temperature, dim=1)
-    # A class that the teacher rules out, log probability -inf, adds 0 and not 0 times infinity.
+    # A class that the teacher rules out, with log probability -inf, adds 0, not 0 times infinity.
     nats = torch.where(teacher == -torch.inf, 0.0, teacher.exp() * (teacher - student))
     return temperature**2 * nats.sum(1)
 

@@ -17,7 +17,7 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     """Cross-entropy times (1 - p)^gamma, p the probability given to the target.
 
     Equation 4 of Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002.
-    Departs from the paper in: a softmax over classes instead of a sigmoid per class, as everywhere
+    Differences from the paper: a softmax over classes instead of a sigmoid per class, as everywhere
     in long-tailed recognition.
 
     Args:
@@ -80,8 +80,8 @@ def _focal_nats(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
 
 
 def _weighted_down(nats: Tensor, gamma: float) -> Tensor:
-    # 1 - p by expm1 keeps its digits near p = 1; at p = 1 itself the power of a gamma below 1 has
-    # an infinite slope, which the smallest number above 0 keeps away.
+    # 1 - p by expm1 keeps its digits near p = 1; at p = 1 itself the power with a gamma below 1 has
+    # an infinite slope, which the smallest number above 0 avoids.
     missing = -torch.expm1(-nats)
     return missing.clamp(min=torch.finfo(nats.dtype).tiny) ** gamma * nats
 

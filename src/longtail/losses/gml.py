@@ -43,7 +43,7 @@ def gml_loss(
     cross-entropies of the cosine logits and of the class scores over all keys; L_con_T is that of
     the class scores without the image's own keys, and trains the temperature alone, as L_con
     trains the network alone; L_div is the divergence from the teacher at temperature 4.
-    Departs from the published code in: class scores in the log domain (see `class_scores`); a
+    Differences from the published code: class scores in the log domain (see `class_scores`); a
     class without keys for a row is left out of the row's softmax, and if that class is the target
     the row does not count in that term, whose mean is over the rows that do (0 if none does), where
     the code has 0/0.
@@ -124,7 +124,7 @@ def gml_loss(
 def _score_loss(scores: Tensor, target: Tensor, counts: Tensor, log_prior: Tensor) -> Tensor:
     """Logit-adjusted cross-entropy of class scores, over the rows whose target has a key."""
     counts = counts & (scores.detach().gather(1, target[:, None]).squeeze(1) > -torch.inf)
-    # A row that does not count gets finite scores: the gradient of -inf there would be NaN.
+    # A row that does not count gets finite scores, since the gradient of -inf would be NaN.
     scores = torch.where(counts[:, None], scores + log_prior.to(scores), 0.0)
     return mean_over_rows(cross_entropy(scores, target, reduction="none"), counts)
 

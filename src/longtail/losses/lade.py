@@ -31,17 +31,18 @@ def lade_regularizer(
     Recognition, CVPR 2021, arXiv 2012.00321: sum over classes c of prior_c times
     -(mean of f_c over the batch's samples of c) + S_c + lambda S_c^2, where
     S_c = log mean over the batch of exp(f_c(x_i) + log(1 / num_classes) - log prior).
-    Departs from the paper in: by default, as the published code, the prior in S_c is that of class
-    c (the logit's column); the paper's is that of each sample's own label, `prior_of="sample"`.
+    Differences from the paper: by default, as in the published code, the prior in S_c is that of
+    class c (the logit's column); in the paper it is that of each sample's label,
+    `prior_of="sample"`.
     A class absent from the batch keeps S_c and its square, as in the code, with a first term of 0.
-    1e-9 on each probability and 1e-8 on each count are from the code, too.
+    The 1e-9 on each probability and 1e-8 on each count are also from the code.
 
     Args:
         logits: (batch, num_classes), unnormalised natural-log scores.
         target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         remine_lambda: lambda, strength of the square, 0 or more.
-        prior_of: "column" or "sample", whose prior S_c has.
+        prior_of: "column" or "sample": whose prior is used in S_c.
 
     Returns: scalar, nats, mean over the classes by their prior.
 
@@ -66,7 +67,7 @@ def lade_regularizer(
     mean_own = torch.zeros_like(count).index_add(0, target, own) / (count + COUNT_EPSILON)
 
     shift = log_uniform - (prior if prior_of == "column" else prior[target, None]).log()
-    # Without a row that counts, all of them take part, so that no gradient is NaN, for a sum of 0.
+    # Without a row that counts, all are used, so that no gradient is NaN, for a sum of 0.
     left_out = ~counts & (rows > 0)
     terms = (logits + shift).masked_fill(left_out[:, None], -torch.inf)
     spread = torch.logsumexp(terms, dim=0) - rows.clamp(min=1).double().log().to(logits)
@@ -79,14 +80,14 @@ class LADELoss(ClassificationLoss):
 
     Hong et al., CVPR 2021, arXiv 2012.00321: logit-adjusted cross-entropy (tau 1) plus alpha times
     `lade_regularizer`. The raw logits express the uniform prior. The defaults are those for
-    CIFAR-100 at imbalance 100; a weight per sample enters the cross-entropy alone, so that both
-    labels of a mixed image count fully in the regulariser.
+    CIFAR-100 at imbalance 100; sample weights apply to the cross-entropy only, so that both labels
+    of a mixed image count fully in the regulariser.
 
     Args:
         prior: class prior of the training set.
         alpha: strength of the regulariser, 0 or more.
         remine_lambda: strength of its square, 0 or more.
-        prior_of: "column" as the published code, "sample" as the paper.
+        prior_of: "column" as in the published code, "sample" as in the paper.
 
     Raises: ValueError: when a setting is out of range.
 

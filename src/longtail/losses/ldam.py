@@ -24,10 +24,10 @@ def ldam_loss(
     """Cross-entropy with the target's logit reduced by the margin of its class.
 
     Equation 12 of Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin
-    Loss, NeurIPS 2019, arXiv 1906.07413: margins go with count^(-1/4).
-    Departs from the published code in: takes logits as the classifier gives them, scale times
+    Loss, NeurIPS 2019, arXiv 1906.07413: margins are proportional to count^(-1/4).
+    Differences from the published code: this function takes the classifier's logits, scale times
     cosine, and scales the margin, where the code takes cosines and scales both; the value is the
-    same, and the logits stay natural-log scores.
+    same, and the logits remain natural-log scores.
 
     Args:
         logits: (batch, num_classes), `scale` times cosine.
@@ -55,8 +55,8 @@ def ldam_loss(
 class LDAMLoss(ClassificationLoss):
     """Label-distribution-aware margins, with deferred re-weighting.
 
-    See `ldam_loss`. From the fraction `deferred` of the training on, classes are weighted by one
-    over their effective number of samples (LDAM-DRW), so that the raw logits at its end express the
+    See `ldam_loss`. From the fraction `deferred` of training on, classes are weighted by one over
+    their effective number of samples (LDAM-DRW), so that in the end the raw logits express the
     uniform prior approximately; `set_progress` sets the current fraction. The classifier is a
     cosine classifier with the same `scale`.
 
@@ -64,7 +64,7 @@ class LDAMLoss(ClassificationLoss):
         prior: class prior of the training set.
         max_margin: margin of the rarest class, as a cosine, 0 or more.
         scale: factor that the classifier puts on its cosines.
-        deferred: fraction of the training after which classes are weighted; 1: never.
+        deferred: fraction of training after which classes are weighted; 1: never.
         beta: beta of the effective number, in [0, 1).
 
     Raises: ValueError: when a setting is out of range.
@@ -105,7 +105,7 @@ class LDAMLoss(ClassificationLoss):
         self.weighting = deferred == 0
 
     def set_progress(self, fraction: float) -> None:
-        """Weights the classes from the fraction `deferred` of the training on."""
+        """Weights the classes from the fraction `deferred` of training on."""
         self.weighting = fraction >= self.deferred and self.deferred < 1
 
     def class_weight(self) -> Tensor | None:

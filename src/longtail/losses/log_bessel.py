@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Order from which the asymptotic expansion is good to 1e-11 for any argument.
+# Order from which the asymptotic expansion is accurate to 1e-11 for any argument.
 LARGE_ORDER = 64.0
 
 
@@ -14,10 +14,10 @@ def log_bessel(order: float, x: Tensor) -> Tensor:
     """log(I_order(x) / x^order), smooth and finite for every x >= 0.
 
     For a large order, the uniform expansion 10.41.3 of the NIST Digital Library of Mathematical
-    Functions up to its fourth term; for a small one, that of a larger order and the downward
-    recurrence 10.29.1, which is stable. The derivative is I_(order + 1)(x) / I_order(x), in [0, 1).
-    Second and higher derivatives are those of the expansion. Float64 throughout: values grow with
-    x and differences of them matter.
+    Functions up to its fourth term; for a small one, the expansion of a larger order and the
+    downward recurrence 10.29.1, which is stable. The derivative is I_(order + 1)(x) / I_order(x),
+    in [0, 1). Second and higher derivatives are those of the expansion. Float64 throughout: values
+    grow with x and their differences matter.
 
     Args:
         order: 0 or more.
@@ -75,7 +75,7 @@ def _expansion(x: Tensor, order: float) -> tuple[Tensor, Tensor]:
     s = torch.sqrt(1 + z * z)
     t = 1 / s
     t2 = t * t
-    series = slope = torch.zeros_like(t)  # sum of u_k(t) / order^k, and its derivative by t
+    series = slope = torch.zeros_like(t)  # sum of u_k(t) / order^k, and its derivative in t
     power = torch.ones_like(t) / order  # t^(k - 1) / order^k
     for k, coefficients in enumerate(_POLYNOMIALS, start=1):
         inner = inner_slope = torch.zeros_like(t)  # u_k(t) / t^k, by Horner's rule in t^2

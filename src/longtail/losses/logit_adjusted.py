@@ -46,8 +46,8 @@ def logit_adjusted_loss(
 class LogitAdjustedLoss(ClassificationLoss):
     """Logit-adjusted cross-entropy; Balanced Softmax is tau = 1.
 
-    See `logit_adjusted_loss`. With tau = 1 the raw logits express the uniform prior, with any
-    other the prior's power 1 - tau, normalised.
+    See `logit_adjusted_loss`. With tau = 1 the raw logits express the uniform prior, otherwise the
+    prior to the power 1 - tau, normalised.
 
     Args:
         prior: class prior of the training set.

@@ -34,8 +34,8 @@ def paco_loss(
     of an anchor's row are the classes, with logit-adjusted logits, and all features but the
     anchor's own, with similarities over the temperature, which enter the sum gamma times; positives
     are the anchor's class, with weight beta, and the features of that class, with weight alpha.
-    Departs from the published code in: empty slots of a queue, with label -1, do not count. 1e-9 on
-    each probability is from the code.
+    Differences from the published code: empty slots of a queue, with label -1, do not count. The
+    1e-9 on each probability is from the code.
 
     Args:
         features: (2 batch + queue_size, width), unit norm: first views, second views, queue.

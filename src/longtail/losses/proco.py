@@ -12,7 +12,7 @@ from longtail.prior import ClassPrior
 from longtail.ranges import MAX_WIDTH, check_range
 from longtail.targets import check_labels, check_tensor, mean_over_rows
 
-# A class seen once, or always alike, has a mean of norm 1 and an infinite concentration.
+# A class with one sample, or equal ones, has a mean of norm 1 and an infinite concentration.
 MAX_CONCENTRATION = 1e5
 
 
@@ -23,7 +23,7 @@ def proco_loss(
 
     The loss L_in of Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual
     Recognition, TPAMI 2024, arXiv 2403.06726: the logit-adjusted cross-entropy of `vmf_scores`.
-    Departs from the published code in: the points that `vmf_scores` lists.
+    Differences from the published code: see `vmf_scores`.
 
     Args:
         features: (batch, width), unit norm.
@@ -65,9 +65,9 @@ def vmf_scores(features: Tensor, mean: Tensor, *, temperature: float) -> Tensor:
     concentration kappa and kappa' = |kappa mu + feature / temperature|, the ratio of the
     distribution's normalisers C(kappa) / C(kappa'). The concentration is width r / (1 - r^2) for a
     mean of norm r, at most 1e5.
-    Departs from the published code in: the Bessel function is right for any width, odd ones too,
-    and finite for any concentration; kappa' costs one matrix product, where the code has a tensor
-    (batch, num_classes, width).
+    Differences from the published code: the Bessel function is correct for any width, including odd
+    ones, and finite for any concentration; kappa' costs one matrix product, where the code has a
+    tensor (batch, num_classes, width).
 
     Args:
         features: (batch, width), unit norm.
@@ -86,14 +86,14 @@ def vmf_scores(features: Tensor, mean: Tensor, *, temperature: float) -> Tensor:
     features, mean = full_precision(features), full_precision(mean.detach()).to(torch.float64)
     width = features.shape[1]
     norm = torch.linalg.vector_norm(mean, dim=1)
-    # kappa over norm stays finite at a norm of 0, where mu is undefined and kappa mu is 0.
+    # kappa over norm is finite at a norm of 0, where mu is undefined and kappa mu is 0.
     per_norm = torch.minimum(width / (1 - norm**2).clamp(min=0), MAX_CONCENTRATION / norm)
     centre, kappa = per_norm[:, None] * mean, per_norm * norm
     features = features.double() / temperature
     with no_autocast(features):
         cross = features @ centre.T
     square = kappa**2 + 2 * cross + (features**2).sum(1, keepdim=True)
-    # Rounding may leave a vanishing square below 0, and the root has no slope there.
+    # Rounding may make a vanishing square negative, and the root has no slope there.
     joint = square.clamp(min=1e-12).sqrt()
     order = width / 2 - 1
     return log_bessel(order, joint) - log_bessel(order, kappa)
@@ -103,12 +103,11 @@ class ProCoLoss(nn.Module):
     """Contrast with each class's von Mises-Fisher distribution, estimated during training.
 
     See `proco_loss`. Two running means of each class are kept, as in the published code: the one
-    in use continues from the previous epoch; the other starts anew each epoch and replaces it at
+    in use continues from the previous epoch; the other starts afresh each epoch and replaces it at
     the next one (`next_epoch`), so that old features are forgotten. Call `update` with the features
     of a view from all processes, then the loss with that view; the published code does so for one
-    view after the other.
-    Departs from the published code in: a class without features has mean 0, the uniform
-    distribution, where the code has a random direction.
+    view after the other. Differences from the published code: a class without features has mean 0,
+    the uniform distribution, where the code has a random direction.
 
     Args:
         prior: class prior of the training set.
@@ -174,10 +173,10 @@ class ProCoLoss(nn.Module):
 
     @torch.no_grad()
     def next_epoch(self, begun: Tensor | None = None) -> None:
-        """Uses the means of the epoch that ends from now on, and starts the next ones anew.
+        """Switches to the means of the epoch that ends, and starts the next ones afresh.
 
         Args:
-            begun: scalar, bool; where it is false nothing changes, and nothing waits for its value.
+            begun: scalar, bool; if false, nothing changes, and nothing waits for its value.
         """
         for sums in (self.total, self.count):
             anew = torch.stack([sums[1], torch.zeros_like(sums[1])])

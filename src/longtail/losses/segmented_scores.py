@@ -1,12 +1,12 @@
 """Class scores from one matrix of similarities and sums over its segments.
 
-Matrices are (keys, batch) and (classes, batch): a class's keys are then rows, and torch's scatter
-by rows is a vectorised, deterministic segment reduction on the CPU. `segment` (keys,) is the row of
-a key: its class, or one more row after the classes if the key does not count.
+Matrices are (keys, batch) and (classes, batch), so that a class's keys are rows, and torch's
+scatter by rows is a vectorised, deterministic segment reduction on the CPU. `segment` (keys,) is
+the row of a key: its class, or one more row after the classes if the key does not count.
 
-A query's own keys are left out in one of two ways. On the CPU their pairs are listed: each pair by
+A query's own keys are left out in one of two ways. On the CPU the pairs are listed: each pair by
 its index in the flattened (keys, batch) matrix, its class and query by a cell of (classes, batch).
-On other devices, where the host would have to wait for the length of that list, they are a mask.
+On other devices, where the host would have to wait for the length of that list, a mask is used.
 
 These are custom operators, because the number of pairs depends on the data: torch.compile takes
 each as one node, without a graph break.
@@ -63,8 +63,8 @@ def _excluded_pairs(
     if exclude is not None:
         queries, keys = exclude.nonzero(as_tuple=True)
     elif query_index is not None and key_index is not None:
-        # Few keys share an image with any query. A table of the indices' low bits finds those that
-        # may, and only they are compared with all queries.
+        # Few keys share an image with any query. A table of the indices' low bits finds candidates,
+        # and only these are compared with all queries.
         known = torch.zeros(1 << 16, dtype=torch.bool, device=segment.device)
         known.index_fill_(0, query_index & 0xFFFF, True)
         candidates = known.index_select(0, key_index & 0xFFFF).nonzero().squeeze(1)
@@ -83,10 +83,10 @@ def _excluded_pairs(
 def _put_back(
     own: Tensor, cells: Tensor, peak: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Puts the excluded similarities `own` (pairs,) back into the sums of their `cells`.
+    """Adds the excluded similarities `own` (pairs,) back into the sums of their `cells`.
 
     An image's own key is often by far the nearest: relative to it the others would vanish, and
-    relative to them it would overflow. So each of the two sums has a peak of its own.
+    relative to them it would overflow. So each of the two sums has its own peak.
 
     Returns: the distinct cells, ascending, with the number of pairs, the log sum and the share of
         a weight of 1 in each; the share of each pair.
@@ -111,10 +111,10 @@ def scores_by_class(
     query_index: Tensor | None,
     key_index: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Scores over all keys, those without the excluded, slope; weight and shares for the gradient.
+    """Scores over all keys and without excluded ones, slope; weight and shares for the gradient.
 
-    The weight (keys, batch) times the share (classes, batch) of the one score or the other is a
-    key's part in it; at an excluded pair the weight is that part itself, of the first score.
+    The weight (keys, batch) times the share (classes, batch) of a score is a key's part in it; for
+    an excluded pair, the weight is its part in the first score.
     """
     similarity = key @ query.T
     if similarity.device.type != "cpu":
@@ -166,7 +166,7 @@ def scores_by_pairs(
 def scores_by_mask(
     similarity: Tensor, segment: Tensor, num_classes: int, mask: Tensor | None
 ) -> Scores:
-    """`scores_by_class` with the excluded pairs as a mask (keys, batch), which reads nothing."""
+    """`scores_by_class` with the excluded pairs as a mask (keys, batch); does not wait."""
     rows = segment[:, None].expand_as(similarity)
     others = similarity if mask is None else similarity.masked_fill(mask, -torch.inf)
     weight, peak, total, empty = _segment_sums(others, segment, num_classes)
@@ -220,7 +220,7 @@ def _similarity_gradient(
     share_of_every: Tensor,
     share_of_kept: Tensor,
 ) -> Tensor:
-    """Gradient by the similarities (keys, batch) from those by the scores (classes, batch)."""
+    """Gradient of the similarities (keys, batch) from those of the scores (classes, batch)."""
     factors = grad_every, grad_kept, segment, weight, share_of_every, share_of_kept
     if weight.device.type != "cpu":
         return gradient_by_mask(*factors, _excluded_mask(exclude, query_index, key_index))
@@ -236,7 +236,7 @@ def _factor(
     share_of_every: Tensor,
     share_of_kept: Tensor,
 ) -> Tensor:
-    """What the weights of each segment are multiplied by, (num_classes + 1, batch)."""
+    """Factor of the weights of each segment, (num_classes + 1, batch)."""
     num_classes, batch = share_of_kept.shape
     factor = weight.new_zeros(num_classes + 1, batch)  # 0 for keys that count for nothing
     if grad_every is not None:

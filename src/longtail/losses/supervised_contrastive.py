@@ -9,16 +9,16 @@ from longtail.targets import mean_over_rows
 
 
 def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature: float) -> Tensor:
-    """Contrast of every view with all others, those of its own class as positives.
+    """Contrast of every view with all others, with those of its own class as positives.
 
     Equation 2 (L_out) of Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, arXiv
     2004.11362, with every view of the batch as anchor and member.
-    Departs from the published code in: an anchor without positives adds 0, where the code has 0/0
-    (its later version as here).
+    Differences from the published code: an anchor without positives adds 0, where the code has 0/0
+    (its later version does the same as here).
 
     Args:
         features: (batch, views, width), unit norm.
-        target: (batch,), class index, 0 or more, or -100 where a sample is neither anchor nor
+        target: (batch,), class index, 0 or more, or -100 for a sample that is neither anchor nor
             member.
         temperature: above 0, divides.
 

@@ -1,4 +1,4 @@
-"""Class-wise queue: each class keeps its own latest keys, a frequent class more of them."""
+"""Class-wise queue: each class keeps its own latest keys, frequent classes more of them."""
 
 from dataclasses import dataclass
 
@@ -25,13 +25,13 @@ class ClassQueue(nn.Module):
 
     The queue of GML (Suh and Seo, ICML 2023, arXiv 2305.01160): the segment of class c ends at
     ceil(base (c + 1) + (size - num_classes base) cumsum(prior)_c), so that each class has about
-    `base` slots, and a share of the rest by its frequency. Slots are thus sorted by class.
-    Departs from the published code in: slots start empty, with label -1, which does not count in
+    `base` slots, plus a share of the rest by its frequency. Slots are thus sorted by class.
+    Differences from the published code: slots start empty, with label -1, which does not count in
     the losses, where the code has random vectors that count as keys; if a batch has more samples of
-    a class than the class has slots, the last ones stay, where the code keeps the first.
+    a class than the class has slots, the last ones are kept, where the code keeps the first.
 
-    All state is in buffers, so that a checkpoint holds it. No gradient flows, and nothing waits for
-    the device. `keys` gives views of the buffers: add a batch before the loss (as GML does) or
+    All state is in buffers, so that a checkpoint includes it. No gradient flows, and nothing waits
+    for the device. `keys` gives views of the buffers: add a batch before the loss (as GML does) or
     after `backward`, but not in between, or score against copies, see `keys`.
 
     Args:
@@ -78,7 +78,8 @@ class ClassQueue(nn.Module):
                 f"{prior.num_classes} * {base}, got {size}"
             )
         counts = prior.counts.double()
-        # Product before quotient: whole numbers stay exact, so that ceil adds no slot to one.
+        # Product before quotient: whole numbers stay exact, so that ceil does not add a slot to
+        # them.
         shared = (size - prior.num_classes * base) * counts.cumsum(0) / counts.sum()
         based = base * torch.arange(1, prior.num_classes + 1, device=counts.device)
         ends = (based + shared.ceil().long()).clamp(max=size)
@@ -111,7 +112,7 @@ class ClassQueue(nn.Module):
     def enqueue(self, features: Tensor, labels: Tensor, index: Tensor) -> None:
         """Writes a batch, in its order, over the oldest slots of each class.
 
-        If the batch has more samples of a class than the class has slots, the last ones stay.
+        If the batch has more samples of a class than the class has slots, the last ones are kept.
 
         Args:
             features: (batch, width), of any float type.
@@ -138,8 +139,8 @@ class ClassQueue(nn.Module):
         rank = torch.arange(len(labels), device=labels.device) - first[sorted_labels]
         length = self.lengths[sorted_labels]
         slot = self.starts[sorted_labels] + (self.pointers[sorted_labels] + rank) % length
-        # Several samples may share a slot: each of them then writes the values of the last one,
-        # since the order of writes is undefined, and a selection would have to wait for its size.
+        # Several samples may share a slot. Each then writes the values of the last one, since the
+        # order of writes is undefined, and a selection would have to wait for its size.
         later = (arriving[sorted_labels] - 1 - rank) // length
         source = order[first[sorted_labels] + rank + later * length]
 

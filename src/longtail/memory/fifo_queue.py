@@ -13,7 +13,7 @@ class FifoQueue(nn.Module):
 
     He et al., Momentum Contrast, CVPR 2020, arXiv 1911.05722; Cui et al., Parametric Contrastive
     Learning, ICCV 2021, arXiv 2107.12028.
-    Departs from the published code in: slots start empty, with label -1, which does not count in
+    Differences from the published code: slots start empty, with label -1, which does not count in
     the losses, where the code has random keys; a batch may have any size.
 
     `enqueue` writes into the buffers: between a loss and its `backward`, as in MoCo's order, score

@@ -23,19 +23,18 @@ def gather_with_grad(tensor: Tensor, *, ragged: bool = False) -> Tensor:
     them. The loss of a step is correct if that mean is the loss of the global batch, which is the
     case for either of:
 
-    - each process takes the mean over the whole gathered batch, the same number on all of them
-      (the simple way: rows, classes and weights may differ between processes);
+    - each process takes the mean over the whole gathered batch, the same number on all of them (the
+        simplest way: rows, classes and weights may differ between processes);
     - each process takes the mean over its own anchors, the same number on all of them, against the
       gathered members.
 
     Never divide or multiply by the number of processes.
 
     Args:
-        tensor: (rows, ...), of any type; class indices have no gradient and are joined all the
-            same.
+        tensor: (rows, ...), of any type; class indices are joined without a gradient.
         ragged: the processes may hold different numbers of rows; see `gather_keys`.
 
-    Returns: (rows of all processes, ...); the input itself where there is one process.
+    Returns: (rows of all processes, ...); the input itself with one process.
 
     Examples:
         >>> gather_with_grad(torch.tensor([1.0, 2.0]))
@@ -57,8 +56,8 @@ def gather_keys(*tensors: Tensor, ragged: bool = False) -> tuple[Tensor, ...]:
         ragged: the processes may have different numbers of rows. They exchange these numbers
             first, for which the host waits on a GPU.
 
-    Returns: (rows of all processes, ...) each, the same on every process; the input itself where
-        there is one process.
+    Returns: (rows of all processes, ...) each, the same on every process; the input itself with one
+        process.
 
     Examples:
         >>> gather_keys(torch.tensor([1, 2]), torch.tensor([3, 4]))
@@ -81,7 +80,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        total = grad.clone(memory_format=torch.contiguous_format)  # others may hold the gradient
+        total = grad.clone(memory_format=torch.contiguous_format)  # others may have the gradient
         dist.all_reduce(total)
         return total[ctx.first :][: ctx.rows], None
 

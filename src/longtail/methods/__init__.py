@@ -1,4 +1,4 @@
-"""Training methods: one file each, the whole step on one screen."""
+"""Training methods, with the whole step of each in one file."""
 
 from longtail.methods.base import Method, MixPartner, smooth_labels
 from longtail.methods.bcl import BCL

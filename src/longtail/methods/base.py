@@ -1,4 +1,4 @@
-"""The base of all methods: views, weights, the loss of a batch, and what follows a step."""
+"""The base class of training methods."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from longtail.models import ImageClassifier
 
 
 class MixPartner:
-    """What the first view of each image is mixed with, by Mixup or CutMix.
+    """The partners with which the first view of each image is mixed, by Mixup or CutMix.
 
-    Not a tuple, in which Fabric would round the weights to the precision of the network.
+    Not a tuple, since Fabric would round weights in a tuple to the precision of the network.
 
     Args:
         other: (B,), class index of the second image.
@@ -44,8 +44,8 @@ class Method(nn.Module, ABC):
     Attributes:
         name: the name on the command line.
         use: when to use it, for `longtail list` (default: the first sentence of the docstring).
-        task: name of the task that it is for.
-        num_views: views of every image that a step needs.
+        task: name of its task.
+        num_views: number of views of every image in a step.
         expresses: the prior that the logits of `model` express after training: `source`,
             `uniform` or (C,) probabilities.
         mixes: whether `forward` takes `partner`, which requires a view for the classifier alone.
@@ -75,7 +75,7 @@ class Method(nn.Module, ABC):
             target: (B,) class index.
             index: (B,) index of each image in the data set.
 
-        Methods with `mixes` also take `partner`: what the first view is mixed with, or None.
+        Methods with `mixes` also take `partner`: the mixing partner of the first view, or None.
 
         Returns: "loss", the scalar to minimise, and further scalars to log.
         """
@@ -85,7 +85,7 @@ class Method(nn.Module, ABC):
         """Whether all steps from now on run the same operations, on tensors of the same shapes.
 
         On a GPU such steps are recorded once and then replayed (`longtail.training.graphed`). False
-        where shapes depend on the data, as after a selection by a mask.
+        if shapes depend on the data, as after a selection by a mask.
         """
         return True
 
@@ -93,7 +93,7 @@ class Method(nn.Module, ABC):
         """Called after the optimiser's step, for example to update an average of the weights."""
 
     def set_progress(self, fraction: float) -> None:
-        """Called before every epoch with the fraction of the training that is over, in [0, 1)."""
+        """Called before every epoch with the fraction of training that is done, in [0, 1)."""
 
     def no_weight_decay(self) -> list[nn.Parameter]:
         """Parameters without weight decay."""
@@ -144,7 +144,7 @@ def classifier_loss(
         criterion: loss of the classifier.
         logits: (B, C), from all processes.
         target: (B,) class index, from all processes.
-        partner: what the view is mixed with in this process; None: it is not mixed.
+        partner: mixing partner of the view in this process; None: not mixed.
     """
     if partner is None:
         loss: Tensor = criterion(logits, target)

@@ -1,4 +1,4 @@
-"""BCL: logit-adjusted classifier beside balanced contrastive learning."""
+"""BCL: balanced contrastive learning next to a logit-adjusted classifier."""
 
 import torch
 from torch import Tensor
@@ -12,15 +12,15 @@ from longtail.ranges import check_range
 
 
 class BCL(Method):
-    """BCL: balanced contrastive learning, with class prototypes, beside a classifier.
+    """BCL: balanced contrastive learning, with class prototypes, next to a classifier.
 
     Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022, arXiv
     2207.09052. The first view trains a logit-adjusted cosine classifier, the other two the
     contrast; a class's prototype is the embedding of the classifier's weight. All three views go
-    through backbone and projection together, so that the batch norm of the projection sees the
-    classifier's view, too, as in the authors' code for ImageNet. Their code for CIFAR was never
+    through backbone and projection together, so that the batch norm of the projection also sees
+    the classifier's view, as in the authors' code for ImageNet. Their code for CIFAR was never
     published.
-    No departure from the authors' code is known.
+    No difference from the authors' code is known.
 
     Args:
         prior: class prior of the training set.
@@ -28,8 +28,8 @@ class BCL(Method):
         width: width of the embeddings, E.
         hidden: width inside the projections; default: that of their input.
         temperature: above 0, divides.
-        classifier_weight: lambda.
-        contrast_weight: mu.
+        classifier_weight: weight of the classifier's loss, lambda.
+        contrast_weight: weight of the contrastive loss, mu.
     """
 
     name = "bcl"
@@ -68,7 +68,7 @@ class BCL(Method):
         logits = self.head(features[: len(target)])
         _, *views_of_contrast = self.project(features).chunk(3)
         embeddings = torch.stack(views_of_contrast, dim=1)
-        # The rows of all processes: each anchor then has the same members as in one process.
+        # The rows of all processes, so that each anchor has the same members as in one process.
         logits, embeddings = gather_with_grad(logits), gather_with_grad(embeddings)
         target = gather_with_grad(target)
         classifier = classifier_loss(self.classify, logits, target, partner)

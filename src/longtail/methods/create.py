@@ -1,4 +1,4 @@
-"""Methods by name: those of the package, any classification loss, or a class of the user."""
+"""Methods by name: those of the package, any classification loss, or a user's class."""
 
 import importlib
 import inspect
@@ -21,7 +21,7 @@ def method_names(
     """Every name that `--method` accepts: exported methods and exported classification losses.
 
     Args:
-        base: base class of the task's methods; the package that it is in exports them.
+        base: base class of the task's methods, which its package exports.
     """
     methods = importlib.import_module(base.__module__.rpartition(".")[0])
     exported = [getattr(longtail.losses, name) for name in longtail.losses.__all__]
@@ -37,7 +37,7 @@ def method_names(
 
 
 def find_method(name: str, base: type[Method] = Method) -> type[Method] | type[ClassificationLoss]:
-    """The class of a method's name.
+    """The class of a method by name.
 
     Args:
         name: a key of `method_names`, or the import path `package.module.Class` of a subclass of
@@ -45,7 +45,7 @@ def find_method(name: str, base: type[Method] = Method) -> type[Method] | type[C
         base: as for `method_names`.
 
     Raises:
-        InputError: when the name is unknown (the message names the nearest), or is that of a
+        InputError: when the name is unknown (the message suggests the nearest), or is that of a
             method for another task.
     """
     known = method_names(base)
@@ -110,7 +110,7 @@ def create_method(
 def with_loss(
     loss: type[ClassificationLoss], prior: ClassPrior, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Settings of a plain classifier, with the loss created, and its head unless another is given.
+    """Settings of a plain classifier, with the created loss, and its head unless another is given.
 
     Args:
         loss: class of the loss.

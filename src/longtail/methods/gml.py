@@ -20,10 +20,10 @@ class GML(Method):
 
     Suh and Seo, Long-Tailed Recognition by Mutual Information Maximization between Latent Features
     and Ground-Truth Labels, ICML 2023, arXiv 2305.01160.
-    Departs from the authors' code in: only filled slots of the queue count; the learned temperature
-    is part of the checkpoint; the loss works in the log domain (see `gml_loss`).
+    Differences from the authors' code: only filled slots of the queue count; the learned
+    temperature is part of the checkpoint; the loss works in the log domain (see `gml_loss`).
 
-    With a teacher, the queue holds its features of the key view, a trained projection embeds the
+    With a teacher, the queue stores its features of the key view, a trained projection embeds the
     whole queue in every step, and its logits are distilled. Without one, a momentum copy of
     backbone and projection encodes the keys, and nothing is distilled.
 
@@ -48,7 +48,7 @@ class GML(Method):
     name = "gml"
     use = "long training from scratch: mutual information, three views, optional teacher"
     num_views = 3
-    # The classifier's loss alone, with which the paper trains its teachers.
+    # Only the classifier's loss, with which the paper trains its teachers.
     teacher_method: ClassVar = {"name": "logit_adjust", "head": "cosine"}
     expresses = "uniform"
 
@@ -93,7 +93,7 @@ class GML(Method):
             temperature=temperature,
             alpha=alpha if self.teacher else 0.0,
             beta=beta,
-            gamma=0.0,  # the classifier's loss is computed apart, since its view may be mixed
+            gamma=0.0,  # the classifier's loss is computed separately, since its view may be mixed
             logit_scale=head.scale,
         )
         self.classify, self.gamma = LogitAdjustedLoss(prior), gamma
@@ -106,7 +106,8 @@ class GML(Method):
         features = self.model.backbone(torch.cat([classifier_view, query_view]))
         classifier_features, query_features = features.chunk(2)
         key_features, teacher_cosine = self.encode_keys(classifier_view, key_view)
-        # The rows of all processes: a row without keys of its class does not count in the mean.
+        # The rows of all processes, since a row without keys of its class does not count in the
+        # mean.
         key_features, target, index = gather_keys(key_features, target, index)
         self.queue.enqueue(key_features, target, index)
         stored = self.stored_keys()
@@ -141,9 +142,9 @@ class GML(Method):
         return key_features, teacher.head.cosine(classifier_features)
 
     def stored_keys(self) -> Keys:
-        """Filled slots of the queue: empty ones would enter the statistics of the batch norm."""
+        """Filled slots of the queue, since empty ones would enter the batch norm statistics."""
         stored = self.queue.keys()
-        if not self._full:  # a full queue stays full: the host waits in the first epoch only
+        if not self._full:  # a full queue stays full, so the host waits only in the first epoch
             kept = stored.labels >= 0
             self._full = bool(kept.all())
             stored = Keys(stored.features[kept], stored.labels[kept], stored.index[kept])
@@ -151,7 +152,7 @@ class GML(Method):
 
     @property
     def static(self) -> bool:
-        """Not before the queue is full: until then the number of its keys grows."""
+        """True once the queue is full; until then the number of its keys grows."""
         return self._full
 
     def after_step(self) -> None:
@@ -161,7 +162,7 @@ class GML(Method):
             update_ema(self.project_key, self.project_query, self.momentum)
 
     def no_weight_decay(self) -> list[nn.Parameter]:
-        """The temperature is learned without weight decay."""
+        """The learned temperature has no weight decay."""
         return [self.criterion.log_temperature]
 
 

@@ -24,7 +24,7 @@ class PaCo(Method):
 
     Cui et al., Parametric Contrastive Learning, ICCV 2021, arXiv 2107.12028. The first view goes
     through the network, the second one through its momentum copy.
-    Departs from the authors' code in: the queue starts empty, not with random keys.
+    Differences from the authors' code: the queue starts empty, not with random keys.
 
     Args:
         prior: class prior of the training set.

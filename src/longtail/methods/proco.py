@@ -1,4 +1,4 @@
-"""ProCo: logit-adjusted classifier beside contrast with each class's distribution."""
+"""ProCo: contrast with each class's distribution, next to a logit-adjusted classifier."""
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ from longtail.ranges import check_range
 
 
 class ProCo(Method):
-    """ProCo: contrast with a von Mises-Fisher distribution of each class, in place of a queue.
+    """ProCo: contrast with a von Mises-Fisher distribution per class instead of a queue.
 
     Du et al., Probabilistic Contrastive Learning for Long-Tailed Visual Recognition, TPAMI 2024,
     arXiv 2403.06726. The first view trains a logit-adjusted classifier. Of the other two, the
     first updates the estimates of the distributions and is scored with them, then the second. All
     three views go through backbone and projection together, so that the batch norm of the
-    projection sees the classifier's view, too.
-    Departs from the authors' code in: a class without features, see `longtail.losses.ProCoLoss`.
+    projection also sees the classifier's view. Differences from the authors' code: classes without
+    features, see `longtail.losses.ProCoLoss`.
 
     Args:
         prior: class prior of the training set.
@@ -27,7 +27,7 @@ class ProCo(Method):
         width: width of the embeddings, E.
         hidden: width inside the projection; default: that of its input.
         temperature: above 0, divides.
-        contrast_weight: alpha, of the contrast beside the classifier.
+        contrast_weight: weight of the contrastive loss, alpha.
         head: `cosine` (scale 30), or `linear_default` as in the authors' code for CIFAR.
     """
 
@@ -72,12 +72,12 @@ class ProCo(Method):
         return {"loss": loss, "classifier": classifier.detach(), "contrast": contrast.detach()}
 
     def _contrast(self, embeddings: Tensor, target: Tensor) -> Tensor:
-        """Loss of one view, with which the estimates of all processes are updated first."""
+        """Loss of one view, after an update of the estimates with it on all processes."""
         self.contrast.update(*gather_keys(embeddings.detach(), target))
         loss: Tensor = self.contrast(embeddings, target)
         return loss
 
     def set_progress(self, fraction: float) -> None:
         """Uses the estimates of the epoch that ended."""
-        self.contrast.next_epoch(self.progress < fraction)  # not where a run resumes in an epoch
+        self.contrast.next_epoch(self.progress < fraction)  # not if a run resumes within an epoch
         self.progress.fill_(fraction)

@@ -26,7 +26,7 @@ class Retrained(Method):
     """
 
     first_method: ClassVar[str] = "ce"
-    expresses = "source"  # of the sampled classes: see `expressed_after_sampling`
+    expresses = "source"  # for the sampled classes, see `expressed_after_sampling`
 
     def __init__(self, prior: ClassPrior, first: ImageClassifier) -> None:
         super().__init__()
@@ -53,11 +53,11 @@ class Retrained(Method):
 
 
 class CRT(Retrained):
-    """cRT: the classifier is trained again from the start, with classes sampled equally often.
+    """cRT: the classifier is retrained from scratch, with classes sampled equally often.
 
     Kang et al., ICLR 2020, arXiv 1910.09217, section 4.1. The sampling is `--sampling
     class_balanced`, as in its recipes.
-    Departs from the authors' code in: batch norm of the fixed backbone keeps its statistics.
+    Differences from the authors' code: batch norm of the fixed backbone keeps its statistics.
 
     Args:
         prior: class prior of the training set.
@@ -69,10 +69,10 @@ class CRT(Retrained):
 
 
 class LWS(Retrained):
-    """LWS: a learned factor for each class's logit, with classes sampled equally often.
+    """LWS: a learned factor per class logit, with classes sampled equally often.
 
     Learnable weight scaling of Kang et al., ICLR 2020, arXiv 1910.09217, section 4.1.
-    Departs from the authors' code in: batch norm of the fixed backbone keeps its statistics.
+    Differences from the authors' code: batch norm of the fixed backbone keeps its statistics.
 
     Args:
         prior: class prior of the training set.

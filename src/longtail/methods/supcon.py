@@ -62,7 +62,7 @@ class SupCon(CRT):
     """SupCon: supervised contrastive features, then a new classifier on them (two stages).
 
     Khosla et al., NeurIPS 2020, arXiv 2004.11362. The first stage is `supcon_features`.
-    Departs from the paper in: classes are sampled equally often for the classifier (see `CRT`).
+    Differences from the paper: classes are sampled equally often for the classifier (see `CRT`).
     """
 
     name = "supcon"

@@ -43,7 +43,7 @@ class CalibrationCurve:
         Equation 3 of Guo et al., On calibration of modern neural networks, ICML 2017,
         arXiv 1706.04599.
         """
-        gap = (self.accuracy - self.confidence).abs().nan_to_num(0.0)  # empty bins weigh nothing
+        gap = (self.accuracy - self.confidence).abs().nan_to_num(0.0)  # empty bins have no weight
         return float((gap * self.count).sum() / self.count.sum())
 
 
@@ -71,9 +71,9 @@ def classwise_ece(scores: SampleScores) -> float:
     """Class-wise expected calibration error: the calibration error of each class, averaged.
 
     For each class, all samples are sorted into bins by the probability of that class; its error is
-    the mean over the samples of |fraction that are of the class - mean probability| per bin.
-    Equation 3 of Kull et al., Beyond temperature scaling, NeurIPS 2019, arXiv 1910.12656; LADE's
-    Table 10 has it. Of many classes most probabilities are near 0, so that the values are small.
+    the mean over the samples of |fraction of the class - mean probability| per bin. Equation 3 of
+    Kull et al., Beyond temperature scaling, NeurIPS 2019, arXiv 1910.12656; reported in LADE's
+    Table 10. With many classes most probabilities are near 0, so that the values are small.
 
     Examples:
         >>> classwise_ece(score_samples(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1])))

@@ -1,4 +1,4 @@
-"""The metrics that a classifier is evaluated by, overall and by class frequency."""
+"""Metrics of a classifier, overall and by class frequency."""
 
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -19,19 +19,19 @@ def classification_metrics(
 ) -> dict[str, float]:
     """Accuracy overall and for many, medium and few, macro-F1, calibration and proper scores.
 
-    `many`, `medium` and `few` are accuracies over the *samples* of a group's classes, groups by
+    `many`, `medium` and `few` are accuracies over the *samples* of a group's classes, grouped by
     training count (`ClassPrior.groups`), so that they average to `accuracy` on any test set. On a
-    test set with equally many samples per class, as the benchmarks have, that is the mean recall of
-    the group's classes, which the code of Liu et al. (CVPR 2019) and its followers print.
-    `macro_f1` is the mean over the classes that the test set has or the model predicted, as
-    scikit-learn's `f1_score(average="macro")`; `macro_f1_classes` is how many these are.
-    `balanced_accuracy` is the mean recall over the classes that the test set has.
+    test set with the same number of samples per class, as in the benchmarks, this is the mean
+    recall of the group's classes, which the code of Liu et al. (CVPR 2019) and its followers print.
+    `macro_f1` is the mean over the classes that occur in the test set or are predicted, like
+    scikit-learn's `f1_score(average="macro")`; `macro_f1_classes` is their number.
+    `balanced_accuracy` is the mean recall over the classes in the test set.
     `brier` sums over the classes, so it lies in [0, 2].
 
     Args:
         logits: (N, C), natural-log scores under the prior to evaluate; -inf rules a class out.
         labels: (N,), true class in [0, C), whole numbers of any type.
-        prior: class prior of the training set; makes the groups.
+        prior: class prior of the training set, which defines the groups.
         bins: number of bins of the calibration errors.
 
     Returns: `accuracy`, `many`, `medium`, `few`, `balanced_accuracy`, `macro_f1`, `ece`,

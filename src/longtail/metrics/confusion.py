@@ -13,7 +13,7 @@ from longtail.metrics.scores import SampleScores, class_indices, score_samples
 
 @dataclass(frozen=True)
 class Confusion:
-    """Diagonal and margins of a confusion matrix: the one source of accuracy, recall and F1.
+    """Diagonal and margins of a confusion matrix, from which accuracy, recall and F1 are computed.
 
     No metric needs the rest of the matrix, which takes 530 MB for 8,142 classes.
 
@@ -69,7 +69,7 @@ class Confusion:
         return float(hits.sum().double() / support.sum())
 
     def recall(self) -> Tensor:
-        """(C,) float64, fraction of each class's samples that were found; NaN without a sample."""
+        """(C,) float64, fraction of each class's samples predicted as it; NaN without a sample."""
         return self.hits.double() / self.support
 
     def precision(self) -> Tensor:
@@ -92,10 +92,10 @@ class Confusion:
 
 
 def confusion_matrix(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> Tensor:
-    """The whole confusion matrix: samples of class (row) that were predicted as class (column).
+    """The whole confusion matrix: samples of a class (row) that were predicted as a class (column).
 
-    Equal to `torchmetrics.functional.confusion_matrix`, which holds samples x C^2 numbers at once
-    where torch's deterministic algorithms are switched on.
+    Equal to `torchmetrics.functional.confusion_matrix`, which needs samples x C^2 numbers at once
+    if torch's deterministic algorithms are enabled.
 
     Args:
         logits: (N, C).

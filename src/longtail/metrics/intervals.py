@@ -1,4 +1,4 @@
-"""How far chance alone may have moved a metric: intervals, and differences of paired runs."""
+"""Confidence intervals of metrics, and of differences between paired runs."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,23 @@ from longtail.metrics.confusion import Confusion
 from longtail.metrics.scores import SampleScores
 from longtail.prior import ClassPrior
 
-Z = 1.959964  # 95 % of a standard normal distribution lie within
+Z = 1.959964  # 95 % of a standard normal distribution lie within this
 RESAMPLES = 1000
-BEST_LEVEL = 0.995  # of one column, so that a whole table of equal runs rarely names a best one
+BEST_LEVEL = 0.995  # for one column, so that a whole table of equal runs rarely has a best one
 CHUNK_ELEMENTS = 2**23  # resampled samples at a time: 64 MiB of float64
 
 
 def wilson_interval(hits: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """95 % interval of the probability behind `hits` out of `counts`, elementwise.
 
-    Wilson, Probable inference, JASA 1927. Unlike the normal approximation it is right near 0 and 1
-    and for small counts: 3 hits out of 3 leave anything above 44 % possible.
+    Wilson, Probable inference, JASA 1927. Unlike the normal approximation it is valid near 0 and 1
+    and for small counts: with 3 hits out of 3, anything above 44 % is possible.
 
     Args:
         hits: any shape, 0 to `counts`.
         counts: the same shape, independent trials.
 
-    Returns: lower and upper bounds, float64; NaN where there is no trial.
+    Returns: lower and upper bounds, float64; NaN without a trial.
     Examples:
         >>> low, high = wilson_interval(torch.tensor([3, 50]), torch.tensor([3, 100]))
         >>> [round(float(v), 3) for v in (*low, *high)]
@@ -49,10 +49,10 @@ def difference_interval(
     Medicine 1998, method 10: Wilson's bounds, their distances added in quadrature.
 
     Args:
-        hits: of the first and of the second sample.
+        hits: hits in the first and in the second sample.
         counts: trials of both.
 
-    Returns: bounds of the first proportion minus the second; NaN where one has no trial.
+    Returns: bounds of the first proportion minus the second; NaN if one has no trial.
     Examples:
         >>> [round(bound, 4) for bound in difference_interval((56, 48), (70, 80))]
         [0.0524, 0.3339]
@@ -94,10 +94,10 @@ def _mean_interval(confusion: Confusion) -> tuple[float, float]:
     present = confusion.support > 0
     recall, support = confusion.recall()[present], confusion.support[present].double()
     mean = recall.mean()
-    # Unbiased; of a single sample, which has none, the largest variance that there is.
+    # Unbiased; for a single sample, which has none, the largest possible variance.
     variances = torch.where(support > 1, recall * (1 - recall) / (support - 1).clamp(min=1), 0.25)
     variance = variances.sum() / len(recall) ** 2
-    # At most 4 times the samples: where every recall is 0 or 1 the estimate of the variance is 0.
+    # At most 4 times the samples: if every recall is 0 or 1, the estimated variance is 0.
     count = (mean * (1 - mean) / variance).clamp(max=4 * float(support.sum()))
     if not count > 0:  # all recalls are 0, or all are 1
         count = support.sum()
@@ -112,13 +112,13 @@ def resampled_metrics(
 
     Args:
         runs: scores of R runs on the same samples, in the same order.
-        prior: class prior of the training set; makes the groups.
+        prior: class prior of the training set, which defines the groups.
         resamples: number of test sets drawn with replacement.
         seed: the same seed draws the same test sets.
 
-    Returns: metric name to (R, resamples) float64; NaN where a resample has no sample of a group.
+    Returns: (R, resamples) float64 by metric name; NaN if a resample has no sample of a group.
     Raises:
-        ValueError: when the runs have other labels.
+        ValueError: when the runs have different labels.
     Examples:
         >>> from longtail.metrics import score_samples
         >>> scores = score_samples(torch.eye(2)[[0, 0, 1, 1]], [0, 0, 1, 0])
@@ -147,15 +147,15 @@ def resampled_metrics(
 
 
 def best_run(resampled: Tensor, values: Sequence[float], higher: bool = True) -> int | None:
-    """The run that is better than every other one beyond chance, if there is one.
+    """The run that is significantly better than every other one, if there is one.
 
     Args:
         resampled: (R, resamples), a metric of `resampled_metrics`.
         values: the metric of each run on the test set itself.
-        higher: whether more is better.
+        higher: whether higher is better.
 
-    Returns: its position, when the interval at the level `BEST_LEVEL` of its difference to each
-        other run leaves out zero; else None.
+    Returns: its position, if the intervals at the level `BEST_LEVEL` of its differences from all
+        other runs exclude zero; else None.
     """
     ranked = torch.tensor([value if higher else -value for value in values])
     if len(ranked) < 2 or not bool(ranked.isfinite().all()):

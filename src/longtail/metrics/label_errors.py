@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, by what a model says of samples that it was not trained on."""
+"""Labels that are probably wrong, found by a model that was not trained on them."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from longtail.metrics.scores import SampleScores
 
 
 def suspected_label_errors(scores: SampleScores) -> Tensor:
-    """Samples whose label is probably wrong, the surest first.
+    """Samples whose label is probably wrong, the most certain first.
 
-    A sample is suspected when another class than its label is predicted with at least the
-    probability that samples of that class have on average (confident learning, Northcutt et al.,
-    JAIR 2021, arXiv 1911.00068), and sorted by how much more probable than the label it is.
-    Probabilities under the training prior would suspect rare classes for being rare: adjust the
-    logits to the uniform prior first (`longtail.shift.adjust`).
+    A sample is suspected if a class other than its label is predicted with at least the average
+    probability of that class over its samples (confident learning, Northcutt et al., JAIR 2021,
+    arXiv 1911.00068). Suspects are sorted by how much more probable that class is than the label.
+    Under the training prior, rare classes would be suspected for being rare: adjust the logits to
+    the uniform prior first (`longtail.shift.adjust`).
 
     Args:
-        scores: of out-of-sample logits, under the uniform prior.
+        scores: scores of out-of-sample logits, under the uniform prior.
 
     Returns: (suspects,) int64, positions of samples.
     Examples:

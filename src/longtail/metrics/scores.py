@@ -1,4 +1,4 @@
-"""One pass over the logits; what it keeps is the source of all other metrics."""
+"""One pass over the logits, whose results are the source of all other metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BINS = 20
 
 @dataclass(frozen=True)
 class SampleScores:
-    """What is kept of the evaluated logits, on the CPU.
+    """Scores of the evaluated logits, on the CPU.
 
     Attributes:
         labels: (N,) int64, true class.
@@ -104,7 +104,7 @@ def class_indices(values: ArrayLike | Tensor, name: str, num_classes: int) -> Te
 
     Args:
         values: any shape, whole numbers of any type.
-        name: what an error calls them.
+        name: their name in error messages.
         num_classes: number of classes, C.
 
     Raises:
@@ -125,7 +125,7 @@ def class_indices(values: ArrayLike | Tensor, name: str, num_classes: int) -> Te
 def _score_chunk(logits: Tensor, labels: Tensor, first_row: int, bins: int) -> SampleScores:
     values = logits.double()
     peak, predicted = values.max(dim=1)
-    undefined = (~peak.isfinite()).nonzero().flatten()  # the maximum passes NaN on
+    undefined = (~peak.isfinite()).nonzero().flatten()  # the maximum propagates NaN
     if len(undefined):
         row = int(undefined[0])
         raise InputError(
@@ -156,13 +156,13 @@ def class_gaps(probabilities: Tensor, labels: Tensor, bins: int) -> Tensor:
     def place(values: Tensor, classes: Tensor) -> Tensor:
         return classes * bins + torch.bucketize(values, edges)
 
-    # Fewer than `bins` probabilities of a row lie above the first bin: only those are sorted.
+    # Fewer than `bins` probabilities of a row are above the first bin, and only those are sorted.
     first = edges[0] if bins > 1 else 1.0
     rows, classes = (probabilities > first).nonzero(as_tuple=True)
     high = probabilities[rows, classes]
     size = count * bins
     sums = torch.bincount(place(high, classes), weights=high, minlength=size)
-    gaps = sums.double().view(count, bins)  # without a weight, it is of whole numbers
+    gaps = sums.double().view(count, bins)  # without a weight, its values are integers
     gaps[:, 0] += probabilities.sum(dim=0) - gaps.sum(dim=1)
     own = probabilities.gather(1, labels[:, None]).squeeze(1)
     return gaps - torch.bincount(place(own, labels), minlength=size).view(count, bins)

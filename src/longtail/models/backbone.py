@@ -1,4 +1,4 @@
-"""The base of all backbones: from images to features, with the normalisation of the images."""
+"""The base class of backbones, which normalise images and turn them into features."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         frozen: whether it stays in evaluation mode when `train` is called.
-        image_size: side in pixels that its pretrained weights were trained at; None: unknown.
+        image_size: side in pixels at which its pretrained weights were trained; None: unknown.
     """
 
     scale: Tensor

@@ -39,7 +39,7 @@ class CifarResNet(Backbone):
     """ResNet of 6n + 2 layers for small images, with parameter-free shortcuts.
 
     Section 4.2 of He et al., Deep Residual Learning for Image Recognition, CVPR 2016,
-    arXiv 1512.03385 (option A shortcuts); convolutions start by He's normal rule.
+    arXiv 1512.03385 (option A shortcuts); convolutions use He's normal initialisation.
     Identical to the paper.
 
     Args:

@@ -30,17 +30,17 @@ DENSE_HEADS: dict[str, type[DenseHead]] = {"linear": DenseLinearHead, "cosine": 
 
 
 def backbone_names() -> dict[str, Callable[..., Backbone]]:
-    """The package's own backbones: every function that `longtail.models` exports to make one."""
+    """The package's own backbones: every function in `longtail.models` that makes one."""
     return exported_makers("longtail.models", Backbone)  # type: ignore[type-abstract]
 
 
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
-    """Makes a backbone: one of the package's own, or one of timm's.
+    """Makes a backbone: one of the package, of timm, or your own.
 
     Args:
         name: a name of `backbone_names`, the import path of a function or class of your own that
             makes one (`package.module.Name`), or a timm model name.
-        pretrained: load pretrained weights: of a package (`efficientnet_lite0`) or timm's.
+        pretrained: load pretrained weights, from a package (`efficientnet_lite0`) or from timm.
 
     Raises:
         InputError: when the name is unknown, or no pretrained weights are available.
@@ -51,7 +51,7 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
 
 
 def exported_makers(package: str, kind: type[AnyEncoder]) -> dict[str, Callable[..., AnyEncoder]]:
-    """Functions that a package exports and that make an encoder of this kind, by name.
+    """Functions exported by a package that make an encoder of this kind, by name.
 
     Args:
         package: import path of the package.
@@ -72,7 +72,7 @@ def exported_makers(package: str, kind: type[AnyEncoder]) -> dict[str, Callable[
 def is_own_backbone(name: str) -> bool:
     """Whether the name of a backbone is the import path of a user's own.
 
-    A name of timm's with a dot is never taken for a module that happens to lie in this folder.
+    A timm name with a dot is never mistaken for a module in the current folder.
     """
     return is_import_path(name) and not is_timm_model(name)
 
@@ -83,9 +83,9 @@ def make_named(
     kind: type[AnyEncoder],
     pretrained: bool,
 ) -> AnyEncoder | None:
-    """Makes an encoder from its name or an import path; None where the name is neither.
+    """Makes an encoder from its name or an import path; None if the name is neither.
 
-    A name out of a file is checked before, see `longtail.names.refuse_untrusted`.
+    Names in files must be checked before, see `longtail.names.refuse_untrusted`.
 
     Args:
         name: a key of `known`, or an import path.
@@ -130,7 +130,7 @@ def create_head(name: str, num_features: int, num_classes: int) -> nn.Module:
 
 
 def create_dense_head(name: str, num_features: int, num_classes: int) -> DenseHead:
-    """Makes a classifier of every position of a feature map, `linear` or `cosine`.
+    """Makes a classifier for every position of a feature map, `linear` or `cosine`.
 
     Raises:
         InputError: when the name is unknown.

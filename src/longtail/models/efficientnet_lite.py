@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose ImageNet weights come in a package: no hub, no network."""
+"""EfficientNet-Lite0, with ImageNet weights from an installed package."""
 
 import torch
 from torch import Tensor, nn

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# Not their subclasses: heads compute in float32 under any autocast.
+# Not subclasses, since heads compute in float32 under any autocast.
 CAST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class Frozen(nn.Module, Generic[Network]):
     """Holds a network that is used but not trained, such as a teacher.
 
-    The network moves along to another device or type, stays in evaluation mode, and is hidden from
-    the state dict, the optimiser and the averaging of gradients over processes.
+    The network moves to other devices and types with its parent, stays in evaluation mode, and is
+    hidden from the state dict, the optimiser and the averaging of gradients over processes.
 
-    Autocast would cast its weights anew in every step, in one operation for each layer. It gets
-    them cast instead: a second copy, with the weights of convolutions and linear layers in the type
-    of the autocast, gives the same numbers.
+    Autocast would cast its weights again in every step, with one operation per layer. Instead, a
+    second copy with the weights of convolutions and linear layers in the type of the autocast is
+    used, which gives the same numbers.
 
     Args:
         network: the network to freeze.
@@ -44,7 +44,7 @@ class Frozen(nn.Module, Generic[Network]):
 
     @property
     def network(self) -> Network:
-        """The frozen network, in the precision in which it runs here."""
+        """The frozen network, in the current precision."""
         network = self._hidden[0]
         device = next((p.device.type for p in network.parameters()), "meta")
         if device == "meta" or not torch.is_autocast_enabled(device):

@@ -26,7 +26,7 @@ class LinearHead(nn.Linear):
 
 
 class DefaultLinearHead(LinearHead):
-    """Linear classifier with PyTorch's own start, uniform in +-1 / sqrt(D), weights and bias."""
+    """Linear classifier with PyTorch's initialisation, uniform in +-1 / sqrt(D)."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__(num_features, num_classes)
@@ -44,14 +44,15 @@ class CosineHead(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
         super().__init__()
-        # Unit norm, as in the published code: the direction of a longer weight changes more slowly.
+        # Unit norm as in the published code, since the direction of a longer weight changes more
+        # slowly.
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, num_features)))
         self.scale = scale
 
     def cosine(self, features: Tensor) -> Tensor:
         """Cosines (B, C), in [-1, 1], of features (B, D); never below float32.
 
-        At a scale of 30, bfloat16 would leave logits in steps of an eighth.
+        With a scale of 30, bfloat16 logits would have steps of an eighth.
         """
         features = full_precision(features)
         with no_autocast(features):
@@ -63,7 +64,7 @@ class CosineHead(nn.Module):
 
 
 class DenseLinearHead(nn.Conv2d):
-    """Linear classifier of every position of a feature map."""
+    """Linear classifier for every position of a feature map."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__(num_features, num_classes, 1)
@@ -78,7 +79,7 @@ class DenseLinearHead(nn.Conv2d):
 
 
 class DenseCosineHead(nn.Module):
-    """Cosine classifier of every position: logits = scale * cos(features, weight of the class).
+    """Cosine classifier for every position: logits = scale * cos(features, weight of the class).
 
     Args:
         num_features: width of the features, D.
@@ -95,7 +96,8 @@ class DenseCosineHead(nn.Module):
         """Logits (B, C, h, w) of features (B, D, h, w); never below float32."""
         features = full_precision(features)
         with no_autocast(features):
-            # The norm comes in after the product: a map of unit features would double the memory.
+            # The norm is applied after the product, since a map of unit features would double the
+            # memory.
             weight = self.scale * F.normalize(self.weight, dim=1)[:, :, None, None]
             inverse: Tensor = _InverseNorm.apply(features)
             return F.conv2d(features, weight) * inverse
@@ -104,7 +106,7 @@ class DenseCosineHead(nn.Module):
 class _InverseNorm(torch.autograd.Function):
     """One over the norm of the features at every position, (B, 1, h, w).
 
-    Its gradient by hand is one product of the size of the features, by autograd it is four.
+    Its handwritten gradient takes one product of the size of the features, autograd's takes four.
     """
 
     @staticmethod
@@ -155,7 +157,7 @@ class Projection(nn.Sequential):
 
 
 class ImageClassifier(nn.Module):
-    """A backbone and a head: the model that a run keeps for prediction.
+    """A backbone and a head: the model that a run saves for prediction.
 
     Args:
         backbone: maps images to features.
@@ -169,7 +171,7 @@ class ImageClassifier(nn.Module):
 
     @property
     def head_name(self) -> str:
-        """The name by which `create_head` makes a head that can take over these weights."""
+        """The name for which `create_head` makes a head that can load these weights."""
         return "cosine" if isinstance(self.head, CosineHead) else "linear"
 
     def forward(self, images: Tensor) -> Tensor:

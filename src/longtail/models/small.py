@@ -9,7 +9,7 @@ from longtail.models.backbone import Backbone
 
 
 class SmallNet(Backbone):
-    """Four 3x3 convolutions with batch norm and ReLU, one halving, mean over the pixels.
+    """Four 3x3 convolutions with batch norm and ReLU, one downsampling, mean over the pixels.
 
     Args:
         width: channels of the first half; the second half has twice as many, which is the number

@@ -23,7 +23,8 @@ class TimmBackbone(Backbone):
     def __init__(self, name: str, pretrained: bool = False) -> None:
         model = create_timm(name, pretrained, num_classes=0)
         config: dict[str, Any] = model.pretrained_cfg
-        # What comes out without classifier: some networks widen their features before it.
+        # The output width without the classifier, since some networks widen their features before
+        # it.
         width = getattr(model, "head_hidden_size", model.num_features)
         super().__init__(width, config["mean"], config["std"])
         self.model = model

@@ -1,4 +1,4 @@
-"""What is trained of a pretrained backbone: everything, nothing, its norms, or LoRA."""
+"""The trainable part of a pretrained backbone: everything, nothing, its norms, or LoRA."""
 
 from typing import Literal
 
@@ -18,8 +18,8 @@ def tune_backbone(backbone: Backbone, tuning: Tuning, rank: int = 8) -> None:
 
     For rare classes, light tuning of a foundation model is better than full fine-tuning: Shi et
     al., Long-Tail Learning with Foundation Model: Heavy Fine-Tuning Hurts, ICML 2024, arXiv
-    2309.10019; they use it with logit adjustment and a cosine head. A backbone that is not trained
-    completely stays in evaluation mode, so the running statistics of a batch norm keep their
+    2309.10019; they use it with logit adjustment and a cosine head. A backbone that is not fully
+    trained stays in evaluation mode, so the running statistics of a batch norm keep their
     pretrained values.
 
     Args:
@@ -56,9 +56,9 @@ def tune_backbone(backbone: Backbone, tuning: Tuning, rank: int = 8) -> None:
 
 
 def merge_lora(backbone: Backbone) -> None:
-    """Merges LoRA's matrices into the weights, in place; does nothing where there are none.
+    """Merges LoRA's matrices into the weights, in place; does nothing if there are none.
 
-    The backbone gives the same features afterwards, and is an ordinary one again.
+    The backbone gives the same features as before, and is an ordinary one again.
     """
     if not any("lora_" in name for name, _ in backbone.named_parameters()):
         return

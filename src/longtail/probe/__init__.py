@@ -1,4 +1,4 @@
-"""Heads on fixed features: one call fits any of the methods to a whole training set.
+"""Heads on fixed features: one call fits any method to a whole training set.
 
 `fit_head(features, target, prior, method)` returns a `FittedHead`: the head, the class prior that
 its logits express, and the scale of the columns. `longtail.sklearn.LongTailClassifier` is this
@@ -11,7 +11,7 @@ function as a scikit-learn estimator.
     layer.load_state_dict({"weight": fitted.head.weight, "bias": fitted.head.bias})
 
 Methods: every classification loss of `longtail.losses` by name (`logit_adjust`, `lade`, `ce`, ...)
-or by import path, each with a `Linear` head for features as they are; `gml`, class scores of
+or by import path, each with a `Linear` head for the original features; `gml`, class scores of
 stored samples plus a linear head (`MixtureHead`); `bcl`, a small network (`ContrastNetwork`).
 """
 

@@ -1,4 +1,4 @@
-"""Balanced contrastive learning on fixed features: a small network in place of the backbone."""
+"""Balanced contrastive learning on fixed features, with a small network as the backbone."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ from longtail.prior import ClassPrior
 
 
 class ContrastNetwork(nn.Module):
-    """Features, a trainable layer, and on it the two branches of BCL.
+    """A trainable layer on fixed features, with the two branches of BCL on top.
 
     Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022, arXiv
     2207.09052: classifier_weight times logit-adjusted cross-entropy of a cosine classifier, plus
     contrast_weight times `BalancedContrastiveLoss` over two views and the prototypes, which are the
     projected weights of the classifier.
-    Departs from the paper in: the features are fixed, so one linear layer stands for the backbone,
-    and the views differ by dropout in place of augmentation.
+    Differences from the paper: the features are fixed, so one linear layer replaces the backbone,
+    and the views differ by dropout instead of augmentation.
 
     Args:
         mean: (num_features,), subtracted from the features.
         scale: scalar or (num_features,), divisor of the centred features.
         prior: the class prior of the training set.
         width: number of units of the trainable layer.
-        dropout: fraction of the features that a view lacks.
+        dropout: fraction of the features dropped in each view.
         temperature: above 0, divides the similarities of the contrastive loss.
         classifier_weight: lambda in the paper.
         contrast_weight: mu in the paper.
@@ -94,7 +94,7 @@ def train_contrast(
     weight_decay: float = 0.01,
     **settings: Any,
 ) -> ContrastNetwork:
-    """Trains a ContrastNetwork by AdamW with one cycle of the learning rate.
+    """Trains a ContrastNetwork with AdamW and one cycle of the learning rate.
 
     Args:
         x: (samples, num_features).

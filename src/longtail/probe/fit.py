@@ -25,8 +25,8 @@ class FittedHead:
     """A head and how it was fitted.
 
     Attributes:
-        head: maps features as they are, not standardised ones, to logits; a `Linear` (`weight`,
-            `bias`) for every method but `gml` and `bcl`.
+        head: maps the original (not standardised) features to logits; a `Linear` (`weight`, `bias`)
+            for every method except `gml` and `bcl`.
         expressed_prior: (num_classes,), float64, the class prior that the logits express.
         scale: (num_features,), standard deviation of each column if the columns were
             standardised, else None.

@@ -1,4 +1,4 @@
-"""A linear head on fixed features, fitted to the whole training set at once by L-BFGS."""
+"""A linear head on fixed features, fitted to the whole training set by L-BFGS."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -66,13 +66,13 @@ def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
 def penalty_strength(
     variance: Tensor, scale: Tensor | None, inverse_penalty: float, samples: float
 ) -> Tensor:
-    """The factor of half the squared weights in the objective, beside the mean loss.
+    """The factor of half the squared weights in the objective, in addition to the mean loss.
 
-    It penalises the weights of features that were divided by `scale`, then all by one factor that
-    brings their total variance to 1: one value of C then suits any backbone.
+    It penalises the weights of features that were divided by `scale`, and then all by one factor
+    that makes their total variance 1, so that one value of C suits any backbone.
 
     Args:
-        variance: (num_features,), of the features as they are.
+        variance: (num_features,), variance of the original features.
         scale: (num_features,), divisor of each feature; None: 1.
         inverse_penalty: C.
         samples: sum of the sample weights.
@@ -100,9 +100,9 @@ def fit_linear(
 ) -> tuple[Linear, int]:
     """Minimises the mean loss plus the penalty over the whole training set by L-BFGS.
 
-    The weights are preconditioned: those of each class are divided by the root of the curvature
-    that its share of the data gives them. Without this, the rare classes, whose gradients are
-    small, would hardly have moved by the time the frequent classes have converged.
+    The weights are preconditioned: those of each class are divided by the root of the curvature due
+    to its share of the data. Without this, the rare classes, whose gradients are small, would
+    hardly have moved by the time the frequent classes have converged.
 
     Args:
         x: (samples, num_features).
@@ -117,7 +117,7 @@ def fit_linear(
         offset: (samples, num_classes), constants added to the logits.
         start: initial weights; default: zeros.
 
-    Returns: the head, for features as they are, and the number of iterations.
+    Returns: the head, for the original features, and the number of iterations.
     """
     mean, variance = moments(x, weight)
     strength = penalty_strength(variance, scale, inverse_penalty, float(weight.sum()))

@@ -1,4 +1,4 @@
-"""The methods by which a head can be fitted, and the names of their settings."""
+"""The methods for fitting a head, and the names of their settings."""
 
 import inspect
 from collections.abc import Mapping

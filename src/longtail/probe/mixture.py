@@ -12,19 +12,18 @@ from longtail.memory import ClassQueue
 from longtail.prior import ClassPrior
 from longtail.probe.linear import Linear
 
-# Rows scored at once: bounds the memory of similarities to 64 MB at the usual number of keys.
+# Rows scored at once, which limits the similarities to 64 MB with the usual number of keys.
 ROWS = 2048
 
 
 class Mixture:
-    """One Gaussian kernel for every stored sample of a class, on the unit sphere.
+    """One Gaussian kernel per stored sample of a class, on the unit sphere.
 
     The class score of GML (Suh and Seo, ICML 2023, arXiv 2305.01160; `longtail.losses.
-    class_scores`), an estimate of log p(x | class) that has no weights to learn and so serves a
-    class of five samples as well as one of five hundred.
-    Departs from the paper in: the features are fixed, so the projection is found in closed form:
-    it whitens the scatter within the classes (shrunk towards a multiple of the identity), and
-    keeps the directions in which the classes differ most.
+    class_scores`), an estimate of log p(x | class) without weights to learn, which suits a class of
+    five samples as well as one of five hundred. Differences from the paper: the features are fixed,
+    so the projection is found in closed form: it whitens the scatter within the classes (shrunk
+    towards a multiple of the identity), and keeps the directions in which the classes differ most.
 
     Args:
         x: (samples, num_features), the training set.
@@ -32,7 +31,7 @@ class Mixture:
         prior: the class prior of the training set.
         seed: chooses the samples that are stored if a class has more than its share.
         scale: (num_features,), divisor of each feature; None: 1.
-        keys: number of samples that the class-wise queue stores, at least one per class.
+        keys: number of samples stored in the class-wise queue, at least one per class.
         width: number of dimensions of the projection.
         shrinkage: in (0, 1], share of the identity in the scatter.
         temperature: above 0, divides the cosines.
@@ -57,7 +56,7 @@ class Mixture:
         self.scale = torch.ones_like(self.mean) if scale is None else scale
         centred = (x - self.mean) / self.scale
         self.projection = discriminants(centred, target, prior.num_classes, width, shrinkage)
-        # Half of the slots go to all classes alike, half by frequency.
+        # Half of the slots are shared equally by all classes, half by frequency.
         base = max(1, keys // (2 * prior.num_classes))
         queue = ClassQueue(prior, size=keys, width=len(self.projection), base=base)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
@@ -75,7 +74,7 @@ class Mixture:
         return self._scores(x, None)
 
     def scores_without_own(self, x: Tensor) -> Tensor:
-        """Class scores (samples, num_classes) of the training set, each sample's own key left out.
+        """Class scores (samples, num_classes) of the training set, without each sample's own key.
 
         A class whose only key is the sample's own gets the mean of the other classes' scores.
         """
@@ -101,7 +100,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class MixtureHead:
-    """Class scores plus a linear head that was fitted on top of them."""
+    """Class scores plus a linear head fitted on top of them."""
 
     mixture: Mixture
     linear: Linear
@@ -137,7 +136,7 @@ def discriminants(
     inner = x - means[target]
     within = inner.T @ inner / len(x)
     level = within.diagonal().sum() / num_features
-    # Without any scatter (one sample per class), the axes are kept as they are.
+    # Without any scatter (one sample per class), the axes are unchanged.
     level = torch.where(level > 0, level, 1.0)
     within = (1 - shrinkage) * within
     within.diagonal().add_(shrinkage * level)

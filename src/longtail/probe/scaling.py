@@ -1,4 +1,4 @@
-"""Whether the columns of a table are standardised before a head is fitted."""
+"""Decides whether the columns of a table are standardised before a head is fitted."""
 
 from typing import Literal
 
@@ -10,8 +10,9 @@ from longtail.probe.linear import Features, moments
 
 Standardize = bool | Literal["auto"]
 
-# The features of one network share a unit, and their ranges lie within a factor of ten or so. The
-# columns of a table have units of their own, and their ranges differ by a hundred and more.
+# The features of one network share a unit, and their ranges are within a factor of about ten. The
+# columns of a table have their own units, and their ranges differ by a factor of a hundred and
+# more.
 SPREAD = 20.0
 
 
@@ -19,13 +20,13 @@ def column_scale(x: Features, weight: Tensor, standardize: Standardize) -> Tenso
     """Standard deviation of each column if the columns are to be standardised, else None.
 
     `auto` standardises if the ranges (maximum minus minimum) of two columns differ by more than a
-    factor of 20. Ranges rather than deviations: a feature that is seldom active, such as a pixel
-    at the border, has a small deviation, but a range like that of the others.
+    factor of 20. It uses ranges rather than deviations, since a feature that is rarely active, such
+    as a pixel at the border, has a small deviation but a range like that of the others.
 
     Args:
         x: (samples, num_features).
         weight: (samples,), weight of each sample.
-        standardize: yes, no or `auto`.
+        standardize: True, False or `auto`.
 
     Returns: (num_features,), 1 for a constant column.
     """

@@ -40,7 +40,7 @@ def find_recipe(source: str, method: str, imbalance: float | None = None) -> Rec
     Args:
         source: name of the data set.
         method: name of the method.
-        imbalance: of the training set; None: the default of the data set.
+        imbalance: imbalance of the training set; None: the default of the data set.
 
     Returns: the recipe for exactly this imbalance, else the one for any imbalance, else one with
         the settings that the method needs on every data set.

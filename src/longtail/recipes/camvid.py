@@ -1,8 +1,8 @@
 """CamVid at 240x180 (`--data.root` is its folder): a small network, minutes on two cores.
 
-Learning rate, weight of the contrast and power of the prior were chosen on the validation split,
-GML's classifier on a drive held out of the training split, with a seed that is not reported: see
-EXPERIMENTS.md.
+The learning rate, the weight of the contrast and the power of the prior were chosen on the
+validation split, GML's classifier on a drive held out of the training split, both with a seed that
+is not reported; see EXPERIMENTS.md.
 """
 
 from typing import Any

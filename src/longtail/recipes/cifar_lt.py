@@ -1,6 +1,6 @@
 """CIFAR-10-LT and CIFAR-100-LT: the settings of each paper at `--data.imbalance` 10, 50 and 100.
 
-All times are fractions of the training, so that `--epochs 400` gives the long variant of a paper
+All times are fractions of training, so that `--epochs 400` gives the long variant of a paper
 and a smaller number a short one (for a two-stage method, `--first_stage` sets the epochs of the
 first stage; `longtail reproduce --epochs-scale` scales both, and applies LONG). Where a paper gives
 no settings for CIFAR or never published them, those of the closest method are used, and a comment
@@ -26,15 +26,15 @@ COMMON: dict[str, Any] = {
     "warmup_start": 0.0,
     "milestones": [0.8, 0.9],
 }
-# Cao et al., NeurIPS 2019, as in their code; the field quotes its figures for cross-entropy.
+# Cao et al., NeurIPS 2019, as in their code, whose results for cross-entropy are commonly quoted.
 LDAM: dict[str, Any] = {
     **COMMON,
     "weight_decay": 2e-4,
-    "milestones": [0.8, 0.8, 0.9, 0.9],  # each twice: the rate falls to a hundredth
+    "milestones": [0.8, 0.8, 0.9, 0.9],  # each twice, so that the rate falls to a hundredth
 }
 # Hong et al., CVPR 2021, as in their code: their network, the start of its classifier, a warm-up
 # from a third of the rate, and steps of 0.01 one epoch earlier than the paper's 120 and 160. The
-# code holds the rate through an epoch; here the warm-up rises with every step.
+# code keeps the rate constant within an epoch; here the warm-up rises with every step.
 LADE: dict[str, Any] = {
     **COMMON,
     "backbone": "resnet32_branched",
@@ -116,7 +116,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lade_common": ("lade", {**COMMON, "method": {"head": "linear"}}),
     "gml_momentum": ("gml", {**GML, "teacher": "none"}),
 }
-# What the authors change besides when they train for 400 epochs.
+# What else the authors change when they train for 400 epochs.
 LONG: dict[str, dict[str, Any]] = {"proco": {"milestones": [0.9, 0.95]}}
 # Rows that use the runs of another row: evaluated for the uniform class prior, or retrained.
 PC_SOFTMAX = {"pc_softmax": "ce", "pc_softmax_branched": "ce_branched"}
@@ -142,7 +142,7 @@ PUBLISHED: dict[str, dict[str, Published]] = {
         "gml": {(100, 200): 85.2, (50, 200): 88.1, (10, 200): 92.1},
     },
 }
-# How a published figure came about where it is not the authors' last epoch: the code of LDAM (whose
+# Origin of published results that are not of the authors' last epoch: the code of LDAM (whose
 # table has cross-entropy) and of ProCo evaluates the epoch that is best on the test set.
 NOTES: dict[tuple[str, str], str] = {
     ("cifar100-lt", "ce"): "best epoch",
@@ -152,7 +152,7 @@ NOTES: dict[tuple[str, str], str] = {
 
 
 def published(source: str, row: str, imbalance: int, epochs: int) -> str:
-    """The published accuracy of a row in percent, with how it came about; `n/a` without one.
+    """The published accuracy of a row in percent, with its origin; `n/a` if there is none.
 
     Examples:
         >>> published("cifar100-lt", "proco", 100, 200)
@@ -164,7 +164,7 @@ def published(source: str, row: str, imbalance: int, epochs: int) -> str:
 
 
 # Images per second on one core of a server processor whose other core is busy, with bf16, from
-# results/step.json (a test compares the two); for GML teacher and student one after the other.
+# results/step.json (a test compares the two); for GML, teacher and student one after the other.
 # Methods that are not listed are as fast as `ce`.
 SPEED = {"ce": 455, "bcl": 150, "proco": 130, "paco": 315, "supcon": 195, "gml": 90}
 IMAGES = {"cifar100-lt": 10_847, "cifar10-lt": 12_406}
@@ -176,7 +176,7 @@ def _cost(source: str, method: str) -> str:
 
 
 def _expected(source: str, method: str, at: int | None = None) -> str:
-    """The published accuracies of a method in words, at one imbalance or at all others."""
+    """The published accuracies of a method as text, at one imbalance or at all others."""
     others = [imbalance for name, imbalance in BY_IMBALANCE if name == method]
     words = [
         f"{published(source, method, imbalance, epochs)} at imbalance {imbalance}, {epochs} epochs"

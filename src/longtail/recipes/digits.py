@@ -1,4 +1,4 @@
-"""digits-lt: scikit-learn's digits, long-tailed: built in, trained within a minute on two cores."""
+"""digits-lt: built-in, long-tailed digits of scikit-learn; a minute on two cores."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
 """ImageNet-LT (`--data.root` is the folder of ImageNet, with the list files or `--data.lists`).
 
-Where a paper leaves something out, its published code decides. Departures: cosine classifiers start
-as everywhere in this package, and images are normalised as in timm.
+Where a paper omits a setting, its published code decides. Differences: cosine classifiers are
+initialised as everywhere in this package, and images are normalised as in timm.
 
 The published accuracies of LADE, its cross-entropy and BCL are those of the epoch that is best on
-the validation set; ours are of the last epoch.
+the validation set; ours are those of the last epoch.
 """
 
 from typing import Any

@@ -2,10 +2,11 @@
 
 GML's backbone and epochs are the paper's; its code has no settings for this data set. The rest is
 as on ImageNet-LT, except for the weight decay, which is that of all other methods on this data set,
-and for the queue, which holds four keys of even the rarest class, and the teacher, which are ours.
+and for the queue, which has four keys of even the rarest class, and the teacher, which are our
+choice.
 
 The published accuracies of LADE, its cross-entropy and BCL are those of the epoch that is best on
-the test set; ours are of the last epoch.
+the test set; ours are those of the last epoch.
 """
 
 from typing import Any

@@ -1,12 +1,12 @@
 """Places-LT (`--data.root` is the folder of Places365, with the list files or `--data.lists`).
 
 ResNet-152 from ImageNet weights, 30 epochs: Hong et al., CVPR 2021, whose code trains the
-pretrained backbone at a fiftieth of the classifier's rate. Departs in the weights: timm's instead
+pretrained backbone at a fiftieth of the classifier's rate. The weights are timm's instead
 of those converted from Caffe. BCL and GML have no published accuracy here; they use their heads,
 weights and views of ImageNet-LT with this schedule. GML's teacher is a network of the same kind.
 
-The published accuracies are those of the epoch that is best on the validation set; ours are of the
-last epoch.
+The published accuracies are those of the epoch that is best on the validation set; ours are those
+of the last epoch.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a recipe is."""
+"""The form of a recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ class Recipe:
     """The settings of one method on one data set.
 
     Args:
-        source: name of the data set, as `longtail train` takes it.
+        source: name of the data set, as for `longtail train`.
         method: name of the method.
         settings: settings that differ from the defaults of `Config`.
         cost: time that the run takes.
         expected: the accuracy to expect, and its source.
-        options: further options that the command needs.
+        options: further options of the command.
         imbalance: the imbalance that the recipe is for; None: every other one.
     """
 

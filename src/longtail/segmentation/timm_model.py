@@ -41,7 +41,7 @@ class AtrousDecoder(nn.Module):
     """DeepLabV3+: atrous pyramid on the last map, joined with the map at a quarter of the size.
 
     Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv 1802.02611.
-    Departs from the paper in: the rates shrink with a last map that is coarser than 1/16; the mean
+    Differences from the paper: the rates shrink with a last map that is coarser than 1/16; the mean
     of the map, one number a channel, has no batch norm, so that a batch of one trains.
 
     Args:
@@ -82,7 +82,7 @@ class PyramidDecoder(nn.Module):
     """A light feature pyramid: each map narrowed, added to the next finer one, then smoothed.
 
     Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, arXiv 1612.03144.
-    Departs from the paper in: the finest map alone is smoothed and used.
+    Differences from the paper: the finest map alone is smoothed and used.
 
     Args:
         widths: channels of the encoder's maps.

@@ -1,4 +1,4 @@
-"""Replaces the prior that logits express by another."""
+"""Replaces the prior that logits express."""
 
 import warnings
 from collections.abc import Callable
@@ -20,8 +20,8 @@ Array = NDArray[np.floating]
 def log_ratio(expressed: Prior, target: Prior, num_classes: int | None = None) -> Tensor:
     """The term that `adjust` adds to the logits of each class: log target - log expressed.
 
-    Where both agree it is -0.0, the one number whose addition leaves every float as it is, bit for
-    bit (adding 0.0 would turn -0.0 into 0.0). A class that the target rules out gets -inf.
+    Where both agree it is -0.0, the only number whose addition leaves every float unchanged, bit
+    for bit (adding 0.0 would turn -0.0 into 0.0). A class that the target rules out gets -inf.
 
     Returns: (num_classes,), float64.
     Raises: ValueError: as `adjust`.
@@ -74,8 +74,8 @@ def adjust(
             the type of `logits`.
         expressed: prior that `logits` express.
         target: prior to express. A class with probability 0 gets the logit -inf, with a warning.
-        out: where the result is written; `logits` itself to work in place, without a copy. Not for
-            logits that need a gradient.
+        out: where the result is written; `logits` itself works in place, without a copy. Not for
+            logits that require a gradient.
     Returns: (..., num_classes), a tensor for a tensor, else an array.
     Raises:
         ValueError: when a prior is not one, its length is wrong, `expressed` is 0 for a class that
@@ -112,7 +112,7 @@ def adjust(
 
 
 def _add(logits: Tensor, ratio: Tensor, out: Tensor | None = None) -> Tensor:
-    """Adds one number per class in float32 or better and returns the type that came."""
+    """Adds one number per class in float32 or better, and returns the input's type."""
     offset = ratio.to(logits.device, torch.promote_types(logits.dtype, torch.float32))
     if out is not None:
         return torch.add(logits, offset, out=out)
@@ -122,16 +122,16 @@ def _add(logits: Tensor, ratio: Tensor, out: Tensor | None = None) -> Tensor:
 def _add_array(logits: Array, ratio: Tensor, out: Array | None = None) -> Array:
     result: Array = np.empty_like(logits) if out is None else out
     wide = np.promote_types(logits.dtype, np.float32)
-    # NumPy converts 16-bit blocks as it goes, so no wide copy of the matrix is made.
+    # NumPy converts 16-bit data in blocks, so no wide copy of the matrix is made.
     np.add(logits, ratio.numpy().astype(wide), out=result, dtype=wide, casting="same_kind")
     return result
 
 
 class PriorAdjusted(nn.Module):
-    """A classifier under another prior: any module or logits function, then `adjust`.
+    """A classifier under another prior: any module or function with logits, then `adjust`.
 
-    The two priors are in the `state_dict`, in float64, whatever `.half()` or `.to()` do to the
-    model; a missing one is an error when loading, as for a weight.
+    Both priors are in the `state_dict`, in float64, whatever `.half()` or `.to()` do to the model;
+    a missing one is an error when loading, as for a weight.
 
     Args:
         model: maps its inputs to logits (..., num_classes).
@@ -196,5 +196,5 @@ class PriorAdjusted(nn.Module):
         return torch.stack([self._expressed, self._target])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes both priors from a `state_dict`."""
+        """Restores both priors from a `state_dict`."""
         self._set(*state.to("cpu", torch.float64).unbind())

@@ -1,4 +1,4 @@
-"""Class prior of unlabelled data, from a model's logits: estimate, intervals and test."""
+"""Estimation of the class prior of unlabelled data from logits, with intervals and a test."""
 
 from typing import Literal
 
@@ -29,35 +29,35 @@ def estimate_prior(
     level: float = 0.05,
     generator: torch.Generator | None = None,
 ) -> PriorEstimate:
-    """Class prior of unlabelled data, with an interval for every class and a test for no shift.
+    """Estimates the class prior of unlabelled data, with intervals and a test for shift.
 
     Label shift is assumed: p(x | class) is the same for source and target. Three priors are
     involved. `expressed` is the prior that the logits express. The class prior of `source_labels`
-    may be any (a balanced validation set of a long-tailed model, for example): it is divided out.
-    `source_prior` is the prior that holds until the data contradict it: the hypothesis of the
-    test, and the answer when it is not rejected. It defaults to `expressed`, so that a model is
-    left as it is, bit for bit, unless there is evidence for a change.
+    may be any prior (a balanced validation set of a long-tailed model, for example), since it is
+    divided out. `source_prior` is the prior that holds until the data contradict it: the null
+    hypothesis of the test, and the result if it is not rejected. It defaults to `expressed`, so
+    that a model is left unchanged, bit for bit, unless there is evidence for a change.
 
     Methods, all on logits corrected by BCTS or VS (Alexandari et al. 2020, see `fit_calibration`)
     except `kdey`:
 
     - `em` starts from maximum likelihood (Saerens et al. 2002, see `em_prior`), corrects it for
-      errors of the calibration with the labelled source (see `Response`), and averages over how
-      strongly it is to be drawn towards the likeliest shifts of long-tailed data, source_prior *
-      training_prior^power (see `believe`). Use this one.
+        calibration errors with the labelled source (see `Response`), and averages over how strongly
+        it is pulled towards the likeliest shifts of long-tailed data, source_prior *
+        training_prior^power (see `believe`). Use this one.
     - `bbse` and `bbse_soft` invert the confusion matrix of predicted classes or of posteriors
       (Lipton et al. 2018, see `bbse_prior`); `rlls` is the regularised form of `bbse_soft`
-      (Azizzadenesheli et al. 2019, see `rlls_prior`) and answers for both where the matrix cannot
-      be inverted: its condition number is above 1e4, or there are more than 2,048 classes.
+      (Azizzadenesheli et al. 2019, see `rlls_prior`), and replaces both if the matrix cannot be
+      inverted: its condition number is above 1e4, or there are more than 2,048 classes.
     - `kdey` is maximum likelihood under kernel densities of the posteriors (Moreo et al. 2025, see
       `kdey_prior`).
 
-    The interval of a class holds the estimate of the method that was chosen. Its width comes from
-    the noise of both samples, from what is not known of the calibration, and from how far the
-    estimate is from what `em` finds. A class without a source sample is known from the model
-    alone, and `reliable` is then False. A single target sample changes nothing. Above 2,048 classes
-    `em` is maximum likelihood drawn towards the nearest tilted prior by a strength that is found by
-    moments, and intervals are a lower bound: they ignore the confusion between classes.
+    The interval of a class contains the estimate of the chosen method. Its width reflects the noise
+    of both samples, the uncertainty of the calibration, and the distance of the estimate from that
+    of `em`. A class without a source sample is known from the model alone, and `reliable` is then
+    False. A single target sample changes nothing. Above 2,048 classes `em` is maximum likelihood
+    pulled towards the nearest tilted prior with a strength estimated by moments, and intervals are
+    too narrow, since they ignore the confusion between classes.
 
     Args:
         source_logits: (source samples, num_classes), labelled samples that the model was not
@@ -70,13 +70,13 @@ def estimate_prior(
         source_prior: see above; 0 only where `expressed` is 0 or the class is ruled out.
         calibration: `auto` (by sample size, see `fit_calibration`; none for `kdey`), `bcts`, `vs`,
             `none`, or a fitted one.
-        training_prior: class prior of the training set. Default: `expressed`. Worth giving for a
-            model whose logits express the uniform prior.
-        strength: draws the plain estimate of the method (for `em`, maximum likelihood) towards
+        training_prior: class prior of the training set. Default: `expressed`. Pass it for a model
+            whose logits express the uniform prior.
+        strength: pulls the plain estimate of the method (for `em`, maximum likelihood) towards
             `tilted` as if so many samples had been seen with that prior; 0 for the plain estimate.
             Default: see above for `em`, 0 for the other methods.
         resamples: draws of the noise in the test; 0 for no test (`shifted` is then True).
-        interval: False saves the time of the intervals, which are then NaN.
+        interval: whether to compute intervals, which are NaN otherwise.
         level: level of the test.
         generator: on the CPU; the same state gives the same result. Default: seeded with 0.
     Raises:

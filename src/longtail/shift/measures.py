@@ -44,7 +44,7 @@ def relative_absolute_error(true: Prior, estimated: Prior, samples: int) -> floa
     Args:
         true: the true class prior.
         estimated: an estimate of it.
-        samples: number of samples that were estimated from.
+        samples: number of samples that the estimate is from.
     Raises: ValueError: when one is not a prior, they have different lengths, or samples is below 1.
     """
     q, found = (_smoothed(p, samples) for p in _both(true, estimated))
@@ -59,7 +59,7 @@ def kl_divergence(true: Prior, estimated: Prior, samples: int) -> float:
     Args:
         true: the true class prior.
         estimated: an estimate of it.
-        samples: number of samples that were estimated from.
+        samples: number of samples that the estimate is from.
     Raises: ValueError: when one is not a prior, they have different lengths, or samples is below 1.
     """
     q, found = (_smoothed(p, samples) for p in _both(true, estimated))

@@ -29,7 +29,7 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
 
     Args:
         value: a ClassPrior or a vector (num_classes,) of probabilities; zeros are allowed.
-        name: what an error calls it, for instance `target of adjust`.
+        name: name in error messages, for instance `target of adjust`.
         num_classes: required length. Default: any.
     Returns: (num_classes,), float64, on the CPU, exactly as given; a copy.
     Raises:
@@ -101,7 +101,7 @@ def resolve_prior(
 
 
 def expressed_prior(value: object, source: ClassPrior) -> Tensor:
-    """Class probabilities that the logits of a model express; never those of a file.
+    """Class probabilities that the logits of a model express; never read from a file.
 
     Args:
         value: `source`, `uniform` or (C,) probabilities, as a method or a model file states it.
@@ -123,13 +123,13 @@ def expressed_prior(value: object, source: ClassPrior) -> Tensor:
 
 
 def read_prior(path: str | Path, class_names: Sequence[str] | None = None) -> list[float]:
-    """Probabilities of a file, not yet checked to be a prior.
+    """Reads probabilities from a file, without checking that they are a prior.
 
     JSON (`.json`): a list, or an object of name to probability. Anything else is CSV, one class
     per line: `probability` or `name,probability`; blank lines are skipped, and so is a header, a
-    first line whose last column has no digit. Lines that start with `#` are comments, unless that
-    is the name of a class; in quotes it always is. Names are put in the order of `class_names`
-    where those are given; otherwise the lines are the classes in order.
+    first line whose last column has no digit. Lines that start with `#` are comments, unless they
+    start with the name of a class, which may also be quoted. Names are put in the order of
+    `class_names` if given; otherwise the lines are the classes in order.
 
     Raises: ValueError: names the file and the line.
     """
@@ -200,7 +200,7 @@ def _text_rows(path: Path, known: frozenset[str]) -> list[Row]:
 
 
 def _known_name(cell: str, known: frozenset[str]) -> str:
-    """The name of a class, whose blanks count where a class is called so."""
+    """The name of a class; surrounding blanks are kept if a class has such a name."""
     return cell if cell in known else cell.strip()
 
 

@@ -1,4 +1,4 @@
-"""Test sets with a shifted class prior, drawn from a balanced one: of LADE, Dirichlet or a list."""
+"""Test sets with a shifted class prior, drawn from a balanced one: LADE's, Dirichlet or listed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from longtail.prior import ClassPrior
 Direction = Literal["forward", "backward"]
 Indices = NDArray[np.int64]
 
-# The eleven columns of the table: the training prior at the left, its reverse at the right.
+# The eleven columns of the table, from the training prior on the left to its reverse on the right.
 COLUMNS: tuple[tuple[Direction, float], ...] = (
     *(("forward", ratio) for ratio in (50.0, 25.0, 10.0, 5.0, 2.0, 1.0)),
     *(("backward", ratio) for ratio in (2.0, 5.0, 10.0, 25.0, 50.0)),
@@ -28,20 +28,20 @@ def shifted_test_sets(
     ratio: float,
     direction: Direction = "forward",
 ) -> Indices:
-    """Indices of a test set whose class prior is long-tailed, with the training set or against it.
+    """Indices of a test set that is long-tailed in the order of the training set or in reverse.
 
     Hong et al., Disentangling label distribution for long-tailed visual recognition (LADE), CVPR
     2021, arXiv 2012.00321, section 4.1. The class of rank r among C, counted by training samples
     from the largest and with ties in class order, keeps its first
     int(n_max * (1 / ratio)^(r / (C - 1))) samples in file order; backward counts the ranks from the
-    other end. n_max is the number of test samples per class; the smallest if the
-    test set is not quite balanced. A small n_max at a large ratio leaves classes out.
+    other end. n_max is the number of test samples per class, or the smallest if the test set is not
+    quite balanced. A small n_max with a large ratio leaves classes out.
 
     Args:
         labels: (samples,), class index of each test sample, in file order.
         train_counts: (num_classes,), a ClassPrior, or training samples of each class.
         ratio: largest class over smallest, 1 or more; 1 is the balanced set.
-        direction: `forward` leans as training does, `backward` the other way.
+        direction: `forward` is imbalanced in the order of training, `backward` in reverse.
     Returns: int64, indices into `labels`, ascending.
     Raises: ValueError: when a class has no test sample, or an argument is out of range.
 
@@ -79,8 +79,8 @@ def dirichlet_test_set(
 ) -> Indices:
     """Indices of a test set whose class prior is drawn from a symmetric Dirichlet distribution.
 
-    The prior is drawn, then the class of each sample, then the samples: those of a class in turn,
-    in a random order, and again from the start where the class has fewer than are wanted.
+    First the prior is drawn, then the class of each sample, then the samples: those of a class in a
+    random order, which is repeated if the class has too few.
 
     Args:
         labels: (samples,), class index of each test sample.
@@ -116,7 +116,7 @@ def dirichlet_test_set(
 def write_test_list(
     path: str | Path, indices: ArrayLike, names: Sequence[str] | None = None
 ) -> None:
-    """Writes a test set as a list file: one index per line, or one name where `names` are given."""
+    """Writes a test set as a list file: one index per line, or one name if `names` are given."""
     rows = np.asarray(indices).tolist()
     lines = [str(row) if names is None else names[row] for row in rows]
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -154,7 +154,7 @@ def read_test_list(path: str | Path, samples: int, names: Sequence[str] | None =
 
 
 def halves(labels: ArrayLike | Tensor) -> tuple[Indices, Indices]:
-    """Two halves of a set, class by class: indices of the even and of the odd samples of each."""
+    """Splits a set in two halves: indices of the even and of the odd samples of each class."""
     even = _occurrence(class_indices(labels, None)) % 2 == 0
     return np.flatnonzero(even).astype(np.int64), np.flatnonzero(~even).astype(np.int64)
 
@@ -176,7 +176,7 @@ def class_indices(labels: ArrayLike | Tensor, num_classes: int | None) -> Indice
 
 
 def _occurrence(labels: Indices) -> Indices:
-    """How many samples of the same class come before each."""
+    """Number of earlier samples of the same class, for each sample."""
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
     earlier = np.empty(len(labels), dtype=np.int64)

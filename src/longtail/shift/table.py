@@ -37,7 +37,7 @@ class Column:
         prior: (num_classes,), its class prior.
         estimated: (num_classes,), the estimated class prior; the mean of two when cross-fitted.
         shifted: whether a shift was found (by either half).
-        scores: `raw`, `known` and `estimated`, each what `score` gave.
+        scores: `raw`, `known` and `estimated`, each the result of `score`.
     """
 
     direction: Direction
@@ -61,17 +61,17 @@ def protocol_table(
 ) -> list[Column]:
     """Scores one prediction matrix on every shifted test set, under three priors.
 
-    `raw` scores the logits as they are, `known` those adjusted to the set's own class prior, and
+    `raw` scores the unadjusted logits, `known` those adjusted to the set's own class prior, and
     `estimated` those adjusted to the prior that `estimate_prior` finds (by `em`) without the labels
     of the samples that it is applied to.
 
-    The estimate needs labelled samples that are not the ones it is scored on. With `source` (the
-    logits and labels of a validation split) it has them. Without, the test set is halved, class by
-    class, every other sample in file order, and cross-fitted: the labels of one half calibrate, the
-    logits of the whole shifted set, without labels, give the prior, and that prior is applied to
-    the other half alone. No prediction uses a label of its own half, and all are scored.
+    The estimate needs labelled samples other than those it is scored on. They are `source` (the
+    logits and labels of a validation split) if given. Otherwise the test set is halved, class by
+    class, every other sample in file order, and cross-fitted: calibration uses the labels of one
+    half, the prior is estimated from the unlabelled logits of the whole shifted set, and it is
+    applied to the other half only. No prediction uses a label of its own half, and all are scored.
 
-    Needs, at its peak, about as much memory as `logits` beside it.
+    The peak memory is about the size of `logits`, in addition to it.
 
     Args:
         logits: (samples, num_classes), of a balanced test set, raw.
@@ -88,7 +88,7 @@ def protocol_table(
     truth = as_labels(labels, "labels of protocol_table", len(matrix), len(prior))
     sets = [shifted_test_sets(truth, train_counts, ratio, way) for way, ratio in columns]
     found: list[list[_Applied]] = [[] for _ in sets]
-    # One fold at a time: each holds a matrix of posteriors.
+    # One fold at a time, since each holds a matrix of posteriors.
     for fold in _folds(matrix, truth, prior, train_counts.probabilities, source):
         for applied, estimate in zip(found, fold.estimates(matrix, sets), strict=True):
             applied.append((fold.applies, estimate))
@@ -167,7 +167,7 @@ def _column(
         mean += estimate.prior / len(found)
     estimated = score(subset, labels)
     with warnings.catch_warnings():
-        # A class that a small test set leaves out at a large ratio is part of the protocol.
+        # A class that is left out of a small test set with a large ratio is part of the protocol.
         warnings.filterwarnings("ignore", message="target of adjust is 0")
         torch.index_select(matrix, 0, rows, out=subset)
         scores["known"] = score(adjust(subset, expressed, known, out=subset), labels)

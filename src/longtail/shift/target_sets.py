@@ -13,7 +13,7 @@ from longtail.errors import InputError
 from longtail.shift.protocol import Indices, class_indices
 
 Protocol = Literal["app", "npp", "upp"]
-# Priors of the grid of `app`: more of them are refused.
+# Largest number of priors in the grid of `app`.
 MOST = 1_000_000
 
 
@@ -27,7 +27,7 @@ def target_sets(
     seed: int = 0,
     num_classes: int | None = None,
 ) -> Iterator[Indices]:
-    """Indices of one target after another, whose class priors follow a protocol of quantification.
+    """Yields indices of targets whose class priors follow a protocol of quantification.
 
     - `app`, artificial prevalence: every prior whose entries are multiples of 1 / `steps`, each
       `repeats` times.
@@ -35,15 +35,15 @@ def target_sets(
     - `upp`, uniform prevalence: `repeats` priors drawn uniformly from the simplex.
 
     With `app` and `upp` each class gets its probability times `size` samples, rounded to the
-    nearest whole numbers that sum to `size`; samples are drawn without replacement, or with it
-    where a class has too few.
+    nearest whole numbers that sum to `size`; samples are drawn without replacement, or with it if a
+    class has too few.
 
     Args:
         labels: (samples,), class index of each sample.
         protocol: see above.
         size: samples of each target, 1 or more.
         repeats: see above, 1 or more.
-        steps: of the grid of `app`, 1 or more.
+        steps: steps of the grid of `app`, 1 or more.
         seed: seed of NumPy's default generator.
         num_classes: default: the largest label plus one.
     Returns: an iterator over int64 arrays (size,), ascending.
@@ -105,14 +105,14 @@ def _draw(
 
 
 def _grid(classes: int, steps: int) -> Iterator[NDArray[np.float64]]:
-    """Every prior with entries k / steps: bars between `steps` stars."""
+    """Every prior with entries k / steps, by stars and bars."""
     for bars in combinations(range(steps + classes - 1), classes - 1):
         ends = np.array([-1, *bars, steps + classes - 1])
         yield (np.diff(ends) - 1) / steps
 
 
 def _rounded(shares: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    """Whole numbers nearest to `shares` that sum to `size`: those cut off most are raised."""
+    """Whole numbers nearest to `shares` that sum to `size`, by largest remainders."""
     counts = np.floor(shares).astype(np.int64)
     order = np.argsort(counts - shares, kind="stable")
     counts[order[: size - counts.sum()]] += 1

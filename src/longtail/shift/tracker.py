@@ -18,10 +18,10 @@ class PriorTracker:
 
     Online EM on sufficient statistics (Cappe and Moulines, On-line expectation-maximization
     algorithm for latent data models, JRSS B 71, 2009, arXiv 0712.4273, section 2.2): the statistics
-    are the expected class counts; those of the past fade by half every `half_life` samples, those
-    of a new batch are computed by a few EM steps under the prior they lead to, and the prior is the
+    are the expected class counts; those of the past are halved every `half_life` samples, those of
+    a new batch are computed by a few EM steps under the resulting prior, and the prior is the
     counts plus `strength` samples of the source prior. Memory: the counts and one batch.
-    Departs from the paper in: several steps on each batch, which follow a sudden change faster.
+    Differences from the paper: several steps on each batch, which follow a sudden change faster.
 
     The counts of the past were computed under the priors of their time, so the prior follows
     a change with a lag: about one half-life for classes that the model tells apart, several for
@@ -30,10 +30,11 @@ class PriorTracker:
     Args:
         expressed: prior that the logits express.
         half_life: number of samples after which an observation counts half, above 0.
-        source_prior: prior that few samples are drawn towards. Default: `expressed`.
+        source_prior: prior towards which the estimate is pulled with few samples. Default:
+            `expressed`.
         calibration: calibration of the logits, see `fit_calibration`. Default: none.
-        strength: samples that the source prior counts for, 0 or more. Default: by the
-            samples that count at the time, see `default_strength`.
+        strength: samples that the source prior counts for, 0 or more. Default: from the current
+            effective samples, see `default_strength`.
 
     Attributes:
         prior: (num_classes,), float64, current class prior.
@@ -77,7 +78,7 @@ class PriorTracker:
 
     @property
     def effective_samples(self) -> float:
-        """Squared sum of the samples' weights over the sum of their squares; 0 before any."""
+        """Squared sum of the samples' weights over the sum of their squares; 0 before the first."""
         if not self._squares:
             return 0.0
         return float(self._counts.sum() ** 2 / self._squares)
@@ -99,7 +100,7 @@ class PriorTracker:
         possible = self.source_prior > 0
         for _ in range(STEPS):
             ratio = torch.where(possible, self.prior / self.source_prior, 1.0).to(posteriors)
-            ratio.clamp_(min=FLOOR)  # a class that was not met may still come
+            ratio.clamp_(min=FLOOR)  # a class that was not seen yet may still occur
             fresh = ratio * ((posteriors @ ratio).reciprocal() @ posteriors)
             self._counts = past + fresh.double().cpu()
             pulled = self._counts + strength * self.source_prior

@@ -15,7 +15,7 @@ from longtail.segmentation.model import DenseBackbone, Segmenter
 class PixelBCL(PixelMethod):
     """BCL of pixels: contrast of sampled pixels with each other and with class prototypes.
 
-    Zhu et al., CVPR 2022, arXiv 2207.09052. Departs from the paper in: an anchor is a sampled
+    Zhu et al., CVPR 2022, arXiv 2207.09052. Differences from the paper: an anchor is a sampled
     pixel, a fixed number per class and image, in one view; other pixels of its class substitute its
     second view. As in the paper, a prototype is the embedding of the classifier's weight.
 

@@ -1,1 +1,1 @@
-"""Estimators of a class prior: what `estimate_prior` and `protocol_table` compute with."""
+"""Estimators of a class prior, used by `estimate_prior` and `protocol_table`."""

@@ -1,4 +1,4 @@
-"""What a target's mean posterior says about its class prior: mean, covariance and projection."""
+"""Posterior of a target's class prior given its mean posterior: mean, covariance, projection."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from torch import Tensor
 
 from longtail.shift.estimation.response import Response
 
-# Strengths of the pull that are averaged over: from this many pseudo-samples per class to this many
-# times the target, this many of them.
+# Strengths of the pull to average over: from this many pseudo-samples per class to this many times
+# the target samples, and their number.
 WEAKEST, STRONGEST, STRENGTHS = 0.5, 1e3, 25
-# Powers of the training prior that are averaged over: within this many standard deviations.
+# Powers of the training prior to average over: within this many standard deviations.
 REACH, POWERS = 3.0, 41
 
 
@@ -22,7 +22,7 @@ class Belief:
     Attributes:
         mean: (num_classes,), float64, sums to 1; entries may be negative.
         covariance: (num_classes, num_classes), float64.
-        concentration: target samples that what was known beforehand is worth.
+        concentration: number of target samples that the prior knowledge is worth.
     """
 
     mean: Tensor
@@ -30,12 +30,12 @@ class Belief:
     concentration: float
 
     def error_of(self, estimate: Tensor) -> Tensor:
-        """Mean squared error of an estimate: covariance, and what it is off the mean by."""
+        """Mean squared error of an estimate: covariance plus squared difference from the mean."""
         offset = estimate - self.mean
         return self.covariance + torch.outer(offset, offset)
 
     def spread(self, possible: Tensor) -> "Belief":
-        """The same among more classes, which have probability 0.
+        """The same with additional classes of probability 0.
 
         Args:
             possible: (all classes,), True for the classes of this one.
@@ -52,7 +52,7 @@ class Belief:
         Entries at 0 move the others by their covariance, until none is negative.
 
         Args:
-            least: smallest entry: a class that was not seen is not ruled out.
+            least: smallest entry, so that a class that was not seen is not ruled out.
         """
         bound, value = self.mean < 0, self.mean
         for _ in range(len(bound)):
@@ -74,18 +74,18 @@ class Belief:
 
 
 def believe(response: Response, reference: Tensor, training: Tensor) -> Belief:
-    """The class prior given a target, averaged over how far it may be from the likeliest shifts.
+    """The class prior given a target, averaged over distances from the likeliest shifts.
 
-    The prior is taken as normal about tilted(power) = reference * training^power, with the
+    The prior is assumed to be normal about tilted(power) = reference * training^power, with the
     covariance (diag(u) - u u^T) / concentration of a Dirichlet distribution about the uniform prior
     u. Both numbers are unknown and averaged over, each weighted by its likelihood: the power with a
     normal prior of standard deviation 1 about the tilted prior that is nearest to uniform, the
-    concentration with a prior that is uniform in its inverse. So a target in the family of tilted
-    priors is drawn to it, and one far from it is not; and the covariance includes what is not known
-    about either.
+    concentration with a prior that is uniform in its inverse. So a target near the family of tilted
+    priors is pulled towards it, and one far from it is not; and the covariance includes the
+    uncertainty about both.
 
     Args:
-        response: of the target.
+        response: response of the target.
         reference: (num_classes,), float64, above 0.
         training: (num_classes,), float64, above 0.
     """

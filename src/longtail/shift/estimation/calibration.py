@@ -19,7 +19,7 @@ from longtail.shift.estimation.posterior import (
 )
 from longtail.shift.priors import Prior, probabilities
 
-# Vector scaling has twice the parameters: it is chosen from this many samples per class upwards.
+# Vector scaling has twice as many parameters, so it needs at least this many samples per class.
 SAMPLES_FOR_VECTOR = 100
 
 Kind = Literal["bcts", "vs"]
@@ -33,7 +33,7 @@ class Calibration:
 
     Args:
         scale: () one inverse temperature (BCTS), or (num_classes,) one per class (VS), above 0;
-            float64. VS works on logits whose row mean has been taken away.
+            float64. VS works on logits whose row mean has been subtracted.
         bias: (num_classes,), float64, nats.
 
     Examples:
@@ -52,7 +52,7 @@ class Calibration:
         return cls(one, torch.zeros(num_classes, dtype=torch.float64))
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Corrected logits (samples, num_classes), in the type that came."""
+        """Corrected logits (samples, num_classes), in the type of the input."""
         wide = centred(full_precision(logits), self.scale)
         return (wide * self.scale.to(wide) + self.bias.to(wide)).to(logits.dtype)
 
@@ -90,16 +90,16 @@ def fit_calibration(
     cross-entropy of the labels, summed over the samples and taken under the class prior of `labels`
     (which need not be the one the model was trained under), plus
     ridge / 2 * (sum of squares of log scale and bias).
-    Departs from the paper in: that penalty, a normal prior with standard deviation 1 / sqrt(ridge)
-    on each parameter, which keeps the fit defined when classes are many, are missing or are told
-    apart perfectly; `ridge=0` is the paper's.
+    Differences from the paper: that penalty, a normal prior with standard deviation 1 / sqrt(ridge)
+    on each parameter, which keeps the fit well-defined if there are many classes, or classes that
+    are missing or perfectly separated; `ridge=0` is the paper's.
 
     Args:
         logits: (samples, num_classes), held-out, expressing `expressed`.
         labels: (samples,), class index of each.
         expressed: prior of the logits, num_classes long.
         kind: `bcts` (one temperature) or `vs` (one per class), both with a bias per class; default:
-            `vs` from 100 samples per class upwards, else `bcts`.
+            `vs` with 100 samples per class or more, else `bcts`.
         ridge: strength of the penalty, 0 or more.
     Raises: ValueError: when an input has the wrong shape, is not finite, or a label has probability
         0 under `expressed`.
@@ -135,11 +135,11 @@ def fit_calibration(
 def _newton(
     logits: Tensor, labels: Tensor, log_swap: Tensor, per_class: bool, ridge: float
 ) -> tuple[Tensor, Tensor]:
-    """Scale and bias of greatest penalised likelihood, by Newton steps with halving."""
+    """Scale and bias of maximum penalised likelihood, by Newton steps with halving."""
     samples, num_classes = logits.shape
     scales = num_classes if per_class else 1
     exact = working_type(logits) == torch.float64
-    # What a step may still gain, nats; a thousandth is far below what chance leaves open.
+    # Tolerance for the gain of a step, nats; a thousandth is far below the sampling error.
     tolerance = 1e-14 * samples if exact else 1e-3
     values = torch.zeros(num_classes + scales, dtype=torch.float64)
     buffer: Tensor | None = None
@@ -154,7 +154,7 @@ def _newton(
     near, loss = at(values)
     buffer = near.posteriors
     one = torch.ones(samples, 1).to(buffer)
-    # Adding the same to every bias changes no posterior, so that the mean stays 0; rounding in
+    # Adding a constant to every bias changes no posterior, so the mean stays 0; rounding in
     # posteriors that do not quite sum to 1 would move it.
     possible = torch.cat([torch.isfinite(log_swap).cpu(), torch.zeros(scales, dtype=torch.bool)])
     for _ in range(100):
@@ -167,10 +167,10 @@ def _newton(
             break
         length = 1.0
         near, reached = at(values + step)
-        while not reached <= loss - 1e-4 * length * gain and length > 1e-4:  # NaN is no gain
+        while not reached <= loss - 1e-4 * length * gain and length > 1e-4:  # NaN is not a gain
             length /= 2
             near, reached = at(values + length * step)
-        if not reached <= loss:  # as good as it gets at this precision
+        if not reached <= loss:  # the limit of this precision
             break
         values, loss = values + length * step, reached
     scale = values[num_classes:].exp()

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from longtail.shift.estimation.posterior import blocks, row_blocks
 
-# Random directions from which the effect of a scattered prior is estimated.
+# Random directions for estimating the effect of a scattered prior.
 PROBES = 20
 
 
 def collect(
     features: Tensor, weights: Tensor, num_classes: int, indices: Tensor | None = None
 ) -> Tensor:
-    """features.T @ weights, where `features` may be class indices that stand for one-hot rows.
+    """features.T @ weights, where `features` may be class indices instead of one-hot rows.
 
     Args:
         features: (samples, num_classes), or int64 (samples,).
@@ -39,12 +39,12 @@ def collect(
 class Confusion:
     """Mean features of the source samples of each class, p(prediction | class).
 
-    A class without a sample takes what the model expects: the mean feature of all samples, each
+    A class without a sample takes the model's expectation: the mean feature of all samples, each
     weighted by its posterior of the class.
 
     Attributes:
-        features: of the source samples, (samples, num_classes) posteriors or (samples,) predicted
-            classes.
+        features: features of the source samples: (samples, num_classes) posteriors or (samples,)
+            predicted classes.
         labels: (samples,), int64.
         posteriors: (samples, num_classes).
         indices: int64, rows of `features` and `posteriors` that are the samples, in place of all.
@@ -106,9 +106,9 @@ class Confusion:
     def noise(self, weights: Tensor, prior: Tensor) -> Tensor:
         """How `matrix @ prior` moves when the source samples are re-weighted.
 
-        A class with one sample does not show its own spread; that of the others stands in for it,
-        or, where none has two, the spread of all samples, less what the model says is between
-        classes.
+        A class with one sample does not show its own spread, so that of the others is used; if no
+        class has two samples, the spread of all samples is used, less the part that is between
+        classes according to the model.
 
         Args:
             weights: (samples, columns), each sample's weight less 1.
@@ -124,7 +124,8 @@ class Confusion:
             total = share.sum().clamp(min=torch.finfo(share.dtype).tiny)  # 0: of no such class
             scaled -= share / total * scaled.sum(dim=0)
             return collect(self.features, scaled, *self._shape)
-        # The mean of n samples that is taken from the same n is nearer to them by (n - 1) / n.
+        # Samples are closer to their own mean: their variance about it is (n - 1) / n of the true
+        # one.
         inflate = (counts / (counts - 1).clamp(min=0.5) * spread.sum() / shown).sqrt()
         scaled = weights * share * inflate[self.labels][:, None]
         by_class = scaled.new_zeros(len(prior), scaled.shape[1]).index_add_(0, self.labels, scaled)
@@ -133,7 +134,7 @@ class Confusion:
 
     @property
     def _within(self) -> float:
-        """Share of the features' variance that is within classes, as the model sees it."""
+        """Share of the features' variance that is within classes, according to the model."""
         sums = collect(self.posteriors, self.posteriors.new_ones(len(self.labels), 1), *self._shape)
         prior = (sums / sums.sum()).clamp(min=torch.finfo(sums.dtype).tiny)
         moves = scatter(prior[:, 0])

@@ -14,8 +14,8 @@ FLOOR = 1e-12
 def default_strength(num_classes: int, samples: float) -> float:
     """Samples that the reference prior counts for: two per class, over the samples per class.
 
-    A class that is met s times on average has a count that is off by 1 / sqrt(s) of itself. With
-    many samples per class the pull is negligible (100 per class: 0.02 of a sample each); with one,
+    A class with s samples on average has a relative error of 1 / sqrt(s) in its count. With many
+    samples per class the pull is negligible (with 100 per class, 0.02 of a sample each); with one,
     the reference has twice the weight of the data; with less it has nearly all.
     """
     return 2 * num_classes**2 / samples
@@ -30,15 +30,15 @@ def em_prior(
     tolerance: float | None = None,
     max_iterations: int = 1000,
 ) -> Tensor:
-    """The class prior under which unlabelled samples are likeliest.
+    """The class prior that maximises the likelihood of unlabelled samples.
 
     Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori
     probabilities, Neural Computation 14, 2002, equation 2.9; with q the sought prior and p the
     reference, maximises
         sum over samples of log(sum over c of posterior_c * q_c / p_c)
         + strength * sum over c of t_c log q_c.
-    Departs from the paper in: the second line, a Dirichlet prior with 1 + strength * t_c that
-    counts as `strength` extra samples with the prior t; and in the SQUAREM extrapolation of
+    Differences from the paper: the second line, a Dirichlet prior with 1 + strength * t_c that
+    counts as `strength` extra samples with the prior t; and the SQUAREM extrapolation of
     Varadhan and Roland (Scandinavian Journal of Statistics 2008), which has the same fixed point.
 
     Args:
@@ -49,7 +49,7 @@ def em_prior(
         indices: int64, rows of `posteriors` to take, in place of all; they are not copied.
         tolerance: stops when one step moves less than this in total; by default 1e-9 in float64
             and 1e-5 in float32.
-        max_iterations: of two EM steps and an extrapolation each; a warning when not enough.
+        max_iterations: iterations of two EM steps and an extrapolation; a warning if not enough.
     Returns: (num_classes,), float64, sums to 1.
 
     Examples:
@@ -59,7 +59,7 @@ def em_prior(
     """
     if tolerance is None:
         tolerance = 1e-9 if posteriors.dtype == torch.float64 else 1e-5
-    # Sums over samples are in float64: in float32 those of a million do not settle.
+    # Sums over samples are in float64: in float32, those over a million do not converge.
     p = reference.to(posteriors.device, torch.float64)
     t = p if towards is None else towards.to(p)
     samples = len(posteriors) if indices is None else len(indices)
@@ -85,7 +85,7 @@ def em_prior(
             break
         length = (slope.norm() / bend.norm().clamp(min=FLOOR)).clamp(min=1.0)
         guess = ratio + 2 * length * (first - ratio) + length**2 * (second - 2 * first + ratio)
-        # A class that the extrapolation puts at 0 would grow from there in steps too small to see.
+        # A class that the extrapolation sets to 0 would grow from there in negligible steps.
         guess = torch.maximum(guess, second / 10).clamp(min=FLOOR)
         third, reached = step(guess / (p * guess).sum())
         ratio = torch.where(reached >= value, third, second)
@@ -107,7 +107,7 @@ def em_variance(
     towards: Tensor,
     indices: Tensor | None = None,
 ) -> Tensor:
-    """Variance of each class of an EM estimate, were the other classes known: (num_classes,).
+    """Variance of each class of an EM estimate if the other classes were known: (num_classes,).
 
     The inverse of the curvature of the objective of `em_prior`, of one class at a time: a lower
     bound where classes are confused, at the cost of one pass.

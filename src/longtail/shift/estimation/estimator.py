@@ -20,9 +20,9 @@ from longtail.shift.estimation.shift_test import Resampled, p_value, resample_we
 from longtail.shift.estimation.tilt import Tilts, has_direction
 
 Method = Literal["em", "bbse", "bbse_soft", "rlls", "kdey"]
-# Source samples of every class from which the intervals were shown to hold.
+# Source samples per class from which the intervals were shown to be valid.
 ENOUGH = 10
-# Samples that the estimate leaves to a class of which none was seen.
+# Samples that the estimate assigns to a class without any.
 LEAST = 0.01
 
 
@@ -33,21 +33,21 @@ class PriorEstimate:
     Attributes:
         prior: (num_classes,), float64, the class prior to use: `estimated` if a shift was found,
             else the source prior, exactly as given.
-        estimated: (num_classes,), float64, the estimate of the method, whatever the test says.
+        estimated: (num_classes,), float64, the estimate of the method, regardless of the test.
         tilted: (num_classes,), float64, the nearest of source_prior * training_prior^power; the
             source prior if no power was estimated.
         power: power of `tilted`; 0 if none was estimated.
         interval: (num_classes, 2), float64, 95% interval of each class's probability in the
-            population that the target was drawn from; holds `estimated` and, where no shift was
+            population that the target was drawn from; contains `estimated` and, if no shift was
             found, `prior`. NaN if not requested.
-        region: joint 95% confidence region of all classes, about `estimated`; None if no interval
-            was requested, for a single target sample, and above 2,048 classes.
+        region: joint 95% confidence region of all classes, centred on `estimated`; None if no
+            interval was requested, for a single target sample, and above 2,048 classes.
         reliable: whether intervals and region can be expected to hold: there is a source with at
             least 10 samples of every class, at most 2,048 classes, and more than one target sample.
         shifted: whether `p_value` is below the level.
-        p_value: p-value of the hypothesis that the target has the source prior; 1 where there are
-            too few samples to test it, NaN where no test was requested.
-        regularised: whether a confusion matrix could not be inverted and RLLS answered instead.
+        p_value: p-value of the hypothesis that the target has the source prior; 1 if there are too
+            few samples to test it, NaN if no test was requested.
+        regularised: whether a confusion matrix could not be inverted and RLLS was used instead.
         calibration: calibration applied to the logits before estimating.
     """
 
@@ -87,8 +87,8 @@ class Source:
 class Estimator:
     """Estimates the class prior of any number of targets from one labelled source.
 
-    Calibration, posteriors of the source and its resamples are computed once. The same target
-    gives the same estimate, whatever was estimated before.
+    The calibration, the posteriors of the source and its resamples are computed once. The same
+    target gives the same estimate, whatever was estimated before.
 
     Args:
         source: labelled samples; None for `em` on uncalibrated logits.
@@ -129,7 +129,7 @@ class Estimator:
         if source is None and method != "em":
             raise InputError(f"method {method!r} of estimate_prior needs source samples, got None")
         self.source, self.expressed, self.reference = source, expressed, reference
-        # A class that training did not have counts as its rarest.
+        # A class that is missing in training counts as the rarest.
         self.training = training.clamp(min=training[training > 0].min())
         self.method, self.strength = method, strength
         self.resamples, self.level = resamples, level
@@ -198,10 +198,10 @@ class Estimator:
         region: ConfidenceRegion | None,
         regularised: bool,
     ) -> PriorEstimate:
-        # Where no test was requested, the estimate is used.
+        # If no test was requested, the estimate is used.
         shifted = not found.p_value >= self.level
         prior = estimated if shifted else self.reference
-        # A hypothesis that is not rejected is not excluded. NaN stays.
+        # A hypothesis that is not rejected is not excluded by the interval. NaN is kept.
         low, high = torch.minimum(bounds[:, 0], prior), torch.maximum(bounds[:, 1], prior)
         return PriorEstimate(
             prior=prior,
@@ -257,7 +257,7 @@ class Estimator:
         return posteriors[:, mask], self.reference[possible], indices, features, labels, rows
 
     def _by_resamples(self, posteriors: Tensor, indices: Tensor | None) -> "_Found":
-        """Test, nearest tilted prior and strength of the pull to it, for many classes."""
+        """Test, nearest tilted prior and strength of the pull towards it, for many classes."""
         samples = len(posteriors) if indices is None else len(indices)
         on_target = resample_weights(samples, self.resamples, posteriors, self._generator())
         sample = Resampled(self.confusion, posteriors, indices, self._on_source, on_target)
@@ -299,10 +299,10 @@ class Estimator:
 
 @dataclass(frozen=True)
 class _Found:
-    """What is known of a target before its estimate: see `PriorEstimate` for the names.
+    """What is known about a target before its estimate; see `PriorEstimate` for the names.
 
     Attributes:
-        strength: of the pull to `tilted`, where there is no belief.
+        strength: strength of the pull towards `tilted` if there is no belief.
         belief: None above 2,048 classes.
     """
 
@@ -324,7 +324,7 @@ def _calibration(
             f"calibration of estimate_prior must be 'auto', 'bcts', 'vs', 'none' or a "
             f"Calibration, got {wanted!r}"
         )
-    # Kernel densities are a calibration of their own.
+    # Kernel densities replace the calibration.
     if source is None or wanted == "none" or (wanted == "auto" and method == "kdey"):
         return Calibration.none(len(expressed))
     return fit_calibration(source.samples, source.labels, expressed, kinds[wanted])

@@ -1,4 +1,4 @@
-"""Confidence intervals and a joint confidence region about an estimated class prior."""
+"""Confidence intervals and a joint confidence region for an estimated class prior."""
 
 from dataclasses import dataclass
 
@@ -16,16 +16,16 @@ def intervals(prior: Tensor, variance: Tensor, samples: int, concentration: floa
     """95% interval of each class's probability.
 
     Wilson's score interval, widened: all q with (prior - q)^2 <= z^2 (q (1 - q) / samples + e),
-    where the first term is the variance of counting `samples` known labels, and e is what
-    `variance` exceeds that of counting by: confusion between classes, and a finite source sample.
-    It stays within [0, 1] and does not collapse for a class that was never seen. A lower end below
-    one sample's worth is 0.
+    where the first term is the variance of counting `samples` known labels, and e is the excess of
+    `variance` over it, from confusion between classes and a finite source sample. It stays within
+    [0, 1] and does not collapse for a class that was never seen. A lower end below the probability
+    of one sample is set to 0.
 
     Args:
         prior: (num_classes,), float64, the estimate.
         variance: (num_classes,), float64, mean squared error of the estimate.
         samples: number of target samples.
-        concentration: samples that what was known beforehand is worth.
+        concentration: number of samples that the prior knowledge is worth.
     Returns: (num_classes, 2), float64; `prior` lies within.
     """
     counting = prior * (1 - prior) / (samples + concentration)
@@ -72,7 +72,7 @@ class ConfidenceRegion:
         possible = self.covariance.diagonal() > 0
         if bool((values[~possible] > 0).any()):
             return False
-        # The probabilities sum to 1: one of them says nothing new.
+        # The probabilities sum to 1, so one of them is redundant.
         free = possible.nonzero().flatten()[1:]
         rest = self.samples - len(free)
         if rest < 1:

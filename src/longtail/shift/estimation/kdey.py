@@ -6,19 +6,19 @@ from torch import Tensor
 from longtail.shift.estimation.em import em_prior
 from longtail.shift.estimation.posterior import blocks
 
-# Standard deviation of the kernel, and the density of a row that no source sample is near: those
-# of the authors' code.
+# Standard deviation of the kernel, and the density of a row without a source sample nearby, both
+# from the authors' code.
 BANDWIDTH, LEAST = 0.1, 1e-12
 
 
 def kdey_prior(source: Tensor, labels: Tensor, target: Tensor) -> Tensor:
-    """The class prior under which the target's posteriors are likeliest, by kernel densities.
+    """The class prior that maximises the target's likelihood under kernel densities.
 
     Moreo, Gonzalez and del Coz, Kernel density estimation for multiclass quantification, Machine
     Learning 2025, arXiv 2401.00490, section 4.3: the density of a class on the simplex is the mean
     of Gaussian kernels, of standard deviation 0.1, at the posteriors of its source samples; the
     mixture of these densities is fitted to the target.
-    Departs from the paper in: the maximum is found by EM, and a class without a source sample gets
+    Differences from the paper: the maximum is found by EM, and a class without a source sample gets
     0.
 
     Args:

@@ -46,12 +46,12 @@ class LabelLikelihood:
             self.posteriors = buffer
         samples, num_classes = logits.shape
         width, offset = scale.to(device, dtype), (bias + swap).to(device, dtype)
-        # d logit / d log scale, of the label; and its product with the posteriors: summed over
-        # classes where the scale is shared, else as it is.
+        # d logit / d log scale of the label, and its product with the posteriors, summed over
+        # classes if the scale is shared.
         self.own = self.posteriors.new_empty(samples)
         self.sloped = self.posteriors.new_empty(samples, 1 if self.shared else num_classes)
-        # Sums over samples are in float64: of a million samples, float32 leaves a curvature that
-        # is the difference of two such sums negative.
+        # Sums over samples are in float64: with a million samples in float32, a curvature that is
+        # the difference of two such sums would become negative.
         zero = torch.zeros((), dtype=torch.float64, device=device)
         cross, bend, loss = zero.repeat(num_classes), zero.repeat(num_classes), zero.clone()
         for rows in row_blocks(logits):
@@ -71,7 +71,7 @@ class LabelLikelihood:
         self.bend = bend.sum().reshape(1, 1) if self.shared else torch.diag(bend)
 
     def scores(self, weights: Tensor) -> Tensor:
-        """Gradient of the log-likelihood with each sample weighted, (parameters, columns).
+        """Gradient of the log-likelihood of weighted samples, (parameters, columns).
 
         Args:
             weights: (samples, columns).
@@ -84,8 +84,8 @@ class LabelLikelihood:
     def newton(self, right: Tensor) -> Tensor:
         """Solves (second derivatives + penalty) X = right, (parameters, columns).
 
-        The term of the second derivative by log scale that has the gradient as a factor is left
-        out, so that the matrix is never indefinite.
+        The term of the second derivative with respect to log scale that has the gradient as a
+        factor is left out, so that the matrix is never indefinite.
         """
         num_classes = self.posteriors.shape[1]
         ridge = max(self.ridge, 1e-8)
@@ -94,7 +94,7 @@ class LabelLikelihood:
         edge = self.cross - inner(self.posteriors, self.sloped)
         corner = self.bend - inner(self.sloped, self.sloped)
         corner = corner + ridge * torch.eye(len(corner)).to(corner)
-        # Block elimination: the bias of many classes is solved for without forming its matrix.
+        # Block elimination solves for the bias of many classes without forming its matrix.
         both = torch.cat([right[:num_classes], edge], dim=1)
         solved = solve_gram(self.posteriors, diagonal, both, sign=-1.0)
         columns = right.shape[1]
@@ -111,15 +111,15 @@ class LabelLikelihood:
 
 
 def centred(logits: Tensor, scale: Tensor) -> Tensor:
-    """Logits less their row mean where each class has a scale of its own."""
+    """Logits less their row mean if each class has its own scale."""
     return logits - logits.mean(dim=1, keepdim=True) if scale.ndim else logits.clone()
 
 
 def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0) -> Tensor:
     """Solves (diag(diagonal) + sign * rows.T @ rows) X = right for a positive definite matrix.
 
-    By Cholesky up to 2,048 columns; above that by conjugate gradients to one part in a hundred,
-    which never form the matrix (8,142 columns squared, and 24,426 rows to sum over).
+    Uses Cholesky up to 2,048 columns; above that, conjugate gradients to a relative error of one
+    percent, which never form the matrix (8,142 columns squared, and 24,426 rows to sum over).
 
     Args:
         rows: (samples, columns).
@@ -130,7 +130,7 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
     """
     if rows.shape[1] <= DENSE:
         gram = sign * inner(rows, rows) + torch.diag(diagonal)
-        # A direction that no sample speaks of gets rounding noise for an eigenvalue.
+        # A direction without information from any sample has rounding noise as its eigenvalue.
         noise = max(1e-10, 8 * torch.finfo(rows.dtype).eps)
         gram.diagonal().add_(noise * gram.diagonal().mean())
         return torch.cholesky_solve(right, torch.linalg.cholesky(gram))

@@ -27,9 +27,9 @@ def moment_prior(
         method: one of the three.
         posteriors: (rows, num_classes), of the target.
         indices: int64, rows of `posteriors` that are the target; None for all.
-        confusion: of the source posteriors.
+        confusion: confusion of the source posteriors.
         reference: (num_classes,), the prior that RLLS stays near.
-    Returns: (num_classes,), float64; and whether RLLS answered for BBSE, whose matrix could not be
+    Returns: (num_classes,), float64; and whether RLLS replaced BBSE because the matrix could not be
         inverted.
     """
     features = posteriors
@@ -50,9 +50,9 @@ def moment_prior(
 
 
 def invertible(matrix: Tensor) -> bool:
-    """Whether the confusion matrix can be inverted without drowning the answer in noise.
+    """Whether the confusion matrix can be inverted without too much noise in the result.
 
-    A matrix of more than 2,048 classes counts as not invertible: nobody has the samples for it.
+    A matrix of more than 2,048 classes counts as not invertible, for want of samples.
     """
     if len(matrix) > DENSE:
         return False
@@ -61,13 +61,13 @@ def invertible(matrix: Tensor) -> bool:
 
 
 def bbse_prior(matrix: Tensor, mean: Tensor) -> Tensor:
-    """The class prior whose predictions would be those of the target: matrix^-1 mean, cut off at 0.
+    """The class prior that would give the target's predictions: matrix^-1 mean, clipped at 0.
 
     Lipton, Wang and Smola, Detecting and correcting for label shift with black box predictors,
     ICML 2018, arXiv 1802.03916, section 4, for p(prediction | class) in place of the joint
     p(prediction, class): the weights w of the paper are this result over the source prior.
-    Departs from the paper in: nothing; negative weights become 0, as in the authors' code, and the
-    result is made to sum to 1.
+    Identical to the paper; negative weights become 0, as in the authors' code, and the result is
+    normalised to sum to 1.
 
     Args:
         matrix: (num_classes, num_classes), invertible, columns sum to 1.
@@ -90,14 +90,14 @@ def rlls_prior(
     reference: Tensor,
     radius: float,
 ) -> tuple[Tensor, float]:
-    """Regularised learning under label shift: the class prior nearest to `reference` that fits.
+    """Regularised learning under label shift: the class prior near `reference` that fits.
 
     Azizzadenesheli et al., Regularized learning for domain adaptation under label shifts, ICLR
     2019, arXiv 1903.09734, equation 6: with A = matrix * diag(reference), b = mean - A 1 and
     weights 1 + theta, minimises |A theta - b| + radius * |theta| subject to theta >= -1.
-    Departs from the paper in: nothing. The norms are not squared, but the solution is that of
-    |A theta - b|^2 + ridge * |theta|^2 for one ridge, which is searched. The quadratic problem is
-    solved by pivoting up to 2,048 classes and by accelerated projected gradient above.
+    Identical to the paper. The norms are not squared, but the solution is that of |A theta - b|^2 +
+    ridge * |theta|^2 for some ridge, which is searched for. The quadratic problem is solved by
+    pivoting up to 2,048 classes and by accelerated projected gradient above.
 
     Args:
         matrix: (num_classes, num_classes), p(feature | class).
@@ -113,8 +113,8 @@ def rlls_prior(
     bound = _largest_eigenvalue(scaled)
     if (scaled.T @ residual).norm() <= radius * residual.norm():
         return reference.clone(), 1e9 * bound  # theta = 0 is the solution
-    # The sought ridge has ridge * |theta| = radius * |fit|, and the left side over the right grows
-    # with it: halve the interval of its logarithm.
+    # The ridge satisfies ridge * |theta| = radius * |fit|, and the ratio of both sides grows with
+    # it, so it is found by bisection of its logarithm.
     low, high = math.log(1e-13 * bound), math.log(1e9 * bound)
     for _ in range(50 if dense else 20):
         ridge = math.exp((low + high) / 2)
@@ -131,7 +131,7 @@ def _by_pivoting(scaled: Tensor, residual: Tensor, ridge: float, theta: Tensor) 
     """Least |scaled @ theta + residual|^2 + ridge * |theta|^2 for theta >= -1, exactly.
 
     Block principal pivoting (Kim and Park, SIAM Journal on Scientific Computing 2011): solve for
-    the free entries, exchange those that break a condition, a few times.
+    the free entries, and exchange those that violate a condition, a few times.
     """
     gram = scaled.T @ scaled
     gram.diagonal().add_(ridge)
@@ -146,7 +146,7 @@ def _by_pivoting(scaled: Tensor, residual: Tensor, ridge: float, theta: Tensor) 
         wrong = torch.where(bound, gram @ theta + slope < 0, theta < -1).nonzero().flatten()
         if not len(wrong):
             break
-        # All at once while that gets somewhere, else one at a time, which cannot go in circles.
+        # All at once while that makes progress, else one at a time, which cannot cycle.
         patience = 3 if len(wrong) < fewest else patience - 1
         fewest = min(fewest, len(wrong))
         wrong = wrong if patience >= 0 else wrong[-1:]
@@ -155,14 +155,14 @@ def _by_pivoting(scaled: Tensor, residual: Tensor, ridge: float, theta: Tensor) 
 
 
 def _by_gradient(scaled: Tensor, residual: Tensor, ridge: float, theta: Tensor) -> Tensor:
-    """As `_by_pivoting`, nearer by 50 steps of accelerated projected gradient."""
+    """Approximates `_by_pivoting` by 50 steps of accelerated projected gradient."""
     bound = _largest_eigenvalue(scaled) + ridge
     ahead, momentum = theta, 1.0
     for _ in range(50):
         slope = scaled.T @ (scaled @ ahead + residual) + ridge * ahead
         after = (ahead - slope / bound).clamp(min=-1)
         following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        # No momentum where it points uphill: O'Donoghue and Candes's restart.
+        # No momentum if it points uphill: the restart of O'Donoghue and Candes.
         uphill = ((ahead - after) * (after - theta)).sum() > 0
         push = torch.where(uphill, 0.0, (momentum - 1) / following)
         ahead, theta, momentum = after + push * (after - theta), after, following

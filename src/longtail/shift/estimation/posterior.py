@@ -1,4 +1,4 @@
-"""Large logit matrices: checked on the way in, turned into posteriors block by block."""
+"""Checks of large logit matrices, and their posteriors block by block."""
 
 from collections.abc import Iterator
 
@@ -12,10 +12,10 @@ from longtail.errors import InputError
 
 Logits = Tensor | NDArray[np.floating]
 
-# Entries of a block: small enough to stay in a CPU's cache through several passes; and its rows: a
+# Entries of a block, few enough to stay in a CPU's cache through several passes, and its rows: a
 # float32 product that sums over more of them loses digits.
 BLOCK, ROWS = 1 << 20, 1 << 12
-# Entries up to which a matrix is worked on in float64; above, memory decides for float32.
+# Entries up to which a matrix is processed in float64; above, memory requires float32.
 EXACT = 1 << 22
 
 
@@ -25,7 +25,7 @@ def row_blocks(matrix: Tensor) -> Iterator[slice]:
 
 
 def blocks(samples: int, columns: int) -> Iterator[slice]:
-    """The same for a matrix that is not there yet."""
+    """The same for a matrix that does not exist yet."""
     rows = max(1, min(ROWS, BLOCK // max(1, columns)))
     for start in range(0, samples, rows):
         yield slice(start, min(start + rows, samples))
@@ -61,7 +61,7 @@ def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:
 def refuse_probabilities(logits: Tensor, name: str) -> None:
     """Raises an error if rows of logits (..., num_classes) are probabilities instead.
 
-    The first thousand rows are looked at: all of them in [0, 1] with sum 1, and not all of 0 and 1.
+    Checks whether the first thousand rows are all in [0, 1] with sum 1, and not all of 0 and 1.
     """
     if not logits.numel() or logits.shape[-1] < 2:
         return
@@ -77,7 +77,7 @@ def refuse_probabilities(logits: Tensor, name: str) -> None:
 def as_labels(value: ArrayLike | Tensor, name: str, samples: int, num_classes: int) -> Tensor:
     """The labels as int64 (samples,), on the CPU.
 
-    Raises: ValueError: when the length is wrong or a label is no class index.
+    Raises: ValueError: when the length is wrong or a label is not a class index.
     """
     labels = as_tensor(value, name).cpu()
     if labels.shape != (samples,):
@@ -108,7 +108,7 @@ def posteriors(
         logits: (samples, num_classes).
         scale: () or (num_classes,).
         offset: (num_classes,); -inf rules a class out.
-        centre: takes each row's mean away first (vector scaling needs it).
+        centre: whether to subtract each row's mean first (needed for vector scaling).
         indices: int64, rows to take, in place of all; saves a copy of those rows.
     Returns: (samples, num_classes), `working_type` of the logits, rows sum to 1.
     """

@@ -8,21 +8,22 @@ from torch import Tensor
 from longtail.shift.estimation.em import em_prior
 from longtail.shift.estimation.posterior import blocks
 
-# Samples per class by which the prior of the features is drawn towards the reference: features of
-# a class that EM puts at 0 would say nothing about it.
+# Samples per class by which the prior of the features is pulled towards the reference: features of
+# a class that EM sets to 0 would say nothing about it.
 SMOOTHING = 0.5
 NEAR = 1e-5  # total movement of the prior in one step at which the search for it stops
-# Degrees of freedom that the model's covariance within a class counts for beside the samples' own.
+# Degrees of freedom of the model's covariance within a class, in addition to those of the samples.
 FREEDOM = 2.0
-# Samples that a column of the model counts for at most, beside those of the source; and at least,
-# for a class without any: where all posteriors are 0 or 1, what is found by moments is 0 over 0.
+# Largest number of samples that a column of the model counts for, besides those of the source, and
+# the smallest for a class without any: if all posteriors are 0 or 1, the moment estimate is 0 over
+# 0.
 MOST, FEWEST = 1e6, 1e-3
-# Stands in for a total of 0, which a class that no row can be of has.
+# Replaces a total of 0, for a class that no row can belong to.
 LEAST = 1e-300
 
 
 class Response:
-    """The model mean = matrix @ prior + noise, for the mean posterior of a target.
+    """The model mean = matrix @ prior + noise for the mean posterior of a target.
 
     Under label shift the mean of any feature of the target is linear in its class prior, with the
     mean feature of each class as columns, whether or not the model is calibrated. The feature is
@@ -31,12 +32,12 @@ class Response:
     lens of semiparametric models, ICML 2023; Garg et al., A unified view of label shift estimation,
     NeurIPS 2020).
 
-    Each column is known in two ways: from the labelled samples of its class, with their noise, and
-    from what the model says of the target's own rows, with its calibration error. They are averaged
-    as if the model's column came from `trust` samples. That number is found by moments from how
-    far, beyond chance, the two are apart; at one standard error on the side of less trust, and no
-    more than the source samples per class, since a calibration was fitted to them. A class without
-    a labelled sample takes the model's column, with an uncertainty to match.
+    Each column is estimated in two ways: from the labelled samples of its class, with their noise,
+    and from the model's posteriors of the target's rows, with its calibration error. The two are
+    averaged as if the model's column came from `trust` samples. That number is estimated by moments
+    from the excess of their distance over chance, lowered by one standard error, and at most the
+    source samples per class, since a calibration was fitted to them. A class without a labelled
+    sample takes the model's column, with a correspondingly larger uncertainty.
 
     Args:
         target: (rows, num_classes), posteriors of the target under `reference`.
@@ -65,7 +66,7 @@ class Response:
     ) -> None:
         num_classes = len(reference)
         self.samples = len(target) if indices is None else len(indices)
-        # Only where the response is expanded: it need not be found to the last digit.
+        # Only the point of expansion of the response, which need not be exact.
         self.prior = em_prior(
             target, reference, SMOOTHING * num_classes, reference, indices, tolerance=NEAR
         ).to(target.device)
@@ -96,10 +97,11 @@ class Response:
     def noise(self, prior: Tensor) -> "Noise":
         """Noise of mean - matrix @ prior.
 
-        Of counting the target's samples, were `prior` theirs, and of averaging those of the source.
+        From counting the target's samples if `prior` were theirs, and from averaging those of the
+        source.
 
         Args:
-            prior: (num_classes,), of the target.
+            prior: (num_classes,), class prior of the target.
         """
         prior = prior.to(self.mean)
         share = prior / self.samples + prior.square() / (self._counts + self.trust)
@@ -129,7 +131,7 @@ class Noise:
         self._scale = values.clamp(min=least).sqrt()[:, None]
 
     def whiten(self, values: Tensor) -> Tensor:
-        """Values (num_classes, columns) in directions and units in which the noise is 1."""
+        """Whitened values (num_classes, columns), in which the noise has variance 1."""
         white: Tensor = (self._basis.T @ values) / self._scale
         return white
 
@@ -176,7 +178,7 @@ class _Rows:
             yield rows, block / block.sum(dim=1, keepdim=True)
 
     def moments(self, labels: Tensor | None, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights of the classes, and mean squared norm and mean (column) of each class's rows.
+        """Weights of the classes, and the mean squared norm and mean (column) of each class's rows.
 
         Args:
             labels: (samples,), class of each row; None to weight rows by their posteriors.

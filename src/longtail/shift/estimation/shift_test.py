@@ -1,4 +1,4 @@
-"""Test for a shift of the class prior, by drawing the noise of both samples."""
+"""A test for shift of the class prior, by drawing the noise of both samples."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from longtail.shift.estimation.confusion import Confusion, collect, scatter
 def resample_weights(samples: int, draws: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """Weights of `draws` resamples less 1: (samples, draws), Poisson(1), every draw centred.
 
-    Poisson counts are what drawing with replacement gives each sample, without the bound on their
-    sum; centring puts that bound back. Scaled so that n samples do not look like n - 1.
+    Poisson counts are those of drawing with replacement without the constraint on their sum, which
+    centring restores. They are scaled so that n samples do not look like n - 1.
     """
     rate = torch.ones(samples, draws, dtype=like.dtype)
     weights: Tensor = torch.poisson(rate, generator=generator).to(like.device)
@@ -25,7 +25,7 @@ def p_value(
     """P-value of the hypothesis that a mean posterior differs from its expectation by chance.
 
     Under label shift the mean posterior of a target with a given class prior equals that of the
-    source samples with every class given its share, for a badly calibrated model, too. The
+    source samples with each class weighted by its share, even for a badly calibrated model. The
     statistic is the sum over classes of the squared difference over (share + 1 / target samples).
 
     Args:
@@ -39,7 +39,7 @@ def p_value(
             each, the sum over classes alone would miss what all of them say together.
     """
     scale = prior.to(noise) + 1 / samples
-    # Logits that say nothing leave rounding noise on both sides of the comparison.
+    # Uninformative logits leave rounding noise on both sides of the comparison.
     difference = difference * (difference.abs() > 64 * torch.finfo(noise.dtype).eps)
     moves = torch.cat([difference[:, None], noise], dim=1)
     every = (moves.square() / scale[:, None]).sum(dim=0)
@@ -53,11 +53,11 @@ def p_value(
 class Resampled:
     """Mean posterior of a target of many classes, and its noise by resampling both samples.
 
-    Without source samples the posteriors are taken at their word: their mean must be the prior that
-    they express.
+    Without source samples the posteriors are assumed to be calibrated: their mean must be the prior
+    that they express.
 
     Args:
-        confusion: of the source posteriors, or None without a source.
+        confusion: confusion of the source posteriors, or None without a source.
         posteriors: (rows, num_classes), of the target.
         indices: int64, rows that are the target; None for all.
         source_weights: (source samples, draws), as `resample_weights` returns them; None without a
@@ -92,12 +92,13 @@ class Resampled:
         return self.mean - self.confusion.mean(q), noise
 
     def strength(self, prior: Tensor) -> float:
-        """Samples that `prior` is to count for beside the target's own, found by moments.
+        """Number of samples that `prior` counts for besides the target's own, estimated by moments.
 
-        Were the target's prior drawn from a Dirichlet distribution about `prior` with concentration
-        s, its covariance would be (diag(prior) - prior prior^T) / (s + 1), and the statistic of
-        `p_value` would exceed what chance gives by what that covariance makes of it. Solved for s:
-        a target near the prior is drawn to it strongly, one far from it hardly.
+        If the target's prior were drawn from a Dirichlet distribution about `prior` with
+        concentration s, its covariance would be (diag(prior) - prior prior^T) / (s + 1), and the
+        statistic of `p_value` would exceed its expectation by the contribution of that covariance.
+        This is solved for s: a target near the prior is pulled towards it strongly, one far from it
+        hardly.
 
         Args:
             prior: (num_classes,).

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-# Largest factor over smallest that a power may bring, and the number of powers to start from.
+# Largest ratio of factors that a power may cause, and the number of powers to start from.
 SPAN, STEPS = 1e6, 61
 
 
@@ -13,9 +13,9 @@ class Tilts:
     """The class priors source_prior * training_prior^power, normalised.
 
     Most shifts of long-tailed data are of this kind: classes that are rare in training are less
-    rare, or more, where the model is used. If the source prior is the training prior, power 0
-    leaves it, -1 makes it uniform and -2 reverses it. A single number is estimated reliably from
-    samples that are too few to say anything of single classes.
+    rare, or more so, where the model is used. If the source prior is the training prior, power 0
+    keeps it, -1 makes it uniform and -2 reverses it. A single number can be estimated reliably from
+    samples that are too few to say anything about single classes.
 
     Args:
         reference: (num_classes,), float64, the source prior; 0 stays 0.
@@ -52,13 +52,13 @@ class Tilts:
         best = int(errors[1:-1].argmin()) + 1
         left, middle, right = errors[best - 1 : best + 2].tolist()
         bend = left - 2 * middle + right
-        # The lowest point of the parabola through three powers, within half a step at the most.
+        # The minimum of the parabola through three powers, at most half a step away.
         move = min(max((left - right) / (2 * bend), -1.0), 1.0) if bend > 0 else 0.0
         power = self.powers[best] + move * (self.powers[1] - self.powers[0])
         return float(power), self.priors(power[None])[:, 0]
 
 
 def has_direction(training: Tensor) -> bool:
-    """Whether the powers of a prior differ from each other: those of a uniform one do not."""
+    """Whether the powers of a prior differ from each other; those of a uniform one do not."""
     possible = training[training > 0]
     return bool(possible.max() > (1 + 1e-6) * possible.min())
