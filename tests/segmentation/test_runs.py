@@ -103,7 +103,7 @@ def test_from_files_as_from_memory(
     assert judged == {k: v for k, v in in_memory.metrics.items() if k in judged}
     run = train(config, tmp_path / "files", dataset=dataset)
     assert run.finished
-    with pytest.raises(ValueError, match="crop must be given where images are read from files"):
+    with pytest.raises(ValueError, match="crop must be given if images are read from files"):
         train(settings(root, "ce", crop=None), tmp_path / "none", dataset=dataset)
     assert not (tmp_path / "none").exists()
 

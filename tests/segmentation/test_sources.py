@@ -198,7 +198,7 @@ def test_unknown_sources(tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         save(tmp_path / kind / "train" / "a.png", [[0, 1]])
     for wrong, message in (
-        ({"root": "data"}, "root has no effect where the source is a folder"),
+        ({"root": "data"}, "root has no effect if the source is a folder"),
         ({"palette": "p", "classes": "c"}, "classes must be left out where data.palette"),
         ({"palette": "p", "values": [0, 1]}, "values must be left out where data.palette"),
     ):

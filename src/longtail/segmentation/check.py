@@ -23,11 +23,11 @@ class PixelFindings:
 
     Args:
         name: name of the data set.
-        class_names: name of each class; empty where the masks do not tell.
+        class_names: name of each class; empty if the masks do not determine the classes.
         pixels: (N, C) pixels of each class in each image, for each split.
         ignored: share of the pixels that are ignored, for each split.
         problems: what prevents training or makes its result wrong, one sentence each.
-        warnings: what may not be meant, or limits what the result tells.
+        warnings: what may be unintended, or limits what the result says.
         checked: how the files were checked.
     """
 
@@ -61,9 +61,9 @@ def _share(total: NDArray[np.int64], c: int) -> str:
 
 
 def check_pixels(config: PixelDataConfig, *, verbose: bool = True) -> PixelFindings:
-    """Checks images and masks as training does at its start, and reports instead of raising.
+    """Checks images and masks as training does at its start, but reports instead of raising.
 
-    Every mask is read, every image is decoded, and the same image in two splits is found.
+    Every mask is read, every image is decoded, and images in two splits are found.
 
     Args:
         config: the source.
@@ -71,7 +71,7 @@ def check_pixels(config: PixelDataConfig, *, verbose: bool = True) -> PixelFindi
 
     Raises:
         InputError: when the source is unknown, images have no masks, or the values of the masks do
-            not tell the classes.
+            not determine the classes.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -138,7 +138,7 @@ def _read_images(layout: Layout, verbose: bool) -> list[str]:
 
 
 def _too_few(pixels: Mapping[str, NDArray[np.int64]], names: Sequence[str]) -> list[str]:
-    """Classes that few images have, which can hardly be learned or evaluated."""
+    """Classes in only a few images, which can hardly be learned or evaluated."""
     found = []
     for split, counts in pixels.items():
         images = (counts > 0).sum(0)

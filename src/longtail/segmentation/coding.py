@@ -1,4 +1,4 @@
-"""Which mask values stand for which classes, decided by the values that occur."""
+"""Which mask values mean which classes, decided by the values that occur."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ Settled = tuple[IndexCoding, tuple[str, ...]]
 
 
 def settle_coding(layout: Layout, config: PixelDataConfig, seen: Sequence[int]) -> Settled:
-    """The meaning of the values in index masks, and the class names.
+    """Decides the meaning of the values in index masks, and the class names.
 
-    The values of the classes are those of `config.values`, or 0 to C - 1, or 1 to C where no mask
-    has a 0. Whatever else could be read in more than one way, and is refused.
+    The values of the classes are those of `config.values`, or 0 to C - 1, or 1 to C if no mask has
+    a 0. Anything else could be read in more than one way, and is rejected.
 
     Args:
-        layout: its class names may be unknown.
+        layout: the layout, whose class names may be unknown.
         config: values that are classes or ignored.
         seen: values that occur in any mask, ascending.
 
     Raises:
-        InputError: when the values do not tell, or a single class is left.
+        InputError: when the values do not determine the classes, or a single class is left.
     """
     names, ignored = layout.class_names, tuple(config.ignored or ())
     if config.values:
@@ -43,12 +43,12 @@ def settle_coding(layout: Layout, config: PixelDataConfig, seen: Sequence[int]) 
 def _consecutive(
     layout: Layout, values: Sequence[int], seen: Sequence[int], ignored: tuple[int, ...]
 ) -> IndexCoding:
-    """Classes from 0 or 1 on."""
+    """Consecutive classes from 0 or 1."""
     count = len(layout.class_names)
     found = f"the masks of {layout.root} have the values {_listed(seen)}"
     if count and count in values and 0 in values:
         raise InputError(
-            f"{found}, but {count} classes are named: name the class of value 0, too, or ignore "
+            f"{found}, but {count} classes are named: name the class of value 0 as well, or ignore "
             f"it with --data.ignored 0, or list the values of the classes with --data.values"
         )
     if count:
@@ -72,7 +72,7 @@ def _consecutive(
 
 
 def _listed(values: Sequence[int]) -> str:
-    """Values in words: a range where they are one."""
+    """Values as text; as a range if they are consecutive."""
     if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
         return f"{values[0]} to {values[-1]}"
     more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""

@@ -10,7 +10,7 @@ from longtail.ranges import MAX_SIDE, check_range
 from longtail.segmentation.layouts import PixelDataConfig
 from longtail.training import Config
 
-# Settings of a classification that have no meaning for pixels, or none yet.
+# Settings of classification that have no meaning for pixels, or none yet.
 WITHOUT_EFFECT = {
     "tune",
     "lora_rank",
@@ -26,9 +26,9 @@ WITHOUT_EFFECT = {
 
 @dataclass
 class PixelConfig(Config):
-    """Training options of a segmentation.
+    """Training options for segmentation.
 
-    Settings of `Config` that are not listed here have no effect in segmentation, and are refused.
+    Settings of `Config` that are not listed here have no effect in segmentation, and are rejected.
 
     Args:
         data: source of images and masks (`--data.*`).
@@ -36,46 +36,46 @@ class PixelConfig(Config):
         backbone: a dense backbone of `longtail list`, a timm name, or an import path.
         decoder: decoder on a timm encoder: `atrous` (DeepLabV3+) or `pyramid`.
         pretrained: start from timm's pretrained weights of the encoder.
-        views: view of the images with their masks: `none`, `weak` (scale, crop, flip) or `strong`
-            (and colours).
+        views: augmentation of the images with their masks: `none`, `weak` (scale, crop, flip) or
+            `strong` (and colours).
         crop: height and width of a training crop; default: those of the images.
         epochs: passes over the training set.
         batch_size: images per step, over all processes.
-        lr: learning rate after the warm-up.
+        lr: learning rate after warm-up.
         lr_batch: batch size for which `lr` was tuned; see `Config`.
         backbone_lr: multiplier on the backbone's learning rate.
         momentum: momentum of stochastic gradient descent.
         nesterov: use Nesterov momentum.
-        weight_decay: weight decay, of all weights but a learned temperature.
+        weight_decay: weight decay of all weights except a learned temperature.
         optimizer: `sgd` or `adamw`.
         layer_decay: multiplier on the learning rate from each block of the encoder to the one
             below it.
-        ema: decay per step of an average of the trained weights, which replaces them at the end;
-            0: none.
+        ema: decay per step of a moving average of the trained weights, which replaces them at the
+            end; 0: none.
         schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
-            `constant` stays.
-        warmup: share of the training in which the rate rises linearly.
-        warmup_start: share of the rate from which it rises.
-        milestones: shares of the training after which `step` acts.
+            `constant` does not change it.
+        warmup: fraction of training during which the rate rises linearly.
+        warmup_start: fraction of the rate at which warm-up starts.
+        milestones: fractions of training at which `step` reduces the rate.
         sampling: `shuffle` draws every image once per epoch; `class_balanced` and `square_root`
             draw by the rarest class in an image.
-        teacher: `train` trains a teacher first, as a stage of the run; `none` uses no teacher but
-            a momentum copy; a run folder: its model.
-        teacher_stage: settings in which the teacher's training differs from the run's.
-        prior_power: predict for the pixel prior to this power: 1 is that of the training set, 0
-            the uniform prior, between them rare classes get more than their share. Default: the
-            prior that the method's logits express.
+        teacher: `train` trains a teacher first, as a stage of the run; `none` uses a momentum copy
+            instead; a run folder uses its model.
+        teacher_stage: settings of the teacher's training that differ from the run's.
+        prior_power: predict for the pixel prior to this power: 1 is that of the training set, 0 the
+            uniform prior; in between, rare classes get more than their share. Default: the prior
+            that the method's logits express.
         flip_test: average the logits with those of the mirrored image.
-        window: height and width of sliding windows to predict large images in; default: whole
+        window: height and width of sliding windows for predicting large images; default: whole
             images.
-        seed: seed of weights, order and views.
+        seed: seed of the weights, the order of the images and their views.
         precision: precision of the network in training: `32-true`, `bf16-mixed`, ...; `auto` is
-            bf16 where the hardware has it.
+            bf16 if the hardware supports it.
         device: `auto`, `cpu`, `cuda`, ...
-        devices: processes per machine, one per device; default under torchrun: its number.
+        devices: processes per machine, one per device; under torchrun, its number by default.
         nodes: number of machines.
         checkpoint_every: epochs between checkpoints.
-        logger: logs the epochs to `tensorboard` or `wandb`, too.
+        logger: `tensorboard` or `wandb` to log epochs there as well as to `metrics.jsonl`.
         task: `segmentation`.
     """
 
@@ -112,7 +112,7 @@ class PixelConfig(Config):
 
 
 def check_size(name: str, size: Sequence[int] | None) -> None:
-    """Refuses a height and width that are too small for a network, or larger than any image.
+    """Rejects a height and width that are too small for a network, or larger than any image.
 
     Raises:
         InputError: when they are not two numbers from 16 to 8,192.

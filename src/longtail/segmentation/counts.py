@@ -1,4 +1,4 @@
-"""Pixels of each class in each image: counted in parallel, cached in the data's folder."""
+"""Pixel counts per class and image, computed in parallel and cached in the data's folder."""
 
 import contextlib
 import hashlib
@@ -42,7 +42,7 @@ class BadPairsError(UnreadableImagesError):
     remedy = "Fix them"
 
     def by_reason(self) -> list[str]:
-        """Each reason with the files that it holds for."""
+        """Each reason with the files that it applies to."""
         paths = defaultdict(list)
         for path, reason in self.failures:
             paths[reason].append(path)
@@ -76,10 +76,10 @@ class PairCounts:
     """Pixels of each mask value and size of every image of a data set, split after split.
 
     Args:
-        values: (N, 256) int64, pixels of each value of an index mask; of a colour mask those of
-            each class, 255 being ignored.
+        values: (N, 256) int64, pixels of each value of an index mask; for a colour mask, those of
+            each class, with 255 ignored.
         sizes: (N, 2) int64, width and height.
-        lossy: (N,) bool, whether the values of a mask are not exactly those that were saved.
+        lossy: (N,) bool, whether the values of a mask may differ from those that were saved.
         failures: file and reason for each image or mask that cannot be read.
     """
 
@@ -93,7 +93,7 @@ def count_pairs(layout: Layout) -> PairCounts:
     """Reads every mask, or loads the counts that are cached in the data's folder.
 
     The cache, `.longtail-pixels-*.npz`, is valid while no file's size or modification time changes.
-    Where the folder is read-only, the pixels are counted each time.
+    If the folder is read-only, the pixels are counted each time.
 
     Returns: the counts; its failures are masks that are missing or whose size is not that of the
         image, and files that cannot be read.
@@ -130,7 +130,7 @@ def by_class(
     """Pixels of each class in each image, (N, C), without ignored ones.
 
     Raises:
-        BadPairsError: names every mask with a value that is no class, or without a pixel that
+        BadPairsError: names every mask with a value that is not a class, or without a pixel that
             counts, and all failures of the counts.
     """
     pixels = np.zeros((len(pairs), num_classes), dtype=np.int64)
@@ -189,7 +189,7 @@ def try_each_pair(count: int, work: Callable[[int], None]) -> list[Failure]:
 def _look_at(
     image: str, mask: str, colours: ColourCoding | None
 ) -> tuple[tuple[int, int], NDArray[np.int64], bool]:
-    """Size of an image, pixels of each value of its mask, and whether these are not exact."""
+    """Size of an image, pixels of each value of its mask, and whether these may be inexact."""
     with about(image), Image.open(image) as picture:
         size = upright_size(picture)
     with about(mask), Image.open(mask) as picture:

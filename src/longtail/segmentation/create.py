@@ -15,7 +15,7 @@ def dense_backbone_names() -> dict[str, Callable[..., DenseBackbone]]:
 def create_dense_backbone(
     name: str, *, decoder: str = "atrous", pretrained: bool = False
 ) -> DenseBackbone:
-    """Makes a dense backbone: one of the package's own, or a timm encoder with a decoder.
+    """Makes a dense backbone: one of the package, your own, or a timm encoder with a decoder.
 
     Args:
         name: a name of `dense_backbone_names`, the import path of a function or class of your own

@@ -1,4 +1,4 @@
-"""Data sets of images and masks, and how they are loaded."""
+"""Data sets of images and masks, and their loading."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,12 +28,12 @@ class PixelSplit(Split):
     """One split of a segmentation data set.
 
     An image and its mask are one uint8 tensor with four planes: red, green, blue and class (255
-    where ignored), so that whatever moves the pixels moves their classes along.
+    where ignored), so that whatever moves the pixels also moves their classes.
 
     Args:
         labels: (N,) int64, the rarest class in each image, which the samplers use.
         index: (N,) int64, index of each image in its source.
-        images: (N, 4, H, W) uint8 when held in memory, else None.
+        images: (N, 4, H, W) uint8 if held in memory, else None.
         paths: file of each image.
         masks: file of each mask.
         pixels: (N, C) int64, pixels of each class in each image.
@@ -55,7 +55,7 @@ class PixelSplit(Split):
 
 @dataclass(frozen=True, eq=False)
 class PixelDataset:
-    """Images whose every pixel has a class, or is ignored.
+    """Images in which every pixel has a class or is ignored.
 
     Args:
         name: name in tables and reports.
@@ -82,14 +82,14 @@ class PixelDataset:
 
     @cached_property
     def image_prior(self) -> ClassPrior:
-        """Training images that have each class: the prior of a fixed number per class and image."""
+        """Training images with each class: the prior of a fixed number per class and image."""
         return ClassPrior((self.train.pixels > 0).sum(0))
 
     def priors_as_drawn(self, sampler: Sampling) -> tuple[ClassPrior, ClassPrior]:
         """Pixel prior and image prior of the images that a sampler draws.
 
-        The samplers use the rarest class in an image. Images with rare classes, drawn more often,
-        bring pixels of all their classes along.
+        The samplers use the rarest class in an image. Images with rare classes are drawn more
+        often, and bring pixels of all their classes.
         """
         if sampler in ("sequential", "shuffle"):
             return self.prior, self.image_prior
@@ -118,8 +118,7 @@ class PixelDataset:
 def load_pixels(config: PixelDataConfig) -> PixelDataset:
     """Finds and checks the images and masks of a source, and counts their pixels.
 
-    The images are held in memory when all have the same size once resized and take no more than
-    2 GiB.
+    The images are held in memory if all have the same size after resizing and take at most 2 GiB.
 
     Raises:
         BadPairsError: names every image and mask that cannot be used, and why.
@@ -145,7 +144,7 @@ def read_pixels(config: PixelDataConfig) -> tuple[Layout, Counts, Counts]:
 
     Raises:
         BadPairsError: names every image and mask that cannot be used, and why.
-        InputError: when the source is unknown, or the mask values do not tell the classes.
+        InputError: when the source is unknown, or the mask values do not determine the classes.
     """
     layout = find_layout(config)
     if not layout.splits.get("train"):
@@ -177,7 +176,7 @@ def read_pixels(config: PixelDataConfig) -> tuple[Layout, Counts, Counts]:
 
 
 def _check_classes(layout: Layout, pixels: Counts) -> None:
-    """Refuses classes without a training pixel, which have no prior."""
+    """Rejects classes without a training pixel, which have no prior."""
     names = layout.class_names
     if absent := absent_classes(layout, pixels):
         own = "; classes of your own are named with --data.classes" * (layout.name in LAYOUTS)

@@ -1,4 +1,4 @@
-"""Evaluating a segmentation run again, under any target prior, and samples for its report."""
+"""Evaluation of a segmentation run under any target prior, and samples for its report."""
 
 from collections.abc import Sequence
 
@@ -34,10 +34,10 @@ def evaluate_pixels(
     window: Sequence[int] | None = None,
     flip: bool | None = None,
 ) -> dict[str, float]:
-    """Metrics of a run; where any argument is given, its model predicts the images again.
+    """Metrics of a run; if any argument is given, its model predicts the images again.
 
     Args:
-        run: a run that has ended, or is as of its last checkpoint.
+        run: a run that has ended, or a view of it as of its last checkpoint.
         target_prior: `uniform`, `source` or a file of probabilities; default: the run's own.
         split: `train`, `val` or `test`; default: the one that the run was evaluated on.
         window: height and width of sliding windows; default: that of the run's settings.
@@ -72,9 +72,9 @@ def evaluate_pixels(
 
 
 def sample_indices(split: PixelSplit, prior: ClassPrior) -> list[int]:
-    """Indices of images to show: for each of the rarest classes the image with most of its pixels.
+    """Indices of images to show: for each of the rarest classes, the image with most of its pixels.
 
-    The choice does not depend on predictions. An image that two classes choose is listed once.
+    The choice does not depend on predictions. An image chosen for two classes is listed once.
     """
     rarest = prior.counts.argsort(stable=True)[:SAMPLES].tolist()
     found = [int(split.pixels[:, c].argmax()) for c in rarest if split.pixels[:, c].any()]

@@ -49,7 +49,7 @@ def training_pairs(dataset: PixelDataset, config: PixelConfig, fabric: "Fabric")
     if split.images is not None:
         images = InMemoryLoader(split, size, **given)
     else:
-        assert crop is not None  # checked when the settings were settled
+        assert crop is not None  # checked when the settings were resolved
         reader = RandomPairCrops(
             split.mask_of, dataset.coding, dataset.image_size, crop, view.scale
         )

@@ -1,4 +1,4 @@
-"""Folder layouts of segmentation data: where images and masks lie, and what the masks mean."""
+"""Folder layouts of segmentation data: locations of images and masks, and meaning of masks."""
 
 import csv
 from collections.abc import Callable
@@ -22,16 +22,16 @@ class PixelDataConfig:
 
     Args:
         source: `camvid`, `cityscapes` or `ade20k`, with its folder as `root`; or a folder in one of
-            these layouts, or with `images/{train,val,test}` beside `masks/{train,val,test}`.
-        root: folder of a source that is given by its name; default: `data/NAME`.
-        palette: for a folder whose masks are colour images: text file of lines `red green blue
+            these layouts, or with `images/{train,val,test}` and `masks/{train,val,test}`.
+        root: folder of a source given by name; default: `data/NAME`.
+        palette: for a folder with colour images as masks: text file with lines `red green blue
             name`. Pixels of classes called ignore, void or unlabelled are ignored.
         classes: for a folder: text file with one class name per line, in the order of the class
-            indices; default: `classes.txt` in the folder, if there is one. With it, a folder in
-            the layout of CamVid or ADE20K has classes of its own.
+            indices; default: `classes.txt` in the folder, if there is one. With it, a folder in the
+            layout of CamVid or ADE20K can have its own classes.
         values: for a folder: mask value of each class, such as 0 255; default: 0 to C - 1, or 1 to
-            C where no mask has a 0.
-        ignored: for a folder: mask values of pixels that are ignored, beside 255.
+            C if no mask has a 0.
+        ignored: for a folder: mask values of ignored pixels, in addition to 255.
         image_size: shorter side in pixels that images and masks are resized to; default: not
             resized.
         workers: processes that read images from files; default: one per CPU core, at most 8.
@@ -77,10 +77,9 @@ class Layout:
         name: name of the data set.
         root: folder of the data set.
         splits: files of each image and its mask in the train, val and test split.
-        coding: meaning of the mask values; None where the values that occur tell it.
-        class_names: class names in the order of the class indices; empty where they are unknown.
-        zero_is_ignored: whether the value 0 is ignored where there is a value for each class
-            beside it.
+        coding: meaning of the mask values; None if the values that occur determine it.
+        class_names: class names in the order of the class indices; empty if unknown.
+        zero_is_ignored: whether the value 0 is ignored if there is another value for each class.
     """
 
     name: str
@@ -102,9 +101,9 @@ def find_pairs(
     """Every image file below a folder, sorted, with the mask file that it should have.
 
     Args:
-        images: folder of the images; the result is empty where it does not exist.
+        images: folder of the images; the result is empty if it does not exist.
         masks: folder of the masks.
-        rename: from an image's path below `images` to its mask's path below `masks`.
+        rename: maps an image's path below `images` to its mask's path below `masks`.
     """
     files = sorted(Path(path) for path in files_below(images) if is_image(path))
     return [(str(file), str(masks / rename(file.relative_to(images)))) for file in files]
@@ -131,7 +130,7 @@ def is_camvid(root: Path) -> bool:
 
 
 def camvid(root: Path, config: PixelDataConfig) -> Layout:
-    """CamVid: train/ val/ test/ beside trainannot/ ..., 11 classes, mask value 11 is ignored."""
+    """CamVid: train/ val/ test/ with trainannot/ ..., 11 classes, mask value 11 is ignored."""
     splits = {name: find_pairs(root / name, root / f"{name}annot") for name in SPLITS}
     own = own_classes(root, config)
     if own is not None:
@@ -195,7 +194,7 @@ def is_ade20k(root: Path) -> bool:
 
 
 def ade20k(root: Path, config: PixelDataConfig) -> Layout:
-    """ADE20K: images/training beside annotations/training, 150 classes from 1, 0 is ignored."""
+    """ADE20K: images/training with annotations/training, 150 classes from 1, 0 is ignored."""
     splits = {
         name: find_pairs(root / "images" / folder, root / "annotations" / folder)
         for name, folder in {"train": "training", "val": "validation"}.items()
@@ -208,7 +207,7 @@ def ade20k(root: Path, config: PixelDataConfig) -> Layout:
 
 
 def _ade20k_names(path: Path) -> tuple[str, ...]:
-    """First name of each class in the data set's own list; numbers where the file is missing."""
+    """First name of each class in the data set's own list; numbers if the file is missing."""
     if not path.is_file():
         return tuple(f"class {c + 1}" for c in range(ADE20K_CLASSES))
     rows = csv.DictReader(read_text(path).splitlines(), delimiter="\t")
@@ -227,10 +226,10 @@ def is_folder(root: Path) -> bool:
 
 
 def folder(root: Path, config: PixelDataConfig) -> Layout:
-    """images/{train,val,test} beside masks/{train,val,test}, or {train,val,test}/{images,masks}.
+    """images/{train,val,test} with masks/{train,val,test}, or {train,val,test}/{images,masks}.
 
-    A mask has the name of its image, or NAME_mask. Masks are index PNGs (grey or with a palette of
-    their own, 255 is ignored), or colour images with a palette file.
+    A mask has the name of its image, or NAME_mask. Masks are index PNGs (grey or with their own
+    palette, 255 is ignored), or colour images with a palette file.
     """
     splits = match_masks(root, split_folders(root))
     if config.palette is not None:
@@ -240,9 +239,9 @@ def folder(root: Path, config: PixelDataConfig) -> Layout:
 
 
 def own_classes(root: Path, config: PixelDataConfig) -> tuple[str, ...] | None:
-    """Names of the classes that are a folder's own, not its layout's; empty where unknown.
+    """Names of the classes that are a folder's own, not its layout's; empty if unknown.
 
-    Returns: None where neither a file names them nor their mask values are given.
+    Returns: None if neither a file names them nor their mask values are given.
     """
     listed = Path(config.classes) if config.classes else root / "classes.txt"
     if config.classes or (config.source not in LAYOUTS and listed.is_file()):
@@ -273,7 +272,7 @@ def find_layout(config: PixelDataConfig) -> Layout:
         return _read(config.source, root, config)
     root = Path(config.source).absolute()
     if config.root is not None:
-        raise InputError(f"data.root has no effect where the source is a folder, got {config.root}")
+        raise InputError(f"data.root has no effect if the source is a folder, got {config.root}")
     for name, (_, matches) in LAYOUTS.items():
         if matches(root):
             return _read(name, root, config)
@@ -284,7 +283,7 @@ def find_layout(config: PixelDataConfig) -> Layout:
 
 
 def _there(root: Path) -> str:
-    """What a folder holds that is in no layout."""
+    """The content of a folder that matches no layout."""
     if not root.is_dir():
         return f"There is no folder {root}"
     names = [f"{path.name}/" for path in sorted(root.iterdir()) if path.is_dir()]
@@ -299,7 +298,7 @@ def _read(name: str, root: Path, config: PixelDataConfig) -> Layout:
     if refused := [s for s in given if s not in allowed or config.source in PIXEL_SOURCES]:
         raise InputError(f"data.{refused[0]} has no effect: layout {name} defines its own classes")
     if "palette" in given and len(given) > 1:
-        raise InputError(f"data.{given[1]} must be left out where data.palette names the classes")
+        raise InputError(f"data.{given[1]} must be left out if data.palette names the classes")
     layout = LAYOUTS[name][0](root, config)
     if layout.coding is not None and config.ignored:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Masks: the meaning of their values or colours, and masks as images with one colour per class."""
+"""Masks: meaning of values and colours, and images of masks with one colour per class."""
 
 import colorsys
 from collections.abc import Sequence
@@ -18,9 +18,7 @@ MOST_CLASSES = 255
 NO_CLASS = -1
 IGNORED_NAMES = {"ignore", "ignored", "void", "unlabelled", "unlabeled"}
 
-GOLDEN = (
-    0.618033988749895  # a step of this share of the colour circle never returns near an earlier hue
-)
+GOLDEN = 0.618033988749895  # steps of this share of the colour circle avoid earlier hues
 TONES = ((0.85, 0.95), (0.55, 0.75), (0.9, 0.6))  # saturation and value, in turn
 
 Mask = NDArray[np.uint8]
@@ -28,11 +26,11 @@ Mask = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class IndexCoding:
-    """Masks whose pixel values stand for classes.
+    """Masks whose pixel values encode classes.
 
     Args:
         values: value of each class.
-        ignored: values of pixels that are ignored; 255 is one, too, unless it is a class.
+        ignored: values of ignored pixels; 255 is also ignored unless it is a class.
     """
 
     values: tuple[int, ...]
@@ -53,13 +51,14 @@ class IndexCoding:
         return decoded
 
     def table(self, lossy: bool = False) -> NDArray[np.int16]:
-        """Class of each of the 256 values: 255 where ignored, -1 where it is none.
+        """Class of each of the 256 values: 255 if ignored, -1 if it is not a class.
 
         Args:
-            lossy: for JPEG, whose values differ a little: of two classes the nearer one.
+            lossy: for JPEG, whose values are slightly changed: the nearer one of two classes.
 
         Raises:
-            InputError: for JPEG masks of more than two classes, between which other classes lie.
+            InputError: for JPEG masks of more than two classes, since other classes lie between
+                them.
         """
         if lossy:
             if len(self.values) != 2:
@@ -74,7 +73,7 @@ class IndexCoding:
 
 
 def index_coding(num_classes: int, first: int = 0, ignored: tuple[int, ...] = ()) -> IndexCoding:
-    """Consecutive values, from that of class 0 on."""
+    """Consecutive values, starting with that of class 0."""
     return IndexCoding(tuple(range(first, first + num_classes)), ignored)
 
 
@@ -101,12 +100,12 @@ def mask_values(picture: Image.Image) -> NDArray[np.int64]:
 
 
 def is_lossy(picture: Image.Image) -> bool:
-    """Whether the values of an image file may not be those that were saved."""
+    """Whether the values of an image file may differ from those that were saved."""
     return picture.format in ("JPEG", "MPO")
 
 
 def not_a_class(values: Sequence[int]) -> str:
-    """Reason for a mask with values that no class has."""
+    """Reason for rejecting a mask with values that are not a class."""
     return f"value {', '.join(map(str, values[:5]))} is not a class"
 
 
@@ -150,7 +149,8 @@ def read_palette(path: str | Path) -> tuple[ColourCoding, tuple[str, ...]]:
 
     Returns: the coding, and the name of each class in the order of the file.
     Raises:
-        InputError: when a line is malformed, or two names share a colour; it names the lines.
+        InputError: when a line is malformed, or two names share a colour; the message names the
+            lines.
     """
     lines = read_text(path).splitlines()
     names: list[str] = []
@@ -202,7 +202,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 
 
 def check_names(path: str | Path, names: Sequence[str]) -> None:
-    """Refuses names that are empty or not unique."""
+    """Rejects names that are empty or not unique."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if "" in names or twice or not 1 <= len(names) <= MOST_CLASSES:
         got = f"{twice} twice" if twice else f"{len(names)} lines, {names.count('')} of them empty"
@@ -238,6 +238,6 @@ def mask_picture(mask: Tensor, num_classes: int) -> Image.Image:
 
 
 def save_png(picture: Image.Image, path: Path) -> None:
-    """Writes a PNG file whole or not at all."""
+    """Writes a PNG file atomically."""
     with whole_file(path) as part, part.open("wb") as handle:
         picture.save(handle, format="PNG")

@@ -1,4 +1,4 @@
-"""Metrics of segmentation, all from one confusion matrix of the data set."""
+"""Segmentation metrics, all from one confusion matrix of the data set."""
 
 import math
 
@@ -72,7 +72,7 @@ def pixel_groups(prior: ClassPrior) -> dict[str, Tensor]:
     """Head, medium and tail classes: the thirds of the classes by training pixels.
 
     The most frequent round(C / 3) classes are the head, as many of the rarest the tail. The
-    thresholds of image classification (100 and 20 samples) mean nothing for pixels.
+    thresholds of image classification (100 and 20 samples) are meaningless for pixels.
 
     Returns: name to int64 class indices, most frequent first.
     Examples:
@@ -93,7 +93,7 @@ def segmentation_metrics(confusion: Tensor, prior: ClassPrior) -> dict[str, floa
         prior: pixels of each class in the training set, which defines the groups (`pixel_groups`).
 
     Returns: `miou`, `macc`, `pixel_accuracy`, `head_iou`, `medium_iou`, `tail_iou`, fractions. A
-        mean is over the classes for which the metric is defined; NaN where there is none.
+        mean is over the classes for which the metric is defined; NaN if there are none.
     Raises: InputError: when the matrix does not have the prior's classes.
     Examples:
         >>> metrics = segmentation_metrics(torch.tensor([[3, 1], [0, 4]]), ClassPrior([2, 1]))

@@ -1,10 +1,10 @@
 """Segmentation networks: a dense backbone, with one feature vector per pixel, and a classifier.
 
-segmentation_models_pytorch is well maintained, but not used here. Its models return logits, where
-the methods need the features before a classifier of their own (linear or cosine) and a momentum
-copy of the backbone alone. Its encoders are those for ImageNet, none of which trains in minutes on
-two CPU cores. It leaves the normalisation to the caller, where a model here takes images as they
-are. What remains are two decoders on timm's feature maps (`timm_model.py`).
+segmentation_models_pytorch is well maintained, but not used here. Its models return logits, while
+the methods need the features before their own classifier (linear or cosine) and a momentum copy of
+the backbone alone. Its encoders are those for ImageNet, none of which trains in minutes on two CPU
+cores. It leaves the normalisation to the caller, while a model here takes unnormalised images. The
+two decoders that remain, on timm's feature maps, are in `timm_model.py`.
 """
 
 import torch
@@ -37,7 +37,7 @@ class Segmenter(nn.Module):
 
     @property
     def head_name(self) -> str:
-        """Name of the head, as `create_dense_head` takes it."""
+        """Name of the head, for `create_dense_head`."""
         return "cosine" if isinstance(self.head, DenseCosineHead) else "linear"
 
     def forward(self, images: Tensor) -> Tensor:

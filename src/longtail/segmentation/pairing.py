@@ -1,4 +1,4 @@
-"""Images and masks in folders of people's own: which folder is which, and which mask is whose."""
+"""Matching of images and masks in users' folders."""
 
 import re
 import warnings
@@ -23,12 +23,12 @@ IMAGE_AFFIX = re.compile(r"[ _.-]+(image|img|rgb|sat|input)$", re.I)
 def split_folders(root: Path) -> dict[str, Folders]:
     """Folders of the images and masks of each split; empty where there are none.
 
-    They are called `images` and `masks`, or what else people call them (`img`, `labels`,
-    `annotations`, ...), and are above or below the folders of the splits (`train`, `valid`, ...).
-    A split for testing without a folder of masks is left out, with a warning.
+    They are called `images` and `masks`, or other common names (`img`, `labels`, `annotations`,
+    ...), and are above or below the folders of the splits (`train`, `valid`, ...). A split for
+    testing without a folder of masks is left out, with a warning.
 
     Raises:
-        InputError: when two folders could be meant.
+        InputError: when the folders are ambiguous.
     """
     images, masks = _splits(root, PICTURES), _splits(root, MASKS)
     bare = [split for split in images if split not in masks and split != "train"]
@@ -60,7 +60,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _only(root: Path, split: str, folders: Sequence[Path]) -> Path:
-    """The one of several folders that holds images."""
+    """The one of several folders that contains images."""
     full = [path for path in folders if any(map(is_image, files_below(path)))]
     folders = full or folders
     if len(folders) > 1:
@@ -74,11 +74,12 @@ def _only(root: Path, split: str, folders: Sequence[Path]) -> Path:
 def match_masks(root: Path, folders: dict[str, Folders]) -> dict[str, list[PairFiles]]:
     """The images of each split with their masks.
 
-    The mask of `NAME.jpg` is an image file called `NAME` or `NAME.jpg` or `NAME_mask` and the
-    like, in the same place below the folder of the masks.
+    The mask of `NAME.jpg` is an image file called `NAME`, `NAME.jpg`, `NAME_mask` or similar, in
+    the same place below the folder of the masks.
 
     Raises:
-        InputError: lists the images without a mask, with several, or with the mask of another.
+        InputError: lists the images without a mask, with several masks, or with the mask of another
+            image.
     """
     problems: dict[str, list[str]] = defaultdict(list)
     pairs = {split: _match(*paths, problems) for split, paths in folders.items()}
@@ -122,7 +123,7 @@ def _match(images: Path, masks: Path, problems: dict[str, list[str]]) -> list[Pa
 def _by_name(
     masks: Path, affix: re.Pattern[str] | None = None
 ) -> dict[tuple[Path, str], list[Path]]:
-    """Mask files by place and name; by the name before an affix, those that have it."""
+    """Mask files by place and name, without an affix if they have one."""
     found: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in sorted(Path(p) for p in files_below(masks) if is_image(p)):
         name = path.stem if affix is None else affix.sub("", path.stem)

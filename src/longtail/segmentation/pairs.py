@@ -17,7 +17,7 @@ Size = tuple[int, int]  # width, height
 
 
 def scaled_size(size: Size, shorter: int | None) -> Size:
-    """Width and height once the shorter side has `shorter` pixels.
+    """Width and height after resizing the shorter side to `shorter` pixels.
 
     Examples:
         >>> scaled_size((960, 720), 180)
@@ -36,7 +36,7 @@ class PairReader:
     Args:
         masks: mask file of each image file.
         coding: meaning of the mask values.
-        shorter: shorter side that they are resized to; None: not resized.
+        shorter: length to which the shorter side is resized; None: not resized.
     """
 
     masks: dict[str, str]
@@ -52,7 +52,7 @@ class PairReader:
         return stack(rgb, mask)
 
     def read_all(self, size: Size) -> Tensor:
-        """Reads all of them, (N, 4, H, W) uint8; they must have one size once resized.
+        """Reads all of them, (N, 4, H, W) uint8; they must have the same size after resizing.
 
         Raises:
             BadPairsError: names every image and mask that cannot be read.
@@ -78,7 +78,8 @@ class RandomPairCrops:
     Args:
         masks: mask file of each image file.
         coding: meaning of the mask values.
-        shorter: shorter side that whole images are resized to before; None: not resized.
+        shorter: length to which the shorter side of whole images is resized first; None: not
+            resized.
         size: height and width of the crop.
         scale: smallest and largest scale factor.
     """
@@ -122,7 +123,7 @@ def stack(rgb: Image.Image, mask: Image.Image) -> Tensor:
 
 
 def pad_to(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pads the planes to the right and below with black, ignored pixels, (4, *size)."""
+    """Pads the planes on the right and below with black, ignored pixels, (4, *size)."""
     height, width = planes.shape[1:]
     whole = planes.new_zeros(4, *size)
     whole[3] = IGNORED

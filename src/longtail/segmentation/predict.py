@@ -1,4 +1,4 @@
-"""Logits of whole images, in windows and mirrored where asked for, and their confusion matrix."""
+"""Logits of whole images, optionally in windows and mirrored, and their confusion matrix."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -27,8 +27,8 @@ def dense_logits(
     Args:
         model: the model, in evaluation mode.
         images: (B, 3, H, W) uint8.
-        window: height and width of windows that overlap by a third; where they do, their logits
-            are averaged. None: the whole image at once.
+        window: height and width of windows that overlap by a third, where their logits are
+            averaged. None: the whole image at once.
         flip: average with the logits of the mirrored image.
 
     Returns: (B, C, H, W) float32.
@@ -74,7 +74,7 @@ def target_of(
     """The prior to predict for, (C,), or None for the one that the model expresses.
 
     Args:
-        power: power of the pixel prior; used where there is no `target_prior`.
+        power: power of the pixel prior, used without `target_prior`.
         target_prior: `uniform`, `source` or a file of probabilities.
         prior: pixels of each class in the training set.
         names: class names, which a file may use.

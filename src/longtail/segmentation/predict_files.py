@@ -56,7 +56,7 @@ def segment_files(
 
     Args:
         run: a finished run.
-        files: image files, and folders that are searched for them.
+        files: image files, and folders to search for them.
         out: folder for `NAME.png`, whose values are classes, `NAME-overlay.png`, and `classes.txt`.
             Images below a folder of `files` keep their sub-folders.
         target_prior: `uniform`, `source` or a file of probabilities; default: the run's own.
@@ -66,7 +66,7 @@ def segment_files(
     Raises:
         InputError: when a file is missing, no image is found, or a result would overwrite another
             one or an image.
-        UnreadableImagesError: names all images that cannot be read, once the others are written.
+        UnreadableImagesError: names all images that cannot be read, after the others are written.
     """
     card, config = run.model_card(), run.config
     names = tuple(card["class_names"])

@@ -1,4 +1,4 @@
-"""The report of segmentation runs: IoU against pixel share, truth and prediction side by side."""
+"""The report on segmentation runs: IoU against pixel share, and truth next to prediction."""
 
 import base64
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def load_pixel_run(folder: Path) -> PixelRunData:
     """Reads the folder of a finished segmentation run.
 
     Raises:
-        InputError: when the folder does not hold one, or its training has not ended.
+        InputError: when the folder is not one, or its training has not ended.
     """
     run = PixelRun(folder)
     confusion = run.confusion()
@@ -79,7 +79,7 @@ def write_pixel_report(runs: Sequence[PixelRunData], path: str | Path) -> Path:
 
     Args:
         runs: 1 to 6 runs with the same classes.
-        path: the HTML file; it is written whole or not at all.
+        path: the HTML file, which is written atomically.
 
     Returns: the path.
     Raises:

@@ -1,4 +1,4 @@
-"""The run folder of a segmentation."""
+"""The run folder of a segmentation run."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from longtail.training import RunFolder
 
 
 class PixelRun(RunFolder):
-    """A run folder of a segmentation.
+    """A run folder of a segmentation run.
 
-    It holds `confusion.json` instead of predictions: logits of every pixel would take more space
-    than the data. For another prior the model predicts the images again.
+    It has `confusion.json` instead of predictions, since the logits of all pixels would take more
+    space than the data. For another prior, the model predicts the images again.
     """
 
     reads = "segmentation"

@@ -35,10 +35,10 @@ class _Block(nn.Module):
 class SmallUNet(DenseBackbone):
     """Encoder with residual blocks down to 1/16 of the size, decoder up to 1/2.
 
-    The last step up is a 1x1 convolution to four times the channels that are dealt out to four
-    pixels (pixel shuffle), then a single full convolution at half the size, where each would cost
-    as much as a stage. The mean of the smallest map is added to it, so that a pixel knows of the
-    whole scene.
+    The last upsampling is a 1x1 convolution to four times the channels, which are distributed to
+    four pixels (pixel shuffle), followed by a single full convolution at half the size, where each
+    would cost as much as a stage. The mean of the smallest map is added to it, so that each pixel
+    has information about the whole scene.
 
     Args:
         widths: channels at 1/2, 1/4, 1/8 and 1/16 of the size.

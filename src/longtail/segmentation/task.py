@@ -1,4 +1,4 @@
-"""The task of pixels: one class per pixel."""
+"""The task of segmentation: one class per pixel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,11 +33,11 @@ from longtail.training.input import TrainingLoader
 from longtail.training.interrupts import refuse_model
 from longtail.training.task import refuse_options
 
-if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
 
-UNUSABLE = -(2**48)  # in a confusion matrix of logits that are NaN: more than there are pixels
+UNUSABLE = -(2**48)  # in the confusion matrix of NaN logits: more than there are pixels
 
 
 class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
@@ -68,7 +68,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         """See `Task.settle`."""
         if dataset.train.images is None and config.crop is None:
             raise InputError(
-                f"crop must be given where images are read from files: those of {dataset.name} "
+                f"crop must be given if images are read from files: those of {dataset.name} "
                 "differ in size or do not fit in memory"
             )
         if dataset.evaluated is None:
@@ -121,7 +121,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         dataset: PixelDataset,
         method: Method,
     ) -> None:
-        """See `Task.finish`; beside the model it writes a confusion matrix and samples."""
+        """See `Task.finish`; besides the model it writes a confusion matrix and samples."""
         card = self.card(config, dataset, method)
         name = dataset.evaluated
         assert name  # checked in `settle`
@@ -141,7 +141,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
             matrices = confusion_of(
                 model, pairs, expressed, [target], window=config.window, flip=config.flip_test
             )
-        except NotFiniteError:  # all processes learn of it
+        except NotFiniteError:  # on all processes
             matrices = torch.full((1, len(classes), len(classes)), UNUSABLE)
         summed: Any = fabric.all_reduce(matrices.to(fabric.device), reduce_op="sum")
         matrix = summed[0].cpu()
@@ -187,7 +187,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         """See `segment_files`."""
         refuse_options(self.name, options)
         if out is None:
-            raise InputError("out of predict must be a folder for a run of segmentation, got None")
+            raise InputError("out of predict must be a folder for a segmentation run, got None")
         return segment_files(run.latest(), files, out, target_prior, window=window, flip=flip)
 
     def print_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:

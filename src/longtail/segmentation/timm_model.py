@@ -41,8 +41,8 @@ class AtrousDecoder(nn.Module):
     """DeepLabV3+: atrous pyramid on the last map, joined with the map at a quarter of the size.
 
     Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv 1802.02611.
-    Differences from the paper: the rates shrink with a last map that is coarser than 1/16; the mean
-    of the map, one number a channel, has no batch norm, so that a batch of one trains.
+    Differences from the paper: the rates shrink if the last map is coarser than 1/16; the mean of
+    the map, one number per channel, has no batch norm, so that a batch of one can be trained on.
 
     Args:
         widths: channels of the encoder's maps.
@@ -79,10 +79,10 @@ class AtrousDecoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """A light feature pyramid: each map narrowed, added to the next finer one, then smoothed.
+    """A light feature pyramid: each map is narrowed, added to the next finer one, then smoothed.
 
     Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, arXiv 1612.03144.
-    Differences from the paper: the finest map alone is smoothed and used.
+    Differences from the paper: only the finest map is smoothed and used.
 
     Args:
         widths: channels of the encoder's maps.
@@ -157,7 +157,7 @@ class TimmDense(DenseBackbone):
 
 
 def _create(name: str, pretrained: bool, decoder: str) -> Any:
-    """The encoder; for the atrous decoder with its last map at 1/16 where the model can do that."""
+    """The encoder; for the atrous decoder with its last map at 1/16, if the model supports it."""
     if decoder == "atrous":
         try:
             return create_timm(name, pretrained, features_only=True, output_stride=16)

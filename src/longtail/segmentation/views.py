@@ -1,4 +1,4 @@
-"""Random views of images with their masks: scale, crop and flip; colours of the image alone.
+"""Random views of images with their masks: scale, crop and flip of both, colours of images only.
 
 An image-mask pair is four uint8 planes: red, green, blue and class (255 where ignored).
 """
@@ -17,7 +17,7 @@ from longtail.names import nearest
 from longtail.segmentation.masks import IGNORED
 
 PAIRED_VIEWS = {
-    "none": "images as they are",
+    "none": "no augmentation",
     "weak": "random crop at scale 0.75 to 1.5, flip",
     "strong": "random crop at scale 0.5 to 2, flip, then jitter of brightness, contrast, colour",
 }
@@ -41,7 +41,7 @@ def paired_crop(
         top: (B,), upper edge of the window, in pixels of the image; may lie outside.
         left: (B,), left edge.
         scale: (B,), above 0; 2 makes everything twice as large.
-        flipped: (B,) boolean, whether the window is mirrored left and right.
+        flipped: (B,) boolean, whether the window is flipped horizontally.
         size: height and width of the window.
 
     Returns: (B, 4, *size) uint8.
@@ -62,7 +62,7 @@ def paired_crop(
 
 
 def check_pairs(pairs: Tensor) -> None:
-    """Refuses tensors that are not a batch of image-mask pairs."""
+    """Rejects tensors that are not a batch of image-mask pairs."""
     if pairs.dtype != torch.uint8 or pairs.ndim != 4 or pairs.shape[1] != 4:
         raise InputError(
             f"pairs must be uint8 (batch, 4, height, width): red, green, blue, class, "

@@ -1,4 +1,4 @@
-"""Training methods for pixels: one file each, the whole step on one screen."""
+"""Training methods for pixels, with the whole step of each in one file."""
 
 from longtail.segmentation.methods.base import PixelClassifier, PixelMethod, create_pixel_method
 from longtail.segmentation.methods.bcl import PixelBCL

@@ -1,4 +1,4 @@
-"""Methods for pixels: their base class, the plain one, and making one from its name."""
+"""Methods for pixels: their base class, the plain one, and creation by name."""
 
 import inspect
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class PixelMethod(Method):
     (B,). There is one view only, since a second one would cost a second pass of the network.
 
     Attributes:
-        model: what is kept after training.
+        model: the model that is kept after training.
     """
 
     task: ClassVar[str] = "segmentation"
@@ -31,12 +31,12 @@ class PixelMethod(Method):
 
     @property
     def static(self) -> bool:
-        """No: how many pixels are sampled depends on the masks."""
+        """False, since the number of sampled pixels depends on the masks."""
         return False
 
 
 class PixelClassifier(PixelMethod):
-    """Any classification loss of every pixel that is not ignored.
+    """Any classification loss over all pixels that are not ignored.
 
     Args:
         prior: pixels of each class in the training set.
@@ -68,11 +68,11 @@ class PixelClassifier(PixelMethod):
 
     @property
     def static(self) -> bool:
-        """Where no pixel is selected."""
+        """True if no pixel is selected."""
         return type(self.loss) in ON_MAPS
 
     def set_progress(self, fraction: float) -> None:
-        """Passes the progress on to a loss that changes over the training."""
+        """Passes the progress to a loss that changes during training."""
         self.loss.set_progress(fraction)
 
 
@@ -90,7 +90,7 @@ def create_pixel_method(
         name: see `longtail.methods.find_method`.
         settings: settings of the class; those of a classification loss are under `loss`.
         prior: pixels of each class in the training set.
-        image_prior: training images that have each class, for a method that takes it.
+        image_prior: number of training images with each class, for a method that takes it.
         backbone: the network to train.
         teacher: trained model, for a method that takes a teacher.
 

@@ -1,4 +1,4 @@
-"""BCL of pixels: logit-adjusted classifier of all, balanced contrast of sampled ones."""
+"""BCL for pixels: logit-adjusted classifier of all, balanced contrast of sampled ones."""
 
 from torch import Tensor
 
@@ -13,10 +13,10 @@ from longtail.segmentation.model import DenseBackbone, Segmenter
 
 
 class PixelBCL(PixelMethod):
-    """BCL of pixels: contrast of sampled pixels with each other and with class prototypes.
+    """BCL for pixels: contrast of sampled pixels with each other and with class prototypes.
 
     Zhu et al., CVPR 2022, arXiv 2207.09052. Differences from the paper: an anchor is a sampled
-    pixel, a fixed number per class and image, in one view; other pixels of its class substitute its
+    pixel, a fixed number per class and image, in one view; other pixels of its class replace its
     second view. As in the paper, a prototype is the embedding of the classifier's weight.
 
     Args:
@@ -26,8 +26,8 @@ class PixelBCL(PixelMethod):
         width: width of the embeddings, E.
         hidden: width inside the projection; default: that of its input.
         temperature: above 0, divides.
-        classifier_weight: lambda.
-        contrast_weight: mu.
+        classifier_weight: weight of the classifier's loss, lambda.
+        contrast_weight: weight of the contrastive loss, mu.
     """
 
     name = "bcl"
@@ -65,7 +65,7 @@ class PixelBCL(PixelMethod):
         loss = self.classifier_weight * classifier
         small = shrink(target, features.shape[-2:])
         chosen = sample_pixels(small, len(self.head.weight), self.samples)
-        # Of all processes: each anchor then has the same members as in one process.
+        # From all processes, so that each anchor has the same members as in one process.
         (labels,) = gather_keys(chosen.labels, ragged=True)
         if len(labels) > 1:  # a batch norm needs two
             embeddings = gather_with_grad(self.project(chosen.of(features)), ragged=True)

@@ -1,4 +1,4 @@
-"""GML of pixels: logit-adjusted classifier of all, mutual information of sampled ones."""
+"""GML for pixels: logit-adjusted classifier of all, mutual information of sampled ones."""
 
 import copy
 from typing import ClassVar
@@ -23,50 +23,50 @@ from longtail.segmentation.model import DenseBackbone, Segmenter, upsample
 
 
 class PixelGML(PixelMethod):
-    """GML of pixels: class-wise queue of sampled pixel features, learned temperature.
+    """GML for pixels: class-wise queue of sampled pixel features, learned temperature.
 
-    Suh and Seo, ICML 2023, arXiv 2305.01160. Its authors report segmentation but published no code
-    for it, so the following is ours. The logit-adjusted loss of the classifier is that of every
-    pixel, with the pixel prior. The classifier is linear where the paper's is cosine, since a
-    cosine one did worse in streets that no training image shows (EXPERIMENTS.md). The mutual
-    information is that of sampled pixels, a fixed number per class and image: its cost does not
-    grow with the resolution, and a rare class contributes in every image that it appears in. The
-    sampled pixels have another class prior than all pixels, nearly that of the images that have
-    each class. That is the prior of queue and scores, else the bound would be that of a prior that
-    nobody draws from.
+    Suh and Seo, ICML 2023, arXiv 2305.01160. Its authors report segmentation results but published
+    no code for them, so the following is our own design. The logit-adjusted loss of the classifier
+    covers all pixels, with the pixel prior. The classifier is linear, while the paper's is cosine,
+    since a cosine one was worse in streets that no training image shows (EXPERIMENTS.md). The
+    mutual information is that of sampled pixels, a fixed number per class and image: its cost does
+    not grow with the resolution, and a rare class contributes in every image that it appears in.
+    The sampled pixels have a different class prior from all pixels: nearly the share of images that
+    contain each class. The queue and the scores use that prior, since the bound would otherwise be
+    for a prior that is not sampled from.
 
-    Keys come from the teacher or the momentum copy, which sees a share of the batch only: the
+    Keys come from the teacher or the momentum copy, which sees only a share of the batch, since the
     queue remembers the rest. The copy normalises by the student's running statistics, since those
-    of so few images would tell the images apart and not the classes. A key of the query's own
-    image is left out where the temperature is trained, as in the paper.
+    of so few images would distinguish the images and not the classes. A key of the query's own
+    image is left out when the temperature is trained, as in the paper.
 
     Args:
         prior: pixels of each class in the training set.
         backbone: the student.
-        image_prior: training images that have each class.
+        image_prior: number of training images with each class.
         teacher: a trained segmenter; it is frozen and not part of the state. It sees the whole
             batch, and its logits are distilled at the sampled pixels.
         head: `linear`, or `cosine` (scale 30) as in the paper.
-        queue_size: keys in the queue, K; default: 2048, or twice what `queue_base` keys of each
-            class take, if that is more.
-        queue_base: least number of keys of a class.
-        queries: sampled pixels per class and image that are scored.
-        keys: sampled pixels per class and image that enter the queue.
+        queue_size: keys in the queue, K; default: 2048, or twice `queue_base` keys per class,
+            whichever is larger.
+        queue_base: least number of keys per class.
+        queries: number of scored pixels per class and image.
+        keys: number of pixels per class and image that enter the queue.
         key_share: share of the batch that the momentum copy sees.
         width: width of the embeddings, E.
         hidden: width inside the projections; default: that of their input.
         temperature: initial temperature of the class scores.
         momentum: share of the old weights that the momentum copy keeps.
-        alpha: weight of the distillation; without effect where there is no teacher.
-        beta: weight of the contrastive part.
-        gamma: weight of the classifier's part.
+        alpha: weight of the distillation; no effect without a teacher.
+        beta: weight of the contrastive loss.
+        gamma: weight of the classifier's loss.
 
     Raises:
         InputError: when the head is unknown, or a number is out of its range.
     """
 
     name = "gml"
-    teacher_method: ClassVar = {"name": "logit_adjust"}  # the classifier's part of the loss alone
+    teacher_method: ClassVar = {"name": "logit_adjust"}  # only the classifier's part of the loss
     expresses = "uniform"
 
     def __init__(
@@ -116,7 +116,7 @@ class PixelGML(PixelMethod):
             temperature=temperature,
             alpha=alpha if self.teacher else 0.0,
             beta=beta,
-            gamma=0.0,  # the classifier's part is that of all pixels
+            gamma=0.0,  # the classifier's part covers all pixels
             logit_scale=1.0,  # the head's own is in its logits
         )
         self.queries, self.keys, self.key_share = queries, keys, key_share
@@ -131,7 +131,7 @@ class PixelGML(PixelMethod):
         teacher_logits = self.enqueue(images, target, index)
         small = shrink(target, features.shape[-2:])
         chosen = sample_pixels(small, len(self.head.weight), self.queries)
-        # Of all processes: a query without keys of its class does not count in the mean.
+        # From all processes, since a query without keys of its class does not count in the mean.
         labels, query_index = gather_keys(chosen.labels, index[chosen.images], ragged=True)
         stored = self.queue.keys()
         filled = (stored.labels >= 0).nonzero().squeeze(1)  # empty ones would enter the batch norm
@@ -151,7 +151,7 @@ class PixelGML(PixelMethod):
 
     @torch.no_grad()
     def enqueue(self, images: Tensor, target: Tensor, index: Tensor) -> Tensor | None:
-        """Puts keys of the batch into the queue; returns the teacher's logits, if there is one."""
+        """Adds keys of the batch to the queue; returns the teacher's logits, if there is one."""
         logits = None
         if self.teacher:
             teacher = self.teacher.network
@@ -182,7 +182,7 @@ class PixelGML(PixelMethod):
         """Embeddings, logits and teacher's logits of the sampled pixels of all processes."""
         query = gather_with_grad(self.project_query(chosen.of(features)), ragged=True)
         if teacher_logits is None:
-            logits = logits.detach()  # nothing to distil: spares a gradient of nothing but zeros
+            logits = logits.detach()  # nothing to distil: avoids a gradient of zeros
         else:
             teacher_logits = chosen.of(upsample(teacher_logits, logits.shape[-2:]))
             (teacher_logits,) = gather_keys(teacher_logits, ragged=True)
@@ -191,7 +191,7 @@ class PixelGML(PixelMethod):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Moves the momentum copy, where there is no teacher."""
+        """Updates the momentum copy, if there is no teacher."""
         if self.teacher is None:
             update_ema(self.key_encoder, self.model.backbone, self.momentum)
             update_ema(self.project_key, self.project_query, self.momentum)
@@ -200,7 +200,7 @@ class PixelGML(PixelMethod):
                 ours.copy_(theirs)
 
     def no_weight_decay(self) -> list[nn.Parameter]:
-        """The temperature is learned without weight decay."""
+        """The learned temperature has no weight decay."""
         return [self.contrast.log_temperature]
 
 

@@ -1,4 +1,4 @@
-"""From maps to pixels: the loss of all of them, and a fixed number per class and image."""
+"""From maps to pixels: a loss over all of them, and a fixed number per class and image."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ ON_MAPS = (CrossEntropyLoss, LogitAdjustedLoss)  # losses that need no row per p
 
 
 def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tensor:
-    """A classification loss of the pixels that are not ignored.
+    """A classification loss over the pixels that are not ignored.
 
-    Equals `loss` of the flattened pixels, once the logits have the size of the target. With several
-    processes it is that of the global batch on each of them. The cross-entropies, plain and
-    logit-adjusted, are computed on the maps as they are, three times faster on a CPU, and exchange
-    two numbers. Other losses need one row per pixel, and of the logits of all processes; a GPU's
-    host then waits once for the number of pixels.
+    Equals `loss` of the flattened pixels after resizing the logits to the target. With several
+    processes it is the loss of the global batch on each of them. The cross-entropies, plain and
+    logit-adjusted, are computed directly on the maps, three times faster on a CPU, and exchange two
+    numbers. Other losses need one row per pixel, and the logits of all processes; a GPU's host then
+    waits once for the number of pixels.
 
     Args:
         loss: any classification loss.
@@ -40,7 +40,8 @@ def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tens
     if type(loss) in ON_MAPS:
         logits = full_precision(logits)
         if isinstance(loss, LogitAdjustedLoss):
-            # Before resizing: interpolation does not change a constant, and the map is smaller.
+            # Before resizing, since interpolation does not change a constant, and the map is
+            # smaller.
             logits = logits + (loss.tau * loss.log_prior).to(logits)[:, None, None]
         grown = upsample(logits, target.shape[-2:])
         total = F.cross_entropy(grown, target, ignore_index=IGNORED, reduction="sum")
@@ -62,9 +63,9 @@ def _over_all(scalar: Tensor) -> Tensor:
 
 
 def unused(*modules: nn.Module) -> Tensor:
-    """Zero, with a gradient of zero for the parameters of modules that a step does not use.
+    """Zero, with a gradient of zero for the parameters of modules that are unused in a step.
 
-    With several processes a parameter must be used in every step or in none.
+    With several processes, a parameter must be used in every step or in none.
     """
     used = [p.sum() for module in modules for p in module.parameters() if p.requires_grad]
     return 0.0 * torch.stack(used).sum()
@@ -95,8 +96,8 @@ class SampledPixels:
 def sample_pixels(target: Tensor, num_classes: int, per_class: int) -> SampledPixels:
     """Up to a fixed number of pixels of each class in each image, spread over its pixels.
 
-    All pixels of a class with fewer are chosen. Those of a larger one are chosen at even steps, row
-    by row from a random start, so that they do not cluster. Random numbers come from torch's global
+    All pixels of a smaller class are chosen. Those of a larger one are chosen at even steps, row by
+    row from a random start, so that they do not cluster. Random numbers come from torch's global
     generator, which the loop seeds. A GPU's host waits once for the number of pixels.
 
     Args:
@@ -125,7 +126,7 @@ def sample_pixels(target: Tensor, num_classes: int, per_class: int) -> SampledPi
 
 
 def shrink(target: Tensor, size: torch.Size) -> Tensor:
-    """Classes (B, H, W) at the size of a smaller map, by nearest pixel."""
+    """Classes (B, H, W) resized to a smaller map, by nearest neighbour."""
     if target.shape[-2:] == size:
         return target
     row, column = (
