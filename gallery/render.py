@@ -1,4 +1,4 @@
-"""Runs the examples of this folder and makes a page of each, with its output and pictures.
+"""Runs the examples of this folder and makes a page of each, with its output, pictures and notebook.
 
 An example is a script of cells: `# %% [markdown]` begins a text, `# %%` begins code. It is a hook of
 mkdocs (`make docs` runs every example, and an error in one stops the build), and a program:
@@ -25,7 +25,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 LEFT_OUT = {"render"}
 INSTALL = """# In Colab, first upload the wheel that `make wheel` leaves in build/.
-!pip install --quiet longtail-*.whl matplotlib"""
+!pip install --quiet {wheel} matplotlib"""
 Cell = tuple[str, str]  # kind, `markdown` or `code`, and text
 
 
@@ -111,7 +111,8 @@ def run(script: Path) -> Page:
                 parts.append(f"![{_title(parts[0])}]({name})")
             pyplot.close("all")
     parts.append(
-        f"This page ran in {seconds:.1f} seconds of one core: `gallery/{script.name}`."
+        f"This page ran in {seconds:.1f} seconds of one core: `gallery/{script.name}`, "
+        f"also [as a notebook]({script.stem}.ipynb)."
     )
     return Page(
         script.stem, _title(parts[0]), "\n\n".join(parts) + "\n", seconds, pictures
@@ -153,8 +154,12 @@ def notebook(script: Path) -> str:
             "source": lines,
         } | more
 
-    parts = cells(script.read_text(encoding="utf-8"))
-    parts.insert(1, ("code", INSTALL))
+    example = script.read_text(encoding="utf-8")
+    wheel = "longtail-*.whl"
+    if re.search(r"longtail\.integrations\.(huggingface|lightning)", example):
+        wheel = f'"$(ls {wheel})[integrations]"'
+    parts = cells(example)
+    parts.insert(1, ("code", INSTALL.format(wheel=wheel)))
     content = {
         "cells": [
             cell(kind, text, number) for number, (kind, text) in enumerate(parts)
@@ -174,7 +179,7 @@ def notebook(script: Path) -> str:
 
 
 def index(pages: list[Page]) -> str:
-    """The page of all examples: title, first sentence and picture of each."""
+    """The page of all examples: title and picture of each."""
     parts = [
         "# Gallery",
         "Examples that run in seconds on a CPU; every build of these pages runs them.",
@@ -202,6 +207,10 @@ def on_files(files: Any, config: Any) -> Any:
     for page in pages:
         files.append(
             File.generated(config, f"gallery/{page.name}.md", content=page.markdown)
+        )
+        text = notebook(FOLDER / f"{page.name}.py")
+        files.append(
+            File.generated(config, f"gallery/{page.name}.ipynb", content=text)
         )
         for name, content in page.pictures.items():
             files.append(File.generated(config, f"gallery/{name}", content=content))

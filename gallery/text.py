@@ -56,6 +56,9 @@ models = {
     "sparse, uniform prior": make_pipeline(
         words, PriorAdjustedClassifier(plain, "uniform")
     ),
+    "sparse, logit adjustment": make_pipeline(
+        words, LongTailClassifier("logit_adjust")
+    ),
     "dense, logit adjustment": make_pipeline(
         dense, LongTailClassifier("logit_adjust", random_state=0)
     ),

@@ -1,7 +1,10 @@
 """The examples of the gallery as files; `make docs` runs them."""
 
+import importlib.metadata
 import json
+import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +56,41 @@ def test_an_error_names_the_example(tmp_path: Path) -> None:
         render.run(script)
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_notebook_follows_the_format_and_compiles(script: Path) -> None:
+    """The schema of nbformat 4.5."""
+    content: dict[str, Any] = json.loads(render.notebook(script))
+    assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
+    assert content["metadata"]["kernelspec"]["name"] == "python3"
+    ids = [cell["id"] for cell in content["cells"]]
+    assert len({*ids}) == len(ids) > 3
+    for cell in content["cells"]:
+        keys = {"cell_type", "id", "metadata", "source"}
+        if cell["cell_type"] == "code":
+            assert {*cell} == keys | {"execution_count", "outputs"}
+            lines = [line for line in cell["source"] if not line.startswith("!pip ")]
+            compile("".join(lines), script.name, "exec")
+        else:
+            assert (cell["cell_type"], {*cell}) == ("markdown", keys)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_notebook_installs_what_it_imports(script: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    install = "".join(json.loads(render.notebook(script))["cells"][1]["source"])
+    installed = ["longtail", "matplotlib", *project["dependencies"]]
+    if "[integrations]" in install:
+        installed += project["optional-dependencies"]["integrations"]
+    names = {re.match(r"[\w.-]+", line)[0] for line in installed}  # type: ignore[index]
+    imports = re.findall(
+        r"^(?:import|from) (\w+)", script.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    packages = importlib.metadata.packages_distributions()
+    for name in {*imports} - sys.stdlib_module_names:
+        assert {found.lower() for found in packages.get(name, [name])} & names, name
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "gallery").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_a_notebook_is_its_example(path: Path) -> None:
     """If this fails: python gallery/render.py --notebook NAME."""
     assert path.read_text(encoding="utf-8") == render.notebook(path.with_suffix(".py"))
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    assert (content["nbformat"], content["cells"][1]["cell_type"]) == (4, "code")

@@ -1,5 +1,6 @@
 """Names of the package and links in the pages exist; the first examples run."""
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import longtail
 
@@ -58,9 +60,43 @@ def test_the_reference_has_everything_public() -> None:
                 assert f"{module}.{name}" in shown, module
 
 
-def test_a_wrong_name_is_found() -> None:
+def used_names(code: str) -> set[str]:
+    """Dotted names of the package that a program imports or looks up."""
+    nodes, names, used = [*ast.walk(ast.parse(code))], {"longtail": "longtail"}, set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("longtail."):
+            names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    for node in nodes:
+        if isinstance(node, ast.Attribute):
+            root, _, rest = ast.unparse(node).partition(".")
+            if root in names and re.fullmatch(r"[\w.]+", rest):
+                used.add(f"{names[root]}.{rest}")
+    return used | {*names.values()}
+
+
+def resolve_all(code: str) -> None:
+    for name in sorted(used_names(code)):
+        resolve(name)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in NOT_NOW], ids=relative)
+@pytest.mark.filterwarnings("ignore")
+def test_names_in_programs_exist(page: Path) -> None:
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    resolve_all("\n".join(block for block in blocks if not block.startswith(">>>")))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from longtail.losses import NoLoss",
+        "from longtail import losses as l\nl.NoLoss(prior)",
+        "import longtail\nlongtail.losses.NoLoss(prior).backward()",
+    ],
+)
+def test_a_wrong_name_is_found(code: str) -> None:
     with pytest.raises(AttributeError):
-        resolve("longtail.losses.NoLoss")
+        resolve_all(code)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
@@ -72,10 +108,26 @@ def test_linked_files_exist(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/faq.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/faq.md", "docs/data.md"])
 def test_examples_of_the_first_pages_run(page: str) -> None:
-    names: dict[str, Any] = {}
+    run_blocks(page, {})
+
+
+def test_examples_on_priors_run() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(3).repeat_interleave(torch.tensor([300, 90, 60]))
+    logits = torch.randn(450, 3) + 3 * torch.nn.functional.one_hot(labels, 3)
+    names = {"train_labels": labels, "logits": logits, "network": torch.nn.Linear(3, 3)}
+    names |= {"val_logits": logits, "val_labels": labels, "new_logits": logits[200:]}
+    names |= {"test_logits": logits, "test_labels": labels, "stream": logits.split(50)}
+    uniform = torch.full((3,), 1 / 3)
+    found = run_blocks("docs/shift.md", names | {"monday_prior": uniform, "other": uniform})
+    torch.testing.assert_close(found["tracker"].prior.sum().item(), 1.0)
+
+
+def run_blocks(page: str, names: dict[str, Any]) -> dict[str, Any]:
     blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
     assert blocks
     for block in blocks:
         exec(compile(block, page, "exec"), names)
+    return names

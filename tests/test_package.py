@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
 
 import longtail
 
@@ -68,6 +69,24 @@ def test_the_extra_all_has_every_extra_of_a_user() -> None:
     (everything,) = extras.pop("all")
     named = set(re.findall(r"\[(.*)\]", everything)[0].split(","))
     assert named == set(extras) - {"dev", "docs"}
+
+
+def required(line: str) -> set[str]:
+    """The packages that a requirement brings, with those of its extras, one level deep."""
+    wanted = Requirement(line)
+    extras, found = [*wanted.extras, ""], {wanted.name}
+    for other in map(Requirement, importlib.metadata.requires(wanted.name) or ()):
+        if any(other.marker is None or other.marker.evaluate({"extra": e}) for e in extras):
+            found.add(other.name)
+    return found
+
+
+def test_the_extra_integrations_has_what_the_trainers_need() -> None:
+    """`transformers` alone has no Trainer: it needs accelerate."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = project["optional-dependencies"]["integrations"]
+    found = set().union(*map(required, lines))
+    assert {"accelerate", "datasets", "lightning", "torchmetrics", "transformers"} <= found
 
 
 def test_files_of_a_public_project_can_be_read() -> None:

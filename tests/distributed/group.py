@@ -23,8 +23,13 @@ import torch
 from PIL import Image
 
 from longtail import ClassPrior
-from longtail.data import DataConfig
+from longtail.data import ClassBalancedSampler, DataConfig
 from longtail.errors import LostProcessError
+from longtail.integrations.torchmetrics import (
+    BalancedAccuracy,
+    ClasswiseCalibrationError,
+    GroupAccuracy,
+)
 from longtail.memory import ClassQueue, gather_keys, gather_with_grad
 from longtail.methods import Method, create_method
 from longtail.models import CosineHead, ImageClassifier, create_backbone, create_dense_head
@@ -174,6 +179,28 @@ def gathered(rank: int) -> dict[str, Any]:
         "ragged": gather_keys(ragged, ragged.long(), ragged=True),
         "queue": queue.state_dict(),
     }
+
+
+def shared_metrics(rank: int, world: int) -> dict[str, Any]:
+    """Metrics of torchmetrics over all processes, each of which was given its share."""
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.randn(61, len(COUNTS), generator=generator).softmax(1)
+    labels = torch.arange(61) % len(COUNTS)
+    found: dict[str, Any] = {}
+    for metric in (
+        GroupAccuracy(ClassPrior(COUNTS)),
+        BalancedAccuracy(len(COUNTS)),
+        ClasswiseCalibrationError(len(COUNTS), bins=4),
+    ):
+        metric.update(probabilities[rank::world], labels[rank::world])
+        found[type(metric).__name__] = metric.compute()
+    return found
+
+
+def balanced_draws() -> list[int]:
+    """What a sampler draws that was told nothing of the processes."""
+    labels = torch.arange(len(COUNTS)).repeat_interleave(torch.tensor(COUNTS))
+    return [*ClassBalancedSampler(labels)]
 
 
 def whole_run(folder: Path, world: int) -> dict[str, Any]:
@@ -342,6 +369,8 @@ def process(folder: Path, rank: int, world: int) -> None:
         found["resumed"] = resumed_run(folder, world)
         found["faults"] = faults(folder, rank, world)
     found["gathered"] = gathered(rank)
+    found["metrics"] = shared_metrics(rank, world)
+    found["draws"] = balanced_draws()
     torch.save(found, folder / f"{world}-{rank}.pt")
 
 

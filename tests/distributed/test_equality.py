@@ -169,6 +169,21 @@ def test_all_processes_end_at_the_fault_of_one(found: Any, world: int) -> None:
 
 
 @pytest.mark.parametrize(("world", "rank"), RANKS)
+def test_metrics_are_those_of_all_samples(found: Any, world: int, rank: int) -> None:
+    alone = found[1, 0]["metrics"]
+    assert not float(alone["BalancedAccuracy"]).is_integer()
+    torch.testing.assert_close(found[world, rank]["metrics"], alone, equal_nan=True)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_sampler_shares_its_draws_out(found: Any, world: int) -> None:
+    alone = found[1, 0]["draws"]
+    parts = [found[world, rank]["draws"] for rank in range(world)]
+    together = [index for step in zip(*parts, strict=True) for index in step]
+    assert together == alone[: len(alone) // world * world]
+
+
+@pytest.mark.parametrize(("world", "rank"), RANKS)
 def test_gathered_rows_and_their_gradient(found: Any, world: int, rank: int) -> None:
     ours = found[world, rank]["gathered"]
     values = torch.tensor([[1.0 + r, 10.0 + r] for r in range(world)], dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Hugging Face Trainer and pipelines, on a tiny transformer that is made from its configuration."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import datasets
 import pytest
 import torch
 import transformers
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
 
 from longtail import ClassPrior
 from longtail.integrations.huggingface import (
@@ -132,6 +135,34 @@ def test_the_rare_class_is_found_more_often_than_with_the_default_loss(
     plain, adjusted = found
     assert adjusted["eval_few"] > plain["eval_few"]
     assert adjusted["eval_balanced_accuracy"] > plain["eval_balanced_accuracy"] + 0.1
+
+
+def test_balanced_batches_of_one_and_two_processes(
+    tmp_path: Path, run_blocks: Callable[[str, dict[str, Any]], dict[str, Any]]
+) -> None:
+    train_set = made_text(COUNTS, 0)
+    options = {"report_to": [], "use_cpu": True, "per_device_train_batch_size": 16}
+    trainer = run_blocks("Hugging Face Trainer", {})["BalancedTrainer"](
+        model=tiny_model(),
+        args=transformers.TrainingArguments(str(tmp_path), **options),
+        train_dataset=train_set,
+        data_collator=lambda rows: torch.tensor([row["label"] for row in rows]),
+    )
+    drawn = torch.cat([*trainer.get_train_dataloader()])
+    assert drawn.bincount().min() > len(train_set) / 3 * 0.7
+    whole = [*trainer._get_train_sampler()]
+    loaders = [
+        prepare_data_loader(
+            DataLoader(range(len(train_set)), 10, sampler=trainer._get_train_sampler()),
+            num_processes=2,
+            process_index=rank,
+        )
+        for rank in range(2)
+    ]
+    parts = [torch.cat([*loader]).tolist() for loader in loaders]
+    assert sorted(parts[0] + parts[1]) == sorted(
+        whole + whole[:10]
+    )  # 190 draws, in 20 full batches
 
 
 def test_a_pipeline_predicts_under_another_prior(tmp_path: Path, prior: ClassPrior) -> None:

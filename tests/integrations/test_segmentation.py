@@ -1,6 +1,8 @@
 """Losses of maps as segmentation_models_pytorch and MMSegmentation call them."""
 
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -51,15 +53,41 @@ def test_any_ignore_index_and_a_channel_of_the_target() -> None:
     assert all_ignored == 0
 
 
-def test_as_a_decode_head_of_mmsegmentation_calls_it() -> None:
+class Registry:
+    """As much of MMEngine's `Registry` as the page uses."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Callable[..., Any]] = {}
+
+    def register_module(self) -> Callable[[Any], Any]:
+        return lambda module: self.made.setdefault(module.__name__, module)
+
+    def build(self, config: dict[str, Any]) -> Any:
+        return self.made[config["type"]](**{k: v for k, v in config.items() if k != "type"})
+
+
+def test_as_a_decode_head_of_mmsegmentation_calls_it(
+    monkeypatch: pytest.MonkeyPatch,
+    run_blocks: Callable[[str, dict[str, Any]], dict[str, Any]],
+) -> None:
     """Its `loss_by_feat` passes the weight of each pixel and its own `ignore_index`."""
-    loss, (logits, target) = MapLoss(losses.CrossEntropyLoss(PRIOR), ignore_index=9), maps()
+    models = Registry()
+    monkeypatch.setitem(sys.modules, "mmseg", ModuleType("mmseg"))
+    monkeypatch.setitem(sys.modules, "mmseg.registry", ModuleType("mmseg.registry"))
+    monkeypatch.setattr(sys.modules["mmseg.registry"], "MODELS", models, raising=False)
+    run_blocks("MMSegmentation", {})
+    loss = models.build({"type": "LongtailLoss", "pixels": [500, 80, 20]})
+    logits, target = maps()
+    target = target.masked_fill(target == 255, 9)
     weight = torch.rand(2, 5, 6, dtype=torch.float64)
-    found = loss(logits, target, weight=weight, ignore_index=255)
-    nats = torch.nn.functional.cross_entropy(logits, target, ignore_index=255, reduction="none")
-    weight = weight * (target != 255)
+    found = loss(logits, target, weight=weight, ignore_index=9)
+    nats = torch.nn.functional.cross_entropy(
+        logits + PRIOR.log_prior.view(3, 1, 1), target, ignore_index=9, reduction="none"
+    )
+    weight = weight * (target != 9)
     torch.testing.assert_close(found, (weight * nats).sum() / weight.sum())
     assert loss.loss_name.startswith("loss_")
+    assert loss(logits, target, weight=None, ignore_index=9) > 0
 
 
 @pytest.mark.parametrize(
