@@ -1,10 +1,10 @@
-"""How much worse the method that `longtail advise` recommends is than the best one in hindsight.
+"""How much worse the method recommended by `longtail advise` is than the best one in hindsight.
 
     python bench/advise.py --tables FOLDER [--names NAME ...] [--features FILE ...] [--out FILE]
     python bench/advise.py --docs docs/pictures.md    # only writes the table of the result file
 
-For tables: the three folds of one stratified 3-fold split; the advice is made of two folds, and all
-methods are fitted on these and compared on the third. For features of `longtail embed`: their
+For tables: the three folds of one stratified 3-fold split; the advice is based on two folds, and
+all methods are fitted on these and compared on the third. For features from `longtail embed`: their
 training and test split. The regret is the best balanced accuracy minus that of the recommended
 method, in points; `always` is the regret of one method for every data set.
 """

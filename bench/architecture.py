@@ -1,8 +1,8 @@
-"""The picture of docs/architecture.md: every module in its layer.
+"""The diagram in docs/architecture.md: every module in its layer.
 
     python bench/architecture.py
 
-Modules import from the layers below theirs. Layers come from the import rules in pyproject.toml,
+Modules import from the layers below them. Layers come from the import rules in pyproject.toml,
 sentences from the modules' docstrings.
 """
 

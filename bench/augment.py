@@ -1,12 +1,12 @@
-"""Images per second of the view `auto` beside torchvision's per-image pipelines, on one core.
+"""Images per second of the view `auto` and of torchvision's per-image pipelines, on one core.
 
     python bench/augment.py [--rounds 9] [--device cpu] [--out results/augment.json]
 
-All make the same from the same 32x32 images, to a uint8 batch: random crop with padding 4, flip,
-AutoAugment (CIFAR-10 policy), Cutout 16. torchvision's start from arrays, by way of PIL as its
-CIFAR reader does, or as tensors with its v2 transforms. Each round times every pipeline in turn;
-figures are medians over the rounds, and ratios are those of the same round. With another device
-the batched pipeline runs there, the others stay on one core of the host.
+All apply the same operations to the same 32x32 images, with a uint8 batch as the result: random
+crop with padding 4, flip, AutoAugment (CIFAR-10 policy), Cutout 16. torchvision's pipelines start
+from arrays, via PIL as in its CIFAR reader, or as tensors with its v2 transforms. Each round times
+every pipeline in turn; results are medians over the rounds, and ratios are within the same round.
+With another device the batched pipeline runs there, while the others stay on one core of the host.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("results/augment.json"))
     given = options.parse_args()
     torch.set_num_threads(1)
-    # A training process has long allocated and freed megabytes, upon which the C library keeps
-    # small blocks; a fresh one gives every one back and pays for its pages anew.
+    # A training process has already allocated and freed megabytes, after which the C library keeps
+    # small blocks; a fresh process returns every block and pays for its pages again.
     torch.zeros(30 << 20, dtype=torch.uint8)
     images = pictures(max(BATCHES))
     pipelines = [measure_pipelines(images[:n], given.rounds, given.device) for n in BATCHES]
@@ -148,7 +148,7 @@ def measure_views(images: Tensor, rounds: int, device: torch.device) -> dict[str
 def measure_operations(
     images: Tensor, rounds: int, device: torch.device
 ) -> list[dict[str, object]]:
-    """Microseconds an image of each operation, and of torchvision's on single tensors."""
+    """Microseconds per image of each operation, and of torchvision's on single tensors."""
     batch, tensors = images.to(device), list(images)
     rows = []
     for name, (ours, theirs) in operations(batch).items():
@@ -172,7 +172,7 @@ Pair = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
 def operations(batch: Tensor) -> dict[str, Pair]:
-    """Every operation, batched and torchvision's, at parameters that cost both the same work."""
+    """Every operation, batched and torchvision's, with parameters that cost the same work."""
 
     def each(value: float) -> Tensor:
         return torch.full((len(batch),), value, device=batch.device)

@@ -2,11 +2,11 @@
 
     python bench/camvid.py [--root data/camvid] [--methods ce logit_adjust gml] [--seeds 0 1 2]
 
-The root holds train/, trainannot/, val/ ... Every run is that of its recipe (`longtail train camvid
---method NAME`); one that was begun goes on, one that is finished is judged again. Settings were
+The root contains train/, trainannot/, val/ ... Every run uses its recipe (`longtail train camvid
+--method NAME`); an interrupted run resumes, a finished one is only evaluated again. Settings were
 chosen on val, and on a drive held out of train (bench/camvid_drive.py), with another seed; the
-model of the last epoch is judged on test. Each model is also judged for the pixel prior to several
-powers, the recipe's own among them: from 0, all classes alike, to 1, the training mix.
+model of the last epoch is evaluated on test. Each model is also evaluated for several powers of the
+pixel prior, including the recipe's own: from 0, the uniform prior, to 1, that of the training set.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def evaluated(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, Any]:
-    """Metrics of a run in percent: as its recipe predicts, and for each power of the prior."""
+    """Metrics of a run in percent: for the recipe's prior, and for each power of the prior."""
     config = run.config
     expressed = resolve_prior(run.model_card()["expresses"], dataset.prior, dataset.num_classes)
     targets = [target_of(power, None, dataset.prior, dataset.class_names) for power in POWERS]
@@ -107,7 +107,7 @@ def evaluated(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, An
 
 
 def table(rows: list[dict[str, Any]], means: dict[str, Any]) -> list[str]:
-    """Figures of each method in Markdown: as its logits are, then for each power of the prior."""
+    """Results of each method in Markdown: for its own prior, then for each power of the prior."""
     lines = [
         "| CamVid test, percent | " + " | ".join(TITLES) + " |",
         "|---|" + "---|" * len(TITLES),

@@ -1,11 +1,11 @@
-"""CamVid with a drive held out: which classifier of pixels does for a street that it never saw?
+"""CamVid with a drive held out: which classifier of pixels works on a street that it never saw?
 
     python bench/camvid_drive.py [--root data/camvid] [--drive 0006R0]
 
-The val part of CamVid is of the same drive as most training images, so that what is learned by
-heart counts there too; test is mostly of another drive. Here a drive is taken out of the training
-part, and the models of the recipes, half as long, are judged on it; test is not touched. The
-settings that differ from the recipe are in each row.
+The val split of CamVid is from the same drive as most training images, so that memorisation helps
+there; test is mostly from another drive. Here a drive is taken out of the training split, and the
+models of the recipes, trained half as long, are evaluated on it; test is not used. Settings that
+differ from the recipe are in each row.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def hold_out(source: Path, drive: str, root: Path) -> None:
-    """Links to the training part of CamVid, a drive of which becomes the val part."""
+    """Links to the training split of CamVid, with a drive as the val split."""
     for kind in ("", "annot"):
         for file in sorted((source / f"train{kind}").iterdir()):
             part = "val" if file.name.startswith(drive) else "train"

@@ -1,18 +1,18 @@
-"""`longtail data check`: near-duplicates found and falsely found, its time and its memory.
+"""`longtail data check`: near-duplicates found and falsely found, time and memory.
 
     python bench/check.py [--cifar data/cifar-100-python] [--files 200000] [--rows 5000000]
         [--classes 50000] [--parts copies folder table classes] [--out results/check.json]
 
 - copies: 200 re-encoded, resized or lightly cropped copies among 5,000 pictures. The pictures are
-  test images of CIFAR-100, which the thresholds were not chosen on, or made-up ones without
-  `--cifar`. A pair of two originals counts as falsely found although it may be a true repetition.
+  test images of CIFAR-100, on which the thresholds were not chosen, or synthetic ones without
+  `--cifar`. A pair of two originals counts as falsely found although it may be a real duplicate.
 - time: seconds for the same 5,000, reading and comparing, and the two extrapolated to 100,000:
   reading grows with the number of pictures, comparing with its square.
 - folder, table, classes: `data check` on a folder of small files, on a table of many rows whose
-  files are not opened, and on a folder of many classes; each in a process of its own. The machine
-  may be shared, so processor seconds stand beside those of the wall.
+  files are not opened, and on a folder of many classes, each in its own process. The machine may be
+  shared, so both processor and wall-clock seconds are given.
 
-`--parts` measures some of these again; the rest of the result file stays.
+`--parts` repeats some of these measurements; the rest of the result file is kept.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def make_folder(place: Path, count: int) -> Path:
 
 
 def make_table(place: Path, count: int) -> Path:
-    """A table of rows whose paths are all of 1,000 files, under other names of their folder."""
+    """A table of rows whose paths all lead to 1,000 files, by different names of their folder."""
     with (place / "t.csv").open("w", encoding="utf-8") as file:
         file.write("path,label,split\n")
         for n in range(count):

@@ -1,4 +1,4 @@
-"""Finished runs as one result file: settings, figures, time.
+"""Collects finished runs in one result file: settings, metrics, time.
 
 python bench/collect.py runs/a runs/b --out results/some.json
 """

@@ -1,20 +1,20 @@
-"""How often the intervals of an estimated class prior hold it, on tables and their classifiers.
+"""How often the intervals of an estimated class prior contain it, on tables and their classifiers.
 
     python bench/coverage.py --data DIR [--splits 30] [--out results/coverage.json]
     python bench/coverage.py --page docs/shift.md    # only writes the table of the result file
 
-DIR holds the tables as for bench/quantify.py, whose classifiers and preparation are used; those
-whose classes have ten labelled source rows or more are taken. `growth` is made: 5,000 animals of
-12 ages, to be told from seven measures of size that say little of old ages, as in the abalone
-table.
+DIR contains the tables as for bench/quantify.py, whose classifiers and preparation are used; only
+those with ten or more labelled source rows per class are used. `growth` is synthetic: 5,000 animals
+of 12 ages, to be predicted from seven measures of size that say little about old ages, as in the
+abalone table.
 
 Each table is split at random, class by class: 40 % train the classifier, 24 % are the labelled
 source, and targets of 60, 250 and 1,000 rows are drawn without replacement from the remaining 36 %;
 for targets of 2,000 rows it is 20, 20 and 60 %. The prior of a target is drawn from
-Dirichlet(3, ..., 3), where a class has no more than its rows suffice for (`moved_l1` is the mean
-distance to the training prior), then the number of rows of each class from the multinomial
-distribution. Coverage is that of the prior, not of the rows' own shares; its standard error is over
-splits. A target counts as reliable by `found.reliable`.
+Dirichlet(3, ..., 3), limited to the available rows of each class (`moved_l1` is the mean distance
+to the training prior), then the number of rows of each class from the multinomial distribution.
+Coverage is that of the prior, not of the rows' own shares; its standard error is over splits. A
+target counts as reliable by `found.reliable`.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def table(features: Array, labels: Array, splits: int) -> list[dict[str, Any]]:
 
 
 def target(pool: Array, size: int, generator: np.random.Generator) -> tuple[Array, Array]:
-    """A prior, and indices of rows drawn with it without replacement."""
+    """Draws a prior, and indices of rows with it, without replacement."""
     counts = np.bincount(pool)
     prior = suffices(generator.dirichlet(np.full(len(counts), 3.0)), counts, size)
     while True:
@@ -117,7 +117,7 @@ def target(pool: Array, size: int, generator: np.random.Generator) -> tuple[Arra
 
 
 def suffices(prior: Array, counts: Array, size: int) -> Array:
-    """The prior with each class at no more than its rows suffice for; the others share the rest.
+    """The prior with each class limited to its available rows; the others share the rest.
 
     Args:
         prior: (num_classes,).
@@ -144,7 +144,7 @@ def most(counts: Array, size: int) -> Array:
 
 
 def one(prior: Array, held: Array, labels: Array, logits: Array, truth: Array) -> dict[str, float]:
-    """What the default estimate says of one target."""
+    """The default estimate for one target."""
     found = estimate_prior(held, labels, logits, prior)
     low, high = found.interval.numpy().T
     assert found.region is not None
@@ -158,7 +158,7 @@ def one(prior: Array, held: Array, labels: Array, logits: Array, truth: Array) -
 
 
 def summary(clusters: list[list[dict[str, float]]]) -> dict[str, Any]:
-    """Percentages over the targets of each split, and over those that are called reliable."""
+    """Percentages over the targets of each split, and over those reported as reliable."""
     every = [one for cluster in clusters for one in cluster]
     sure = [one for one in every if one["reliable"]]
 

@@ -1,8 +1,8 @@
-"""GML beside plain cross-entropy on the built-in digits, over seeds.
+"""GML compared with plain cross-entropy on the built-in digits, over seeds.
 
     python bench/digits.py [--methods ce logit_adjust gml] [--seeds 3] [--out FILE]
 
-Every run is a run folder under `--runs`; one that is finished is not run again.
+Every run has a run folder under `--runs`; a finished one is not repeated.
 """
 
 import argparse

@@ -4,13 +4,13 @@
     python bench/embeddings.py [--methods NAME ...] [--out results/embeddings.json]
     python bench/embeddings.py --docs docs/sklearn.md    # only writes the table of the result file
 
-Features are made once, as `longtail embed cifar100-lt --backbone efficientnet_lite0
---data.image_size 128 --precision bf16-mixed` does. Every method gets the same treatment: C is the
+Features are computed once, as by `longtail embed cifar100-lt --backbone efficientnet_lite0
+--data.image_size 128 --precision bf16-mixed`. Every method gets the same treatment: C is the
 best of three by balanced accuracy on a held-out fifth of the training set (`GridSearchCV`, one
 split), then the whole training set is fitted once. The test set is balanced and used once. Rows
 "default C" choose nothing. `--curve` gives balanced accuracy on the held-out fifth for many values
 of C. With `--methods` the other rows of the result file are kept. Seconds are processor seconds of
-one thread, without what a first call imports: the machine does other work at the same time.
+one thread, without imports at the first call, since the machine is shared.
 """
 
 import argparse
@@ -50,7 +50,7 @@ FINAL_ITERATIONS = 300
 
 @dataclass(frozen=True)
 class Row:
-    """A classifier, the values of C that are chosen from, and where it takes them."""
+    """A classifier, its candidate values of C, and the name of that parameter."""
 
     estimator: Any
     values: list[float]
@@ -90,7 +90,7 @@ def main() -> None:
         lines = table(json.loads(given.out.read_text(encoding="utf-8")))
         write_between(given.docs, "bench/embeddings.py", lines)
         return
-    # One thread: two that wait for each other on a shared machine are slower than one.
+    # One thread, since two that wait for each other on a shared machine are slower than one.
     torch.set_num_threads(1)
     data = features()
     if given.curve:

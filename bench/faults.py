@@ -1,12 +1,12 @@
-"""Kills runs, fills their disk and damages their files, resumes them, and looks at what is left.
+"""Kills runs, fills their disk and damages their files, resumes them, and checks the result.
 
     python bench/faults.py [--kills 200] [--disks 30] [--damages 100] [--out results/faults.json]
 
-Every fault hits a training on images in files that would end after three epochs. After a kill (by
+Every fault hits a training run of three epochs on image files. After a kill (by
 SIGKILL, SIGTERM or SIGINT, once or twice, of one process or of its group, at a drawn moment of the
 start, of a step, of the writing of a checkpoint, of the evaluation or of the report) and after a
-full disk, the run is resumed and must end bit for bit as the run that nothing happened to. After
-one of its files was damaged, it must end so, too, or be refused by an error of input that names
+full disk, the run is resumed and must end with the same result, bit for bit, as an undisturbed run.
+After damage to one of its files, it must do the same, or be refused with an input error that names
 what is wrong.
 """
 
@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Imported here once, and not by each of the processes for itself.
+# Imported here once, not in each of the processes.
 import lightning_fabric  # noqa: F401
 import numpy as np
 import pyarrow.parquet  # noqa: F401
@@ -156,7 +156,7 @@ def plan_kill(processes: int, draw: random.Random) -> dict[str, Any]:
 
 
 def kill_once(folder: Path, options: dict[str, Any], kill: dict[str, Any]) -> dict[str, Any] | None:
-    """Resumes a run, which kills itself as planned; None when it did not come to it."""
+    """Resumes a run, which kills itself as planned; None if it ended before."""
     children = start(folder, options, lambda rank: arm(kill) if rank == kill["rank"] else None)
     ended = wait(children, LONGEST, enough=1)
     began = time.monotonic()
@@ -216,7 +216,7 @@ def arm(kill: dict[str, Any]) -> None:
 
 
 def fill_disks(folder: Path, count: int, draw: random.Random) -> list[dict[str, Any]]:
-    """Runs in which one file cannot be written for want of space, and then can."""
+    """Runs in which one file cannot be written for lack of space, and then can."""
     whole, rows = folder / "whole-1", []
     options = settings(folder, 0, 1)
     if not whole.exists():
@@ -240,7 +240,7 @@ def fill_disks(folder: Path, count: int, draw: random.Random) -> list[dict[str, 
 
 
 def fill(word: str, moment: int, rank: int) -> None:
-    """Lets the disk be full when a file is written, for the time after so many."""
+    """Simulates a full disk when a file is written, after a number of writes."""
     fsync, passed = os.fsync, 0
 
     def synced(handle: int) -> None:
@@ -255,7 +255,7 @@ def fill(word: str, moment: int, rank: int) -> None:
 
 
 def damage_files(folder: Path, count: int, draw: random.Random) -> list[dict[str, Any]]:
-    """A run that was stopped in its last epoch, one of its files damaged, resumed by its folder."""
+    """Resumes a run that was stopped in its last epoch and has a damaged file."""
     whole, stopped, rows = folder / "whole-1", folder / "stopped", []
     options = settings(folder, 0, 1)
     if not whole.exists():
@@ -365,7 +365,7 @@ def run_process(
 
 
 def before_calls(owner: Any, name: str, act: Callable[[], object]) -> None:
-    """Lets something happen before each call of a function."""
+    """Calls something before each call of a function."""
     function = getattr(owner, name)
 
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -395,7 +395,7 @@ def wait(children: list[int], seconds: float, enough: int | None = None) -> dict
 
 
 def finish(children: list[int], check: bool = True) -> list[int]:
-    """Lets a run end by itself; a process that hangs is ended with SIGKILL."""
+    """Waits for a run to end; a process that hangs is ended with SIGKILL."""
     ended = wait(children, LONGEST)
     for child in children:
         if child not in ended:
@@ -422,7 +422,7 @@ def equal(broken: Path, whole: Path, history: bool = True) -> bool:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Bit by bit, in whatever they are nested."""
+    """Whether nested values are equal, bit for bit."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -444,7 +444,7 @@ def log_of(folder: Path) -> str:
 
 
 def summary_of(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """How many of which ended how."""
+    """Counts of faults by kind and outcome."""
     kills = [kill for row in rows["kills"] for kill in row["kills"]]
     two = [kill for kill in kills if len(kill["statuses"]) > 1 and not kill["group"]]
     disks, damages = rows["disks"], rows["damages"]

@@ -1,16 +1,16 @@
-"""Images per second from JPEG files to features, beside bare networks.
+"""Images per second from JPEG files to features, compared with bare networks.
 
     python bench/features.py [--threads 1 2] [--rounds 3] [--out results/features.json]
     python bench/features.py --docs docs/pictures.md    # only writes the table of the result file
 
-EfficientNet-Lite0 at 224 pixels on a CPU. Every round measures all rows in turn, each in a process
-of its own. The ratios are medians of the rounds' ratios to onnxruntime, in time and in time of the
-processor, which does not count what else a shared machine does.
+EfficientNet-Lite0 at 224 pixels on a CPU. Every round measures all rows in turn, each in its own
+process. The ratios are medians of the rounds' ratios to onnxruntime, in wall-clock and in processor
+time, which does not count other work of a shared machine.
 - onnxruntime, torch, torch.compile: the network alone, on batches in memory (torch's without and
   with the memory settings that longtail makes);
-- engine: files to features as `longtail embed`, `advise` and the first stage of `train` make them;
-- loader and torch: the way that `embed` took before it had the engine.
-The three sizes of JPEG files enter the rows that read files alone.
+- engine: files to features as in `longtail embed`, `advise` and the first stage of `train`;
+- loader and torch: how `embed` worked before it used the engine.
+The three sizes of JPEG files apply only to the rows that read files.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         paths = {size: make_files(Path(folder), size) for size in SIZES}
-        # The cache of a user stays out of it; the exported network is made once.
+        # The user's cache is not used; the exported network is made once.
         os.environ["LONGTAIL_CACHE"] = str(Path(folder) / "cache")
         rows = [(name, 0) for name in NETWORKS] + [(r, size) for r in READERS for size in SIZES]
         rows = [row for row in rows if row[0] in given.rows]

@@ -1,11 +1,11 @@
-"""Calls and command lines with arguments that make no sense: each ends in a result or an error.
+"""Calls and command lines with nonsensical arguments, each of which must give a result or an error.
 
     python bench/fuzz.py [--calls 2000] [--lines 1000] [--out results/fuzz.json]
 
 Hypothesis draws the arguments; calls and commands run in this process, commands through
 `longtail.cli.main`. A call may return or raise `InputError`; a command may end with status 0, 1 or
 2, with a line that begins with `longtail: error:` unless it is 0 or found problems in data.
-Anything else, or more than a minute of the processor, is a fault and is listed.
+Anything else, or more than a minute of processor time, is a fault and is listed.
 """
 
 import argparse

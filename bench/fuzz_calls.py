@@ -1,4 +1,4 @@
-"""Functions of the package with arguments that may make no sense, for `fuzz.py`."""
+"""Functions of the package with possibly nonsensical arguments, for `fuzz.py`."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Command lines that may make no sense, for `fuzz.py`."""
+"""Possibly nonsensical command lines, for `fuzz.py`."""
 
 import contextlib
 import io
@@ -61,7 +61,7 @@ def options(names: Sequence[str], most: int) -> st.SearchStrategy[list[str]]:
 
 @st.composite
 def lines(draw: Any) -> list[str]:
-    """A command line; trainings are of one epoch, on the digits or on six images."""
+    """A command line; training takes one epoch, on the digits or on six images."""
     if draw(st.integers(0, 2)) == 0:
         given = draw(options(TRAIN, 2))
         words = ["train", draw(st.sampled_from([*SOURCES, *ODD])), *given, "--out", "new"]

@@ -1,17 +1,17 @@
-"""The first minutes on a GPU: what works, what it costs, and the trainings that fit.
+"""The first minutes on a GPU: what works, what it costs, and as much training as fits.
 
     python bench/gpu.py --data FOLDER [--out results/gpu] [--budget 480] [--stages start step ...]
 
 FOLDER has CIFAR-100 as `train_lt.npz`, `test.npz` and `imbalance_100.index.txt`. Every stage is a
-process with a limit of its own, which writes its JSON file after each row: what one stage breaks or
-leaves undone, the others do not feel. `--tiny` tries everything at sizes for a test, on any device.
+process with its own time limit, which writes its JSON file after each row, so that a failed or
+unfinished stage does not affect the others. `--tiny` runs everything at test sizes, on any device.
 
 - start: versions, device, time to import.
-- agree: loss and gradients of every method beside those in float64 on the CPU; views on both.
-- scores: class scores beside their matrix products: agreement, determinism, time, memory.
+- agree: loss and gradients of every method against those in float64 on the CPU; views on both.
+- scores: class scores against their matrix products: agreement, determinism, time, memory.
 - waits: whether a step of any method makes the host wait.
 - step: milliseconds, launches and busy share of a step: computed and recorded, 32 and 16 bits.
-- train: whole trainings side by side, as many as end within the budget.
+- train: whole training runs in parallel, as many as fit into the budget.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     deadline = time.perf_counter() + given.budget
     for stage in given.stages:
-        left = deadline - time.perf_counter() - 10  # to end the trainings
+        left = deadline - time.perf_counter() - 10  # to end training
         if stage == "train":
             in_processes([f"train:{name}" for name in given.methods], left, given)
         else:
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def in_processes(names: Sequence[str], limit: float, given: argparse.Namespace) -> None:
-    """Runs stages side by side; one that fails or is late says so in its file."""
+    """Runs stages in parallel; one that fails or is late says so in its file."""
     if limit <= 0:
         print(f"no time left for {', '.join(names)}")
         return
@@ -89,7 +89,7 @@ def in_processes(names: Sequence[str], limit: float, given: argparse.Namespace) 
     running = {name: started(name, log) for name, log in logs.items()}
     late = [name for name, process in running.items() if not ended(process, end)]
     for name in late:
-        running[name].send_signal(signal.SIGTERM)  # a training saves its state
+        running[name].send_signal(signal.SIGTERM)  # training saves its state
     for name, process in running.items():
         if not ended(process, end + 8):
             process.kill()
@@ -316,7 +316,7 @@ def milliseconds(run: Callable[[], Any], device: Any, rounds: int) -> float:
 
 
 def train(rows: Rows, given: argparse.Namespace, method: str) -> None:
-    """One whole training of CIFAR-100-LT at imbalance 100, by its recipe."""
+    """One whole training run on CIFAR-100-LT at imbalance 100, by its recipe."""
     import longtail
     from longtail.training import Run
 

@@ -1,4 +1,4 @@
-"""Images per second from JPEG files to batches on the device, beside bare decoding.
+"""Images per second from JPEG files to batches on the device, compared with bare decoding.
 
     python bench/input.py [--workers 0 1 2] [--rounds 6] [--out results/input.json]
 
@@ -7,10 +7,10 @@ shares are medians of the rounds' ratios:
 - limit: Pillow alone, in as many processes: decode as small as the crops allow, cut and resize a
   random box for each view, make an array of it;
 - crops: what `longtail train` reads: the same, in batches on the device;
-- views: the same, and the rest of each view drawn there, which a GPU does beside the training;
-  in two rounds only, for it is slow on a processor.
-Where processes outnumber the cores, they share them. With 0 workers all is done in one process and
-its processor seconds are counted, so that others on the machine do not matter.
+- views: the same, and the rest of each view drawn there, which a GPU does in parallel with
+  training; in two rounds only, since it is slow on a processor. If there are more processes than
+  cores, they share them. With 0 workers all is done in one process and its processor seconds are
+  counted, so that other work on the machine does not matter.
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""Do the intervals of the report hold what they promise, and is "best" said by chance?
+"""Coverage of the intervals of the report, and how often a run is called best by chance.
 
     python bench/intervals.py [--trials 200] [--out results/intervals.json]
 
-A made classifier has exact class probabilities, so that every accuracy behind a test set is known.
-Test sets are drawn anew from it; counted is how often the printed 95 % interval holds the truth.
-Two runs are equal when their predictions are drawn from the same classifier, independently or with
-most of the mistakes in common; counted is how often one of them is called the best, by column and
-anywhere in the table. Power: the same for a run that is better by a known number of points.
+A synthetic classifier has exact class probabilities, so that every accuracy behind a test set is
+known. Test sets are drawn from it, and the bench counts how often the printed 95 % interval
+contains the truth. Two runs are equal if their predictions are drawn from the same classifier,
+independently or with most mistakes in common; the bench counts how often one of them is called the
+best, by column and anywhere in the table. Power: the same for a run that is better by a known
+number of points.
 """
 
 import argparse
@@ -47,7 +48,7 @@ class Source:
 
     Args:
         classes: number of classes, with 500 to 5 training images.
-        strength: how far the logit of the true class lies above the others, less for rare ones.
+        strength: how far the logit of the true class is above the others, less for rare ones.
         seed: for the logits.
     """
 
@@ -90,7 +91,7 @@ def truth(source: Source, counts: Tensor) -> dict[str, float]:
 
 
 def coverage(classes: int, images: int, kind: str, trials: int) -> dict[str, Any]:
-    """Share of the intervals that hold the truth, by accuracy, and their mean width in points."""
+    """Share of intervals that contain the truth, by accuracy, and their mean width in points."""
     source = Source(classes)
     counts = source.counts(images, kind)
     true = truth(source, counts)
@@ -182,7 +183,7 @@ def best(
 
 
 def check(scores: SampleScores, prior: ClassPrior) -> None:
-    """The made classifier has accuracies that a test can tell apart."""
+    """Checks that the accuracies of the synthetic classifier can be told apart by a test."""
     metrics = metrics_from_scores(scores, prior)
     assert 0.3 < metrics["few"] < metrics["many"] < 0.95, metrics
 

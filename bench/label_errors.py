@@ -1,4 +1,4 @@
-"""Suspected label errors where some labels are flipped, beside confident learning.
+"""Suspected label errors after flipping some labels, compared with confident learning.
 
     python bench/label_errors.py NAME --folder FOLDER [--image-size N] [--seeds 3] [--out FILE]
     python bench/label_errors.py --docs docs/pictures.md    # only writes the table
@@ -136,7 +136,7 @@ def scores(name: str, row: str, results: list[dict[str, NDArray[Any]]]) -> dict[
 
 
 def keep(path: Path, name: str, rows: list[Any], size: list[int], seeds: int) -> None:
-    """Puts the rows of a data set in place of its older ones."""
+    """Replaces the older rows of a data set."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     others = [row for row in known.get("rows", []) if row["data"] != name]
     try:

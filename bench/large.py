@@ -2,10 +2,9 @@
 
     python bench/large.py [--lists data/splits] [--out results/large.json] [--keep FOLDER]
 
-The trees have a share of each class's images, at least one, as links to a few JPEGs: what is tested
-is that 8,142 classes pass through lists, workers, queue, loss, predictions, figures and page, with
-the time and memory that they take. The network is as small as can be and the accuracy means
-nothing.
+The trees have a share of each class's images, at least one, as links to a few JPEGs. This tests
+that 8,142 classes pass through lists, workers, queue, loss, predictions, metrics and page, and
+measures time and memory. The network is as small as possible, and the accuracy is meaningless.
 """
 
 import argparse
@@ -66,7 +65,7 @@ def main() -> None:
 
 
 def train(name: str, root: Path, out: Path) -> dict[str, object]:
-    """Trains in a process of its own; what it took, and what it left."""
+    """Trains in a separate process; returns its cost and what it left."""
     queue = {"imagenet-lt": 16384, "inaturalist18": 65536}[name]
     began = time.perf_counter()
     work = WORK.format(name=name, out=str(out), size=SIZE, queue=queue)

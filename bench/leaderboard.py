@@ -1,9 +1,9 @@
-"""The audited table of CIFAR-100-LT: what every accuracy is of, ours beside the published ones.
+"""The audited table of CIFAR-100-LT: accuracies with their conditions, ours and the published ones.
 
     python bench/leaderboard.py [--results FILE ...] [--page docs/leaderboard.md]
 
 Ours are the rows of the result files that were trained for 200 epochs or more; the published ones
-are those of the recipes and of the papers named below. Nothing is trained.
+are from the recipes and from the papers named below. Nothing is trained.
 """
 
 import argparse
@@ -46,7 +46,7 @@ TITLES = (*TITLES, "parameters", "multiply-adds", "from")
 
 @dataclass(frozen=True)
 class Row:
-    """One accuracy, and what it is of; None or `n/a` for what the authors do not state."""
+    """One accuracy with its conditions; None or `n/a` for what the authors do not state."""
 
     method: str
     accuracy: float
@@ -117,7 +117,7 @@ def published(imbalance: int) -> Iterator[Row]:
 
 
 def ours(files: list[Path], imbalance: int) -> Iterator[Row]:
-    """Mean and standard deviation over seeds of what was trained with this package."""
+    """Mean and standard deviation over seeds of the runs trained with this package."""
     groups: dict[tuple[str, int], list[tuple[Path, dict[str, Any]]]] = {}
     for file in files:
         for row in json.loads(file.read_text(encoding="utf-8"))["runs"]:

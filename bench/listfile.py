@@ -3,8 +3,9 @@
     python bench/listfile.py [--lists data/splits] [--out results/listfile.json]
 
 The image tree has a folder for each of the 8,142 classes and a file for each line, which are links
-to a few JPEGs. Each figure is of a process of its own, imports included, with the files' names in
-the system's cache. The machine may be shared, so processor seconds stand beside those of the wall.
+to a few JPEGs. Each measurement is from a separate process, including imports, with the file names
+in the system's cache. The machine may be shared, so both processor and wall-clock seconds are
+given.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def measure(work: str, root: str) -> dict[str, float]:
-    """Runs some lines of Python in a process of their own; returns its time and peak memory."""
+    """Runs some lines of Python in a separate process; returns its time and peak memory."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURED.format(work=work), root],
         check=True,

@@ -1,4 +1,4 @@
-"""Time and memory of the losses beside their own limit and beside the dense form people copy.
+"""Time and memory of the losses, compared with their limit and with the common dense form.
 
     python bench/losses.py [--rounds 15] [--threads 2] [--clock wall] [--out FILE] [--docs FILE]
 
@@ -7,14 +7,14 @@ Forward and backward of each loss, in float32, of
 * the loss,
 * its limit: the one matrix product that it cannot avoid, forward and backward (for a loss of
   logits alone, torch's cross-entropy of the same logits),
-* the dense form, where people copy one: one-hot products over keys times classes for GML, weights
-  filled in by a Python loop over the targets for BCL; written here from the formulas.
+* the dense form, if there is a common one: one-hot products over keys times classes for GML,
+  weights filled in by a Python loop over the targets for BCL; written here from the formulas.
 
-Each round times them in turn; times are medians over the rounds, and ratios are medians of those of
-the same round. Memory is the most that is allocated at one time beyond inputs and what is left at
-the end (loss and gradients), from torch's own record of every allocation. Agreement is the largest
-difference from the authors' code on the golden vectors in tests/losses/golden, relative to the
-largest value, over loss and gradients. The table in the docs is written anew from the results.
+Each round times them in turn; times are medians over the rounds, and ratios are medians of those
+within the same round. Memory is the most that is allocated at one time beyond inputs and what is
+left at the end (loss and gradients), from torch's own record of every allocation. Agreement is the
+largest difference from the authors' code on the golden vectors in tests/losses/golden, relative to
+the largest value, over loss and gradients. The table in the docs is rewritten from the results.
 """
 
 import argparse
@@ -47,7 +47,7 @@ GOLDEN_NAMES = {
     "LADE (with LADER)": "lade",
     "logit-adjusted": "logit_adjust",
 }
-# The process's own time, on one thread, is what is left to measure where others use the machine.
+# On a shared machine, only the process's own time on one thread can be measured.
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 
@@ -73,8 +73,8 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     clock = CLOCKS[given.clock]
-    # A training process has long allocated and freed megabytes, upon which the C library keeps
-    # blocks; a fresh one gives every one back and pays for its pages anew.
+    # A training process has already allocated and freed megabytes, after which the C library keeps
+    # blocks; a fresh process returns every block and pays for its pages again.
     torch.zeros(30 << 20, dtype=torch.uint8)
     makers = [
         *(lambda shape=shape: gml_case(*shape) for shape in GML_SHAPES),
@@ -134,7 +134,7 @@ def peak_floats(way: Callable[[], None]) -> float:
     with torch.profiler.profile(profile_memory=True) as profile:
         way()
     assert profile.profiler is not None
-    # profile.events() leaves out what it has counted to an operation; this is every one.
+    # profile.events() omits what it attributes to an operation; this is every allocation.
     changes = [
         (event.start_ns(), event.nbytes())
         for event in profile.profiler.kineto_results.events()
@@ -374,7 +374,7 @@ def agreement() -> dict[str, dict[str, float]]:
 
 
 def load_test(path: Path) -> ModuleType:
-    """The test that runs the golden vectors, which knows how to call each loss."""
+    """The test of the golden vectors, which knows how to call each loss."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""A made-up image tree with the real class counts: every file is a link to one of a few JPEGs."""
+"""A synthetic image tree with the real class counts: every file is a link to one of a few JPEGs."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from PIL import Image
 
 LINKS = 30_000  # of one file; file systems allow some 65,000
 
-# Class counts of the training part, class names, and the lists that are at hand.
+# Class counts of the training split, class names, and the available lists.
 FILES = {
     "imagenet-lt": (
         "ImageNet_LT_train_class_counts.json",
@@ -36,10 +36,10 @@ def make_tree(name: str, root: Path, lists: Path, *, share: float, size: tuple[i
         name: `imagenet-lt` or `inaturalist18`.
         root: a folder that is empty.
         lists: folder with the published lists, class names and class counts.
-        share: of each class's images in each part that is made, rounded up: no class is lost.
+        share: share of each class's images in each split, rounded up, so that no class is lost.
         size: width and height of the images.
 
-    Returns: images of all parts.
+    Returns: images of all splits.
     """
     counts_file, names_file, train_file, others = FILES[name]
     root.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def link_all(root: Path, rows: list[tuple[str, int]], size: tuple[int, int]) -> 
 
 
 def make_jpegs(folder: Path, number: int, size: tuple[int, int], seed: int = 0) -> list[Path]:
-    """JPEG files of smooth noise, quality 90: some 100 kB at 500x375, as photographs have."""
+    """JPEG files of smooth noise, quality 90: about 100 kB at 500x375, like photographs."""
     generator = np.random.default_rng(seed)
     files = []
     for n in range(number):

@@ -1,4 +1,4 @@
-"""Figures on the pages of the methods and on `docs/which.md`, from the result files.
+"""Results on the pages of the methods and on `docs/which.md`, from the result files.
 
 python bench/methods.py
 """
@@ -62,7 +62,7 @@ def published_of(row: str) -> list[str]:
 
 
 def measured(page: str) -> Iterator[str]:
-    """Rows of the table of measured figures."""
+    """Rows of the table of measured results."""
     names = PAGES[page]
     if found := read("digits-lt")["summary"].get(page):
         values = " | ".join(
@@ -87,7 +87,7 @@ def measured(page: str) -> Iterator[str]:
 
 
 def figures(page: str) -> list[str]:
-    """All figures of a method."""
+    """All results of a method."""
     lines = []
     lines += ["**Published** accuracy in percent, CIFAR-100-LT, 200 epochs:", ""]
     rows = [(row, published_of(row)) for row in PAGES[page]["rows"]]
@@ -122,7 +122,7 @@ def figures(page: str) -> list[str]:
 
 
 def on_features() -> list[str]:
-    """Heads on pretrained features of photographs, one data set after the other."""
+    """Heads on pretrained features of photographs, by data set."""
     lines = ["| data | head | balanced accuracy | few |", "|---|---|---|---|"]
     rows = [row for row in read("pictures")["rows"] if row["row"] in PICTURES]
     for row in sorted(rows, key=lambda row: (row["data"], -row["balanced"][0])):
@@ -132,7 +132,7 @@ def on_features() -> list[str]:
 
 
 def on_tables() -> list[str]:
-    """Mean over the data sets of the advice, of the mean over its folds."""
+    """Mean over the data sets of `bench/advise.py` of the mean over their folds."""
     by_data: dict[str, list[dict[str, float]]] = {}
     for row in read("advise")["rows"]:
         by_data.setdefault(row["data"], []).append(row["balanced_accuracy"])
@@ -148,7 +148,7 @@ def on_tables() -> list[str]:
 
 
 def from_scratch() -> list[str]:
-    """Published accuracies beside the cost of a step."""
+    """Published accuracies and the cost of a step."""
     steps = {step["method"]: step["images_per_second"] for step in read("step")["steps"]}
     lines = [
         "| from scratch, CIFAR-100-LT, 200 epochs | imbalance 100 | 50 | 10 | images per second |",

@@ -1,11 +1,12 @@
-"""The exported file against `longtail predict` on photographs of mixed sizes and modes.
+"""The exported file compared with `longtail predict` on photographs of mixed sizes and modes.
 
     python bench/photographs.py RUN [FOLDER] [--out results/photographs.json]
 
-RUN is a finished run. The photographs are parts of the two that come with scikit-learn, 40 to 1,280
-pixels wide, as JPEG, PNG, grey, CMYK and with an EXIF rotation, and images of FOLDER, 50 in all.
-For each, the largest difference of a probability between onnxruntime on the file's pixels and
-`longtail predict`; and seconds of onnxruntime for one photograph, with and without the resize.
+RUN is a finished run. The photographs are crops of the two that come with scikit-learn, 40 to 1,280
+pixels wide, as JPEG, PNG, grey, CMYK and with an EXIF rotation, and images from FOLDER, 50 in all.
+Measured are, for each, the largest difference of a probability between onnxruntime on the file's
+pixels and `longtail predict`, and the seconds of onnxruntime for one photograph, with and without
+the resize.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def make_photographs(folder: Path, extra: Path | None) -> list[Path]:
 
 
 def pixels(path: Path) -> Any:
-    """(1, 3, height, width) uint8, as a user of Pillow reads a file."""
+    """Pixels (1, 3, height, width) uint8, read with Pillow as by a user."""
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])
 

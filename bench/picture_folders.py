@@ -1,11 +1,11 @@
-"""Writes data sets as folders of image files, as a user would have them, or a part of one.
+"""Writes data sets, or a subset of one, as folders of image files.
 
     python bench/picture_folders.py cifar100-lt FOLDER [--root DATA] [--every 5] [--most-tested 50]
     python bench/picture_folders.py digits-lt FOLDER
     python bench/picture_folders.py SOURCE_FOLDER FOLDER [--most 300]
 
-`--every 5` takes every fifth class, `--most 300` at most 300 training images of a class, drawn with
-seed 0: rare classes keep all of theirs. Files of a folder are linked.
+`--every 5` takes every fifth class, `--most 300` at most 300 training images per class, drawn with
+seed 0, so that rare classes keep all of theirs. Files of a folder are linked.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def chosen(split: Split, every: int, most: int | None) -> list[int]:
-    """Rows of every nth class, at most so many of each, drawn at random."""
+    """Rows of every nth class, with at most a number of rows per class, drawn at random."""
     generator = torch.Generator().manual_seed(0)
     rows: list[int] = []
     for label in range(0, int(split.labels.max()) + 1, every):

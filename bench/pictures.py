@@ -1,20 +1,18 @@
-"""The default command on folders of images, beside what a user would otherwise run.
+"""The default command on folders of images, compared with alternatives.
 
     python bench/pictures.py fish4knowledge --folder FOLDER [--rows ROW ...] [--out FILE]
     python bench/pictures.py NAME --folder FOLDER --image-size 64 --minutes 3    # reduced
     python bench/pictures.py --docs docs/pictures.md    # only writes the table of the result file
 
-All rows have the same features: EfficientNet-Lite0 with its ImageNet weights, at the size of the
-weights unless `--image-size` says another; only the default command trains images of 16 pixels or
-less from scratch. `cross-entropy, fine-tuned` trains the same backbone for
-the time that the default command may take for it, with the same settings; neither of the two has a
-row where an epoch does not fit. `longtail train` is the default command as a user would type it,
-and chooses its method by cross-validation of the training split; so do the rows of scikit-learn and
-imbalanced-learn choose their C, on a fifth of the training split that is held out. Every test split
-is used once.
-Seconds are those of the processor, of one thread, without the features, which are made once; what
-the features cost is in results/features.json. Intervals are 95 %, of a bootstrap over the images of
-each class.
+All rows use the same features: EfficientNet-Lite0 with its ImageNet weights, at the size of the
+weights unless `--image-size` is given; only the default command trains on images of 16 pixels or
+less from scratch. `cross-entropy, fine-tuned` trains the same backbone for the time that the
+default command may take for it, with the same settings; neither of the two has a row if an epoch
+does not fit. `longtail train` is the default command as a user would type it, and chooses its
+method by cross-validation of the training split; the rows of scikit-learn and imbalanced-learn
+choose their C on a held-out fifth of the training split. Every test split is used once.  Seconds
+are processor seconds of one thread, without the features, which are computed once; their cost is in
+results/features.json. Intervals are 95 % bootstrap intervals over the images of each class.
 """
 
 import argparse
@@ -49,7 +47,7 @@ TUNED = "cross-entropy, fine-tuned"
 
 
 def estimators() -> dict[str, tuple[Any, dict[str, list[float]]]]:
-    """Estimators, and the values of C that are chosen from."""
+    """Estimators, and their candidate values of C."""
     head = LogisticRegression(max_iter=300)
     return {
         "LogisticRegression": (head, {"C": [0.01, 0.1, 1.0]}),
@@ -117,7 +115,7 @@ def imbalance(data: Embeddings) -> float:
 
 
 def trained(name: str, given: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
-    """What the default command predicts, or cross-entropy fine-tuned, and what was decided."""
+    """Predictions of the default command, or of fine-tuned cross-entropy, and what was decided."""
     config = Config(
         DataConfig(str(given.folder), image_size=given.image_size),
         {"name": "auto" if name == DEFAULT else "ce"},
@@ -134,7 +132,7 @@ def trained(name: str, given: argparse.Namespace) -> tuple[np.ndarray, dict[str,
 
 
 def fitted(name: str, data: Embeddings) -> tuple[np.ndarray, dict[str, Any]]:
-    """What an estimator predicts, C chosen on a part of the training split."""
+    """Predictions of an estimator, with C chosen on part of the training split."""
     estimator, grid = estimators()[name]
     x, y = data.split("train")
     best: dict[str, float] = {}
@@ -178,7 +176,7 @@ def scores(predicted: np.ndarray, data: Embeddings) -> dict[str, Any]:
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:
-    """Puts a row in place of the older one."""
+    """Replaces the older row."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
     rows = [old for old in rows if (old["data"], old["row"]) != (row["data"], row["row"])]
     write_json(

@@ -3,10 +3,10 @@
     python bench/predict.py [--images 10000 20000] [--classes 4000] [--out results/predict.json]
     python bench/predict.py --docs docs/pictures.md    # only writes the table of the result file
 
-A network with random weights for images of 8 pixels (the model of digits-lt) and so many classes
-predicts a table that names 500 files over and over. Each number of images is a process of its own,
-which reports its largest memory; the growth from the one to the other is what an image costs.
-Images per second beside those of the same network in onnxruntime on pixels in memory.
+A network with random weights for images of 8 pixels (the model of digits-lt) and the given number
+of classes predicts a table that repeats 500 files. Each number of images runs in its own process,
+which reports its peak memory; the growth between the two is the cost of an image. Images per second
+are compared with those of the same network in onnxruntime on pixels in memory.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def prepare(work: Path, classes: int) -> float:
 
 
 def predict(work: Path, count: int) -> dict[str, Any]:
-    """Predicts so many rows; memory and seconds of this process."""
+    """Predicts a number of rows; returns memory and seconds of this process."""
     table = work / f"{count}.csv"
     table.write_text("path\n" + "".join(f"{n % FILES}.png\n" for n in range(count)))
     began, processor = time.perf_counter(), time.process_time()

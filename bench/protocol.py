@@ -1,13 +1,13 @@
-"""Shifted test sets of LADE and Dirichlet on trained runs: raw, known and estimated prior.
+"""LADE's and Dirichlet-shifted test sets on trained runs: raw, known and estimated prior.
 
     python bench/protocol.py RUN [RUN ...] [--out results/protocol.json] [--page docs/shift.md]
     python bench/protocol.py --page docs/shift.md    # only writes the tables of the result file
 
-Runs of one data set and method are averaged. No training, no image: all is from the runs'
-`predictions.parquet`. The estimate never sees a label of a sample that it is applied to: on the
-eleven sets the test set is cross-fitted (see `longtail.shift.protocol_table`); for
-Dirichlet priors one half of the test set is the labelled source, and the unlabelled target is drawn
-from the other.
+Runs of one data set and method are averaged. Nothing is trained and no image is read: everything
+comes from the runs' `predictions.parquet`. The estimate never sees a label of a sample that it is
+applied to: on the eleven sets the test set is cross-fitted (see `longtail.shift.protocol_table`);
+for Dirichlet priors one half of the test set is the labelled source, and the unlabelled target is
+drawn from the other.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def measure(run: Run) -> dict[str, Any]:
             found = estimate_prior(
                 logits[half], labels[half], target, expressed, training_prior=prior, interval=False
             )
-            # A class that the draw leaves out is not ruled out: the prior is known, not the labels.
+            # A class that is not drawn is not ruled out: the prior is known, not the labels.
             known = prior_of(truth, prior.num_classes) + 1e-9
             adjusted = {
                 "raw": target,
@@ -136,7 +136,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def mean(ones: list[Any]) -> Any:
-    """The mean of equal structures: of their numbers, entry by entry."""
+    """The mean of equal structures, entry by entry."""
     first = ones[0]
     if isinstance(first, Mapping):
         return {name: mean([one[name] for one in ones]) for name in first}
@@ -148,7 +148,7 @@ def mean(ones: list[Any]) -> Any:
 
 
 def summary(group: Mapping[str, Any]) -> dict[str, Any]:
-    """What the known prior gains in accuracy, and how much of it the estimated one recovers."""
+    """The accuracy gained with the known prior, and how much of it the estimated one recovers."""
     far = [row for row in group["columns"] if row["ratio"] >= 10]
     parts = {f"{way} 10 to 50": [r for r in far if r["direction"] == way] for way in WAYS}
     parts |= {
@@ -165,7 +165,7 @@ def summary(group: Mapping[str, Any]) -> dict[str, Any]:
         lines[name] = {
             "known_gains_points": round(gain, 2),
             "estimated_gains_points": round(estimated - raw, 2),
-            # Of less than a point there is nothing to recover.
+            # With less than a point there is nothing to recover.
             "recovered_percent": round(100 * (estimated - raw) / gain, 1) if gain >= 1 else None,
         }
     return {"summary": lines}
@@ -175,7 +175,7 @@ WAYS = ("forward", "backward")
 
 
 def summary_table(groups: list[dict[str, Any]]) -> list[str]:
-    """Points of accuracy that the known and the estimated prior gain, for each kind of shift."""
+    """Points of accuracy gained with the known and the estimated prior, for each kind of shift."""
     kinds = list(groups[0]["summary"])
     lines = [
         "| known / estimated gain | " + " | ".join(kinds) + " |",

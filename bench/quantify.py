@@ -1,23 +1,23 @@
-"""Class priors on real tables: our estimators beside quapy's.
+"""Class priors on real tables: our estimators compared with quapy's.
 
     pip install quapy==0.2.3
     python bench/quantify.py --data DIR [--out results/quantify.json] [--page docs/shift.md]
     python bench/quantify.py --page docs/shift.md    # only writes the tables of the result file
 
-DIR holds the tables as NAME.csv.gz, last column `label`, empty cells are missing. Classes with
+DIR contains the tables as NAME.csv.gz, last column `label`, empty cells are missing. Classes with
 fewer than 25 rows are left out. Each table is split at random, class by class: 40 % train the
 classifier (logistic regression, naive Bayes, random forest), 24 % are the labelled source, and
 targets are drawn without replacement from the remaining 36 %: a prior from Dirichlet(3, ..., 3),
-then the class of each row; priors that the rows do not suffice for are drawn again. Every
-estimator sees the same probabilities of the same rows. Errors are of the estimate before any test,
-against the prior that was drawn: MAE in percentage points, RAE a ratio. Seconds are of one core per
-target, after preparation for quapy's, with it for ours.
+then the class of each row; priors for which there are not enough rows are drawn again. Every
+estimator sees the same probabilities of the same rows. Errors are those of the estimate before any
+test, compared with the drawn prior: MAE in percentage points, RAE as a ratio. Seconds are on one
+core per target, without preparation for quapy's estimators, with it for ours.
 
-`em, no pull` is maximum likelihood under our calibration (`strength=0`). `separated`, which is
-made, is easy: ten Gaussian classes that all classifiers tell apart, long-tailed at 20.
+`em, no pull` is maximum likelihood under our calibration (`strength=0`). `separated` is synthetic
+and easy: ten Gaussian classes that all classifiers tell apart, with imbalance 20.
 `beside_no_pull` compares the default with the better of `em, no pull` and EMQ-BCTS for each table
 and classifier: the mean difference over targets and its standard error over splits. The better one
-is chosen by the same targets, which favours it.
+is chosen on the same targets, which favours it.
 
 The constants of `longtail.shift` were chosen on simulated Gaussians. The designs were compared
 inside the training splits of other random splits of these tables.
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def load(folder: Path, name: str) -> tuple[Array, Array]:
-    """Features, one-hot where they are words, and class indices."""
+    """Features, one-hot if they are words, and class indices."""
     frame = pd.read_csv(folder / f"{name}.csv.gz", dtype={"label": str})
     labels = frame.pop("label")
     frame = frame.loc[:, frame.nunique(dropna=False) > 1]
@@ -103,7 +103,7 @@ def load(folder: Path, name: str) -> tuple[Array, Array]:
 
 
 def separated(rows: int = 5000, classes: int = 10) -> tuple[Array, Array]:
-    """Gaussian classes of unit variance, each at 5 on an axis of its own."""
+    """Gaussian classes of unit variance, each at 5 on its own axis."""
     generator = np.random.default_rng(0)
     share = 20.0 ** -(np.arange(classes) / (classes - 1))
     labels = generator.choice(classes, rows, p=share / share.sum())
@@ -134,7 +134,7 @@ def split(
 def targets(
     pool: Array, size: int, generator: np.random.Generator
 ) -> Iterator[tuple[Array, Array]]:
-    """Priors, and indices of rows drawn with them; none where the rows do not suffice."""
+    """Priors, and indices of rows drawn with them; none if there are not enough rows."""
     counts = np.bincount(pool)
     for _ in range(DRAWS):
         for _ in range(TRIES):
@@ -276,7 +276,7 @@ def beside_no_pull(found: Found) -> list[dict[str, Any]]:
 
 
 def floored(values: Array) -> Array:
-    """Probabilities, of which 0 counts as one far below the largest, not as a certainty."""
+    """Probabilities, with 0 replaced by one far below the largest, since it is not a certainty."""
     values = np.maximum(values, values.max(axis=1, keepdims=True) * np.exp(-FLOOR))
     return np.asarray(values / values.sum(axis=1, keepdims=True))
 
@@ -303,7 +303,7 @@ def error_lines(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def pull_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """What the default is behind the better estimate without a pull; negative: ahead."""
+    """How far the default is behind the better estimate without a pull; negative: ahead."""
     lines = ["| table | classifier | MAE | RAE |", "|---|---|---|---|"]
     for row in rows:
         cells = (f"{row[f'{key}_behind']:+.2f} ± {row[f'{key}_se']:.2f}" for key in ("mae", "rae"))

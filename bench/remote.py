@@ -1,14 +1,14 @@
-"""Images per second from a web server on this machine, beside local files; and injected faults.
+"""Images per second from a local web server, compared with files, and injected faults.
 
     python bench/remote.py [--images 10000] [--workers 2] [--out results/remote.json]
         [--page docs/data.md]
 
 A table of JPEG files of 256x256 pixels, and the same images in shards, are read in shuffled epochs
-of random crops of 224 pixels: from the disk, from the server with an empty cache (it streams), and
+of random crops of 224 pixels: from the disk, from the server with an empty cache (streaming), and
 again once all have copies. The server is another process on the same machine, which takes its share
-of the cores. Then the cache is emptied, and the server fails in 50 requests: an epoch must have
-every image. Seconds are those of the wall, and of all processes of the reader; the latter leave the
-server out.
+of the cores. Then the cache is emptied, and the server fails in 50 requests: an epoch must still
+have every image. Seconds are wall-clock time, and processor time of all processes of the reader,
+without the server.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def make_images(folder: Path, count: int) -> Path:
 
 
 def measure(local: str, url: str, workers: int) -> dict[str, Any]:
-    """Images per second of an epoch: local, streamed, and once there are copies."""
+    """Images per second of an epoch: local, streamed, and with copies."""
     config = {"check": "exists", "image_size": 224, "workers": workers}
     here, there = load(DataConfig(local, **config)), load(DataConfig(url, **config))
     images = len(here.train)
@@ -139,7 +139,7 @@ def processor() -> float:
 
 
 def count_lost(url: str, workers: int, faults: Any) -> dict[str, int]:
-    """Images of an epoch that are not those of the split, with faults in many requests."""
+    """Number of wrong images in an epoch with faults in many requests."""
     data = load(DataConfig(url, check="exists", image_size=224, workers=workers))
     shutil.rmtree(cache_folder() / "remote", ignore_errors=True)
     faults.value = INJECTED
@@ -150,7 +150,7 @@ def count_lost(url: str, workers: int, faults: Any) -> dict[str, int]:
 
 
 def serve(folder: Path, port: Any, faults: Any) -> None:
-    """A web server with parts of files, which fails while `faults` is not 0."""
+    """A web server with range requests, which fails while `faults` is not 0."""
     order = kinds()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,9 +1,9 @@
-"""Trains short runs with another revision of the package and with this one: same weights or not?
+"""Trains short runs with another revision of the package and with this one, and compares weights.
 
     python bench/same_weights.py REVISION [--out results/same_weights.json]
 
 REVISION is a git revision of this repository. Both train the same runs with one thread on the CPU,
-with images of digits and with made-up images with masks in the layout of CamVid. The weights of
+on images of digits and on synthetic images with masks in the layout of CamVid. The weights of
 every run and of its stage, the saved checkpoint and the losses of the epochs must be equal bit for
 bit; otherwise the exit status is 1.
 """
@@ -87,7 +87,7 @@ def git(*words: str) -> str:
 
 
 def started(tree: Path, runs: Path, data: Path) -> None:
-    """Trains all runs with the package of a tree, in a process of its own."""
+    """Trains all runs with the package of a tree, in a separate process."""
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, str(data), "--train", str(runs)]
     subprocess.run(command, env=environment, cwd=data, check=True)
@@ -112,7 +112,7 @@ def train(runs: Path, data: Path) -> None:
 
 
 def compare(name: str, old: Path, new: Path) -> dict[str, Any]:
-    """What of a run and its stage is equal."""
+    """What is equal in a run and its stage."""
     folder = f"{[run[0] for run in RUNS].index(name):02d}"
     models = sorted(path.relative_to(old) for path in (old / folder).rglob("model.safetensors"))
     weights = [(load_file(old / path), load_file(new / path)) for path in models]

@@ -1,11 +1,11 @@
-"""What GML costs on many GPUs and with long queues: formulas, fed by what was measured here.
+"""The cost of GML on many GPUs and with long queues, by formulas based on measurements.
 
     python bench/scale.py [--teraflops 100] [--gigabytes 25] [--out results/scale.json]
 
 No GPU was measured. Arithmetic, memory and network bytes follow from the recipes' networks, counted
 on torch's meta device, and from results/*.json; seconds follow from them and from two assumptions,
-which the options set: the arithmetic that a GPU achieves, and what its link to the others carries.
-The tables of docs/scale.md are written anew.
+which the options set: the arithmetic that a GPU achieves, and the bandwidth of its link to the
+others. The tables of docs/scale.md are rewritten.
 """
 
 import argparse
@@ -32,7 +32,7 @@ DOCS = Path("docs/scale.md")
 
 @dataclass(frozen=True)
 class Networks:
-    """What a recipe's networks are: GFLOP of an image's forward pass, parameters, widths."""
+    """The networks of a recipe: GFLOP of an image's forward pass, parameters, widths."""
 
     student: float
     teacher: float
@@ -45,7 +45,7 @@ class Networks:
 
     @classmethod
     def of(cls, source: str) -> "Networks":
-        """Those of GML's recipe for a data set."""
+        """The networks of GML's recipe for a data set."""
         settings = find_recipe(source, "gml").settings
         student, teacher = settings["backbone"], settings["teacher_stage"]["backbone"]
         (flop, count, _), (teacher_flop, teacher_count, features) = map(counted, (student, teacher))
@@ -156,7 +156,7 @@ def reading(measured: dict[str, Any]) -> float:
 
 
 def write_tables(rows: list[dict[str, Any]], measured: dict[str, Any]) -> None:
-    """Puts the figures between the marks of docs/scale.md."""
+    """Writes the tables between the marks of docs/scale.md."""
     write_between(DOCS, "measured", measured_table(measured))
     write_between(DOCS, "cost", cost_table(rows))
     write_between(DOCS, "limits", limit_table(rows))
@@ -166,7 +166,7 @@ def cost_table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "| data | GPUs x images | keys | TFLOP networks / queue / scores | queue's share | "
         "GB weights / queue / its embedding / scores | MB sent: gradients / keys | "
-        "images/s | reading cores a GPU |",
+        "images/s | reading cores per GPU |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -190,7 +190,7 @@ def cost_table(rows: list[dict[str, Any]]) -> list[str]:
 def limit_table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "| data | GPUs x images | keys whose arithmetic equals that of the networks | "
-        "with 10^4 keys, time on the network | over a link of a tenth |",
+        "share of time on the network with 10^4 keys | the same over a tenth of the link speed |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
@@ -205,13 +205,13 @@ def limit_table(rows: list[dict[str, Any]]) -> list[str]:
     return [
         *lines,
         "",
-        f"To embed a key takes {key['embed']:.2f} microseconds of arithmetic; to send an embedding "
-        f"and its gradient, {key['send']:.2f}.",
+        f"Embedding a key takes {key['embed']:.2f} microseconds of arithmetic; sending an "
+        f"embedding and its gradient, {key['send']:.2f}.",
     ]
 
 
 def measured_table(measured: dict[str, Any]) -> list[str]:
-    """The figures of this machine's processor that the model stands on."""
+    """The measurements on this machine's processor that the model is based on."""
     gml = next(row for row in measured["step"]["steps"] if row["method"] == "gml")
     scores = [row for row in measured["losses"]["cases"] if row["loss"] == "GML"][1:]
     read = {row["workers"]: row for row in measured["input"]["inputs"] if row["method"] == "gml"}

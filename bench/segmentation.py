@@ -4,9 +4,9 @@
 
 The same network, batch and precision, random scenes in which every class is in every image. The
 steps are timed in turn in one process, and the ratio is the median of the rounds' ratios; on a
-machine that others use as well, `--clock process` counts processor seconds instead of the wall's.
-Peak memory is that of a process of its own for each method: resident on the CPU, above what it was
-before the first step, allocated on a GPU.
+shared machine, `--clock process` counts processor seconds instead of wall-clock time. Peak memory
+is measured in a separate process for each method: resident memory above that before the first step
+on the CPU, allocated memory on a GPU.
 """
 
 import argparse
@@ -133,14 +133,14 @@ def measure(case: str, given: argparse.Namespace) -> dict[str, object]:
 
 
 def _peak_of(name: str, case: str, precision: str) -> float:
-    """Peak memory of a few steps in a process of its own, bytes."""
+    """Peak memory of a few steps in a separate process, bytes."""
     command = [sys.executable, __file__, "--precision", precision, "--peak", name, case]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def peak(name: str, case: str, precision: str) -> float:
-    """Peak memory of a few steps above what there was before, bytes."""
+    """Peak memory of a few steps above the memory before, bytes."""
     step, device = make_step(name, case, precision)
     if device.type == "cuda":
         for _ in range(MEMORY_STEPS):
@@ -153,7 +153,7 @@ def peak(name: str, case: str, precision: str) -> float:
 
 
 def _resident(field: str) -> float:
-    """Resident memory now (VmRSS) or at its highest (VmHWM), bytes; Linux alone tells."""
+    """Current (VmRSS) or peak (VmHWM) resident memory, bytes; Linux only."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith(field))
 

@@ -3,14 +3,14 @@
     python bench/shift.py [--runs 100] [--classes 8142] [--out results/shift.json]
     python bench/shift.py --docs docs/shift.md     # only writes the tables of the result file
 
-Five parts. `gaussian`: ten Gaussian classes, source long-tailed at 10, target the reverse, or the
-same shares dealt to other classes, logits of the Bayes classifier made overconfident and biased; as
-many labelled source as target samples.
-`digits`: a logistic regression on scikit-learn's digits, trained long-tailed, on the eleven test
-sets of LADE's protocol. `many`: 8,142 classes with one and a half samples each. `matrix`: what a
-24,426 x 8,142 matrix costs. `speed`: an estimate of 1,000 classes with its interval, and of a
-million samples with 200 draws for the test, each from as many labelled source as target samples.
-Seconds are of one processor core of the machine in `environment`.
+Five parts. `gaussian`: ten Gaussian classes, a source of imbalance 10, a target with the reverse
+prior or with the same shares dealt to other classes, overconfident and biased logits of the Bayes
+classifier, and as many labelled source samples as target samples. `digits`: a logistic regression
+on scikit-learn's digits with a long-tailed training set, on the eleven test sets of LADE's
+protocol. `many`: 8,142 classes with one and a half samples each. `matrix`: what a 24,426 x 8,142
+matrix costs. `speed`: an estimate of 1,000 classes with its interval, and of a million samples with
+200 draws for the test, each from as many labelled source as target samples. Seconds are of one
+processor core of the machine in `environment`.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
         for name, lines in tables_of(result).items():
             write_between(given.docs, f"bench/shift.py {name}", lines)
         return
-    # One thread: two that wait for each other on a shared machine are slower than one.
+    # One thread, since two that wait for each other on a shared machine are slower than one.
     torch.set_num_threads(1)
     result = {
         "command": f"python bench/shift.py --runs {given.runs} --classes {given.classes}",
@@ -223,7 +223,7 @@ def large(classes: int) -> dict[str, object]:
     }
     print("matrix", flush=True)
     half = samples // 2
-    # The labelled half is drawn anew with the training prior: a validation split as users have it.
+    # The labelled half is drawn with the training prior, like a user's validation split.
     drawn = torch.multinomial(p.float(), half, replacement=True, generator=generator)
     x = means[drawn] + spread * torch.randn(half, wide, generator=generator)
     source = (x @ means.T).div_(spread**2).add_(train.log_prior.float())

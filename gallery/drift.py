@@ -1,6 +1,6 @@
 # order: 6
 # %% [markdown]
-# # Drift: follow the class mix of a stream
+# # Drift: follow the class prior of a stream
 #
 # `PriorTracker` updates the class prior with every batch of logits, without labels and without keeping
 # the data. Here a rare class becomes frequent over a week; the predictions follow.

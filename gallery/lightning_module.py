@@ -2,8 +2,8 @@
 # %% [markdown]
 # # Lightning
 #
-# A loss of longtail is an attribute of the `LightningModule`; a callback keeps the prior in every
-# checkpoint; `record.adjust` predicts under the prior that is wanted.
+# A loss of longtail is an attribute of the `LightningModule`; a callback stores the prior in every
+# checkpoint; `record.adjust` predicts under any prior.
 
 # %%
 import logging

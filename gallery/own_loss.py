@@ -3,8 +3,8 @@
 # # A loss of your own
 #
 # A loss of logits and class indices is a subclass of `ClassificationLoss`: it takes the class prior and
-# returns the loss of each sample. Checks, precision, ignored samples and the mean are settled. Here a
-# margin grows for rare classes.
+# returns the loss of each sample. Checks, precision, ignored samples and the mean are handled by
+# the base class. Here the margin is larger for rare classes.
 
 # %%
 import torch
@@ -40,7 +40,7 @@ class MarginLoss(ClassificationLoss):
 
 
 # %% [markdown]
-# In a file `my_paper.py` it is a method of the command line: `longtail train digits-lt --method
+# In a file `my_paper.py` it can be used on the command line: `longtail train digits-lt --method
 # my_paper.MarginLoss --method.loss.largest 2`. In a loop it is an ordinary module:
 
 # %%

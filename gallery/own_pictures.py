@@ -2,9 +2,9 @@
 # %% [markdown]
 # # A folder of your own pictures
 #
-# A folder has a sub-folder of pictures for each class, and a few classes have most of them. Here the
-# pictures are scikit-learn's handwritten digits, 64 pixels wide, from 60 zeros down to three nines. With
-# your own, only the last two steps are needed.
+# A folder has a sub-folder of pictures for each class, and most pictures belong to a few classes.
+# Here they are scikit-learn's handwritten digits, 64 pixels wide, from 60 zeros down to three
+# nines. With your own pictures, only the last two steps are needed.
 
 # %%
 from pathlib import Path
@@ -26,10 +26,10 @@ for digit in range(10):
             Image.fromarray(levels).resize((64, 64)).save(folder / f"{row}.png")
 
 # %% [markdown]
-# `longtail.train` computes features of a pretrained network for every picture, and fits a classifier on
-# them that knows the class counts. On the command line this is `longtail train digits`. Without `tune`
-# and a method, it compares methods by cross-validation first, and fine-tunes the network where that fits
-# into `--minutes`.
+# `longtail.train` computes features of every picture with a pretrained network, and fits a
+# classifier on them that uses the class counts. On the command line this is `longtail train
+# digits`. Without `tune` and a method, it first compares methods by cross-validation, and
+# fine-tunes the network if that fits into `--minutes`.
 
 # %%
 import longtail
@@ -49,8 +49,7 @@ for one in (plain, run):
     print(one.config["method"]["name"], shown)
 
 # %% [markdown]
-# Cross-entropy gives a picture that it is unsure about to a frequent class. The rare digits, on the
-# right, lose.
+# If in doubt, cross-entropy predicts a frequent class. The rare digits, on the right, are lost.
 
 # %%
 from longtail.metrics import per_class_recall
@@ -65,7 +64,7 @@ for offset, (name, one) in enumerate(
 counts = run.predictions().prior.counts.tolist()
 plt.xticks(np.arange(10) + width / 2, [f"{d}\n{n}" for d, n in enumerate(counts)])
 plt.xlabel("digit, and number of training pictures")
-plt.ylabel("share that is found")
+plt.ylabel("recall")
 plt.legend()
 
 # %% [markdown]

@@ -1,10 +1,10 @@
 # order: 4
 # %% [markdown]
-# # One model, several class mixes
+# # One model, several class priors
 #
 # A model that was trained on 90 % healthy leaves is used in a greenhouse where half are ill. Its logits
-# express the prior of the training set; adding `log target - log training` makes it right for the other
-# place. Nothing is trained again.
+# express the prior of the training set; adding `log target - log training` adapts it to the greenhouse.
+# Nothing is trained again.
 
 # %%
 import torch
@@ -41,7 +41,7 @@ for name, scores in (("as trained", logits), ("adjusted", adjusted)):
     )
 
 # %% [markdown]
-# The regions of the two rare classes grow to what they should be where these classes are frequent.
+# The regions of the two rare classes grow to the size that is right where these classes are frequent.
 
 # %%
 side = torch.linspace(-3, 5, 200)

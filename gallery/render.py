@@ -1,4 +1,4 @@
-"""Runs the examples of this folder and makes a page of each, with its output, pictures and notebook.
+"""Runs the examples of this folder and makes a page of each, with its output, figures and notebook.
 
 An example is a script of cells: `# %% [markdown]` begins a text, `# %%` begins code. It is a hook of
 mkdocs (`make docs` runs every example, and an error in one stops the build), and a program:
@@ -179,7 +179,7 @@ def notebook(script: Path) -> str:
 
 
 def index(pages: list[Page]) -> str:
-    """The page of all examples: title and picture of each."""
+    """The page of all examples: title and figure of each."""
     parts = [
         "# Gallery",
         "Examples that run in seconds on a CPU; every build of these pages runs them.",

@@ -2,8 +2,9 @@
 # %% [markdown]
 # # Segmentation: small things that cross-entropy paints over
 #
-# Pixels are a long tail, too: here sky and ground fill the picture, and a thin pole has 2 % of the
-# pixels. `MapLoss` puts any classification loss on maps of logits, as segmentation libraries call it.
+# Pixels are long-tailed, too: here sky and ground fill the picture, and a thin pole has 2 % of the
+# pixels. `MapLoss` applies any classification loss to maps of logits, with the interface of
+# segmentation libraries.
 
 # %%
 import torch

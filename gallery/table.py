@@ -2,9 +2,9 @@
 # %% [markdown]
 # # A table, and a forest that ignores the rare classes
 #
-# `PriorAdjustedClassifier` takes the class prior of the training set out of any classifier's
-# probabilities. Nothing is resampled or weighted. The table is scikit-learn's digits as 64 columns, made
-# long-tailed.
+# `PriorAdjustedClassifier` removes the class prior of the training set from any classifier's
+# probabilities. Nothing is resampled or weighted. The table is a long-tailed subset of
+# scikit-learn's digits, with 64 columns.
 
 # %%
 import numpy as np
@@ -37,8 +37,8 @@ for name, model in models.items():
     print(f"{name}: balanced accuracy {np.mean(recall[name]):.2f}")
 
 # %% [markdown]
-# A forest is unsure about classes of a few rows, so the uniform prior overshoots: the frequent classes
-# lose more than they should. The tuned power of the prior is between the two.
+# A forest is unsure about classes with few rows, so the uniform prior overshoots: the frequent
+# classes lose more than they should. The tuned power of the prior lies between the two.
 
 # %%
 for name, values in recall.items():

@@ -2,9 +2,9 @@
 # %% [markdown]
 # # Text: which package is this sentence from?
 #
-# Text is a long tail by itself. Here the texts are the first lines of the documentation of SciPy's
-# functions, and the class is the sub-package: `stats` has many, `fft` few. Words are counted, as sparse
-# features, and as 100 dense ones.
+# Text is naturally long-tailed. Here the texts are the first lines of the documentation of SciPy's
+# functions, and the class is the sub-package: `stats` has many, `fft` few. The features are TF-IDF
+# weights of words, sparse or reduced to 100 dense columns.
 
 # %%
 import importlib

@@ -2,8 +2,9 @@
 # %% [markdown]
 # # Hugging Face Trainer
 #
-# Loss, metrics and prior go into `transformers.Trainer` as its own arguments. The network is a tiny BERT
-# made from its configuration, so nothing is downloaded; the texts are made of four words.
+# Loss, metrics and prior are passed to `transformers.Trainer` by its own arguments. The network is
+# a tiny BERT made from its configuration, so nothing is downloaded; the texts are made of four
+# words.
 
 # %%
 import datasets
@@ -91,8 +92,8 @@ for name, chosen in (
     )
 
 # %% [markdown]
-# The model's configuration holds class names, counts and the prior, so that `AdjustedPipeline` can
-# predict under another one after `from_pretrained`.
+# The model's configuration stores class names, counts and the prior, so that `AdjustedPipeline` can
+# predict under another prior after `from_pretrained`.
 
 # %%
 print(trainer.model.config.longtail)

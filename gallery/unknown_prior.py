@@ -1,9 +1,10 @@
 # order: 5
 # %% [markdown]
-# # An unknown class mix, with intervals
+# # An unknown class prior, with intervals
 #
-# The class prior where a model is used is seldom known. `estimate_prior` finds it from unlabelled
-# samples and a labelled validation set, says how sure it is, and tests whether there is a shift at all.
+# The class prior where a model is used is rarely known. `estimate_prior` estimates it from
+# unlabelled samples and a labelled validation set, gives intervals, and tests whether there is a
+# shift at all.
 
 # %%
 import torch
