@@ -28,7 +28,7 @@ def main() -> None:
     given = options.parse_args()
     rows = [one(m, seed, given.runs) for m in given.methods for seed in range(given.seeds)]
     summary = {method: over_seeds(rows, method) for method in given.methods}
-    rule = "test part judged at the last epoch; settings not chosen on it"
+    rule = "test split evaluated at the last epoch; settings not chosen on it"
     content = {"environment": environment(), "rule": rule, "summary": summary, "runs": rows}
     write_json(given.out, content)
     lines = table(summary, given.seeds)

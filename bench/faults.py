@@ -309,7 +309,7 @@ def start(
     """Forks the processes of a run, in a group of their own; returns their numbers.
 
     Args:
-        folder: the run folder; what the processes say goes to a file beside it.
+        folder: the run folder; the output of the processes goes to a file next to it.
         options: settings of the run; None: those of its folder.
         prepare: called in each of them with its rank.
     """

@@ -171,7 +171,7 @@ def agree(rows: Rows, given: argparse.Namespace) -> None:
 
 
 def scores(rows: Rows, given: argparse.Namespace) -> None:
-    """Class scores, forward and backward, beside the three matrix products in them."""
+    """Class scores, forward and backward, compared with the three matrix products in them."""
     for shape in [(8, 64, 5, 4)] if given.tiny else [*SCORES, LARGE_SCORES]:
         rows.add(shape=shape, **score(*shape))
 

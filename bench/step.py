@@ -1,4 +1,4 @@
-"""Images per second of the whole training step beside the bare network on the same views.
+"""Images per second of the whole training step, compared with the bare network on the same views.
 
     python bench/step.py [--methods ce gml ...] [--rounds 15] [--out results/step.json]
 

@@ -170,7 +170,7 @@ def evaluate(
         split: segmentation: split to evaluate on
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
-        trust: import paths of your own code that the run may name; in Python objects, too
+        trust: import paths of your own code that the run may name; in Python, objects as well
 
     Returns: the metrics of `longtail.metrics.classification_metrics`, as fractions; for a
         segmentation run those of `segmentation_metrics`, and if an option is given, its model sees
@@ -246,7 +246,7 @@ def predict(
         root: folder that relative paths in a table start from (default: that of the table)
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
-        trust: import paths of your own code that the run may name; in Python objects, too
+        trust: import paths of your own code that the run may name; in Python, objects as well
         verbose: show a progress bar on a terminal
 
     Returns: predictions in memory, or with `out` a summary of what was written.
@@ -315,7 +315,7 @@ def export(
         out: file to write (default for onnx: `model.onnx` in the run folder)
         fit: how a photograph becomes the model's square input: `crop` takes the centre, as
             `predict` does; `pad` adds black bars; `squash` changes the aspect ratio
-        trust: import paths of your own code that the run may name; in Python objects, too
+        trust: import paths of your own code that the run may name; in Python, objects as well
     """
     from longtail.export import export_run
     from longtail.tasks import open_run
@@ -376,7 +376,7 @@ def reproduce(
         epochs_scale: factor on all epochs; 0.1 is a tenth of the papers' schedules
         root: folder of the data files
         runs: folder for the run folders
-        out: JSON file to write (default: `results/SOURCE.json`); the table is written beside it
+        out: JSON file to write (default: `results/SOURCE.json`); the table is written next to it
         jobs: number of runs at a time (default: one per core on a CPU, 1 on a GPU)
 
     Returns: the rows of these runs.

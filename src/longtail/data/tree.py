@@ -1,4 +1,4 @@
-"""The folders below a data set folder, without those of the system."""
+"""The folders below a data set folder, without system folders."""
 
 import os
 from collections import Counter
@@ -10,7 +10,7 @@ from longtail.data.formats import is_image, suffix_of, why_refused
 
 Parts = tuple[str, ...]  # names on the way from the data set folder to a folder
 
-# Of NAS devices, archives, trash cans and notebooks; hidden ones are passed over, too.
+# Of NAS devices, archives, trash cans and notebooks; hidden ones are skipped as well.
 SYSTEM = frozenset(
     [
         "@eadir",
@@ -51,7 +51,7 @@ class Tree:
         return self._children.get(parts, [])
 
     def full(self, parts: Parts) -> list[str]:
-        """Folders in a folder that have images in them or below, sorted."""
+        """Folders in a folder that contain images at any depth, sorted."""
         return [name for name in self.children(parts) if self.total(*parts, name)]
 
     def total(self, *parts: str) -> int:
@@ -89,9 +89,9 @@ class Tree:
 
 
 def folders_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder at any depth with the names of its files; hidden and system ones are left out.
+    """Each folder at any depth with the names of its files, except hidden and system ones.
 
-    A folder that links lead to more than once is entered once.
+    A folder that is reached by several links is entered once.
     """
     entered = set()
     for place, folders, names in os.walk(folder, followlinks=True):

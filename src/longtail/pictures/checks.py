@@ -83,6 +83,6 @@ def after(run: Run) -> Iterator[str]:
     spread = (logits.amax(1) - logits.median(1).values).median()
     if spread > SPREAD * max(1.0, float(log_prior.max() - log_prior.min())):
         yield (
-            f"the logits of an image differ by {spread:.0f} nats, so that no class prior matters "
-            "beside them: reduce --lr, or use --tune head"
+            f"the logits of an image differ by {spread:.0f} nats, so that a class prior makes "
+            "no difference: reduce --lr, or use --tune head"
         )

@@ -50,7 +50,7 @@ def _merge(rows: Sequence[dict[str, Any]], source: str, out: Path) -> None:
 
 
 def keep_weights(cells: Sequence[Cell], out: Path) -> None:
-    """Writes the weights of finished runs of full length into `weights` beside the result file.
+    """Writes the weights of finished runs of full length into `weights` next to the result file.
 
     Those of a teacher are kept as well, since a student can be trained from them. Weights that are
     newer than their run are left unchanged.

@@ -214,7 +214,7 @@ def said_where_it_stopped(folder: Path) -> Iterator[None]:
     """Adds to a Ctrl-C that ends training at once whether there is a checkpoint.
 
     Args:
-        folder: the run folder; stages in it have checkpoints, too.
+        folder: the run folder; stages in it also have checkpoints.
 
     Raises:
         KeyboardInterrupt: with the message.
