@@ -39,7 +39,7 @@ def is_import_path(name: str) -> bool:
 
 
 def imported(path: str, what: str) -> Any | None:
-    """The object at an import path `package.module.Name`; None where there is no such module.
+    """The object at an import path `package.module.Name`; None if there is no such module.
 
     Args:
         path: the import path, or another name, which may have dots too.

@@ -22,7 +22,7 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
 
     Args:
         logits: (batch, num_classes), unnormalised natural-log scores.
-        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
+        target: (batch,), class index in [0, num_classes), or -100 for an ignored sample.
         gamma: 0 or more; 0 is plain cross-entropy.
 
     Returns: scalar, nats per sample, mean over the batch.

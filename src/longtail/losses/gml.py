@@ -54,7 +54,7 @@ def gml_loss(
         key_labels: (keys,), class index of each key; keys with a label outside [0, num_classes) do
             not count.
         logits: (batch, num_classes), cosines, before `logit_scale`.
-        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
+        target: (batch,), class index in [0, num_classes), or -100 for an ignored sample.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         log_temperature: scalar or (1,), natural logarithm of the temperature, learned.
         query_index: (batch,), index of each query's image; with `key_index`, it determines which

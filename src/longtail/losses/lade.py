@@ -39,7 +39,7 @@ def lade_regularizer(
 
     Args:
         logits: (batch, num_classes), unnormalised natural-log scores.
-        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
+        target: (batch,), class index in [0, num_classes), or -100 for an ignored sample.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         remine_lambda: lambda, strength of the square, 0 or more.
         prior_of: "column" or "sample": whose prior is used in S_c.
@@ -98,7 +98,7 @@ class LADELoss(ClassificationLoss):
     """
 
     name: ClassVar[str] = "lade"
-    use: ClassVar[str] = "where the class prior of the test data is known or will change"
+    use: ClassVar[str] = "if the class prior of the test data is known or will change"
     expresses = "uniform"
 
     def __init__(

@@ -31,7 +31,7 @@ def ldam_loss(
 
     Args:
         logits: (batch, num_classes), `scale` times cosine.
-        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
+        target: (batch,), class index in [0, num_classes), or -100 for an ignored sample.
         class_counts: (num_classes,), training samples of each class.
         max_margin: margin of the rarest class, as a cosine, 0 or more.
         scale: factor that the classifier puts on its cosines.

@@ -23,7 +23,7 @@ def logit_adjusted_loss(
 
     Args:
         logits: (batch, num_classes), unnormalised natural-log scores.
-        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
+        target: (batch,), class index in [0, num_classes), or -100 for an ignored sample.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         tau: strength of the prior, 0 or more; 0 is plain cross-entropy.
 

@@ -39,8 +39,8 @@ def paco_loss(
 
     Args:
         features: (2 batch + queue_size, width), unit norm: first views, second views, queue.
-        labels: (2 batch + queue_size,), class index of each feature; -100 where a sample does not
-            count, as an anchor or a member; -1 for empty slots of the queue.
+        labels: (2 batch + queue_size,), class index of each feature; -100 for a sample
+            that is neither anchor nor member; -1 for empty slots of the queue.
         logits: (batch, num_classes), of the first views, natural-log scores.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         queue_size: number of queue entries at the end of `features`.

@@ -27,7 +27,7 @@ def proco_loss(
 
     Args:
         features: (batch, width), unit norm.
-        target: (batch,), class index in [0, num_classes), or -100 where a sample does not count.
+        target: (batch,), class index in [0, num_classes), or -100 for an ignored sample.
         mean: (num_classes, width), mean feature of each class, norm 0 to 1; no gradient.
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         temperature: above 0, divides.
@@ -152,8 +152,8 @@ class ProCoLoss(nn.Module):
 
         Args:
             features: (batch, width), unit norm.
-            target: (batch,), class index in [0, num_classes), or -100 where a sample does not
-                count.
+            target: (batch,), class index in [0, num_classes), or -100 for an ignored
+                sample.
 
         Raises: ValueError: when an argument has the wrong type, shape or values.
         """

@@ -281,8 +281,7 @@ def no_cross_entropy(case: Case) -> Sentence | None:
     if not known or case.cross_entropy is not None or case.run.baseline:
         return None
     return Sentence(
-        "To see whether the method pays, compare it with cross-entropy on the same data: train that, "
-        "then report both runs.",
+        "To see whether the method pays: train cross-entropy on the same data, and report both.",
         case.train_command(CROSS_ENTROPY),
     )
 

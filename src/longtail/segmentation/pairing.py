@@ -21,7 +21,7 @@ IMAGE_AFFIX = re.compile(r"[ _.-]+(image|img|rgb|sat|input)$", re.I)
 
 
 def split_folders(root: Path) -> dict[str, Folders]:
-    """Folders of the images and masks of each split; empty where there are none.
+    """Folders of the images and masks of each split; empty if there are none.
 
     They are called `images` and `masks`, or other common names (`img`, `labels`, `annotations`,
     ...), and are above or below the folders of the splits (`train`, `valid`, ...). A split for

@@ -69,7 +69,7 @@ class Checkpoints:
             path.rename(path.with_suffix(".bad"))
 
     def load_last(self, *, set_aside: bool = True) -> dict[str, Any] | None:
-        """The last valid checkpoint, on the CPU, or None where there is no file.
+        """The last valid checkpoint, on the CPU, or None if there is no file.
 
         A corrupt file is named in a warning, and the one before it is loaded.
 

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     Args:
         read: the images that were read, as indices in the split.
         logits: (len(read), C).
-        unlike: (len(read),), see `Reference.unlike`; NaN where the run has no reference.
+        unlike: (len(read),), see `Reference.unlike`; NaN if the run has no reference.
         failures: index and reason of each image that could not be read.
     """
 
