@@ -188,7 +188,7 @@ def test_what_is_left_out_and_how_folders_are_read_is_said(make_folder):
     make_folder({"a": 60, "b": 60}, "set/valid")
     findings = check(make_folder({"a": 2}, "set/extra").parent)
     assert findings.notes == ("train is read from Train", "val is read from valid")
-    assert "left out folders beside train, val and test (1): extra" in findings.warnings[0]
+    assert "left out folders next to train, val and test (1): extra" in findings.warnings[0]
     assert "no problem found" not in str(findings)
 
 

@@ -183,7 +183,7 @@ def test_cells_of_fewer_than_ten_images_are_grey(write, made_up_run):
 
 def test_runs_on_other_test_images_are_not_compared(write, made_up_run):
     page = write(made_up_run("a"), made_up_run("b", samples=30, strength=9))
-    assert "Not compared, since their test images or training counts are others: b." in page
+    assert "Not compared, since their test images or training counts differ: b." in page
     assert "best" not in {class_ for row in metric_cells(page) for _, class_, _ in row}
     assert "difference" not in "".join(inner for row in metric_cells(page) for *_, inner in row)
 

@@ -199,8 +199,8 @@ def test_unknown_sources(tmp_path: Path) -> None:
         save(tmp_path / kind / "train" / "a.png", [[0, 1]])
     for wrong, message in (
         ({"root": "data"}, "root has no effect if the source is a folder"),
-        ({"palette": "p", "classes": "c"}, "classes must be left out where data.palette"),
-        ({"palette": "p", "values": [0, 1]}, "values must be left out where data.palette"),
+        ({"palette": "p", "classes": "c"}, "classes must be left out if data.palette"),
+        ({"palette": "p", "values": [0, 1]}, "values must be left out if data.palette"),
     ):
         with pytest.raises(ValueError, match=message):
             load_pixels(PixelDataConfig(str(tmp_path), **wrong))

@@ -205,7 +205,7 @@ def test_no_checkpoint_is_promised_before_the_first(
     words = ["train", "digits-lt", "--method", "ce", "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 130
     said = capsys.readouterr().err.splitlines()
-    assert said[-1] == "longtail: stopped before the first checkpoint; --resume begins it again"
+    assert said[-1] == "longtail: stopped before the first checkpoint; --resume starts again"
 
 
 def test_a_loss_that_is_no_number_names_images_and_checkpoint(
