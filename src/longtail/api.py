@@ -125,6 +125,7 @@ def advise(
     *,
     backbone: str = "auto",
     seed: int = 0,
+    devices: int = 1,
     verbose: bool = True,
 ) -> Advice:
     """Compares methods on your own images by cross-validation, and recommends one.
@@ -133,6 +134,7 @@ def advise(
         data: as for `train`, or the result of `embed`
         backbone: a pretrained backbone (default: efficientnet_lite0)
         seed: seed of the folds
+        devices: processes that compute the features, as for `predict`
         verbose: show progress bars on a terminal
 
     Returns: `.rows`, `.recommended`, `.words` and `.command`.
@@ -146,7 +148,7 @@ def advise(
     if isinstance(source, str | Mapping):
         source = read_data(source)
     with shown_progress(verbose):
-        return compare(source, backbone, seed=seed)
+        return compare(source, backbone, seed=seed, devices=devices)
 
 
 def evaluate(
@@ -157,6 +159,7 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     window: Sequence[int] | None = None,
     flip: bool | None = None,
+    devices: int = 1,
     trust: str | Sequence[Any] = (),
 ) -> dict[str, float]:
     """Evaluates a run's saved test predictions, or a file of weights, under any class prior.
@@ -170,6 +173,7 @@ def evaluate(
         split: segmentation: split to evaluate on
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
+        devices: processes, as for `predict`, where the model sees images
         trust: import paths of your own code that the run may name; in Python, objects as well
 
     Returns: the metrics of `longtail.metrics.classification_metrics`, as fractions; for a
@@ -178,6 +182,7 @@ def evaluate(
     Raises:
         InputError: for an option that the run's task does not have.
     """
+    from longtail.sharing import shared_by
     from longtail.tasks import open_run, task_of_run
     from longtail.weights import Weights, are_weights, load
 
@@ -186,11 +191,13 @@ def evaluate(
         if options:
             raise InputError(f"{', '.join(options)}: no effect for weights of a classifier")
         weights = run if isinstance(run, Weights) else load(run, trust)
-        return weights.evaluate(target_prior, data)
+        with shared_by(devices):
+            return weights.evaluate(target_prior, data)
     if data is not None:
         raise InputError(f"data: no effect for {run}, whose predictions are saved")
     run = open_run(run, trust)
-    metrics: dict[str, float] = task_of_run(run).evaluate(run, target_prior, **options)
+    with shared_by(devices):
+        metrics: dict[str, float] = task_of_run(run).evaluate(run, target_prior, **options)
     return metrics
 
 
@@ -229,6 +236,7 @@ def predict(
     root: str | Path | None = None,
     window: Sequence[int] | None = None,
     flip: bool | None = None,
+    devices: int = 1,
     trust: str | Sequence[Any] = (),
     verbose: bool = True,
 ) -> Predicted:
@@ -246,6 +254,8 @@ def predict(
         root: folder that relative paths in a table start from (default: that of the table)
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
+        devices: processes on this machine that share the images, one per GPU; on the command line
+            under torchrun those that it has started
         trust: import paths of your own code that the run may name; in Python, objects as well
         verbose: show a progress bar on a terminal
 
@@ -254,14 +264,16 @@ def predict(
         InputError: for an option that the run's task does not have, or `top` below 1.
         UnreadableImagesError: without `out`, for files that cannot be read; with it, each has a
             row that says why.
+        LostProcessError: when another of the processes has ended; nothing is written.
     """
+    from longtail.sharing import shared_by
     from longtail.tasks import open_run, task_of_run
     from longtail.training.progress import shown_progress
 
     run = open_run(run, trust)
     options = _given(top=top, path_column=path_column, root=root, window=window, flip=flip)
     path = Path(out) if out else None
-    with shown_progress(verbose):
+    with shown_progress(verbose), shared_by(devices):
         found: Predicted = task_of_run(run).predict(run, files, target_prior, out=path, **options)
     return found
 
@@ -272,6 +284,7 @@ def embed(
     backbone: str,
     out: str | Path | None = None,
     precision: Precision = "auto",
+    devices: int = 1,
     verbose: bool = True,
     trust: str | Sequence[Any] = (),
 ) -> Embeddings:
@@ -284,15 +297,17 @@ def embed(
         out: Parquet file to write: features, label, split, path, index, with class names in its
             metadata (required on the command line)
         precision: precision of the network
+        devices: processes, as for `predict`
         verbose: show a progress bar on a terminal
         trust: as for `evaluate`, if `backbone` is a run folder
     """
     from longtail.settings import read_data
+    from longtail.sharing import shared_by
     from longtail.training import embed_dataset
     from longtail.training.progress import shown_progress
 
     _check_file(out, "embed")
-    with shown_progress(verbose):
+    with shown_progress(verbose), shared_by(devices):
         embeddings = embed_dataset(read_data(data), backbone, precision, trust=trust)
     if out is not None:
         embeddings.write(Path(out))

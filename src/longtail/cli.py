@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (OSError, NotFiniteError, LostProcessError) as error:
-            _say(f"error: {_reason(error)}")
+            _say(f"error: {_reason(error, words[:1] == ['train'])}")
             return 1
         except KeyboardInterrupt as stop:
             if not stop.args:  # otherwise it has already been printed
@@ -63,13 +63,28 @@ def _run(words: Sequence[str]) -> int:
     if command in KEPT and not arguments["out"]:
         raise InputError(f"longtail {command} needs --out, the file or folder to write; got none")
     as_json = arguments.pop("json", False)
-    result = function(**arguments)
+    result = _called(function, arguments)
+    if result is None:
+        return 0
     if as_json:
         print(to_json(result))
     else:
         _show(command, result, arguments)
     sys.stdout.flush()
     return 1 if getattr(result, "problems", ()) else 0
+
+
+def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Result of a function; None in a process of torchrun that has helped the first one."""
+    from longtail.peers import started_by_torchrun
+
+    started = started_by_torchrun() if "devices" in arguments else None
+    if started is None:
+        return function(**arguments)
+    from longtail.sharing import shared_by_torchrun
+
+    with shared_by_torchrun(arguments["devices"], started[0]) as first:
+        return function(**{**arguments, "devices": 1}) if first else None
 
 
 def _arguments(
@@ -220,11 +235,11 @@ SHOWN: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
 }
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, trains: bool) -> str:
     """An error in one line; for a file, its name comes first."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    lost = isinstance(error, LostProcessError)
+    lost = trains and isinstance(error, LostProcessError)
     return f"{error}; --resume continues from the last checkpoint, if any" if lost else str(error)
 
 

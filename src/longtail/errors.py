@@ -13,4 +13,4 @@ class NotFiniteError(FloatingPointError):
 
 
 class LostProcessError(RuntimeError):
-    """Another process of a run has ended; raised on the processes that waited for it."""
+    """Another process of a run or command has ended; raised on those that waited for it."""

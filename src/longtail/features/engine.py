@@ -1,7 +1,7 @@
 """Every image of a split through a network once, in order, while threads read the next ones."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from longtail.data.reading import prefetch, with_new_copy
 from longtail.data.remote import UnreachableError
 from longtail.features.cache import FeatureCache, keys_of
 from longtail.features.network import Images, Network, Outputs
+from longtail.sharing import shared, sharing
 
 LARGEST_BATCH = 256
 STORE_EVERY = 1024  # images, between writes to the cache
@@ -50,22 +51,32 @@ def outputs(
     """Outputs of the images of a split, in order, in constant memory.
 
     Threads decode the images, since Pillow does so without the interpreter's lock. A network that
-    takes calls from many threads runs in them, each with one processor; any other is called here.
+    takes calls from many threads runs in them, each with one processor; any other is called by one
+    thread. Several processes share the batches, see `longtail.sharing.shared_by`.
 
     Args:
         network: see `longtail.features.fastest`.
         split: the images, in memory at the size of the crop or as files.
         crop: how a file is read.
         indices: which images; default: all of them.
-        threads: default: torch's number for a CPU, one for each processor for another device.
+        threads: of each process; default: torch's number for a CPU, else one for each processor.
     """
     chosen = list(range(len(split))) if indices is None else indices
+    processes, here = sharing()
     if threads is None:
-        threads = torch.get_num_threads() if network.concurrent else available_cpus()
+        threads = torch.get_num_threads() if network.concurrent else available_cpus() // here
     threads = max(1, threads)
     size = max(1, min(LARGEST_BATCH, network.batch_pixels // crop.size**2))
     # Small enough that every thread has work.
-    size = max(1, min(size, -(-len(chosen) // threads)))
+    size = max(1, min(size, -(-len(chosen) // (threads * processes))))
+    batches = [chosen[begin : begin + size] for begin in range(0, len(chosen), size)]
+    return shared(partial(_chunks, network, split, crop, threads), batches)
+
+
+def _chunks(
+    network: Network, split: Split, crop: CentreCrop, threads: int, batches: Sequence[list[int]]
+) -> Generator[Chunk, None, None]:
+    """Outputs of the images of each batch, in order, by this process."""
 
     def work(rows: list[int]) -> tuple[list[int], NDArray[Any], list[Failure]]:
         read, images, failures = _read(split, crop, rows)
@@ -78,8 +89,8 @@ def outputs(
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[_Work] = deque()
         try:
-            for begin in range(0, len(chosen), size):
-                waiting.append(pool.submit(work, chosen[begin : begin + size]))
+            for rows in batches:
+                waiting.append(pool.submit(work, rows))
                 if len(waiting) > 2 * threads:
                     yield finish(waiting.popleft())
             while waiting:

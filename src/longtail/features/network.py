@@ -1,11 +1,12 @@
 """The fastest form of a network in evaluation mode: onnxruntime on a CPU, else torch."""
 
+import copy
 import io
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -58,6 +59,7 @@ class OnnxNetwork(Network):
     def __init__(self, model: Path | bytes) -> None:
         import onnxruntime
 
+        self._model = model
         options = onnxruntime.SessionOptions()
         # Each of our threads decodes images and runs the network on them, so that none ever waits.
         options.intra_op_num_threads = 1
@@ -71,6 +73,11 @@ class OnnxNetwork(Network):
         """Outputs (N, D) of images (N, 3, H, W)."""
         outputs: Outputs = self._session.run(None, {"images": images})[0]
         return outputs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, which may be on another machine."""
+        model = self._model
+        return OnnxNetwork, (model.read_bytes() if isinstance(model, Path) else model,)
 
 
 class TorchNetwork(Network):
@@ -100,6 +107,11 @@ class TorchNetwork(Network):
         ):
             outputs: Outputs = self._model(batch).float().cpu().numpy()
         return outputs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, which may have another device of the same kind."""
+        model = copy.deepcopy(self._model).cpu()
+        return TorchNetwork, (model, torch.device(self._device.type), self.precision)
 
 
 def fastest(

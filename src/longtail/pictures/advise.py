@@ -12,6 +12,7 @@ from longtail.errors import InputError
 from longtail.models import create_backbone
 from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
 from longtail.pictures.settings import BACKBONE
+from longtail.sharing import shared_by
 from longtail.text import printable
 from longtail.training.embed import Embeddings, decoded_later
 from longtail.training.frozen import frozen_features
@@ -88,6 +89,7 @@ def advise(
     *,
     candidates: Sequence[Candidate] = CANDIDATES,
     seed: int = 0,
+    devices: int = 1,
 ) -> Advice:
     """Compares methods on features of the training split by stratified cross-validation.
 
@@ -98,6 +100,7 @@ def advise(
         backbone: a pretrained backbone; default: EfficientNet-Lite0.
         candidates: the methods to compare.
         seed: seeds the folds.
+        devices: processes that compute the features.
 
     Raises:
         InputError: when no class has two images.
@@ -113,7 +116,8 @@ def advise(
         if isinstance(data, DataConfig):
             size = data.image_size or encoder.image_size
             data = load(decoded_later(data, size))
-        features = frozen_features(data, encoder)["train"]
+        with shared_by(devices):
+            features = frozen_features(data, encoder)["train"]
         labels, names = data.train.labels, data.class_names
     if int(torch.bincount(labels).max()) < 2:
         raise InputError(f"{source} must have a class with two training images, to compare methods")

@@ -1,11 +1,17 @@
 """Evaluation of a segmentation run under any target prior, and samples for its report."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from longtail.data import UnreadableImagesError
+from longtail.data.images import Failure
+from longtail.data.loaders import available_cpus
 from longtail.errors import InputError
 from longtail.prior import ClassPrior
 from longtail.segmentation.dataset import PixelDataset, PixelSplit, load_pixels
@@ -17,6 +23,7 @@ from longtail.segmentation.model import Segmenter
 from longtail.segmentation.pairs import PairReader
 from longtail.segmentation.predict import classes_of, confusion_of, dense_logits, target_of
 from longtail.segmentation.run import PixelRun
+from longtail.sharing import shared, sharing
 from longtail.shift import expressed_prior
 from longtail.training import RunFolder
 from longtail.training.distributed import best_device
@@ -59,16 +66,55 @@ def evaluate_pixels(
     split = split or dataset.evaluated
     if split not in dataset.splits:
         raise InputError(f"split must be one of {sorted(dataset.splits)}, got {split!r}")
-    device = torch.device(best_device())
-    (matrix,) = confusion_of(
-        run.model().to(device),
-        evaluation_pairs(dataset, dataset.splits[split], device, data.workers),
-        expressed_prior(run.model_card()["expresses"], run.prior),
-        [target_of(config.get("prior_power"), target_prior, run.prior, dataset.class_names)],
+    seen, workers = dataset.splits[split], data.workers
+    processes, here = sharing()
+    if workers is None:
+        workers = max(1, min(available_cpus(), 8) // here)
+    work = partial(
+        _confusion_of_shares,
+        run,
+        replace(dataset, train=seen, val=None, test=None),  # no other images are sent
+        workers,
+        target_of(config.get("prior_power"), target_prior, run.prior, dataset.class_names),
         window=config.get("window") if window is None else window,
         flip=config.get("flip_test", False) if flip is None else flip,
     )
-    return segmentation_metrics(matrix, run.prior)
+    shares = [(rank, processes) for rank in range(processes)]
+    matrices, unread = zip(*shared(work, shares), strict=True)
+    if failures := [failure for share in unread for failure in share]:
+        raise UnreadableImagesError(failures, len(seen))
+    return segmentation_metrics(torch.stack(matrices).sum(0), run.prior)
+
+
+def _confusion_of_shares(
+    run: PixelRun,
+    dataset: PixelDataset,
+    workers: int,
+    target: Tensor | None,
+    shares: Sequence[tuple[int, int]],
+    **options: Any,
+) -> Generator[tuple[Tensor, list[Failure]], None, None]:
+    """Confusion matrix (C, C) of each share of the training split, and what cannot be read of it.
+
+    Args:
+        run: the run.
+        dataset: the images.
+        workers: processes that read images.
+        target: the prior to predict for.
+        shares: rank and number of processes of each share.
+        **options: see `confusion_of`.
+    """
+    device = torch.device(best_device())
+    model = run.model().to(device)
+    expressed = expressed_prior(run.model_card()["expresses"], run.prior)
+    for rank, world_size in shares:
+        pairs = evaluation_pairs(
+            dataset, dataset.train, device, workers, rank=rank, world_size=world_size
+        )
+        try:
+            yield confusion_of(model, pairs, expressed, [target], **options)[0], []
+        except UnreadableImagesError as error:
+            yield torch.empty(0), error.failures
 
 
 def sample_indices(split: PixelSplit, prior: ClassPrior) -> list[int]:

@@ -1,7 +1,8 @@
 """Predictions for image files: index PNGs, and overlays with a legend."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from longtail.segmentation.model import upsample
 from longtail.segmentation.pairs import scaled_size
 from longtail.segmentation.predict import classes_of, dense_logits, target_of
 from longtail.segmentation.run import PixelRun
+from longtail.sharing import shared
 from longtail.shift import expressed_prior
 from longtail.text import printable
 from longtail.training.distributed import best_device
@@ -68,21 +70,38 @@ def segment_files(
             one or an image.
         UnreadableImagesError: names all images that cannot be read, after the others are written.
     """
+    results = [*_results(files, out).items()]
+    work = partial(_segment, run, target_prior, window, flip)
+    reasons = shared(work, results)
+    found = [(*pair, reason) for pair, reason in zip(results, reasons, strict=True)]
+    names = run.model_card()["class_names"]
+    write_text(out / "classes.txt", "\n".join(map(printable, names)) + "\n")
+    if failures := [(str(file), reason) for file, _, reason in found if reason]:
+        raise UnreadableImagesError(failures, len(results))
+    masks, overlays = zip(*(written for _, written, _ in found), strict=True)
+    return Segmented(masks, overlays)
+
+
+def _segment(
+    run: PixelRun,
+    target_prior: str | None,
+    window: Sequence[int] | None,
+    flip: bool | None,
+    results: Sequence[tuple[Path, tuple[Path, Path]]],
+) -> Generator[str | None, None, None]:
+    """Writes mask and overlay of each image; gives the reason where it cannot be read."""
     card, config = run.model_card(), run.config
     names = tuple(card["class_names"])
     device = torch.device(best_device())
     model = run.model().to(device)
     expressed = expressed_prior(card["expresses"], run.prior)
     target = target_of(config.get("prior_power"), target_prior, run.prior, names)
-    failures: list[tuple[str, str]] = []
-    masks, overlays = [], []
-    results = _results(files, out)
-    for file, (mask_file, overlay_file) in results.items():
+    for file, (mask_file, overlay_file) in results:
         try:
             with Image.open(file) as picture:
                 image = to_rgb(picture)
         except Exception as error:  # broken files make Pillow raise nearly anything
-            failures.append((str(file), reason_of(error, str(file))))
+            yield reason_of(error, str(file))
             continue
         given = image.resize(scaled_size(image.size, card.get("image_size")), RESAMPLE)
         logits = dense_logits(
@@ -95,12 +114,7 @@ def segment_files(
         mask = classes_of(upsample(logits, pixels.shape[1:]), expressed, target)[0].cpu()
         save_png(mask_picture(mask, len(names)), mask_file)
         save_png(overlay(pixels, mask, names), overlay_file)
-        masks.append(mask_file)
-        overlays.append(overlay_file)
-    write_text(out / "classes.txt", "\n".join(map(printable, names)) + "\n")
-    if failures:
-        raise UnreadableImagesError(failures, len(results))
-    return Segmented(tuple(masks), tuple(overlays))
+        yield None
 
 
 def _results(files: str | Path | Sequence[str | Path], out: Path) -> dict[Path, tuple[Path, Path]]:

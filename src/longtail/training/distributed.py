@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from longtail.data import Loader
 from longtail.errors import InputError, LostProcessError, NotFiniteError
 from longtail.memory import gather_keys
+from longtail.peers import started_by_torchrun
 from longtail.training.config import Config
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
@@ -41,7 +42,7 @@ def settle_processes(config: AnyConfig, fewest: int) -> AnyConfig:
         InputError: when the settings ask for another number than torchrun started, the processes
             cannot share a batch equally, or one would have no image to predict.
     """
-    started = _started_by_torchrun()
+    started = started_by_torchrun()
     if started:
         asked = (config.devices, config.nodes)
         if asked not in (started, (1, 1)):
@@ -61,14 +62,6 @@ def settle_processes(config: AnyConfig, fewest: int) -> AnyConfig:
             f"got {processes}"
         )
     return config
-
-
-def _started_by_torchrun() -> tuple[int, int] | None:
-    """Processes per machine, and machines; None without torchrun."""
-    if not (dist.is_available() and dist.is_torchelastic_launched()):
-        return None
-    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    return local, world // local
 
 
 def launch(config: Config) -> "Fabric":

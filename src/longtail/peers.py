@@ -1,0 +1,243 @@
+"""Other processes of a command: this one has started them, or torchrun has."""
+
+import hmac
+import os
+import pickle
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from longtail.errors import InputError, LostProcessError
+
+PATIENCE = 2.0  # seconds in which a process whose connection is closed must end
+# Ctrl-C is for the first process; the others end when their connection to it does.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "from longtail.peers import serve_parent; serve_parent()"
+)
+ADDRESS = "longtail/peers"  # key in the store of torchrun
+
+
+class Peer:
+    """Another process, as the first one sees it.
+
+    Args:
+        name: what errors call it.
+        reader: stream of what it sends.
+        writer: stream of what is sent to it.
+        process: the process, where this one has started it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reader: BinaryIO,
+        writer: BinaryIO,
+        process: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        self._name, self._reader, self._writer, self._process = name, reader, writer, process
+
+    def send(self, job: bytes, items: Sequence[Any]) -> None:
+        """Sends a pickled function, and the items whose results are then received.
+
+        Raises:
+            LostProcessError: when the process has ended.
+        """
+        try:
+            pickle.dump((job, items), self._writer)
+            self._writer.flush()
+        except OSError as error:
+            raise self._lost() from error
+
+    def receive(self) -> Any:
+        """The result of the next item; raises the error that the process had with it.
+
+        Raises:
+            LostProcessError: when the process has ended.
+        """
+        try:
+            result, error = pickle.load(self._reader)
+        except (EOFError, OSError, pickle.UnpicklingError) as gone:
+            raise self._lost() from gone
+        if error is not None:
+            raise error
+        return result
+
+    def close(self) -> None:
+        """Tells the process to end: at once where it waits, else after its next item."""
+        for stream in (self._writer, self._reader):
+            with suppress(OSError):  # of what the process has not read
+                stream.close()
+
+    def join(self) -> None:
+        """Waits until a process that this one has started, and closed, has ended."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _lost(self) -> LostProcessError:
+        how = ""
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(PATIENCE)
+                how = f" by signal {-status}" if status < 0 else f" with status {status}"
+        return LostProcessError(f"{self._name} has ended{how} before its work was done")
+
+
+def start_peer(rank: int, threads: int) -> Peer:
+    """Starts a process on this machine, which imports what its work needs and nothing else.
+
+    Args:
+        rank: of the process; it computes on the CUDA device of that number, if there are any.
+        threads: of its computations on a CPU.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(rank)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+    )
+    assert process.stdin
+    assert process.stdout
+    reader: Any = process.stdout
+    writer: Any = process.stdin
+    return Peer(f"process {rank + 1} of this command", reader, writer, process)
+
+
+def serve_parent() -> None:
+    """What a process that `start_peer` started does, until its parent ends or closes it."""
+    results = os.dup(1)
+    os.dup2(2, 1)  # whatever is printed must not come between the results
+    warnings.showwarning = _print_warning
+    _take_device(int(sys.argv[1]))
+    with suppress(OSError), os.fdopen(results, "wb") as writer:
+        _serve(sys.stdin.buffer, writer)
+
+
+def started_by_torchrun() -> tuple[int, int] | None:
+    """Processes per machine, and machines; None without torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return local, world // local
+
+
+def join_torchrun() -> list[Peer] | None:
+    """The other processes for the first one that torchrun started.
+
+    Returns: None for each of the others, when it has served the first one until that ended.
+    """
+    import torch.distributed as dist
+
+    store, rank, world = next(dist.rendezvous("env://"))
+    _take_device(int(os.environ["LOCAL_RANK"]))
+    if rank == 0:
+        with socket.create_server(("", 0), backlog=world) as server:
+            token = secrets.token_hex(16)
+            store.set(ADDRESS, f"{server.getsockname()[1]} {token}")
+            peers: list[Peer] = []
+            while len(peers) < world - 1:
+                if peer := _accepted(server, token):
+                    peers.append(peer)
+            return peers
+    port, token = store.get(ADDRESS).decode().split()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with (
+        suppress(OSError),  # the first process has ended
+        socket.create_connection((os.environ["MASTER_ADDR"], int(port))) as connection,
+        connection.makefile("rb") as reader,
+        connection.makefile("wb") as writer,
+    ):
+        connection.sendall(token.encode())
+        _serve(reader, writer)
+    return None
+
+
+def _accepted(server: socket.socket, token: str) -> Peer | None:
+    """The process that connects, if it knows the token."""
+    connection, _ = server.accept()
+    with connection:  # the streams keep it open
+        reader, writer = connection.makefile("rb"), connection.makefile("wb")
+    known = hmac.compare_digest(reader.read(len(token)), token.encode())
+    return Peer("another process of torchrun", reader, writer) if known else None
+
+
+def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
+    """Sends the results of whatever is asked for, until the connection ends."""
+    with suppress(OSError, EOFError):
+        while True:
+            job, items = pickle.load(reader)
+            for answer in _answers(job, items):
+                pickle.dump(answer, writer)
+                writer.flush()
+
+
+def _answers(job: bytes, items: Sequence[Any]) -> Iterator[tuple[Any, Exception | None]]:
+    """Result of each item; the error in place of the first one that fails."""
+    try:
+        for result in _unpickled(job)(items):
+            yield result, None
+    except Exception as error:
+        error.add_note(f"In another process:\n{traceback.format_exc()}")
+        yield None, _sendable(error)
+
+
+def pickled(work: Any) -> bytes:
+    """A function as other processes take it.
+
+    Raises:
+        InputError: when it cannot be sent.
+    """
+    try:
+        return pickle.dumps(work)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise _refused(error) from error
+
+
+def _unpickled(job: bytes) -> Any:
+    try:
+        return pickle.loads(job)
+    except (AttributeError, ImportError) as error:
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> InputError:
+    return InputError(f"the model cannot be sent to other processes: devices must be 1 ({error})")
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error, or one with its message where pickle cannot make it again."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever the constructor raises for the arguments that pickle gives
+        known = isinstance(error, InputError)
+        other = InputError(str(error)) if known else RuntimeError(f"{type(error)}: {error}")
+        other.add_note("\n".join(error.__notes__))
+        return other
+    return error
+
+
+def _take_device(rank: int) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+
+
+def _print_warning(message: Any, *rest: Any, **more: Any) -> None:
+    print(f"longtail: warning: {message}", file=sys.stderr)

@@ -1,0 +1,147 @@
+"""Work that the processes of a command share, item by item; the first one has the results."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+from longtail.errors import InputError
+from longtail.peers import Peer, join_torchrun, pickled, start_peer
+from longtail.ranges import check_range
+
+MOST = 1024  # processes
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Work = Callable[[Sequence[Item]], Generator[Result, None, None]]
+
+
+@dataclass
+class Processes:
+    """The processes that share the work of a command.
+
+    Args:
+        count: number of processes, this one counted.
+        here: how many of them are on this machine.
+        peers: the others; those that are missing are started when there is work for them.
+    """
+
+    count: int
+    here: int
+    peers: list[Peer] = field(default_factory=list)
+
+    def results(
+        self, work: Work[Item, Result], items: Sequence[Item]
+    ) -> Generator[Result, None, None]:
+        """See `shared`."""
+        count = min(self.count, len(items))
+        job = pickled(work)
+        while len(self.peers) < count - 1:
+            self.peers.append(start_peer(len(self.peers) + 1, torch.get_num_threads()))
+        try:
+            for rank in range(1, count):
+                self.peers[rank - 1].send(job, items[rank::count])
+            with closing(work(items[::count])) as own:
+                for number in range(len(items)):
+                    rank = number % count
+                    yield self.peers[rank - 1].receive() if rank else next(own)
+        except BaseException:  # GeneratorExit, too: results that nobody takes are on their way
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the other processes."""
+        for peer in self.peers:
+            peer.close()
+        for peer in self.peers:
+            peer.join()
+        self.peers.clear()
+
+
+_processes: ContextVar[Processes | None] = ContextVar("_processes", default=None)
+
+
+def sharing() -> tuple[int, int]:
+    """Number of processes that share the work, and how many of them are on this machine."""
+    processes = _processes.get()
+    return (processes.count, processes.here) if processes else (1, 1)
+
+
+def shared(work: Work[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
+    """The result of each item, in order, by all processes.
+
+    Of P processes, the first works on the items 0, P, 2P and so on, the second on 1, P + 1 and so
+    on. Results are passed on as they come, in constant memory: a process waits before it sends
+    another one until the last was taken.
+
+    Args:
+        work: gives the result of each of some items, in order; it can be pickled.
+        items: the items; with fewer than processes, some of these have nothing to do.
+
+    Raises:
+        LostProcessError: when another process has ended.
+        InputError: when `work` cannot be sent to other processes.
+        Exception: what `work` raises, in any process, for the first item that fails.
+    """
+    processes = _processes.get()
+    return processes.results(work, items) if processes and len(items) > 1 else work(items)
+
+
+@contextmanager
+def shared_by(devices: int) -> Iterator[None]:
+    """Lets several processes on this machine share what is passed to `shared` meanwhile.
+
+    The threads of this process are divided among them. Within another such context, 1 stands for
+    the processes that there are.
+
+    Args:
+        devices: number of processes, this one counted.
+
+    Raises:
+        InputError: when the number is not in [1, 1024].
+    """
+    check_range("devices", devices, least=1, most=MOST, whole=True)
+    if devices == 1:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // devices))
+    try:
+        with _used(Processes(devices, devices)):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def shared_by_torchrun(devices: int, here: int) -> Iterator[bool]:
+    """The same for the processes that torchrun has started, each of which calls this function.
+
+    Args:
+        devices: number of processes per machine that the user asks for; 1: those that there are.
+        here: how many of them are on this machine.
+
+    Yields: whether this is the first process; any other has served it, and has nothing to do.
+    Raises:
+        InputError: when the user asks for another number.
+    """
+    if devices not in (1, here):
+        raise InputError(f"devices must be that of torchrun, {here}, or be left out, got {devices}")
+    peers = join_torchrun()
+    if peers is None:
+        yield False
+        return
+    with _used(Processes(len(peers) + 1, here, peers)):
+        yield True
+
+
+@contextmanager
+def _used(processes: Processes) -> Iterator[None]:
+    token = _processes.set(processes)
+    try:
+        yield
+    finally:
+        _processes.reset(token)
+        processes.close()
