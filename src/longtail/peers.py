@@ -226,7 +226,7 @@ def _sendable(error: Exception) -> Exception:
         pickle.loads(pickle.dumps(error))
     except Exception:  # whatever the constructor raises for the arguments that pickle gives
         known = isinstance(error, InputError)
-        other = InputError(str(error)) if known else RuntimeError(f"{type(error)}: {error}")
+        other = InputError(str(error)) if known else RuntimeError(f"{type(error).__name__}: {error}")
         other.add_note("\n".join(error.__notes__))
         return other
     return error

@@ -7,10 +7,8 @@ import torch, eight times over. Each process writes `FOLDER/GROUP-RANK.pt`.
 import errno
 import os
 import signal
-import socket
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import numpy as np
 import pyarrow.parquet  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch
+from forks import in_group
 from PIL import Image
 
 from longtail import ClassPrior
@@ -372,26 +371,6 @@ def process(folder: Path, rank: int, world: int) -> None:
     found["metrics"] = shared_metrics(rank, world)
     found["draws"] = balanced_draws()
     torch.save(found, folder / f"{world}-{rank}.pt")
-
-
-def in_group(world: int, action: Callable[[int], object]) -> list[int]:
-    """Statuses of so many processes, each of which acts with its rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if not child:
-            os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port)}
-            try:
-                action(rank)
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def main(folder: Path) -> None:

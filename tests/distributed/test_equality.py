@@ -4,10 +4,7 @@ In float64, where a difference is one of method and not of rounding; batch norm 
 `SharedBatchNorm`, since torch's own is for CUDA alone.
 """
 
-import os
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,8 @@ import pytest
 import torch
 
 from longtail import ClassPrior
-from longtail.files import write_text
 from longtail.memory import ClassQueue
 
-SCRIPT = Path(__file__).with_name("group.py")
 METHODS = (
     "ce",
     "lade",
@@ -41,23 +36,9 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of every process of every group; the groups run once for all workers of xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "groups"
-    said = folder / "said"
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        while not said.exists():  # another worker runs them
-            time.sleep(0.2)
-    else:
-        done = subprocess.run(
-            [sys.executable, SCRIPT, folder], capture_output=True, text=True, check=False
-        )
-        write_text(said, done.stderr if done.returncode else "")
-    assert not said.read_text(), said.read_text()
-    return folder
+def folder(results_of: Callable[[str], Path]) -> Path:
+    """Results of every process of every group."""
+    return results_of("group")
 
 
 @pytest.fixture(scope="session")
