@@ -76,13 +76,13 @@ def _run(words: Sequence[str]) -> int:
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Result of a function; None in a process of torchrun that has helped the first one."""
-    from longtail.peers import started_by_torchrun
+    if "devices" not in arguments:
+        return function(**arguments)
+    from longtail.sharing import shared_by_torchrun, started_by_torchrun
 
-    started = started_by_torchrun() if "devices" in arguments else None
+    started = started_by_torchrun()
     if started is None:
         return function(**arguments)
-    from longtail.sharing import shared_by_torchrun
-
     with shared_by_torchrun(arguments["devices"], started[0]) as first:
         return function(**{**arguments, "devices": 1}) if first else None
 

@@ -10,11 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from longtail import peers
 from longtail.cli import main
 from longtail.data import UnreadableImagesError
 from longtail.errors import InputError, LostProcessError
-from longtail.sharing import shared, shared_by, sharing
+from longtail.sharing import peers, shared, shared_by, sharing
 from longtail.training import Embeddings
 
 WORLDS = (2, 3)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from longtail.data import Loader
 from longtail.errors import InputError, LostProcessError, NotFiniteError
 from longtail.memory import gather_keys
-from longtail.peers import started_by_torchrun
+from longtail.sharing import started_by_torchrun
 from longtail.training.config import Config
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it

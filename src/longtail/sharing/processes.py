@@ -1,4 +1,4 @@
-"""Work that the processes of a command share, item by item; the first one has the results."""
+"""The processes that share the work of a command, and which of them does what."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -9,8 +9,9 @@ from typing import TypeVar
 import torch
 
 from longtail.errors import InputError
-from longtail.peers import Peer, join_torchrun, pickled, start_peer
 from longtail.ranges import check_range
+from longtail.sharing.peers import Peer, pickled, start_peer
+from longtail.sharing.torchrun import join_torchrun
 
 MOST = 1024  # processes
 Item = TypeVar("Item")

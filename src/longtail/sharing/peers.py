@@ -1,11 +1,7 @@
-"""Other processes of a command: this one has started them, or torchrun has."""
+"""Other processes of a command: how they are started, asked and ended."""
 
-import hmac
 import os
 import pickle
-import secrets
-import signal
-import socket
 import subprocess
 import sys
 import traceback
@@ -15,14 +11,14 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from longtail.errors import InputError, LostProcessError
+from longtail.text import printable
 
 PATIENCE = 2.0  # seconds in which a process whose connection is closed must end
 # Ctrl-C is for the first process; the others end when their connection to it does.
 PROGRAM = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-    "from longtail.peers import serve_parent; serve_parent()"
+    "from longtail.sharing.peers import serve_parent; serve_parent()"
 )
-ADDRESS = "longtail/peers"  # key in the store of torchrun
 
 
 class Peer:
@@ -124,60 +120,12 @@ def serve_parent() -> None:
     results = os.dup(1)
     os.dup2(2, 1)  # whatever is printed must not come between the results
     warnings.showwarning = _print_warning
-    _take_device(int(sys.argv[1]))
+    take_device(int(sys.argv[1]))
     with suppress(OSError), os.fdopen(results, "wb") as writer:
-        _serve(sys.stdin.buffer, writer)
+        serve(sys.stdin.buffer, writer)
 
 
-def started_by_torchrun() -> tuple[int, int] | None:
-    """Processes per machine, and machines; None without torchrun."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
-    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    return local, world // local
-
-
-def join_torchrun() -> list[Peer] | None:
-    """The other processes for the first one that torchrun started.
-
-    Returns: None for each of the others, when it has served the first one until that ended.
-    """
-    import torch.distributed as dist
-
-    store, rank, world = next(dist.rendezvous("env://"))
-    _take_device(int(os.environ["LOCAL_RANK"]))
-    if rank == 0:
-        with socket.create_server(("", 0), backlog=world) as server:
-            token = secrets.token_hex(16)
-            store.set(ADDRESS, f"{server.getsockname()[1]} {token}")
-            peers: list[Peer] = []
-            while len(peers) < world - 1:
-                if peer := _accepted(server, token):
-                    peers.append(peer)
-            return peers
-    port, token = store.get(ADDRESS).decode().split()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with (
-        suppress(OSError),  # the first process has ended
-        socket.create_connection((os.environ["MASTER_ADDR"], int(port))) as connection,
-        connection.makefile("rb") as reader,
-        connection.makefile("wb") as writer,
-    ):
-        connection.sendall(token.encode())
-        _serve(reader, writer)
-    return None
-
-
-def _accepted(server: socket.socket, token: str) -> Peer | None:
-    """The process that connects, if it knows the token."""
-    connection, _ = server.accept()
-    with connection:  # the streams keep it open
-        reader, writer = connection.makefile("rb"), connection.makefile("wb")
-    known = hmac.compare_digest(reader.read(len(token)), token.encode())
-    return Peer("another process of torchrun", reader, writer) if known else None
-
-
-def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
+def serve(reader: BinaryIO, writer: BinaryIO) -> None:
     """Sends the results of whatever is asked for, until the connection ends."""
     with suppress(OSError, EOFError):
         while True:
@@ -225,14 +173,16 @@ def _sendable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # whatever the constructor raises for the arguments that pickle gives
+        text = str(error)
         known = isinstance(error, InputError)
-        other = InputError(str(error)) if known else RuntimeError(f"{type(error).__name__}: {error}")
+        other = InputError(text) if known else RuntimeError(f"{type(error).__name__}: {text}")
         other.add_note("\n".join(error.__notes__))
         return other
     return error
 
 
-def _take_device(rank: int) -> None:
+def take_device(rank: int) -> None:
+    """Makes a CUDA device the one of this process, if there are any."""
     import torch
 
     if torch.cuda.is_available():
@@ -240,4 +190,4 @@ def _take_device(rank: int) -> None:
 
 
 def _print_warning(message: Any, *rest: Any, **more: Any) -> None:
-    print(f"longtail: warning: {message}", file=sys.stderr)
+    print(f"longtail: warning: {printable(str(message))}", file=sys.stderr)
