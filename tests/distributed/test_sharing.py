@@ -1,6 +1,7 @@
 """Commands in two and three processes give what one gives, and end together."""
 
 import json
+import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from longtail.cli import main
 from longtail.data import UnreadableImagesError
 from longtail.errors import InputError, LostProcessError
 from longtail.sharing import peers, shared, shared_by, sharing
+from longtail.sharing.processes import Processes, _used
 from longtail.training import Embeddings
 
 WORLDS = (2, 3)
@@ -139,6 +141,38 @@ def test_torchrun_and_devices_must_agree(
 
 def doubled(numbers: Sequence[int]) -> Iterator[int]:
     yield from (2 * number for number in numbers)
+
+
+SEEN: list[int] = []
+
+
+def recorded(numbers: Sequence[int]) -> Iterator[int]:
+    for number in numbers:
+        SEEN.append(number)
+        yield number
+
+
+class Answering:
+    """Stands in for another process."""
+
+    def send(self, job: bytes, items: Sequence[int]) -> None:
+        self.answers = pickle.loads(job)(items)
+
+    def receive(self) -> int:
+        return next(self.answers)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    join = close
+
+
+def test_results_are_passed_on_as_they_come() -> None:
+    others = Processes(3, 3, [Answering(), Answering()])
+    with _used(others):
+        results = shared(recorded, range(7))
+        assert [next(results) for _ in range(4)] == SEEN == [0, 1, 2, 3]
+        assert list(results) == [4, 5, 6]
 
 
 def test_a_process_that_cannot_start_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The feature engine: what it computes, in which order, and what happens to files that fail."""
 
+import pickle
 import time
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_onnxruntime_computes_what_torch_does(
     np.testing.assert_allclose(
         extract(found, split, CentreCrop(32), threads=2), wanted, rtol=1e-4, atol=1e-5
     )
+    other = pickle.loads(pickle.dumps(found))  # as another process gets it
+    np.testing.assert_array_equal(*(extract(net, split, CentreCrop(32)) for net in (found, other)))
     (file,) = (cache_folder / "onnx").iterdir()
     monkeypatch.setattr(network, "export_onnx", None)  # the file is taken, nothing is exported
     assert isinstance(fastest(backbone, 32, 1, CPU), OnnxNetwork)
