@@ -25,9 +25,9 @@ def join_torchrun() -> list[Peer] | None:
 
     Returns: None for each of the others, when it has served the first one until that ended.
     """
-    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
-    store, rank, world = next(dist.rendezvous("env://"))
+    store, rank, world = next(rendezvous("env://"))
     take_device(int(os.environ["LOCAL_RANK"]))
     if rank == 0:
         with socket.create_server(("", 0), backlog=world) as server:
