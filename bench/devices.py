@@ -3,11 +3,11 @@
     python bench/devices.py [--images 200 400] [--rounds 3] [--out results/devices.json]
     python bench/devices.py --docs docs/processes.md    # only writes the table of the result file
 
-A small network (8 pixels, in onnxruntime) predicts a table that names 48 files of 4000x3000 pixels
-over and over, so that nearly all of the work is decoding. Each number of images, processes and
-threads is a program of its own. Images per second are without the start: the images that the larger
-table has more, over the seconds that it takes longer. The growth of the first process's memory from
-the one to the other is what images cost.
+A small network (8 pixels, in onnxruntime) predicts a table that repeats 48 files of 4000x3000
+pixels, so that nearly all of the work is decoding. Each number of images, processes and threads
+runs in its own program. Images per second exclude the start: the additional images of the larger
+table, over its additional seconds. The growth of the first process's memory between the two is the
+cost of the images.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), classes=10)
-        os.environ["LONGTAIL_CACHE"] = f"{folder}/cache"  # that of the user stays out of it
+        os.environ["LONGTAIL_CACHE"] = f"{folder}/cache"  # the user's is not used
         backbone = Run(Path(folder) / "run").model().backbone
         fastest(backbone, 8, 10**9, torch.device("cpu"), "32-true")  # exports it once
         names = [Path(path).name for path in make_files(Path(folder), 4000)]

@@ -2,11 +2,11 @@
 
     python bench/step.py [--methods ce gml ...] [--rounds 15] [--out results/step.json]
 
-Every method in its CIFAR-100-LT recipe. The limit is what no pipeline can avoid: forward and
-backward of the views that train the network, and the forward pass of those that a teacher, a
-momentum encoder or a fixed backbone sees, same batch, same precision, in the same process. Step and
-limit are timed in turn; the share is the median of the rounds' ratios. On a machine that others use
-as well, `--clock process` counts processor seconds instead of the wall's.
+Every method in its CIFAR-100-LT recipe. The limit is the work that no pipeline can avoid: forward
+and backward pass of the views that train the network, and the forward pass of those that a teacher,
+a momentum encoder or a fixed backbone sees, with the same batch and precision, in the same process.
+Step and limit are timed in turn; the share is the median of the rounds' ratios. On a shared
+machine, `--clock process` counts processor seconds instead of wall-clock time.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from longtail.training.optim import make_optimizer
 from longtail.training.run import environment
 
 CLASSES = 100
-# Views that are trained on, and views that only pass (a teacher's, a momentum encoder's, a fixed
-# backbone's); one trained view where a method is not named.
+# Views that are trained on, and views with only a forward pass (of a teacher, a momentum encoder, a
+# fixed backbone); one trained view if a method is not listed.
 PASSES = {
     "bcl": (3, 0),
     "proco": (3, 0),
@@ -79,7 +79,7 @@ def main() -> None:
 
 @dataclass
 class Case:
-    """One method with its CIFAR-100-LT recipe: its step, and the limit of it."""
+    """One method with its CIFAR-100-LT recipe: its step, and the limit."""
 
     config: Config
     device: torch.device
@@ -136,7 +136,7 @@ def make(name: str, precision: str, batch_size: int | None = None) -> Case:
 
 
 def fill_queue(method: Method, prior: ClassPrior) -> None:
-    """Fills a class-wise queue, as it is after the first epochs."""
+    """Fills a class-wise queue, as after the first epochs."""
     queue = getattr(method, "queue", None)
     if isinstance(queue, ClassQueue):
         labels = torch.arange(CLASSES).repeat_interleave(prior.counts).to(queue.labels.device)

@@ -2,10 +2,11 @@
 
     python bench/stream.py [--rows 10000000] [--out results/stream.json] [--page docs/shift.md]
 
-Rows of 128 float32 features are made chunk by chunk: Gaussian classes, long-tailed, which are
+Rows of 128 float32 features are generated chunk by chunk: Gaussian classes, long-tailed, which are
 reversed half way. Every chunk is first predicted, as in a running service, and its logits go to the
-tracker; then its labels arrive and it is learned from. Memory is the resident set of the process
-after each twentieth of the rows; seconds are of one processor core, the making of rows left out.
+tracker; then its labels arrive and `partial_fit` learns from it. Memory is the resident set of the
+process after each twentieth of the rows; seconds are on one processor core, without the generation
+of rows.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def resident() -> float:
-    """Memory of this process that is resident now, MiB."""
+    """Current resident memory of this process, MiB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -108,7 +109,7 @@ def count_right(logits: Tensor, labels: Tensor) -> int:
 
 
 def lines(result: dict[str, object]) -> list[str]:
-    """Every second entry of the curve, and what it took."""
+    """Every second entry of the curve, and the seconds."""
     curve: list[dict[str, float]] = result["curve"]  # type: ignore[assignment]
     shown = curve[1::2]
     rows = {

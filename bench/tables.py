@@ -4,19 +4,20 @@
     python bench/tables.py --data DIR --choose-c        # how the default of C was chosen
     python bench/tables.py --docs docs/sklearn.md       # only writes the table of the result file
 
-DIR holds NAME.csv.gz, last column `label`, empty cells missing: the tables of the UCI repository
-that are named in TABLES. Missing numbers become the median, categories indicator columns; scale
-is left as it is, but LogisticRegression gets a StandardScaler. `optdigits`, which is balanced, is
-made long-tailed (imbalance 30). Every classifier has its default settings, and random_state=0.
+DIR contains NAME.csv.gz, last column `label`, empty cells missing: the tables of the UCI repository
+that are listed in TABLES. Missing numbers become the median, categories become indicator columns;
+columns are not scaled, except by a StandardScaler for LogisticRegression. `optdigits`, which is
+balanced, is reduced to a long tail (imbalance 30). Every classifier has its default settings, and
+random_state=0.
 
 Comparison: stratified 3-fold cross-validation, repeated with other folds; mean and standard
-deviation over all folds. Seconds are those of the processor, of one thread, to fit. A fold that the
-result file has already is not run again.
+deviation over all folds. Seconds are processor seconds of one thread for a fit. A fold that is
+already in the result file is not run again.
 
 Choice of C (`--choose-c`): on a stratified 60 % of each table, balanced accuracy in 5-fold
-cross-validation for each C. Chosen is the smallest C whose mean over tables is within one standard
-error (over tables) of the best; embeddings want a small one. `chosen_without` leaves out one table
-at a time, to show that no table decides.
+cross-validation for each C. The choice is the smallest C whose mean over tables is within one
+standard error (over tables) of the best; embeddings need a small one. `chosen_without` leaves out
+one table at a time, to show that no table decides.
 """
 
 import argparse
@@ -81,7 +82,7 @@ def tuned(base: Any) -> Any:
     return TunedPriorClassifierCV(base, random_state=0)
 
 
-# A classifier with an adjusted row of its own is fitted once for both.
+# A classifier that also has an adjusted row is fitted once for both.
 ADJUSTED = {
     "LogisticRegression": "PriorAdjusted LogisticRegression",
     "RandomForest": "PriorAdjusted RandomForest",
@@ -158,7 +159,7 @@ def load(folder: Path, name: str) -> tuple[Any, Any]:
 
 
 def folds(folder: Path, tables: list[str], repeats: int, done: set[Any]) -> Iterator[Any]:
-    """Metrics of every classifier on every fold, all tables once before the next repeat."""
+    """Metrics of every classifier on every fold; all tables once before the next repeat."""
     for at in range(3 * repeats):
         for table in tables:
             x, y = load(folder, table)
@@ -174,7 +175,7 @@ def folds(folder: Path, tables: list[str], repeats: int, done: set[Any]) -> Iter
 
 
 def measure(name: str, model: Any, x: Any, y: Any, test: Any, truth: Any) -> Iterator[Any]:
-    """Metrics of a classifier, then of the same one under the uniform prior where that is a row."""
+    """Metrics of a classifier, then of the same one under the uniform prior if that is a row."""
     began = time.process_time()
     model.fit(x, y)
     seconds = time.process_time() - began
@@ -200,11 +201,11 @@ def metrics(model: Any, test: Any, truth: Any) -> dict[str, float]:
 
 
 def choose_c(folder: Path, tables: list[str]) -> dict[str, Any]:
-    """Balanced accuracy of each C on a part of each table, and what all, and all others, choose."""
+    """Balanced accuracy of each C on part of each table, and the choice with and without it."""
     scores = {}
     for table in tables:
         x, y = load(folder, table)
-        # Classes of one sample in the part cannot be stratified again.
+        # Classes with one sample in the part cannot be stratified again.
         part = train_test_split(np.arange(len(y)), train_size=0.6, stratify=y, random_state=0)[0]
         splitter = StratifiedKFold(5, shuffle=True, random_state=0)
         scores[table] = [

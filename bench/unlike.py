@@ -1,14 +1,15 @@
-"""How well `unlike` tells pictures of something else from held-out ones, and whether it is even.
+"""How well `unlike` separates pictures of something else from held-out ones, and its uniformity.
 
     python bench/unlike.py NAME --folder FOLDER [--others NAME=FOLDER ...] [--out FILE]
     python bench/unlike.py --docs docs/pictures.md    # only writes the table of the result file
 
-FOLDER is a data set; the others are pictures of something else, beside noise and pictures of one
-colour that are made here. Features of EfficientNet-Lite0 at 224 pixels. The reference is that of a
-run: up to 2,000 training images, 1,000 held-out ones. Area under the curve of `unlike` between test
-images of FOLDER (every second one; the rest calibrates) and at most 500 of the other pictures;
-share of each that is below 0.01. `five unknown classes`: five classes are left out of the training
-split and the reference, and their test images are the other pictures; the mean of four draws.
+FOLDER is a data set; the others are pictures of something else, in addition to synthetic noise and
+pictures of one colour. Features are those of EfficientNet-Lite0 at 224 pixels. The reference is
+that of a run: up to 2,000 training images, 1,000 held-out ones. Area under the ROC curve of
+`unlike` between test images of FOLDER (every second one; the rest calibrates) and at most 500 of
+the other pictures; share of each below 0.01. `five unknown classes`: five classes are left
+out of the training split and the reference, and their test images are the other pictures; the mean
+of four draws.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def row(name: str, own: Tensor, others: Tensor) -> dict[str, Any]:
 
 
 def percent(values: Tensor) -> float:
-    """Percent that are below the bound."""
+    """Percentage below the bound."""
     return round(100 * float((values < BELOW).double().mean()), 1)
 
 
@@ -112,7 +113,7 @@ def unknown_classes(x: Tensor, y: Tensor, held: Tensor, truth: Tensor) -> dict[s
 
 
 def made(picture: Any) -> Tensor:
-    """Features of 200 pictures that are made."""
+    """Features of 200 synthetic pictures."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(200):
@@ -124,7 +125,7 @@ def made(picture: Any) -> Tensor:
 
 
 def noise(random: np.random.Generator) -> Any:
-    """Every pixel by chance."""
+    """Random pixels."""
     return random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 

@@ -173,7 +173,7 @@ def evaluate(
         split: segmentation: split to evaluate on
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
-        devices: processes, as for `predict`, where the model sees images
+        devices: processes, as for `predict`, if the model sees images
         trust: import paths of your own code that the run may name; in Python, objects as well
 
     Returns: the metrics of `longtail.metrics.classification_metrics`, as fractions; for a
@@ -255,7 +255,7 @@ def predict(
         window: segmentation: height and width of sliding windows
         flip: segmentation: average the logits with those of the mirrored image
         devices: processes on this machine that share the images, one per GPU; on the command line
-            under torchrun those that it has started
+            under torchrun, the processes that it started
         trust: import paths of your own code that the run may name; in Python, objects as well
         verbose: show a progress bar on a terminal
 

@@ -1,4 +1,4 @@
-"""Every image of a split through a network once, in order, while threads read the next ones."""
+"""Runs a network on every image of a split once, in order, while threads read the next ones."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,17 +20,17 @@ from longtail.features.network import Images, Network, Outputs
 from longtail.sharing import shared, sharing
 
 LARGEST_BATCH = 256
-STORE_EVERY = 1024  # images, between writes to the cache
+STORE_EVERY = 1024  # images between writes to the cache
 
-# Indices of the images that were read; the images, or what a network made of them; failures.
+# Indices of the images that were read; the images, or the network's outputs; failures.
 _Work = Future[tuple[list[int], NDArray[Any], list[Failure]]]
 
 
 class Chunk(NamedTuple):
-    """Outputs of some images of a split.
+    """Outputs for some images of a split.
 
     Args:
-        indices: of the images that were read, in the split.
+        indices: indices in the split of the images that were read.
         outputs: (len(indices), D).
         failures: path and reason of each image that could not be read.
     """
@@ -50,16 +50,16 @@ def outputs(
 ) -> Iterator[Chunk]:
     """Outputs of the images of a split, in order, in constant memory.
 
-    Threads decode the images, since Pillow does so without the interpreter's lock. A network that
-    takes calls from many threads runs in them, each with one processor; any other is called by one
-    thread. Several processes share the batches, see `longtail.sharing.shared_by`.
+    Threads decode the images, since Pillow releases the interpreter's lock. A network that can be
+    called by many threads runs in them, each on one processor; any other is called by one thread.
+    Several processes share the batches, see `longtail.sharing.shared_by`.
 
     Args:
         network: see `longtail.features.fastest`.
         split: the images, in memory at the size of the crop or as files.
         crop: how a file is read.
         indices: which images; default: all of them.
-        threads: of each process; default: torch's number for a CPU, else one for each processor.
+        threads: threads of each process; default: torch's number for a CPU, else one per processor.
     """
     chosen = list(range(len(split))) if indices is None else indices
     processes, here = sharing()
@@ -95,7 +95,7 @@ def _chunks(
                     yield finish(waiting.popleft())
             while waiting:
                 yield finish(waiting.popleft())
-        finally:  # also where the caller stops early
+        finally:  # also if the caller stops early
             for future in waiting:
                 future.cancel()
 
@@ -115,13 +115,13 @@ def extract(
         network: images to features.
         split: the images.
         crop: how a file is read.
-        cache: where features are looked up and kept; the network sees the other images alone, so
-            that a run that was stopped resumes.
+        cache: where features are looked up and stored; the network sees only the other images, so
+            that a stopped run resumes.
         threads: as for `outputs`.
-        seen: is called with the number of images that were done since its last call.
+        seen: called with the number of images since its last call.
 
     Raises:
-        UnreadableImagesError: when all others are done; it names every image that cannot be read.
+        UnreadableImagesError: after all others are done; it names every image that cannot be read.
     """
     keys = keys_of(split) if cache else []
     known = cache.load(keys) if cache else {}
@@ -151,7 +151,7 @@ def extract(
 def _read(
     split: Split, crop: CentreCrop, rows: list[int]
 ) -> tuple[list[int], Images, list[Failure]]:
-    """Images (N, 3, H, W) of some rows, which of them could be read, and why the others not."""
+    """Images (N, 3, H, W) of some rows, which of them could be read, and why others could not."""
     if split.images is not None:
         return rows, split.images.numpy()[rows], []
     read, images, failures = [], [], []
@@ -165,5 +165,5 @@ def _read(
             raise
         except Exception as error:  # broken files make Pillow raise nearly anything
             failures.append((path, reason_of(error, path)))
-    # NumPy, since torch would start threads of its own in each of ours.
+    # NumPy, since torch would start its own threads in each of ours.
     return read, np.stack(images) if images else np.empty((0, 3, 0, 0), np.uint8), failures

@@ -1,4 +1,4 @@
-"""Other processes of a command: how they are started, asked and ended."""
+"""The other processes of a command: starting, using and ending them."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from longtail.errors import InputError, LostProcessError
 from longtail.text import printable
 
-PATIENCE = 2.0  # seconds in which a process whose connection is closed must end
+PATIENCE = 2.0  # seconds within which a process whose connection is closed must end
 # Ctrl-C is for the first process; the others end when their connection to it does.
 PROGRAM = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
@@ -22,13 +22,13 @@ PROGRAM = (
 
 
 class Peer:
-    """Another process, as the first one sees it.
+    """Another process, as seen by the first one.
 
     Args:
-        name: what errors call it.
+        name: its name in error messages.
         reader: stream of what it sends.
         writer: stream of what is sent to it.
-        process: the process, where this one has started it.
+        process: the process, if this one has started it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Peer:
             raise self._lost() from error
 
     def receive(self) -> Any:
-        """The result of the next item; raises the error that the process had with it.
+        """The result of the next item, or the error that it raised in the process.
 
         Raises:
             LostProcessError: when the process has ended.
@@ -67,9 +67,9 @@ class Peer:
         return result
 
     def close(self) -> None:
-        """Tells the process to end: at once where it waits, else after its next item."""
+        """Tells the process to end: at once if it is waiting, else after its next item."""
         for stream in (self._writer, self._reader):
-            with suppress(OSError):  # of what the process has not read
+            with suppress(OSError):  # for data that the process has not read
                 stream.close()
 
     def join(self) -> None:
@@ -92,11 +92,11 @@ class Peer:
 
 
 def start_peer(rank: int, threads: int) -> Peer:
-    """Starts a process on this machine, which imports what its work needs and nothing else.
+    """Starts a process on this machine, which imports only what its work needs.
 
     Args:
-        rank: of the process; it computes on the CUDA device of that number, if there are any.
-        threads: of its computations on a CPU.
+        rank: rank of the process, which uses the CUDA device of that number, if there are any.
+        threads: number of threads for computations on a CPU.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(rank)],
@@ -116,9 +116,9 @@ def start_peer(rank: int, threads: int) -> Peer:
 
 
 def serve_parent() -> None:
-    """What a process that `start_peer` started does, until its parent ends or closes it."""
+    """Runs in a process started by `start_peer`, until its parent ends or closes it."""
     results = os.dup(1)
-    os.dup2(2, 1)  # whatever is printed must not come between the results
+    os.dup2(2, 1)  # printed output must not come between the results
     warnings.showwarning = _print_warning
     take_device(int(sys.argv[1]))
     with suppress(OSError), os.fdopen(results, "wb") as writer:
@@ -126,7 +126,7 @@ def serve_parent() -> None:
 
 
 def serve(reader: BinaryIO, writer: BinaryIO) -> None:
-    """Sends the results of whatever is asked for, until the connection ends."""
+    """Sends the requested results, until the connection ends."""
     with suppress(OSError, EOFError):
         while True:
             job, items = pickle.load(reader)
@@ -136,7 +136,7 @@ def serve(reader: BinaryIO, writer: BinaryIO) -> None:
 
 
 def _answers(job: bytes, items: Sequence[Any]) -> Iterator[tuple[Any, Exception | None]]:
-    """Result of each item; the error in place of the first one that fails."""
+    """Result of each item, or an error for the first one that fails."""
     try:
         for result in _unpickled(job)(items):
             yield result, None
@@ -146,7 +146,7 @@ def _answers(job: bytes, items: Sequence[Any]) -> Iterator[tuple[Any, Exception 
 
 
 def pickled(work: Any) -> bytes:
-    """A function as other processes take it.
+    """A function in the form that is sent to other processes.
 
     Raises:
         InputError: when it cannot be sent.
@@ -169,7 +169,7 @@ def _refused(error: Exception) -> InputError:
 
 
 def _sendable(error: Exception) -> Exception:
-    """An error, or one with its message where pickle cannot make it again."""
+    """An error, or one with the same message if pickle cannot restore it."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # whatever the constructor raises for the arguments that pickle gives
@@ -182,7 +182,7 @@ def _sendable(error: Exception) -> Exception:
 
 
 def take_device(rank: int) -> None:
-    """Makes a CUDA device the one of this process, if there are any."""
+    """Selects a CUDA device for this process, if there are any."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The processes that share the work of a command, and which of them does what."""
+"""The processes that share the work of a command, and the division of work among them."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,9 +24,9 @@ class Processes:
     """The processes that share the work of a command.
 
     Args:
-        count: number of processes, this one counted.
+        count: number of processes, including this one.
         here: how many of them are on this machine.
-        peers: the others; those that are missing are started when there is work for them.
+        peers: the others; missing ones are started when there is work for them.
     """
 
     count: int
@@ -48,7 +48,7 @@ class Processes:
                 for number in range(len(items)):
                     rank = number % count
                     yield self.peers[rank - 1].receive() if rank else next(own)
-        except BaseException:  # GeneratorExit, too: results that nobody takes are on their way
+        except BaseException:  # including GeneratorExit: unused results are still on their way
             self.close()
             raise
 
@@ -74,17 +74,17 @@ def shared(work: Work[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
     """The result of each item, in order, by all processes.
 
     Of P processes, the first works on the items 0, P, 2P and so on, the second on 1, P + 1 and so
-    on. Results are passed on as they come, in constant memory: a process waits before it sends
-    another one until the last was taken.
+    on. Results are passed on as they come, in constant memory: a process sends its next result only
+    after the last one was taken.
 
     Args:
-        work: gives the result of each of some items, in order; it can be pickled.
-        items: the items; with fewer than processes, some of these have nothing to do.
+        work: computes the result of each of some items, in order; must be picklable.
+        items: the items; with fewer items than processes, some processes have nothing to do.
 
     Raises:
         LostProcessError: when another process has ended.
         InputError: when `work` cannot be sent to other processes.
-        Exception: what `work` raises, in any process, for the first item that fails.
+        Exception: the error of `work`, in any process, for the first item that fails.
     """
     processes = _processes.get()
     return processes.results(work, items) if processes and len(items) > 1 else work(items)
@@ -92,13 +92,13 @@ def shared(work: Work[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
 
 @contextmanager
 def shared_by(devices: int) -> Iterator[None]:
-    """Lets several processes on this machine share what is passed to `shared` meanwhile.
+    """Lets several processes on this machine share the work passed to `shared` in the context.
 
-    The threads of this process are divided among them. Within another such context, 1 stands for
-    the processes that there are.
+    The threads of this process are divided among them. Within another such context, 1 means the
+    existing processes.
 
     Args:
-        devices: number of processes, this one counted.
+        devices: number of processes, including this one.
 
     Raises:
         InputError: when the number is not in [1, 1024].
@@ -118,15 +118,15 @@ def shared_by(devices: int) -> Iterator[None]:
 
 @contextmanager
 def shared_by_torchrun(devices: int, here: int) -> Iterator[bool]:
-    """The same for the processes that torchrun has started, each of which calls this function.
+    """The same for the processes started by torchrun, each of which calls this function.
 
     Args:
-        devices: number of processes per machine that the user asks for; 1: those that there are.
+        devices: requested number of processes per machine; 1: the existing ones.
         here: how many of them are on this machine.
 
-    Yields: whether this is the first process; any other has served it, and has nothing to do.
+    Yields: whether this is the first process; any other has served it, and has nothing left to do.
     Raises:
-        InputError: when the user asks for another number.
+        InputError: when another number is requested.
     """
     if devices not in (1, here):
         raise InputError(f"devices must be that of torchrun, {here}, or be left out, got {devices}")

@@ -1,4 +1,4 @@
-"""The processes that torchrun has started, and how the first of them reaches the others."""
+"""The processes started by torchrun, and the connections of the first one to the others."""
 
 import hmac
 import os
@@ -21,9 +21,9 @@ def started_by_torchrun() -> tuple[int, int] | None:
 
 
 def join_torchrun() -> list[Peer] | None:
-    """The other processes for the first one that torchrun started.
+    """Connects the processes started by torchrun: the others, as seen by the first one.
 
-    Returns: None for each of the others, when it has served the first one until that ended.
+    Returns: None on each of the others, after serving the first one until it ends.
     """
     from torch.distributed.rendezvous import rendezvous
 

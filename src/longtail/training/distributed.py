@@ -1,4 +1,4 @@
-"""Several processes: how a run starts them, what the first does for all, what they share."""
+"""Several processes: how a run starts them, and what they do for each other."""
 
 import inspect
 import logging
@@ -21,25 +21,25 @@ from longtail.memory import gather_keys
 from longtail.sharing import started_by_torchrun
 from longtail.training.config import Config
 
-if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
+if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
 STARTED_BY = "LONGTAIL_STARTED_BY"
-PATIENCE = 2.0  # seconds in which a broken connection must show
+PATIENCE = 2.0  # seconds within which a broken connection must show
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def settle_processes(config: AnyConfig, fewest: int) -> AnyConfig:
-    """Takes the number of processes from torchrun where it started them, and checks it.
+    """Takes the number of processes from torchrun if it started them, and checks it.
 
     Args:
         config: the settings.
         fewest: images of the smallest split.
 
     Raises:
-        InputError: when the settings ask for another number than torchrun started, the processes
+        InputError: when the settings differ from the number that torchrun started, the processes
             cannot share a batch equally, or one would have no image to predict.
     """
     started = started_by_torchrun()
@@ -82,10 +82,11 @@ def launch(config: Config) -> "Fabric":
         known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {
-            # Buffers are equal on all processes by construction; to send a queue of 10^5 keys
-            # with every step would cost more than the gradients.
+            # Buffers are equal on all processes by construction; sending a queue of 10^5 keys in
+            # every step would cost more than the gradients.
             buffers: False,
-            # Parameters may be unused, say by a weight of 0, without a search in every step.
+            # Parameters may be unused, for instance with a weight of 0, without a search in every
+            # step.
             "static_graph": True,
             "gradient_as_bucket_view": True,
         }
@@ -108,14 +109,14 @@ def launch(config: Config) -> "Fabric":
 
 
 def best_device() -> str:
-    """The device of `auto`: a GPU if there is one, but not Apple's, which have no float64."""
+    """The device of `auto`: a GPU if there is one, except Apple's, which have no float64."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _end_with_parent() -> None:
-    """Lets the processes that this one starts end when it has ended, for whatever reason.
+    """Makes the processes started by this one end when it ends, for whatever reason.
 
-    Fabric ends the first process when one of those that it started has ended.
+    Fabric ends the first process when one that it started has ended.
     """
     parent = os.environ.pop(STARTED_BY, None)
     if parent is None:
@@ -125,17 +126,17 @@ def _end_with_parent() -> None:
         def watch() -> None:
             while os.getppid() == int(parent):
                 time.sleep(1)
-            os.kill(os.getpid(), signal.SIGKILL)  # it may wait in C++ for the one that has ended
+            os.kill(os.getpid(), signal.SIGKILL)  # it may be waiting in C++
 
         threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
 def named_lost_processes(fabric: "Fabric") -> Iterator[None]:
-    """Raises an error of its own where the processes of a run lose the connection to one of them.
+    """Raises a specific error if the processes of a run lose the connection to one of them.
 
-    Gloo raises a bare RuntimeError then, as many faults do. Connections of their own between the
-    processes tell the two apart: they break at once where a process has ended.
+    Gloo then raises a bare RuntimeError, as many bugs do. Separate connections between the
+    processes distinguish the two: they break at once if a process has ended.
 
     Args:
         fabric: fabric of the run.
@@ -158,7 +159,7 @@ def named_lost_processes(fabric: "Fabric") -> Iterator[None]:
 
 
 def _intact(connections: Any) -> bool:
-    """Whether all processes can be reached: to receive from one that has ended fails at once."""
+    """Whether all processes can be reached: receiving from one that has ended fails at once."""
     last = time.monotonic() + PATIENCE
     while time.monotonic() < last:
         for rank in set(range(dist.get_world_size())) - {dist.get_rank()}:
@@ -181,9 +182,9 @@ def on_first(
     *args: Arguments.args,
     **kwargs: Arguments.kwargs,
 ) -> Result:
-    """Lets the first process act, say write a file; every process gets its result, or its error.
+    """Lets the first process act, such as write a file; every process gets its result or error.
 
-    The others wait meanwhile, so that a full disk ends all processes and not the first alone.
+    The others wait meanwhile, so that a full disk ends all processes and not only the first.
     """
     if fabric.world_size == 1:
         return action(*args, **kwargs)

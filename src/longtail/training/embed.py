@@ -1,4 +1,4 @@
-"""Features of every image of a data set, computed once: what a linear head is trained on."""
+"""Features of every image of a data set, computed once for training linear heads."""
 
 import json
 from dataclasses import dataclass, replace
@@ -57,7 +57,7 @@ class Embeddings:
         return self.features[chosen], self.labels[chosen]
 
     def write(self, path: Path) -> None:
-        """Writes a Parquet file, whole or not at all: features, label, split, path, index."""
+        """Writes a Parquet file atomically: features, label, split, path, index."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -81,7 +81,8 @@ class Embeddings:
         """Reads what `write` wrote.
 
         Raises:
-            ValueError: for a file that holds no embeddings of this package, or not all of them.
+            ValueError: for a file that does not contain embeddings of this package, or not all of
+                them.
         """
         import pyarrow.parquet as pq
 
@@ -112,12 +113,12 @@ def embed_dataset(
     `longtail.features.FeatureCache`.
 
     Args:
-        config: where the images come from. `image_size` is the size that the backbone sees;
-            default: the size that its weights were trained at, where that is known.
-        backbone: a pretrained one by its name, or the run folder of a trained model, which brings
-            its own image size.
-        precision: of the network; `auto` is bf16 on a GPU that has it, else float32.
-        trust: as for `longtail.training.RunFolder`, where `backbone` is a run folder.
+        config: source of the images. `image_size` is the size that the backbone sees; default: the
+            size at which its weights were trained, if known.
+        backbone: name of a pretrained backbone, or the run folder of a trained model, which has its
+            own image size.
+        precision: precision of the network; `auto` is bf16 on a GPU that supports it, else float32.
+        trust: as for `longtail.training.RunFolder`, if `backbone` is a run folder.
 
     Raises:
         ValueError: for an unknown backbone, one without pretrained weights, or data that cannot be
@@ -147,7 +148,7 @@ def embed_dataset(
 
 
 def decoded_later(config: DataConfig, size: int | None) -> DataConfig:
-    """Settings of data whose files the engine decodes, which names those that it cannot.
+    """Settings of data whose files are decoded by the engine, which reports unreadable ones.
 
     Args:
         config: settings of the data.
@@ -172,7 +173,7 @@ def dataset_features(
         encoder: the backbone, in evaluation mode afterwards.
         crop: how an image is cut.
         precision: as for `embed_dataset`.
-        threads: that read images; default: as `longtail.features.outputs` has it.
+        threads: threads that read images; default: that of `longtail.features.outputs`.
 
     Raises:
         UnreadableImagesError: names every image that cannot be read.
@@ -194,7 +195,7 @@ def dataset_features(
                         threads=threads,
                         seen=advance,
                     )
-                except UnreadableImagesError as error:  # those of all splits are named
+                except UnreadableImagesError as error:  # those of all splits are reported
                     failures += error.failures
     finally:
         cache.close()
@@ -204,12 +205,12 @@ def dataset_features(
 
 
 def reading_of(crop: CentreCrop, network: Network) -> str:
-    """How images are read for features: what a `FeatureCache` tells apart."""
+    """How images are read for features, as a key of a `FeatureCache`."""
     return f"{crop} {network.precision}"
 
 
 def _encoder(name: str, trust: Any) -> tuple[Backbone, CentreCrop | None]:
-    """The backbone, and its crop where it comes from a run."""
+    """The backbone, and its crop if it comes from a run."""
     if not Path(name).is_dir():
         return create_backbone(name, pretrained=True), None
     run = Run(name, trust)

@@ -37,10 +37,9 @@ def evaluate_protocol(predictions: Predictions) -> list[dict[str, Any]]:
     Args:
         predictions: raw logits of a balanced test set.
 
-    Returns: a record for each of the eleven sets, from `forward` 50 by 1 to `backward` 50, with
-        all of `longtail.shift.Column`; `scores` holds accuracy, ECE, Brier and NLL for the logits
-        `raw`, adjusted to the `known` prior, and to the `estimated` one.
-    Raises:
+    Returns: a record for each of the eleven sets, from `forward` 50 via 1 to `backward` 50, with
+    all fields of `longtail.shift.Column`; `scores` has accuracy, ECE, Brier score and NLL for the
+    `raw` logits, and for those adjusted to the `known` and to the `estimated` prior. Raises:
         InputError: when a class has no test image.
     """
     prior = predictions.prior

@@ -26,7 +26,7 @@ class Classified:
         logits: (N, C), adjusted to the target prior.
         class_names: C names.
         unlike: (N,), share of held-out images that are at least as unlike the training images; see
-            `longtail.training.reference.Reference`. NaN where the run has no reference.
+            `longtail.training.reference.Reference`. NaN if the run has no reference.
         estimate: estimated class prior of the images, where that was asked for.
     """
 
@@ -67,7 +67,7 @@ class Written:
 
     @property
     def problems(self) -> range:
-        """Not empty where files could not be read."""
+        """Not empty if files could not be read."""
         return range(self.failed)
 
 
@@ -127,12 +127,12 @@ def write_predictions(
 
     The columns are `path`, `class`, `probability`, the next classes with theirs, `margin`
     (probability of the first class minus that of the second), `unlike`, and `error`, which says
-    why a file could not be read; its other columns are empty.
+    why a file could not be read, in which case the other columns are empty.
 
     Args:
         run: a finished run.
         files: image files, folders and tables; see `list_files`.
-        out: CSV, Parquet or JSON lines, by its name; see `longtail.training.rows`.
+        out: CSV, Parquet or JSON lines file, by its suffix; see `longtail.training.rows`.
         target_prior: see `Classifier`.
         top: number of classes in a row.
         path_column: see `list_files`.
@@ -201,5 +201,5 @@ def _rows(
 
 
 def _text(path: str) -> str:
-    """A path as UTF-8 can have it, whatever bytes are in it."""
+    """A path as valid UTF-8, whatever bytes it contains."""
     return path.encode("utf-8", "backslashreplace").decode()
