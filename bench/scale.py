@@ -218,7 +218,7 @@ def measured_table(measured: dict[str, Any]) -> list[str]:
     start, large = measured["listfile"]["processes"]["load"], measured["large"]["runs"][-1]
     over = ", ".join(f"{row['over_limit']:.2f} (C = {row['shape']['C']:,})" for row in scores)
     return [
-        "| what | figure | file |",
+        "| quantity | value | file |",
         "|---|---|---|",
         f"| GML's whole step: share of the bare networks' speed | {gml['share_of_limit']:.2f} | "
         "step.json |",

@@ -105,7 +105,7 @@ def _history_picture(runs: Sequence[RunData], key: str) -> Markup:
 
 
 def _points(run: RunData, key: str) -> list[tuple[float, float]]:
-    """Finite values of a figure by epoch."""
+    """Finite values of a logged metric by epoch."""
     points = []
     for number, record in enumerate(run.history, 1):
         value = record.get(key)
