@@ -65,7 +65,7 @@ def train(
         data: name of a data set, folder, table or import path; a mapping with `source` and its
             settings; or a `Dataset` of `longtail.data` or of Hugging Face `datasets`. With
             `resume`, the default is that of the run, as for all settings.
-        method: a name of `longtail list`, an import path, or a mapping with `name` and its
+        method: a name from `longtail list`, an import path, or a mapping with `name` and its
             settings; `auto` compares methods on your own images, and is `gml` for other data.
         out: run folder (default: a new one under `runs/`)
         resume: resume the run in the folder `out`, with its settings and data

@@ -24,10 +24,10 @@ from longtail.training.config import STAGES
 
 GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "first", "loss"}
 DATA = (
-    "digits-lt, cifar100-lt or another name of `longtail list data`, a folder of images, "
+    "digits-lt, cifar100-lt or another name from `longtail list data`, a folder of images, "
     "a table of paths and labels, or an import path"
 )
-METHOD = "a name of `longtail list`, or an import path; --help shows the options of this one"
+METHOD = "a name from `longtail list`, or an import path; --help shows the options of this one"
 AUTO = "auto"  # the method is then chosen by training on your own images
 PATHS = {"data", "start", "teacher", "first"}  # strings for the parser, whatever they contain
 CONFIG = "YAML file of settings; options override it"

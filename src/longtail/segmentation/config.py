@@ -33,7 +33,7 @@ class PixelConfig(Config):
     Args:
         data: source of images and masks (`--data.*`).
         method: `name` and the settings of the training method (`--method.*`).
-        backbone: a dense backbone of `longtail list`, a timm name, or an import path.
+        backbone: a dense backbone from `longtail list`, a timm name, or an import path.
         decoder: decoder on a timm encoder: `atrous` (DeepLabV3+) or `pyramid`.
         pretrained: start from timm's pretrained weights of the encoder.
         views: augmentation of the images with their masks: `none`, `weak` (scale, crop, flip) or

@@ -44,8 +44,9 @@ class Config:
     Args:
         data: source of the images (`--data.*`).
         method: `name` and the settings of the training method (`--method.*`).
-        backbone: a name of `longtail list`, a timm name, or an import path; `auto` depends on the
-            image size (up to 16 pixels: smallnet, up to 64: resnet32, else timm's resnet50).
+        backbone: a name from `longtail list backbones`, a timm name, or an import path; `auto`
+            depends on the image size (up to 16 pixels: smallnet, up to 64: resnet32, else timm's
+            resnet50).
         pretrained: start from pretrained weights of the backbone; default: yes for your own images
             if the backbone has them, no for the data sets of papers.
         tune: which part of the backbone is trained: `all` of it, none (`head`: a solver fits a head
@@ -53,8 +54,8 @@ class Config:
             transformer's layers (`lora`), which are merged into its weights at the end. `auto`:
             `all`, or for pretrained weights on your own images, `head` and then `all` if it pays.
         lora_rank: rank of LoRA's matrices.
-        views: name of the augmentation of the images, or a list with one name per view of the
-            method.
+        views: name of the augmentation of the images, from `longtail list views`, or a list with
+            one name per view of the method.
         mix: Mixup or CutMix of the view that the classifier sees.
         mix_alpha: alpha of the Beta distribution that mixing weights are drawn from.
         minutes: time limit for fine-tuning pretrained weights on your own images; default: 10 on a
