@@ -58,7 +58,7 @@ class View:
 
         Args:
             images: (B, 3, H, W) uint8.
-            generator: on the CPU; the same state gives the same view, bit for bit.
+            generator: generator on the CPU; the same state gives the same view, bit for bit.
 
         Returns: (B, 3, H, W) uint8.
         Raises: ValueError: when `images` is not such a batch, or the generator is not on the CPU.
@@ -133,7 +133,7 @@ def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator
     Args:
         images: (B, 3, H, W) uint8.
         views: V of them.
-        generator: on the CPU; the same state gives the same views, bit for bit.
+        generator: generator on the CPU; the same state gives the same views, bit for bit.
 
     Returns: (V, B, 3, H, W) uint8; always a copy.
     Raises: ValueError: when there is no view, `images` is not such a batch, or the generator is not

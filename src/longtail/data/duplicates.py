@@ -89,7 +89,7 @@ def similar_pairs(
     """Pairs of pictures that are nearly the same, in blocks.
 
     Args:
-        fingerprints: of all pictures.
+        fingerprints: fingerprints of all pictures.
         pictures: indices of those to compare, all of different content.
         done: called with the number of pictures of each block.
     """

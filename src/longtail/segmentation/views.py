@@ -136,7 +136,7 @@ class PairedView:
 
         Args:
             pairs: (B, 4, H, W) uint8.
-            generator: on the CPU; the same state gives the same view, bit for bit.
+            generator: generator on the CPU; the same state gives the same view, bit for bit.
 
         Returns: (B, 4, *size) uint8.
         Raises: InputError: when `pairs` has another shape or type.

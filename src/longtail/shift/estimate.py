@@ -78,7 +78,8 @@ def estimate_prior(
         resamples: draws of the noise in the test; 0 for no test (`shifted` is then True).
         interval: whether to compute intervals, which are NaN otherwise.
         level: level of the test.
-        generator: on the CPU; the same state gives the same result. Default: seeded with 0.
+        generator: generator on the CPU; the same state gives the same result. Default: seeded
+            with 0.
     Raises:
         ValueError: when an input is empty, not finite, or of the wrong shape, logits are
             probabilities, a prior is not one, or a method that needs a source has none.

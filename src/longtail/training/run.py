@@ -346,7 +346,7 @@ def load_checkpoint(model: Any, state: Mapping[str, Any], config: Mapping[str, A
     """Loads the model of a checkpoint, with the average of its weights if there is one.
 
     Args:
-        model: of the same architecture.
+        model: a model of the same architecture.
         state: the checkpoint.
         config: settings of the run.
     """

@@ -100,7 +100,7 @@ class Estimator:
         strength: see `estimate_prior`.
         resamples: draws of the test; 0 for no test.
         level: level of the test.
-        generator: on the CPU; default: seeded with 0.
+        generator: generator on the CPU; default: seeded with 0.
 
     Attributes:
         calibration: fitted or given calibration.
