@@ -221,6 +221,13 @@ def test_settings_that_differ_are_apart(write, made_up_run):
     assert '<th scope="row">epochs</th><td colspan="2">5</td>' in page
 
 
+def test_a_fitted_head_is_no_training_of_zero_epochs(write, made_up_run):
+    page = write(made_up_run(config={"tune": "head", "epochs": 0}))
+    assert "head on fixed features" in page
+    assert "0 epochs" not in page
+    assert "0 epochs" in write(made_up_run(config={"tune": "all", "epochs": 0}))
+
+
 def test_a_run_without_anything_shows_what_is_missing(write):
     page = write(RunData("young"))
     check_page(page)

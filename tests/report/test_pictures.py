@@ -4,10 +4,12 @@ from collections import Counter
 import pytest
 import torch
 
-from longtail.metrics import score_samples
+from longtail.metrics import CalibrationCurve, score_samples
 from longtail.report import svg
 from longtail.report.class_pictures import by_count
+from longtail.report.comparison import FEWEST
 from longtail.report.confusion_picture import confused_pairs, confusion_shares
+from longtail.report.curve_pictures import calibration_pictures
 from longtail.report.svg import Scale
 
 
@@ -96,3 +98,11 @@ def test_line_breaks_at_nan():
 
 def test_marks_of_six_runs_differ():
     assert len({svg.marker(series, 1, 2) for series in range(6)}) == 6
+
+
+def test_bins_of_few_images_have_no_accuracy(made_up_run):
+    run = made_up_run(classes=3, samples=30)
+    count = CalibrationCurve.from_scores(run.scores).count
+    picture, _ = calibration_pictures([run])
+    assert picture.count('class="mark r0"') == int((count >= FEWEST).sum()) > 0
+    assert (count[count > 0] < FEWEST).any()

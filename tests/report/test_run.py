@@ -76,6 +76,13 @@ def test_run_folder_is_read_whole(folder, monkeypatch):
     assert "Käfer" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_stages_of_the_run_are_known(folder):
+    assert load_run(folder).stages == []
+    (folder / "ce").mkdir()
+    (folder / "ce" / "config.yaml").write_text("method: {name: ce}\n")
+    assert load_run(folder).stages == [(folder / "ce").as_posix()]
+
+
 def test_training_files_come_from_the_table_of_the_splits(folder):
     lines = ["path,label,split", *(f"{n}.png,cat,train" for n in range(40)), "x.png,dog,test"]
     (folder / "split.csv").write_text("\n".join(lines))

@@ -85,21 +85,6 @@ def test_against_cross_entropy():
     assert said(sentences.against_cross_entropy, few, run_of(FEW_TESTS)) is None
 
 
-def test_against_baseline():
-    def with_baseline(few):
-        return run_of(GOOD, method="gml", saved_metrics={"baseline": {"few": few}})
-
-    assert "more often than with plain cross-entropy" in said(
-        sentences.against_baseline, with_baseline(0.2)
-    )
-    assert "as often as" in said(sentences.against_baseline, with_baseline(0.88))
-    assert said(sentences.against_baseline, with_baseline(float("nan"))) is None
-    assert said(sentences.against_baseline, with_baseline("a lot")) is None
-    assert said(sentences.against_baseline, run_of(GOOD, method="gml")) is None
-    # A whole run beside it says more than a stored number.
-    assert said(sentences.against_baseline, with_baseline(0.2), run_of(TAIL_LOST)) is None
-
-
 def test_cost_for_frequent():
     lossy = [[60, 40, 0, 0], [40, 60, 0, 0], [5, 5, 90, 0], [5, 5, 0, 90]]
     text = said(sentences.cost_for_frequent, run_of(lossy, method="gml"), run_of(TAIL_LOST))
@@ -143,6 +128,21 @@ def test_never_found():
 
 
 @pytest.mark.parametrize(
+    ("classes", "rest"), [(5, None), (6, "1 more class"), (7, "2 more classes")]
+)
+def test_five_classes_are_named(classes, rest):
+    names = [f"class {number}" for number in range(classes + 1)]
+    matrix = [[20, *[0] * classes]] * (classes + 1)
+    run = run_of(matrix, [400] + [5] * classes, class_names=names)
+    text = said(sentences.never_found, run)
+    assert "“class 5”" in text
+    assert "“class 6”" not in text
+    assert text.partition("“class 5”")[2].partition(" is recognised")[0] == (
+        f" and {rest}" if rest else ""
+    )
+
+
+@pytest.mark.parametrize(
     ("confidence", "word"), [(0.99, "overconfident"), (0.9, None), (0.7, "underconfident")]
 )
 def test_overconfident(confidence, word):
@@ -177,8 +177,10 @@ def test_no_cross_entropy():
     assert found.command == "longtail train 'my birds' --method ce"
     assert said(sentences.no_cross_entropy, run_of(GOOD)) is None
     assert said(sentences.no_cross_entropy, run_of(GOOD, method="gml"), run_of(GOOD)) is None
-    beside = run_of(GOOD, method="gml", saved_metrics={"baseline": {"few": 0.5}})
-    assert said(sentences.no_cross_entropy, beside) is None
+    staged = run_of(GOOD, method="gml", folder="my run", stages=["my run/head", "my run/ce"])
+    found = sentences.no_cross_entropy(case_of(staged))
+    assert found.command == "longtail report 'my run' 'my run/ce'"
+    assert said(sentences.no_cross_entropy, staged, run_of(GOOD)) is None
 
 
 def test_collect_training_images():

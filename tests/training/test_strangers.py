@@ -327,7 +327,6 @@ def test_metrics_that_are_no_json(
         {"many": {"few": 1}},
         {"ece": 10**400},
         {"split": 3},
-        {"baseline": {"few": "x"}},
     ],
     ids=lambda metrics: next(iter(metrics)),
 )

@@ -18,9 +18,9 @@ from longtail.report.svg import Scale
 WIDTH = 480.0
 NAMED_ROWS = 24  # up to this many classes have a row with their name
 TITLED_MARKS = 200  # up to this many classes show their name on hover
-ROW, NAME_WIDTH, NAME_LETTERS = 22.0, 140.0, 17
+ROW, NAME_WIDTH, NAME_LETTERS = 22.0, 140.0, 14  # letters in the large print of a phone or paper
 ROWS_TOP = 6.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 470.0, 46.0, 282.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 462.0, 46.0, 282.0
 LIFT = 28  # of the y axis' title, above the names of the groups
 
 

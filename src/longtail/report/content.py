@@ -123,11 +123,17 @@ def _about(run: RunData) -> str:
         run.method,
         run.setting("backbone"),
         _teacher(run.setting("teacher")),
-        f"{epochs} epoch{'' if epochs == '1' else 's'}" if epochs else None,
+        _trained(run.setting("tune"), epochs),
         f"seed {seed}" if seed else None,
         f"expressed prior: {run.expressed}" if isinstance(run.expressed, str) else None,
     ]
     return ", ".join(word for word in words if word)
+
+
+def _trained(tune: str | None, epochs: str | None) -> str | None:
+    if tune == "head" and epochs == "0":
+        return "head on fixed features"
+    return f"{epochs} epoch{'' if epochs == '1' else 's'}" if epochs else None
 
 
 def _teacher(setting: str | None) -> str | None:

@@ -7,17 +7,21 @@ from markupsafe import Markup
 
 from longtail.metrics import CalibrationCurve
 from longtail.report import svg
+from longtail.report.comparison import FEWEST
 from longtail.report.run import RunData
 from longtail.report.svg import Scale
 
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 470.0, 34.0, 270.0
-SMALL_RIGHT = 316.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 462.0, 34.0, 270.0  # the last number of an axis has room
+SMALL_RIGHT = 308.0
 NOT_DRAWN = {"epoch", "seconds", "images_per_second"}
 TITLES = {"loss": "training loss (nats)", "lr": "learning rate", "temperature": "temperature"}
 
 
 def calibration_pictures(runs: Sequence[RunData]) -> tuple[Markup, Markup]:
-    """Accuracy against confidence of each run, and the number of test images by confidence."""
+    """Accuracy against confidence of each run, and the number of test images by confidence.
+
+    The accuracy of a bin of fewer than `FEWEST` images is not drawn.
+    """
     curves = [
         (series, run.name, CalibrationCurve.from_scores(run.scores))
         for series, run in enumerate(runs)
@@ -42,7 +46,7 @@ def _accuracy_picture(curves: Sequence[tuple[int, str, CalibrationCurve]]) -> Ma
                 curve.count.tolist(),
                 strict=True,
             )
-            if count
+            if count >= FEWEST
         ]
         parts.append(svg.path(svg.line([(px, py) for px, py, _ in points]), f"curve r{series}"))
         parts += [

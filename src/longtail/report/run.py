@@ -42,6 +42,7 @@ class RunData:
         expressed: the prior that the logits express.
         split: name of the evaluated split.
         folder: the run folder, for commands.
+        stages: folders of the stages that were trained as part of it.
 
     Raises:
         ValueError: when scores come without the prior and the names of their classes, or the paths
@@ -62,6 +63,7 @@ class RunData:
     expressed: str | Sequence[float] | None = None
     split: str = "test"
     folder: str = "RUN"
+    stages: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         known = self.prior.num_classes if self.prior else 0
@@ -89,12 +91,6 @@ class RunData:
         """Name of the method in the settings."""
         return self.setting("method", "name") or self.setting("method")
 
-    @property
-    def baseline(self) -> Mapping[str, Any]:
-        """Metrics of the run's plain cross-entropy head for comparison; may be empty."""
-        found = self.saved_metrics.get("baseline")
-        return found if isinstance(found, Mapping) else {}
-
     def setting(self, *keys: str) -> str | None:
         """A setting as text; None if the settings do not have it."""
         value: Any = self.config
@@ -121,6 +117,7 @@ def load_run(path: str | Path) -> RunData:
         **predictions,
         examples=_training_files(run.folder / "split.csv"),
         folder=Path(path).as_posix(),
+        stages=[stage.folder.as_posix() for stage in run.stages],
     )
 
 

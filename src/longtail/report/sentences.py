@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 
 import torch
 
@@ -138,19 +139,6 @@ def against_cross_entropy(case: Case) -> Sentence | None:
     return _difference_sentence(gain, interval, "The rare classes are found", reference)
 
 
-def against_baseline(case: Case) -> Sentence | None:
-    """The rare classes compared with the run's plain cross-entropy head."""
-    value = case.run.baseline.get(case.rare)
-    if case.cross_entropy is not None or not isinstance(value, int | float) or value != value:
-        return None
-    hits, count = case.found(case.rare)
-    if count < FEWEST:
-        return None
-    interval = difference_interval((hits, value * count), (count, count))
-    reference = "plain cross-entropy on the same images"
-    return _difference_sentence(hits / count - value, interval, "Rare classes are found", reference)
-
-
 def cost_for_frequent(case: Case) -> Sentence | None:
     """What the frequent classes lose or gain against cross-entropy, if it is significant."""
     other = case.cross_entropy
@@ -276,10 +264,16 @@ def try_method(case: Case) -> Sentence | None:
 
 
 def no_cross_entropy(case: Case) -> Sentence | None:
-    """Suggests a cross-entropy run to compare with."""
+    """Suggests a cross-entropy run to compare with: a stage of the run, or a new one."""
     known = case.run.method is not None and case.run.method != CROSS_ENTROPY
-    if not known or case.cross_entropy is not None or case.run.baseline:
+    if not known or case.cross_entropy is not None:
         return None
+    for stage in case.run.stages:
+        if PurePath(stage).name == CROSS_ENTROPY:
+            return Sentence(
+                "To see whether the method pays: report its cross-entropy stage too.",
+                shlex.join(["longtail", "report", case.run.folder, stage]),
+            )
     return Sentence(
         "To see whether the method pays: train cross-entropy on the same data, and report both.",
         case.train_command(CROSS_ENTROPY),
@@ -323,7 +317,6 @@ RULES: tuple[Rule, ...] = (
     rare_found,
     frequent_beside_rare,
     against_cross_entropy,
-    against_baseline,
     cost_for_frequent,
     taken_for,
     confused_more_often,
@@ -391,5 +384,6 @@ def _quoted(case: Case, classes: Sequence[int]) -> str:
 
 
 def _named(case: Case, classes: Sequence[int]) -> str:
-    more = f" and {len(classes) - NAMED:,} more classes" if len(classes) > NAMED else ""
-    return _quoted(case, classes[:NAMED]) + more
+    more = len(classes) - NAMED
+    rest = f" and {more:,} more class{'es' * (more > 1)}" if more > 0 else ""
+    return _quoted(case, classes[:NAMED]) + rest
