@@ -2,13 +2,17 @@
 
 import os
 import random
+import resource
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,6 +33,36 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ["LONGTAIL_CACHE"]
     if before is not None:
         os.environ["LONGTAIL_CACHE"] = before
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """Where `full_disk(n)` is entered, a file that grows beyond n bytes cannot be written."""
+
+    @contextmanager
+    def limited(most: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
+@pytest.fixture
+def huge_png() -> Callable[[Path], None]:
+    """Writes a PNG file that says it has 20,000 x 20,000 pixels."""
+
+    def write(path: Path) -> None:
+        Image.new("1", (1, 1)).save(path)
+        content = bytearray(path.read_bytes())
+        content[16:24] = 2 * (20_000).to_bytes(4, "big")
+        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+        path.write_bytes(content)
+
+    return write
 
 
 class Tape(TorchDispatchMode):

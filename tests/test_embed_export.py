@@ -3,6 +3,8 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +96,33 @@ def test_a_place_where_nothing_can_be_written(
     commands = (
         ["embed", "digits-lt", "--backbone", str(run), "--out", out],
         ["export", str(run), "--to", "safetensors", "--out", out],
+        ["report", str(run), "--out", out],
     )
     for words in commands:
         assert main(words) == 1  # no fault of the words
-        assert "file" in capsys.readouterr().err
+        assert f"cannot write {out}: " in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.filterwarnings("ignore")  # what the exporter says of itself
+@pytest.mark.parametrize("words", ["report", "export --to safetensors", "export --to onnx"])
+def test_a_full_disk_leaves_the_file_that_was_there(
+    words: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    full_disk: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    out = tmp_path / "out"
+    out.write_text("before")
+    command, *options = words.split()
+    with full_disk(1000):
+        status = main([command, str(run), *options, "--out", str(out)])
+    assert status == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"longtail: error: cannot write {out}: ")
+    assert "File too large" in said
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out", "before")]
 
 
 def test_a_run_that_has_not_ended(

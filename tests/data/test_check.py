@@ -146,6 +146,59 @@ def test_nearly_the_same_picture_is_found(photographs, kind):
     assert "test/cat/copy.jpg (cat, test) and train/cat/0.png (cat, train)" in findings.warnings[0]
 
 
+def test_pictures_of_every_mode(photographs):
+    folder = photographs / "train" / "cat"
+    photograph(1000).convert("CMYK").save(folder / "cmyk.jpg")
+    photograph(1001).convert("RGBA").save(folder / "transparent.webp")
+    photograph(1002).save(folder / "moving.gif", save_all=True, append_images=[photograph(1)])
+    photograph(1003, (1, 1)).save(folder / "dot.png")
+    levels = np.random.RandomState(0).rand(30, 40)
+    Image.fromarray((65535 * levels).astype(np.uint16)).save(folder / "16 bits.png")
+    Image.fromarray(levels[::-1].astype(np.float32)).save(folder / "floats.tiff")
+    findings = check(photographs)
+    assert (findings.problems, findings.warnings) == ((), ())
+    assert findings.counts["train"].tolist() == [106, 100]
+
+
+def test_pictures_that_cannot_be_read_are_named_with_the_reason(make_folder, huge_png):
+    top = make_folder({"a": 5, "b": 5})
+    huge_png(top / "a" / "huge.png")
+    Image.fromarray(np.full((30, 20), 7.5, np.float32)).save(top / "a" / "floats.tiff")
+    (top / "b" / "two\nlines.png").write_bytes(b"no image")
+    (found,) = check(top).problems
+    assert "images that cannot be read (3): " in found
+    assert "huge.png: too large: " in found
+    assert "floats.tiff: levels of a F image must lie in [0, 1], got 7.5 to 7.5" in found
+    assert r"two\nlines.png: not an image file" in found
+    assert found.isprintable()
+
+
+def test_formats_that_are_not_read_are_named(make_folder, monkeypatch):
+    monkeypatch.setattr("longtail.data.formats.reads_heif", lambda: False)
+    top = make_folder({"a": 5, "b": 5})
+    for name in ("drawing.svg", "camera.CR2", "phone.heic"):
+        (top / "a" / name).write_bytes(b"")
+    found = check(top).warnings[0]
+    assert "left out 3 files" in found
+    assert "vector graphics (.svg) are not supported; export them as PNG" in found
+    assert "camera raw files (.cr2) are not supported; export as JPEG" in found
+    assert "pip install 'longtail[heif]'" in found
+
+
+def test_names_of_all_kinds(make_folder):
+    top = make_folder({'-a, "b" c': 4, "two\nlines": 4})
+    names = ["a b.png", 'say "hi".png', "a,b;c.png", "-dash.png", "two\nlines.png"]
+    for n, name in enumerate(names):
+        photograph(n).save(top / '-a, "b" c' / name)
+    findings = check(top)
+    assert findings.problems == ()
+    assert r"""2 classes: -a, "b" c, 'two\nlines'""" in str(findings)
+    photograph(4).save(top / "two\nlines" / "copy.png")
+    found = check(top).problems
+    assert "in two classes (1): " in found[-1]
+    assert all(problem.isprintable() for problem in found)
+
+
 def test_pictures_of_one_colour_are_not_compared(photographs):
     for n, colour in enumerate(("black", "white", "red")):
         Image.new("RGB", (20, 20), colour).save(photographs / "train" / "cat" / f"flat{n}.png")

@@ -4,8 +4,8 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import fsspec
@@ -208,16 +208,10 @@ def test_pictures_of_every_mode(run: Run, tmp_path: Path) -> None:
     assert "levels of a F image must lie in [0, 1], got 7.5 to 7.5" in bad[0]["error"]
 
 
-def huge_png(path: Path, width: int, height: int) -> None:
-    """A black picture of one bit, in which every row is the same."""
-    image = Image.new("1", (width, height))
-    image.save(path, compress_level=1)
-
-
 def test_a_picture_too_large_to_decode_costs_one_row(
-    run: Run, photos: Path, tmp_path: Path
+    run: Run, photos: Path, tmp_path: Path, huge_png: Callable[[Path], None]
 ) -> None:
-    huge_png(photos / "huge.png", 20_000, 20_000)
+    huge_png(photos / "huge.png")
     found = api.predict(run, photos, out=tmp_path / "out.csv")
     assert (len(found), found.failed) == (3, 1)
     (bad,) = [row for row in rows_of(tmp_path / "out.csv") if row["error"]]
@@ -243,6 +237,21 @@ def test_names_of_all_kinds(suffix: str, run: Run, tmp_path: Path) -> None:
     else:
         paths = [row["path"] for row in rows_of(out)]
     assert sorted(Path(path).name for path in paths) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("run", ["network"], indirect=True)
+def test_names_of_all_kinds_as_words(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [*NAMES, "[1, 2].png", "{a: b}.png", "# c.png", "null", "1e3", "*.png"]
+    for name in names:
+        coloured(0, 1).save(name, "PNG")
+    out = tmp_path / "a, 'b'.jsonl"
+    for given in (names, names[-3:-2], names[6:7]):
+        assert main(["predict", str(run.folder), *given, "--out", str(out)]) == 0
+        with out.open(encoding="utf-8") as file:
+            assert [json.loads(line)["path"] for line in file] == given
 
 
 def test_a_name_that_is_not_utf8(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -330,29 +339,42 @@ def test_an_output_that_cannot_be_written(
         assert f"error: cannot write {out}: " in capsys.readouterr().err
 
 
-LIMITED = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from longtail.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.parametrize("run", ["network"], indirect=True)
-def test_a_full_disk_leaves_no_half_file(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_half_file(
+    run: Run,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    full_disk: Callable[[int], AbstractContextManager[None]],
+) -> None:
     out = tmp_path / "out.csv"
     out.write_text("what was there before\n")
     table = tmp_path / "table.csv"
     table.write_text("path\n" + "photos/red.png\n" * 100)
-    words = ["predict", str(run.folder), str(table), "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert f"error: cannot write {out}: File too large" in done.stderr
+    with full_disk(4000):
+        status = main(["predict", str(run.folder), str(table), "--out", str(out)])
+    assert status == 1
+    assert f"error: cannot write {out}: File too large" in capsys.readouterr().err
     assert out.read_text() == "what was there before\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "photos", "table.csv"]
+
+
+def test_a_full_disk_leaves_no_half_reference(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    reference = Reference.of(torch.ones(100, 30), torch.ones(9, 30))
+    with full_disk(1000), pytest.raises(OSError, match=f"cannot write .*{FILE}: .*File too large"):
+        reference.write(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("run", ["network"], indirect=True)
+def test_report_and_export_need_no_training_data(run: Run, tmp_path: Path) -> None:
+    page = api.report(run.folder, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h2>Metrics</h2>" in page
+    assert "data:image/jpeg" not in page
+    weights = api.export(run.folder, "safetensors", tmp_path / "weights.safetensors")
+    assert weights.stat().st_size > 1000
 
 
 def test_rows_are_written_as_they_come(

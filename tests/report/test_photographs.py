@@ -126,3 +126,28 @@ def test_images_of_any_mode(mode, tmp_path):
     path = tmp_path / ("x.tif" if mode in ("F", "CMYK") else "x.png")
     image.save(path)
     assert Thumbnails().source(str(path)).startswith("data:image/jpeg;base64,")
+
+
+def test_a_single_pixel_and_the_first_frame(tmp_path):
+    red, blue = (Image.new("RGB", (1, 1), colour) for colour in ("red", "blue"))
+    red.save(tmp_path / "x.gif", save_all=True, append_images=[blue])
+    source = Thumbnails().source(str(tmp_path / "x.gif"))
+    content = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
+    with Image.open(io.BytesIO(content)) as image:
+        level = image.convert("RGB").getpixel((0, 0))
+    assert level[0] > 200 > 50 > level[2]
+
+
+@pytest.mark.parametrize("name", ["a.svg", "a.NEF", "a.heic", "a.tiff", "a.png"])
+def test_files_without_a_thumbnail(name, tmp_path, huge_png, monkeypatch):
+    monkeypatch.setattr("longtail.data.formats.reads_heif", lambda: False)
+    path = tmp_path / name
+    if name == "a.png":
+        huge_png(path)
+    elif name == "a.tiff":
+        Image.fromarray(np.full((3, 2), 7.5, np.float32)).save(path)
+    else:
+        Image.new("RGB", (9, 9)).save(path, "PNG")  # it would be read under another name
+    thumbnails = Thumbnails()
+    assert thumbnails.source(str(path)) is None
+    assert thumbnails.unreadable == {str(path)}

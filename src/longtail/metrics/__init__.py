@@ -1,6 +1,6 @@
 """Metrics of logits: accuracy by class and group, macro-F1, calibration, proper scores, intervals.
 
-Also label errors revealed by out-of-sample probabilities.
+Also suspected label errors, by out-of-sample probabilities.
 """
 
 from longtail.metrics.calibration import CalibrationCurve, calibration_curve, classwise_ece

@@ -111,7 +111,7 @@ def confused_examples(run: RunData, thumbnails: Thumbnails) -> list[dict[str, An
 
 
 def suspects(run: RunData, thumbnails: Thumbnails) -> dict[str, Any]:
-    """Test images whose label is probably wrong, listed by path if none can be shown."""
+    """Test images whose label may be wrong, listed by path if none can be shown."""
     if run.uniform is None or not thumbnails.shown:
         return {"count": 0, "cards": []}
     found = suspected_label_errors(run.uniform)

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from longtail.data import Dataset, Split, UnreadableImagesError
@@ -19,7 +19,7 @@ from longtail.models import Backbone
 from longtail.training.distributed import best_device
 from longtail.training.frozen import frozen_features
 from longtail.training.input import evaluation_crop
-from longtail.training.run import Run
+from longtail.training.run import Run, write_tensors
 
 FILE = "reference.safetensors"
 STORED = 2000  # training images, and at least one of each class
@@ -64,10 +64,14 @@ class Reference:
         return (count - nearer + 1) / (count + 1)
 
     def write(self, folder: Path) -> None:
-        """Writes `reference.safetensors` atomically."""
+        """Writes `reference.safetensors` atomically.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
         tensors = {"features": self.features.half(), "distances": self.distances}
         with whole_file(folder / FILE) as part:
-            save_file(tensors, part)
+            write_tensors(part, tensors)
 
     @classmethod
     def read(cls, folder: Path, width: int) -> Self | None:

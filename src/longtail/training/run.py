@@ -18,7 +18,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from longtail.errors import InputError
 from longtail.files import read_records, read_values, whole_file, write_json, write_text
@@ -365,9 +365,7 @@ def _wrong_metrics(stored: Mapping[str, Any]) -> list[str]:
     """Describes metrics that are not numbers; split and selection are strings."""
     wrong = []
     for name, value in stored.items():
-        if name == "baseline" and isinstance(value, Mapping):  # of a head besides the run's own
-            wrong += [f"{name}.{inner}" for inner in _wrong_metrics(value)]
-        elif name in WORDS and not isinstance(value, str):
+        if name in WORDS and not isinstance(value, str):
             wrong.append(f"{name} must be a text")
         elif name not in WORDS and not (value is None or is_number(value)):
             wrong.append(f"{name} must be a number")
@@ -442,16 +440,27 @@ def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:
     """
     state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     with whole_file(path) as part:
-        try:
-            save_file(state, part, metadata={KEY: json.dumps(card)})
-        except SafetensorError as error:  # its error for a full disk
-            raise OSError(errno.EIO, str(error)) from error
+        write_tensors(part, state, {KEY: json.dumps(card)})
         written = load_file(part)
         if not all(
             torch.allclose(written[name], value, rtol=0.0, atol=0.0, equal_nan=True)
             for name, value in state.items()
         ):
             raise OSError(errno.EIO, "the file does not match the weights (verification failed)")
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+        OSError: when it cannot be written, where safetensors has an error of its own.
+    """
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def changed_settings(
