@@ -58,9 +58,13 @@ def test_every_imported_package_is_declared() -> None:
         assert distributions & names, f"{name} is imported and not declared"
 
 
-def test_the_citation_has_the_version_of_the_package() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"version: {version['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+def test_citation_and_changelog_are_of_the_version_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"]
+    if ".dev" not in project["version"]:
+        section = f"## [{citation['version']}] - {citation['date-released']}\n"
+        assert section in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_extra_all_has_every_extra_of_a_user() -> None:
