@@ -1,12 +1,14 @@
 """Memory and speed of `longtail predict` on many small files and classes.
 
     python bench/predict.py [--images 10000 20000] [--classes 4000] [--out results/predict.json]
+    python bench/predict.py --backbone efficientnet_lite0 --size 224
     python bench/predict.py --docs docs/pictures.md    # only writes the table of the result file
 
-A network with random weights for images of 8 pixels (the model of digits-lt) and the given number
-of classes predicts a table that repeats 500 files. Each number of images runs in its own process,
-which reports its peak memory; the growth between the two is the cost of an image. Images per second
-are compared with those of the same network in onnxruntime on pixels in memory.
+A network with random weights (by default that of digits-lt, for images of 8 pixels) and the given
+number of classes predicts a table that repeats 500 files. Each number of images runs in its own
+process, which reports its peak memory; the growth between the two is the cost of an image. Images
+per second are compared with those of the same network in onnxruntime on pixels in memory. Results
+of other networks stay in the result file.
 """
 
 import argparse
@@ -37,6 +39,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--images", nargs=2, type=int, default=[10_000, 20_000])
     options.add_argument("--classes", type=int, default=4000)
+    options.add_argument("--backbone", default="smallnet")
+    options.add_argument("--size", type=int, default=8)
     options.add_argument("--out", type=Path, default=Path("results/predict.json"))
     options.add_argument("--work", type=Path)
     options.add_argument("--count", type=int)
@@ -52,7 +56,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        bare = prepare(work, given.classes)
+        bare = prepare(work, given.classes, given.backbone, given.size)
         rows = []
         for count in given.images:
             words = [sys.executable, __file__, "--work", folder, "--count", str(count)]
@@ -61,7 +65,6 @@ def main() -> None:
             print(rows[-1], flush=True)
     growth = rows[1]["megabytes"] - rows[0]["megabytes"]
     result = {
-        "command": "python bench/predict.py",
         "environment": environment(),
         "classes": given.classes,
         "rows": rows,
@@ -69,21 +72,22 @@ def main() -> None:
         "onnxruntime on pixels in memory, images per second": bare,
     }
     print(json.dumps(result, indent=1))
-    write_json(given.out, result)
+    known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
+    write_json(given.out, {**known, f"{given.backbone}, {given.size} pixels": result})
 
 
-def prepare(work: Path, classes: int) -> float:
+def prepare(work: Path, classes: int, name: str, size: int) -> float:
     """Writes run and files; returns images per second of onnxruntime."""
     torch.manual_seed(0)
-    backbone = create_backbone("smallnet")
+    backbone = create_backbone(name)
     model = ImageClassifier(backbone, create_head("linear", backbone.num_features, classes)).eval()
     run = Run.create(work / "run", {"task": "classification", "tune": "all"})
     card = {
         "data": "made",
         "method": "ce",
-        "backbone": "smallnet",
+        "backbone": name,
         "head": "linear",
-        "image_size": 8,
+        "image_size": size,
         "margin": 1.0,
         "class_names": [f"class {number}" for number in range(classes)],
         "class_counts": [10] * classes,
@@ -94,14 +98,16 @@ def prepare(work: Path, classes: int) -> float:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (FILES, 8, 8, 3), dtype=np.uint8)
     for number, image in enumerate(pixels):
-        Image.fromarray(image).save(work / f"{number}.png")
-    network = OnnxNetwork(export_onnx(model, 8))
-    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))[:256]
+        enlarged = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+        enlarged.save(work / f"{number}.png")
+    network = OnnxNetwork(export_onnx(model, size))
+    count, times = (256, 20) if size <= 64 else (16, 5)
+    images = random.integers(0, 256, (count, 3, size, size), dtype=np.uint8)
     network(images)
     began = time.perf_counter()
-    for _ in range(20):
+    for _ in range(times):
         network(images)
-    return round(20 * len(images) / (time.perf_counter() - began))
+    return round(times * count / (time.perf_counter() - began))
 
 
 def predict(work: Path, count: int) -> dict[str, Any]:
@@ -122,14 +128,16 @@ def predict(work: Path, count: int) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> list[str]:
     """Markdown lines."""
     lines = [
-        "| images | memory, MB | images per second | of processor time | onnxruntime, on pixels |",
-        "|---|---|---|---|---|",
+        "| network | images | memory, MB | images per second | of processor time "
+        "| onnxruntime, on pixels |",
+        "|---|---|---|---|---|---|",
     ]
-    bare = result["onnxruntime on pixels in memory, images per second"]
-    for row in result["rows"]:
-        speeds = [row["images per second"], row["images per second of processor time"], bare]
-        cells = [f"{row['images']:,}", str(row["megabytes"]), *(f"{speed:,}" for speed in speeds)]
-        lines.append(f"| {' | '.join(cells)} |")
+    for name, found in result.items():
+        bare = found["onnxruntime on pixels in memory, images per second"]
+        for row in found["rows"]:
+            speeds = [row["images per second"], row["images per second of processor time"], bare]
+            cells = [name, f"{row['images']:,}", str(row["megabytes"])]
+            lines.append(f"| {' | '.join(cells + [f'{speed:,}' for speed in speeds])} |")
     return lines
 
 
