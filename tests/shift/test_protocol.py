@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from longtail.shift import (
     shifted_test_sets,
     write_test_list,
 )
+from longtail.shift.estimation.estimator import Estimator
 from longtail.shift.protocol import COLUMNS, halves
 from longtail.shift.table import _folds
 
@@ -194,6 +197,24 @@ def test_no_label_of_its_own_half_has_a_part_in_a_prediction() -> None:
         assert not fold.applies[source.indices.numpy()].any()
         speaks += fold.applies
     assert (speaks == 1).all()
+
+
+def test_one_matrix_of_posteriors_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: WeakSet[Estimator] = WeakSet()
+
+    class Watched(Estimator):
+        def __init__(self, *args: Any) -> None:
+            assert not alive
+            super().__init__(*args)
+            alive.add(self)
+
+    def score(_: Tensor, __: Tensor) -> dict[str, float]:
+        return {"alive": len(alive)}
+
+    monkeypatch.setattr("longtail.shift.table.Estimator", Watched)
+    logits, labels, train = model(5)
+    (column,) = protocol_table(logits, labels, train, train, score, columns=[("forward", 1.0)])
+    assert {figures["alive"] for figures in column.scores.values()} == {0}
 
 
 def test_validation_split_in_place_of_cross_fitting() -> None:

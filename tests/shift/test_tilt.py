@@ -93,8 +93,8 @@ def strength_of(q: Tensor, p: Tensor, mix: Tensor) -> float:
     labelled = draw(torch.full_like(p, 1 / len(p)), 3000, p, seed=0)
     target = draw(q, 3000, p, seed=1)[0].softmax(dim=1)
     generator = torch.Generator().manual_seed(2)
-    weights = [resample_weights(3000, 50, target, generator) for _ in range(2)]
-    return Resampled(confusion_of(*labelled), target, None, *weights).strength(mix)
+    on_source, on_target = (resample_weights(3000, 50, target, generator) for _ in range(2))
+    return Resampled(target, None, on_target).strength(mix, confusion_of(*labelled), on_source)
 
 
 def test_strength_is_that_of_the_dirichlet_the_mix_was_drawn_from() -> None:
@@ -118,8 +118,30 @@ def test_rows_in_place_of_a_copy_change_nothing() -> None:
     torch.testing.assert_close(whole.matrix, copied.matrix)
     torch.testing.assert_close(whole.mean(torch.eye(5).double()), copied.matrix)
     weights = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).double()
-    torch.testing.assert_close(whole.noise(weights, p), copied.noise(weights, p))
+    both = torch.stack([p, p.flip(0)], dim=1)
+    found = [confusion.mean_and_noise(both, weights) for confusion in (whole, copied)]
+    torch.testing.assert_close(*found)
     torch.testing.assert_close(em_prior(posteriors, p, indices=rows), em_prior(posteriors[rows], p))
+
+
+@pytest.mark.parametrize("size", [300, 1])
+def test_mean_and_noise_of_an_expectation_by_hand(size: int) -> None:
+    """With many samples of a class the noise is that of its re-weighted mean; with one, of all."""
+    p, generator = tail(4), torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat(size)
+    posteriors = torch.rand(len(labels), 4, generator=generator).double().softmax(dim=1)
+    weights = torch.randn(len(labels), 3, generator=generator).double()
+    confusion = Confusion(posteriors, labels, posteriors)
+    priors = torch.stack([p, p.flip(0)], dim=1)
+    means, noise = confusion.mean_and_noise(priors, weights)
+    torch.testing.assert_close(means, confusion.matrix @ priors, atol=1e-12, rtol=0.0)
+    for draw_weights, moved in zip(weights.T, noise.T, strict=True):
+        expected = torch.zeros_like(p)
+        for row, c, weight in zip(posteriors, labels, draw_weights, strict=True):
+            centre = confusion.matrix[:, c] if size > 1 else confusion.matrix @ p
+            inflated = (size / (size - 1)) ** 0.5 if size > 1 else confusion._within**0.5
+            expected += p[c] / size * inflated * weight * (row - centre)
+        torch.testing.assert_close(moved, expected, atol=1e-12, rtol=0.0)
 
 
 def test_classes_without_a_source_sample_take_what_the_model_expects() -> None:
@@ -133,7 +155,11 @@ def test_classes_without_a_source_sample_take_what_the_model_expects() -> None:
     torch.testing.assert_close(confusion.mean(p), confusion.matrix @ p)
 
 
-def test_the_table_estimates_what_estimate_prior_does() -> None:
+@pytest.mark.parametrize("dense", [2048, 5])
+def test_the_table_estimates_what_estimate_prior_does(
+    dense: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longtail.shift.estimation.estimator.DENSE", dense)
     p, classes = tail(10), 10
     train = ClassPrior((p * 3000).round().long().clamp(min=1))
     logits, labels = draw(torch.full_like(p, 0.1), 3000, p, seed=0)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -87,14 +88,12 @@ def protocol_table(
     matrix = as_logits(logits, "logits of protocol_table", len(prior))
     truth = as_labels(labels, "labels of protocol_table", len(matrix), len(prior))
     sets = [shifted_test_sets(truth, train_counts, ratio, way) for way, ratio in columns]
-    found: list[list[_Applied]] = [[] for _ in sets]
-    # One fold at a time, since each holds a matrix of posteriors.
-    for fold in _folds(matrix, truth, prior, train_counts.probabilities, source):
-        for applied, estimate in zip(found, fold.estimates(matrix, sets), strict=True):
-            applied.append((fold.applies, estimate))
+    folds = _folds(matrix, truth, prior, train_counts.probabilities, source)
+    # Each fold holds a matrix of posteriors; `map` frees one before the next is made.
+    found = list(map(partial(_estimates, matrix, sets), folds))
     return [
         _column(column, indices, matrix, truth, prior, score, applied)
-        for column, indices, applied in zip(columns, sets, found, strict=True)
+        for column, indices, applied in zip(columns, sets, zip(*found, strict=True), strict=True)
     ]
 
 
@@ -114,13 +113,15 @@ class _Fold:
     estimator: Estimator
     applies: NDArray[np.bool_]
 
-    def estimates(self, matrix: Tensor, sets: Sequence[Indices]) -> list[PriorEstimate]:
-        """The estimate for each set, all from one matrix of posteriors."""
-        posteriors, source = self.estimator.source_posteriors, self.estimator.source
-        if source is None or source.logits is not matrix or posteriors is None:
-            posteriors = self.estimator.posteriors(matrix)
-        rows = [torch.from_numpy(indices).to(posteriors.device) for indices in sets]
-        return [self.estimator.estimate(posteriors, indices, interval=False) for indices in rows]
+
+def _estimates(matrix: Tensor, sets: Sequence[Indices], fold: _Fold) -> list[_Applied]:
+    """The estimate of a fold for each set, all from one matrix of posteriors, and its rows."""
+    estimator = fold.estimator
+    posteriors, source = estimator.source_posteriors, estimator.source
+    if source is None or source.logits is not matrix or posteriors is None:
+        posteriors = estimator.posteriors(matrix)
+    rows = [torch.from_numpy(indices).to(posteriors.device) for indices in sets]
+    return [(fold.applies, estimator.estimate(posteriors, mine, interval=False)) for mine in rows]
 
 
 def _folds(

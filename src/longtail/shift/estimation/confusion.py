@@ -31,7 +31,7 @@ def collect(
     if indices is None:
         return features.T @ weights
     for rows in blocks(len(indices), num_classes):
-        total += features[indices[rows]].T @ weights[rows]
+        total.addmm_(features[indices[rows]].T, weights[rows])
     return total
 
 
@@ -92,7 +92,28 @@ class Confusion:
             priors: (num_classes,) or (num_classes, columns).
         Returns: the shape of `priors`, the type of `posteriors`.
         """
-        columns = priors.to(self.posteriors).reshape(len(priors), -1)
+        weights = self._shares(priors.reshape(len(priors), -1))
+        return collect(self.features, weights, *self._shape).reshape(priors.shape)
+
+    def mean_and_noise(self, priors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """`mean(priors)`, and how the first of them moves when the source samples are re-weighted.
+
+        One pass over the samples. A class with one sample does not show its own spread, so that of
+        the others is used; if no class has two samples, the spread of all samples is used, less the
+        part that is between classes according to the model.
+
+        Args:
+            priors: (num_classes, columns).
+            weights: (samples, draws), each sample's weight less 1.
+        Returns: (num_classes, columns) and (num_classes, draws).
+        """
+        both = torch.cat([self._shares(priors), self._moves(weights, priors[:, 0])], dim=1)
+        moments = collect(self.features, both, *self._shape)
+        return moments[:, : priors.shape[1]], moments[:, priors.shape[1] :]
+
+    def _shares(self, priors: Tensor) -> Tensor:
+        """Weights of the samples whose sum of features is `mean`, (samples, columns)."""
+        columns = priors.to(self.posteriors)
         weights = (columns / self.counts.clamp(min=1)[:, None])[self.labels]
         if (self.counts == 0).any():
             totals = collect(self.posteriors, torch.ones_like(weights[:, :1]), *self._shape)
@@ -101,20 +122,10 @@ class Confusion:
             for rows in blocks(len(weights), len(columns)):
                 chosen = rows if self.indices is None else self.indices[rows]
                 weights[rows] += self.posteriors[chosen] @ shares
-        return collect(self.features, weights, *self._shape).reshape(priors.shape)
+        return weights
 
-    def noise(self, weights: Tensor, prior: Tensor) -> Tensor:
-        """How `matrix @ prior` moves when the source samples are re-weighted.
-
-        A class with one sample does not show its own spread, so that of the others is used; if no
-        class has two samples, the spread of all samples is used, less the part that is between
-        classes according to the model.
-
-        Args:
-            weights: (samples, columns), each sample's weight less 1.
-            prior: (num_classes,).
-        Returns: (num_classes, columns).
-        """
+    def _moves(self, weights: Tensor, prior: Tensor) -> Tensor:
+        """Weights of the samples whose sum of features is the noise, (samples, draws)."""
         counts, prior = self.counts.clamp(min=1), prior.to(self.posteriors)
         spread = prior.square() / counts
         shown = torch.where(self.counts > 1, spread, 0.0).sum()
@@ -123,16 +134,16 @@ class Confusion:
             scaled = weights * share * self._within**0.5
             total = share.sum().clamp(min=torch.finfo(share.dtype).tiny)  # 0: of no such class
             scaled -= share / total * scaled.sum(dim=0)
-            return collect(self.features, scaled, *self._shape)
+            return scaled
         # Samples are closer to their own mean: their variance about it is (n - 1) / n of the true
         # one.
         inflate = (counts / (counts - 1).clamp(min=0.5) * spread.sum() / shown).sqrt()
         scaled = weights * share * inflate[self.labels][:, None]
         by_class = scaled.new_zeros(len(prior), scaled.shape[1]).index_add_(0, self.labels, scaled)
         scaled -= (by_class / counts[:, None])[self.labels]
-        return collect(self.features, scaled, *self._shape)
+        return scaled
 
-    @property
+    @cached_property
     def _within(self) -> float:
         """Share of the features' variance that is within classes, according to the model."""
         sums = collect(self.posteriors, self.posteriors.new_ones(len(self.labels), 1), *self._shape)

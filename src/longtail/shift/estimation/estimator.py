@@ -1,6 +1,7 @@
 """An estimator of class priors, prepared once from the source samples and used for any target."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,7 @@ from longtail.shift.estimation.kdey import kdey_prior
 from longtail.shift.estimation.likelihood import DENSE
 from longtail.shift.estimation.moments import moment_prior
 from longtail.shift.estimation.response import Response
-from longtail.shift.estimation.shift_test import Resampled, p_value, resample_weights
+from longtail.shift.estimation.shift_test import Expected, Resampled, p_value, resample_weights
 from longtail.shift.estimation.tilt import Tilts, has_direction
 
 Method = Literal["em", "bbse", "bbse_soft", "rlls", "kdey"]
@@ -138,7 +139,6 @@ class Estimator:
         self.confusion: Confusion | None = None
         self.source_posteriors: Tensor | None = None
         self._on_source: Tensor | None = None
-        self._expected: Tensor | None = None
         generator = generator or torch.Generator().manual_seed(0)
         if source is not None:
             features = self.posteriors(source.logits)
@@ -260,19 +260,25 @@ class Estimator:
         """Test, nearest tilted prior and strength of the pull towards it, for many classes."""
         samples = len(posteriors) if indices is None else len(indices)
         on_target = resample_weights(samples, self.resamples, posteriors, self._generator())
-        sample = Resampled(self.confusion, posteriors, indices, self._on_source, on_target)
-        p, power, tilted, slope = torch.nan, 0.0, self.reference, None
-        if self.confusion is not None and self.tilts is not None:
-            if self._expected is None:
-                self._expected = self.confusion.mean(self.tilts.priors(self.tilts.powers))
-            slope = self.confusion.mean(self.tilts.slope)
-            power, tilted = self.tilts.nearest(self._expected, sample.mean, samples)
+        sample, expected = Resampled(posteriors, indices, on_target), self._expected
+        p, power, tilted = torch.nan, 0.0, self.reference
+        if self.tilts is not None and expected.tilted is not None:
+            power, tilted = self.tilts.nearest(expected.tilted, sample.mean, samples)
         if self.resamples:
-            p = p_value(*sample.compare(self.reference), self.reference, samples, slope)
+            difference = sample.mean - expected.mean.to(sample.mean)
+            noise = sample.noise - expected.noise
+            p = p_value(difference, noise, self.reference, samples, expected.slope)
         strength = default_strength(len(tilted), samples)
-        if self.confusion is not None and self.resamples:
-            strength = sample.strength(tilted)
+        if self.confusion is not None and self._on_source is not None and self.resamples:
+            strength = sample.strength(tilted, self.confusion, self._on_source)
         return _Found(p, power, tilted, strength, None)
+
+    @cached_property
+    def _expected(self) -> Expected:
+        """What is expected of any target of many classes under the reference."""
+        if self.confusion is None or self._on_source is None:
+            return Expected(self.reference, torch.zeros(()))
+        return Expected.of(self.reference, self.tilts, self.confusion, self._on_source)
 
     def _generator(self) -> torch.Generator:
         generator = torch.Generator()

@@ -1,9 +1,12 @@
 """A test for shift of the class prior, by drawing the noise of both samples."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from longtail.shift.estimation.confusion import Confusion, collect, scatter
+from longtail.shift.estimation.tilt import Tilts
 
 
 def resample_weights(samples: int, draws: int, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -50,48 +53,64 @@ def p_value(
     return float((statistic >= statistic[0]).double().mean())
 
 
-class Resampled:
-    """Mean posterior of a target of many classes, and its noise by resampling both samples.
+@dataclass(frozen=True)
+class Expected:
+    """Mean posterior of a target that is expected under a class prior.
 
     Without source samples the posteriors are assumed to be calibrated: their mean must be the prior
     that they express.
 
+    Attributes:
+        mean: (num_classes,).
+        noise: (num_classes, draws), of resampling the source; 0 without one.
+        slope: (num_classes,), change of the mean with the power of the tilts; None without.
+        tilted: (num_classes, powers), mean under each power of the tilts; None without.
+    """
+
+    mean: Tensor
+    noise: Tensor
+    slope: Tensor | None = None
+    tilted: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, prior: Tensor, tilts: Tilts | None, confusion: Confusion, weights: Tensor
+    ) -> "Expected":
+        """Computed from source samples and their resamples, in one pass.
+
+        Args:
+            prior: (num_classes,).
+            tilts: the likeliest shifts from it, or None.
+            confusion: confusion of the source posteriors.
+            weights: (source samples, draws), as `resample_weights` returns them.
+        """
+        near = [] if tilts is None else [tilts.slope[:, None], tilts.priors(tilts.powers)]
+        means, noise = confusion.mean_and_noise(torch.cat([prior[:, None], *near], dim=1), weights)
+        if tilts is None:
+            return cls(means[:, 0], noise)
+        return cls(means[:, 0], noise, means[:, 1], means[:, 2:])
+
+
+class Resampled:
+    """Mean posterior of a target of many classes, and its noise by resampling.
+
     Args:
-        confusion: confusion of the source posteriors, or None without a source.
         posteriors: (rows, num_classes), of the target.
         indices: int64, rows that are the target; None for all.
-        source_weights: (source samples, draws), as `resample_weights` returns them; None without a
-            source.
-        target_weights: (samples, draws).
+        weights: (samples, draws), as `resample_weights` returns them.
 
     Attributes:
         mean: (num_classes,), mean posterior of the target.
+        noise: (num_classes, draws), of the mean.
     """
 
-    def __init__(
-        self,
-        confusion: Confusion | None,
-        posteriors: Tensor,
-        indices: Tensor | None,
-        source_weights: Tensor | None,
-        target_weights: Tensor,
-    ) -> None:
-        self.confusion, self.source_weights = confusion, source_weights
-        self.samples = len(target_weights)
-        every = target_weights.new_ones(self.samples, 1)
-        weights = torch.cat([every, target_weights], dim=1) / self.samples
-        moments = collect(posteriors, weights, posteriors.shape[1], indices)
-        self.mean, self._noise = moments[:, 0], moments[:, 1:]
+    def __init__(self, posteriors: Tensor, indices: Tensor | None, weights: Tensor) -> None:
+        self.samples = len(weights)
+        every = torch.cat([weights.new_ones(self.samples, 1), weights], dim=1) / self.samples
+        moments = collect(posteriors, every, posteriors.shape[1], indices)
+        self.mean, self.noise = moments[:, 0], moments[:, 1:]
 
-    def compare(self, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean less its expectation under a prior, and its noise: see `p_value`."""
-        q = prior.to(self.mean)
-        if self.confusion is None or self.source_weights is None:
-            return self.mean - q, self._noise
-        noise = self._noise - self.confusion.noise(self.source_weights, q)
-        return self.mean - self.confusion.mean(q), noise
-
-    def strength(self, prior: Tensor) -> float:
+    def strength(self, prior: Tensor, confusion: Confusion, weights: Tensor) -> float:
         """Number of samples that `prior` counts for besides the target's own, estimated by moments.
 
         If the target's prior were drawn from a Dirichlet distribution about `prior` with
@@ -102,14 +121,17 @@ class Resampled:
 
         Args:
             prior: (num_classes,).
+            confusion: confusion of the source posteriors.
+            weights: (source samples, draws), of the resamples of the source.
         Returns: at least a tenth of a sample per class, at most a thousand times the target.
         """
-        assert self.confusion is not None
-        difference, noise = self.compare(prior)
-        scale = prior.to(self.mean) + 1 / self.samples
-        moves = self.confusion.mean(scatter(prior.to(self.mean)))
-        unit = float((moves.square() / scale[:, None]).sum(dim=0).mean())
-        by_chance = float((noise.square() / scale[:, None]).sum(dim=0).mean())
-        excess = float((difference.square() / scale).sum()) - by_chance
+        q = prior.to(self.mean)
+        means, noise = confusion.mean_and_noise(torch.cat([q[:, None], scatter(q)], dim=1), weights)
+        parts = self.mean[:, None] - means[:, :1], self.noise - noise, means[:, 1:]
+        scale = (q + 1 / self.samples)[:, None]
+        found, by_chance, unit = (
+            float((part.square() / scale).sum(dim=0).mean()) for part in parts
+        )
+        excess = found - by_chance
         most = 1e3 * self.samples
-        return max(unit / max(excess, unit / most) - 1, 0.1 * len(difference))
+        return max(unit / max(excess, unit / most) - 1, 0.1 * len(q))
