@@ -12,6 +12,7 @@ from longtail.prior import ClassPrior
 from longtail.shift import Calibration, adjust, estimate_prior, fit_calibration
 from longtail.shift.estimation.confusion import Confusion
 from longtail.shift.estimation.em import em_prior
+from longtail.shift.estimation.kdey import kdey_prior
 from longtail.shift.estimation.moments import bbse_prior, rlls_prior, rlls_radius
 
 METHODS = ("em", "bbse", "bbse_soft", "rlls", "kdey")
@@ -111,6 +112,22 @@ def test_bbse_is_exact_for_a_known_confusion() -> None:
     torch.testing.assert_close(
         rlls_prior(matrix, matrix @ q, torch.tensor([0.5, 0.5]).double(), radius=1e-9)[0], q
     )
+
+
+def test_kdey_maximises_the_likelihood_of_kernel_densities() -> None:
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(30, 3, generator=generator).double().mul(4).softmax(dim=1)
+    target = torch.rand(50, 3, generator=generator).double().mul(4).softmax(dim=1)
+    labels = source.argmax(dim=1)
+    found = kdey_prior(source, labels, target)
+    slope = torch.zeros(3, dtype=torch.float64)
+    for row in target:
+        near = torch.exp(-0.5 * ((row - source) ** 2).sum(dim=1) / 0.1**2)
+        density = torch.stack([near[labels == c].mean() for c in range(3)])
+        slope += density / (found @ density) / len(target)
+    # At the maximum the slope along a class is 1, or less where the class has no share.
+    expected = torch.where(found > 1e-3, 1.0, slope.clamp(max=1))
+    torch.testing.assert_close(slope, expected, atol=1e-5, rtol=0.0)
 
 
 def test_rlls_with_a_large_radius_stays_where_it_is() -> None:

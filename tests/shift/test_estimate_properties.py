@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from longtail.prior import ClassPrior
-from longtail.shift import PriorTracker, adjust, estimate_prior, fit_calibration, protocol_table
+from longtail.shift import (
+    PriorTracker,
+    adjust,
+    estimate_prior,
+    fit_calibration,
+    protocol_table,
+    relative_absolute_error,
+)
 
 METHODS = ("em", "bbse", "bbse_soft", "rlls", "kdey")
 P = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03], dtype=torch.float64)
@@ -109,6 +116,21 @@ def test_intervals_hold_for_a_badly_calibrated_model() -> None:
         found = estimate_prior(bent[0], labels, bent[1], P)
         held += float(((found.interval[:, 0] <= Q) & (found.interval[:, 1] >= Q)).double().mean())
     assert held >= 0.9 * runs
+
+
+def test_the_pull_costs_nothing_on_easy_data() -> None:
+    """Classes that are easily told apart, and priors that are not of the family of the pull."""
+    source, generator, behind = bayes(P, 400, P, 0, 5.0), np.random.default_rng(0), []
+    for seed in range(1, 41):
+        q = torch.from_numpy(generator.dirichlet([3.0] * 5))
+        target = bayes(q, 60, P, seed, 5.0)[0]
+        pulled, plain = (
+            estimate_prior(*source, target, P, strength=strength, interval=False).estimated
+            for strength in (None, 0.0)
+        )
+        errors = [relative_absolute_error(q, found, samples=60) for found in (pulled, plain)]
+        behind.append(errors[0] - errors[1])
+    assert np.mean(behind) < 2 * np.std(behind) / len(behind) ** 0.5
 
 
 @pytest.mark.parametrize("method", METHODS)
