@@ -1,7 +1,8 @@
 """How often the intervals of an estimated class prior contain it, on tables and their classifiers.
 
     python bench/coverage.py --data DIR [--splits 30] [--out results/coverage.json]
-    python bench/coverage.py --page docs/shift.md    # only writes the table of the result file
+    python bench/coverage.py --spread                # only the part `spread`, which needs no table
+    python bench/coverage.py --page docs/shift.md    # only writes the tables of the result file
 
 DIR contains the tables as for bench/quantify.py, whose classifiers and preparation are used; only
 those with ten or more labelled source rows per class are used. `growth` is synthetic: 5,000 animals
@@ -15,6 +16,9 @@ Dirichlet(3, ..., 3), limited to the available rows of each class (`moved_l1` is
 to the training prior), then the number of rows of each class from the multinomial distribution.
 Coverage is that of the prior, not of the rows' own shares; its standard error is over splits. A
 target counts as reliable by `found.reliable`.
+
+`spread`: the same for targets of 60 rows of `growth`, naive Bayes, and class priors that vary more:
+from Dirichlet(a, ..., a) for several a.
 """
 
 import argparse
@@ -37,6 +41,7 @@ TABLES = ("car", "anneal", "wine-white", "growth", "optdigits")
 PARTS = {(0.4, 0.24): (60, 250, 1000), (0.2, 0.2): (2000,)}
 SIZES = tuple(size for sizes in PARTS.values() for size in sizes)
 DRAWS = 3
+ALPHAS = (0.5, 1.0, 3.0)
 
 
 def main() -> None:
@@ -44,25 +49,31 @@ def main() -> None:
     options.add_argument("--data", type=Path)
     options.add_argument("--splits", type=int, default=30)
     options.add_argument("--out", type=Path, default=Path("results/coverage.json"))
+    options.add_argument("--spread", action="store_true")
     options.add_argument("--page", type=Path)
     given = options.parse_args()
+    torch.set_num_threads(1)
+    # Without the command line, which names folders.
+    where = {k: v for k, v in environment().items() if k != "command"}
     if given.data:
-        torch.set_num_threads(1)
-        result: dict[str, Any] = {
-            "command": f"python bench/coverage.py --data DIR --splits {given.splits}",
-            # Without the command line, which names folders.
-            "environment": {k: v for k, v in environment().items() if k != "command"},
-            "rows": [],
-        }
+        command = f"python bench/coverage.py --data DIR --splits {given.splits}"
+        result: dict[str, Any] = {"command": command, "environment": where, "rows": []}
         for name in TABLES:
             features, labels = growth() if name == "growth" else load(given.data, name)
             rows = table(features, labels, given.splits)
             result["rows"] += [{"table": name, "classes": int(labels.max()) + 1} | r for r in rows]
             write_json(given.out, result)
             print(name, flush=True)
+    if given.data or given.spread:
+        result = json.loads(given.out.read_text(encoding="utf-8"))
+        command = f"python bench/coverage.py --spread --splits {given.splits}"
+        found = {"command": command, "environment": where, "rows": spread(given.splits)}
+        write_json(given.out, result | {"spread": found})
     if given.page:
-        rows = json.loads(given.out.read_text(encoding="utf-8"))["rows"]
-        write_between(given.page, "bench/coverage.py", lines(rows))
+        result = json.loads(given.out.read_text(encoding="utf-8"))
+        write_between(given.page, "bench/coverage.py", lines(result["rows"]))
+        spread_rows = result["spread"]["rows"]
+        write_between(given.page, "bench/coverage.py spread", spread_lines(spread_rows))
 
 
 def growth(animals: int = 5000, ages: int = 12) -> tuple[Array, Array]:
@@ -82,30 +93,50 @@ def table(features: Array, labels: Array, splits: int) -> list[dict[str, Any]]:
         generator = np.random.default_rng(seed)
         for (train_share, source_share), sizes in PARTS.items():
             train, source, pool = split(labels, generator, train_share, source_share)
-            prior = np.bincount(labels[train]) / len(train)
             drawn = {
                 size: [target(labels[pool], size, generator) for _ in range(DRAWS)]
                 for size in sizes
                 if most(np.bincount(labels[pool]), size).sum() > 1
             }
             for kind, model in classifiers().items():
-                model.fit(features[train], labels[train])
-                held, rest = (
-                    np.log(floored(model.predict_proba(features[rows]))) for rows in (source, pool)
-                )
+                about = fitted(model, features, labels, train, source, pool)
                 for size, sets in drawn.items():
-                    ones = [one(prior, held, labels[source], rest[r], q) for q, r in sets]
-                    found[kind, size].append(ones)
+                    found[kind, size].append([one(*about, rows, q) for q, rows in sets])
     return [
         {"classifier": kind, "samples": size, **summary(clusters)}
         for (kind, size), clusters in sorted(found.items())
     ]
 
 
-def target(pool: Array, size: int, generator: np.random.Generator) -> tuple[Array, Array]:
+def spread(splits: int) -> list[dict[str, Any]]:
+    """Coverage for class priors that vary little or much, and rows that say little about them."""
+    features, labels = growth()
+    found: dict[float, list[list[dict[str, float]]]] = defaultdict(list)
+    for seed in range(splits):
+        generator = np.random.default_rng(seed)
+        parts = split(labels, generator)
+        about = fitted(classifiers()["naive Bayes"], features, labels, *parts)
+        for alpha in ALPHAS:
+            sets = [target(labels[parts[2]], SIZES[0], generator, alpha) for _ in range(DRAWS)]
+            found[alpha].append([one(*about, rows, q) for q, rows in sets])
+    return [{"alpha": alpha, **summary(clusters)} for alpha, clusters in found.items()]
+
+
+def fitted(
+    model: Any, features: Array, labels: Array, train: Array, source: Array, pool: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Training prior, logits and labels of the source, and logits of the pool."""
+    model.fit(features[train], labels[train])
+    held, rest = (np.log(floored(model.predict_proba(features[rows]))) for rows in (source, pool))
+    return np.bincount(labels[train]) / len(train), held, labels[source], rest
+
+
+def target(
+    pool: Array, size: int, generator: np.random.Generator, alpha: float = 3.0
+) -> tuple[Array, Array]:
     """Draws a prior, and indices of rows with it, without replacement."""
     counts = np.bincount(pool)
-    prior = suffices(generator.dirichlet(np.full(len(counts), 3.0)), counts, size)
+    prior = suffices(generator.dirichlet(np.full(len(counts), alpha)), counts, size)
     while True:
         wanted = generator.multinomial(size, prior)
         if (wanted <= counts).all():
@@ -143,9 +174,11 @@ def most(counts: Array, size: int) -> Array:
     return np.asarray((np.sqrt(9 / size + 4 * counts / size) - np.sqrt(9 / size)) ** 2 / 4)
 
 
-def one(prior: Array, held: Array, labels: Array, logits: Array, truth: Array) -> dict[str, float]:
+def one(
+    prior: Array, held: Array, labels: Array, pool: Array, rows: Array, truth: Array
+) -> dict[str, float]:
     """The default estimate for one target."""
-    found = estimate_prior(held, labels, logits, prior)
+    found = estimate_prior(held, labels, pool[rows], prior)
     low, high = found.interval.numpy().T
     assert found.region is not None
     return {
@@ -197,6 +230,18 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
         share = np.mean([row["reliable_percent"] for row in mine.values()])
         result.append(f"| {name} | {kind} | " + " | ".join(cells) + f" | {share:.0f} % |")
     return result
+
+
+def spread_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Coverage and width of the intervals for each spread of the priors."""
+    return [
+        "| priors from | " + " | ".join(f"Dirichlet({row['alpha']:g})" for row in rows) + " |",
+        "|---|" + "---|" * len(rows),
+        "| coverage, % | "
+        + " | ".join(f"{r['coverage_percent']:.1f} ± {r['coverage_se']:.1f}" for r in rows)
+        + " |",
+        "| mean width | " + " | ".join(f"{row['mean_width']:.2f}" for row in rows) + " |",
+    ]
 
 
 if __name__ == "__main__":

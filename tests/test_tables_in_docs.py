@@ -46,7 +46,10 @@ def test_tables_of_estimated_priors(bench: Any) -> None:
     """If this fails after a new result: the commands in the docstrings of the three benches."""
     for name, lines in bench("shift").tables_of(results("shift")).items():
         check("shift.md", f"bench/shift.py {name}", lines)
-    check("shift.md", "bench/coverage.py", bench("coverage").lines(results("coverage")["rows"]))
+    coverage, found = bench("coverage"), results("coverage")
+    check("shift.md", "bench/coverage.py", coverage.lines(found["rows"]))
+    spread = coverage.spread_lines(found["spread"]["rows"])
+    check("shift.md", "bench/coverage.py spread", spread)
     quantify, found = bench("quantify"), results("quantify")
     check("shift.md", "bench/quantify.py errors", quantify.error_lines(found["rows"]))
     check("shift.md", "bench/quantify.py pull", quantify.pull_lines(found["beside_no_pull"]))
