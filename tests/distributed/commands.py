@@ -90,6 +90,7 @@ def run_as(
     """Exit statuses of the processes of a command, each of which calls `before` with its rank."""
 
     def act(rank: int) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has none
         before(rank)
         os.environ["LONGTAIL_CACHE"] = str(folder / f"cache-{world}")
         if world > 1:
