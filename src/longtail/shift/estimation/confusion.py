@@ -131,7 +131,7 @@ class Confusion:
         shown = torch.where(self.counts > 1, spread, 0.0).sum()
         share = (prior / counts)[self.labels][:, None]
         if shown == 0:
-            scaled = weights * share * self._within**0.5
+            scaled: Tensor = weights * share * self._within**0.5
             total = share.sum().clamp(min=torch.finfo(share.dtype).tiny)  # 0: of no such class
             scaled -= share / total * scaled.sum(dim=0)
             return scaled
