@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from longtail.data import UnreadableImagesError, check_images, read_image, read_images
+from longtail.data import UnreadableImagesError, check_images, is_image, read_image, read_images
 from longtail.data.images import natural_size, resize_images, to_rgb, upright_size
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -91,6 +91,17 @@ def test_cmyk(tmp_path):
     for suffix in ("tif", "jpg"):
         image.save(tmp_path / f"a.{suffix}")
         assert np.abs(rgb(tmp_path / f"a.{suffix}").astype(int) - [0, 255, 255]).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", ["heic", "HEIF"])
+def test_heic(tmp_path, suffix):
+    pytest.importorskip("pillow_heif")
+    path = tmp_path / f"a.{suffix}"
+    assert is_image(str(path))
+    Image.new("RGB", (64, 48), (200, 40, 60)).save(path)
+    pixels = read_image(str(path), 32).permute(1, 2, 0).numpy()
+    assert pixels.shape == (32, 32, 3)
+    assert np.abs(pixels.astype(int) - [200, 40, 60]).max() <= 8  # of a lossy format
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
