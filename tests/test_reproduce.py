@@ -135,6 +135,14 @@ def test_failed_runs_are_named_and_the_others_kept(tmp_path: Path, trained: list
     assert [row["method"] for row in json.loads(out.read_text())["runs"]] == ["ce"]
 
 
+def test_a_finished_run_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"data": "digits-lt", "method": "ce", "epochs": 1}  # the rest is open or a default
+    monkeypatch.setattr(Cell, "config", lambda cell, root: asked)
+    chosen = cell("ce", 1.0, tmp_path)
+    longtail.train("digits-lt", "ce", out=chosen.folder, epochs=1)
+    chosen.check(None)
+
+
 def test_a_run_with_other_settings_is_not_taken(tmp_path: Path) -> None:
     chosen = cell("ce", 1.0, tmp_path)
     longtail.train("digits-lt", "ce", out=chosen.folder, epochs=1, device="cpu")

@@ -115,9 +115,13 @@ class Cell:
         """
         if not (self.folder / "config.yaml").is_file():
             return
-        asked = to_config(from_keywords(**self.config(root))).stored
-        known = {name: value for name, value in asked.items() if value != "auto"}
-        if other := Run(self.folder).differences(known):
+        run, asked = Run(self.folder), to_config(from_keywords(**self.config(root))).stored
+        # What the settings leave open has been decided in the run.
+        settled = {
+            name: run.config.get(name) if value in ("auto", None) else value
+            for name, value in asked.items()
+        }
+        if other := run.differences(settled):
             raise InputError(
                 f"{self.folder} holds a run with other settings ({'; '.join(other)}): "
                 "remove it, or name another folder with --runs"
