@@ -11,6 +11,8 @@ import pytest
 
 from longtail.files import write_text
 
+collect_ignore = ["commands.py", "forks.py", "group.py"]  # scripts, which the tests run
+
 
 @pytest.fixture(scope="session")
 def results_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
