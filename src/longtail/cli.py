@@ -76,7 +76,7 @@ def _run(words: Sequence[str]) -> int:
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Result of a function; None in a process of torchrun that has helped the first one."""
-    if "devices" not in arguments:
+    if "devices" not in inspect.signature(function).parameters:  # `train` joins torchrun itself
         return function(**arguments)
     from longtail.sharing import shared_by_torchrun, started_by_torchrun
 

@@ -16,7 +16,7 @@ from longtail.data import UnreadableImagesError
 from longtail.errors import InputError, LostProcessError
 from longtail.sharing import peers, shared, shared_by, sharing
 from longtail.sharing.processes import Processes, _used
-from longtail.training import Embeddings
+from longtail.training import Config, Embeddings
 
 WORLDS = (2, 3)
 
@@ -137,6 +137,21 @@ def test_torchrun_and_devices_must_agree(
         monkeypatch.setenv(name, value)
     assert main(["evaluate", "runs/x", "--devices", "2"]) == 2
     assert "devices must be that of torchrun, 4, or be left out, got 2" in capsys.readouterr().err
+
+
+def test_train_takes_part_in_torchrun_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2", "RANK": "0"}
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    seen: list[int] = []
+
+    def start(config: Config, *rest: object, **options: object) -> None:
+        seen.append(config.devices)
+
+    monkeypatch.setattr("longtail.api.start", start)
+    monkeypatch.setattr("longtail.sharing.shared_by_torchrun", None)  # which is not called
+    assert main(["train", "digits-lt", "--devices", "2"]) == 0
+    assert seen == [2]
 
 
 def doubled(numbers: Sequence[int]) -> Iterator[int]:
