@@ -196,7 +196,7 @@ class WorkerLoader(Loader):
     def __post_init__(self) -> None:
         """Prepares the worker processes; the first epoch starts them."""
         super().__post_init__()
-        workers = min(available_cpus(), 8) if self.workers is None else self.workers
+        workers = default_workers() if self.workers is None else self.workers
         self._requests: list[_Request] = []
         self._loader = DataLoader(
             _Reader(self.split, self.transform, self.seed),
@@ -290,6 +290,11 @@ class _Reader(TorchDataset[_Answer]):
     def _view(self, path: str, seed: int) -> Tensor:
         torch.default_generator.manual_seed(seed)
         return self._transform(path)
+
+
+def default_workers(processes: int = 1) -> int:
+    """Number of workers for each of the processes on this machine that read images."""
+    return max(1, min(available_cpus(), 8) // processes)
 
 
 def available_cpus() -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longtail.data import UnreadableImagesError
 from longtail.data.images import Failure
-from longtail.data.loaders import available_cpus
+from longtail.data.loaders import default_workers
 from longtail.errors import InputError
 from longtail.prior import ClassPrior
 from longtail.segmentation.dataset import PixelDataset, PixelSplit, load_pixels
@@ -66,10 +66,9 @@ def evaluate_pixels(
     split = split or dataset.evaluated
     if split not in dataset.splits:
         raise InputError(f"split must be one of {sorted(dataset.splits)}, got {split!r}")
-    seen, workers = dataset.splits[split], data.workers
+    seen = dataset.splits[split]
     processes, here = sharing()
-    if workers is None:
-        workers = max(1, min(available_cpus(), 8) // here)
+    workers = default_workers(here) if data.workers is None else data.workers
     work = partial(
         _confusion_of_shares,
         run,

@@ -193,8 +193,7 @@ class Config:
 
     def is_open(self, name: str) -> bool:
         """Whether a setting was left at its default."""
-        default = next(setting.default for setting in fields(self) if setting.name == name)
-        return name not in self.given and getattr(self, name) == default
+        return name not in self.given and getattr(self, name) == getattr(type(self), name)
 
     @property
     def trusted(self) -> list[str]:
