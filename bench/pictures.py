@@ -1,6 +1,6 @@
 """The default command on folders of images, compared with alternatives.
 
-    python bench/pictures.py fish4knowledge --folder FOLDER [--rows ROW ...] [--out FILE]
+    python bench/pictures.py NAME --folder FOLDER [--seeds 3] [--rows ROW ...] [--out FILE]
     python bench/pictures.py NAME --folder FOLDER --image-size 64 --minutes 3    # reduced
     python bench/pictures.py --docs docs/pictures.md    # only writes the table of the result file
 
@@ -10,9 +10,11 @@ less from scratch. `cross-entropy, fine-tuned` trains the same backbone for the 
 default command may take for it, with the same settings; neither of the two has a row if an epoch
 does not fit. `longtail train` is the default command as a user would type it, and chooses its
 method by cross-validation of the training split; the rows of scikit-learn and imbalanced-learn
-choose their C on a held-out fifth of the training split. Every test split is used once.  Seconds
-are processor seconds of one thread, without the features, which are computed once; their cost is in
-results/features.json. Intervals are 95 % bootstrap intervals over the images of each class.
+choose their C on a held-out fifth of the training split. Every row that depends on a seed is fitted
+with each of the seeds, and no choice is made on a test split. Seconds are processor seconds of one
+thread per seed, without the features, which are computed once; their cost is in
+results/features.json. Intervals are 95 % bootstrap intervals over the images of each class, of the
+mean over seeds; `behind` is what the row lacks to the default command, with paired images.
 """
 
 import argparse
@@ -44,9 +46,11 @@ from pages import write_between
 RESAMPLES = 1000
 DEFAULT = "longtail train"
 TUNED = "cross-entropy, fine-tuned"
+WITHOUT_SEED = ("LogisticRegression", "LogisticRegression balanced")
+WITHOUT_SEED += ("LongTailClassifier logit_adjust", "LongTailClassifier lade")
 
 
-def estimators() -> dict[str, tuple[Any, dict[str, list[float]]]]:
+def estimators(seed: int = 0) -> dict[str, tuple[Any, dict[str, list[float]]]]:
     """Estimators, and their candidate values of C."""
     head = LogisticRegression(max_iter=300)
     return {
@@ -57,17 +61,17 @@ def estimators() -> dict[str, tuple[Any, dict[str, list[float]]]]:
         ),
         "BalancedRandomForest": (
             BalancedRandomForestClassifier(
-                n_estimators=100, sampling_strategy="all", replacement=True, random_state=0
+                n_estimators=100, sampling_strategy="all", replacement=True, random_state=seed
             ),
             {},
         ),
         "BalancedBagging, 10 LogisticRegression": (
-            BalancedBaggingClassifier(head, n_estimators=10, random_state=0),
+            BalancedBaggingClassifier(head, n_estimators=10, random_state=seed),
             {"estimator__C": [0.01, 0.1]},
         ),
         "LongTailClassifier logit_adjust": (LongTailClassifier("logit_adjust"), {}),
         "LongTailClassifier lade": (LongTailClassifier("lade"), {}),
-        "LongTailClassifier gml": (LongTailClassifier("gml", random_state=0), {}),
+        "LongTailClassifier gml": (LongTailClassifier("gml", random_state=seed), {}),
     }
 
 
@@ -79,7 +83,7 @@ def main() -> None:
     options.add_argument("--rows", nargs="+", default=names, choices=names)
     options.add_argument("--image-size", type=int)
     options.add_argument("--minutes", type=float)
-    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--out", type=Path, default=Path("results/pictures.json"))
     options.add_argument("--docs", type=Path)
     given = options.parse_args()
@@ -94,16 +98,22 @@ def main() -> None:
         "training images": len(data.split("train")[1]),
         "test images": len(data.split("test")[1]),
         "imbalance": imbalance(data),
-        "seed": given.seed,
     }
+    right: dict[str, np.ndarray] = {}
     for name in given.rows:
         began = time.process_time()
-        if name in (DEFAULT, TUNED):
-            predicted, detail = trained(name, given)
-        else:
-            predicted, detail = fitted(name, data)
-        row = {"data": given.name, "row": name, **scores(predicted, data), **detail, **size}
-        row["seconds"] = round(time.process_time() - began, 1)
+        seeds = 1 if name in WITHOUT_SEED else given.seeds
+        found = []
+        for seed in range(seeds):
+            if name in (DEFAULT, TUNED):
+                found.append(trained(name, given, seed))
+            else:
+                found.append(fitted(name, data, seed))
+        predicted, details = zip(*found, strict=True)
+        right[name] = np.stack(predicted) == data.split("test")[1]
+        row = {"data": given.name, "row": name, **scores(right[name], right.get(DEFAULT), data)}
+        row |= {"by seed": details, "seeds": seeds, **size}
+        row["seconds"] = round((time.process_time() - began) / seeds, 1)
         print(json.dumps(row), flush=True)
         keep(given.out, row)
 
@@ -114,14 +124,14 @@ def imbalance(data: Embeddings) -> float:
     return round(float(counts.max() / counts.min()), 1)
 
 
-def trained(name: str, given: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+def trained(name: str, given: argparse.Namespace, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Predictions of the default command, or of fine-tuned cross-entropy, and what was decided."""
     config = Config(
         DataConfig(str(given.folder), image_size=given.image_size),
         {"name": "auto" if name == DEFAULT else "ce"},
         tune="auto" if name == DEFAULT else "all",
         minutes=given.minutes,
-        seed=given.seed,
+        seed=seed,
     )
     with tempfile.TemporaryDirectory() as out:
         run = train(config, Path(out) / "run")
@@ -131,48 +141,66 @@ def trained(name: str, given: argparse.Namespace) -> tuple[np.ndarray, dict[str,
         return run.predictions().logits.argmax(1).numpy(), kept
 
 
-def fitted(name: str, data: Embeddings) -> tuple[np.ndarray, dict[str, Any]]:
+def fitted(name: str, data: Embeddings, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Predictions of an estimator, with C chosen on part of the training split."""
-    estimator, grid = estimators()[name]
+    estimator, grid = estimators(seed)[name]
     x, y = data.split("train")
     best: dict[str, float] = {}
     if grid:
-        split = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
+        split = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=seed)
         search = GridSearchCV(estimator, grid, scoring="balanced_accuracy", cv=split, refit=False)
         best = search.fit(x, y).best_params_
     model = clone(estimator).set_params(**best).fit(x, y)
     return model.predict(data.split("test")[0]), {"C": next(iter(best.values()), None)}
 
 
-def scores(predicted: np.ndarray, data: Embeddings) -> dict[str, Any]:
-    """Percent right, over all and by class, with intervals."""
+def scores(right: np.ndarray, default: np.ndarray | None, data: Embeddings) -> dict[str, Any]:
+    """Percent right, over all and by class, with intervals.
+
+    Args:
+        right: (seeds, test images), whether each prediction is right.
+        default: the same of the default command; None: without `behind`.
+        data: the features, for their labels.
+    """
     truth, train_labels = data.split("test")[1], data.split("train")[1]
-    right = (predicted == truth).astype(float)
     random = np.random.default_rng(0)
     classes = np.unique(truth)
     few = ClassPrior.from_labels(train_labels).groups()["few"].numpy()
-    recall, resampled = [], []
-    for label in classes:
-        own = right[truth == label]
-        recall.append(own.mean())
-        drawn = random.multinomial(len(own), np.full(len(own), 1 / len(own)), RESAMPLES)
-        resampled.append(drawn @ own / len(own))
-    recall_array, draws = np.array(recall), np.array(resampled)
     rare = np.isin(classes, few)
-
-    def percent(value: float, spread: np.ndarray) -> list[float]:
-        low, high = np.quantile(spread, (0.025, 0.975))
-        return [round(100 * float(v), 1) for v in (value, low, high)]
-
     shares = np.array([(truth == label).mean() for label in classes])
-    found = {
-        "accuracy": percent(right.mean(), shares @ draws),
-        "balanced": percent(recall_array.mean(), draws.mean(0)),
-        "worst": percent(recall_array.min(), draws[recall_array.argmin()]),
-    }
+    recalls, draws, leads = [], [], []  # by class: by seed, resampled, and the default's lead
+    for label in classes:
+        own = right[:, truth == label].astype(float)
+        count = own.shape[1]
+        drawn = random.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+        recalls.append(own.mean(1))
+        draws.append(drawn @ own.mean(0))
+        if default is not None:
+            lead = default[:, truth == label].mean(0) - own.mean(0)
+            leads.append([lead.mean(), *drawn @ lead])
+    recall, resampled = np.array(recalls), np.array(draws)
+    metrics = {"accuracy": shares, "balanced": np.full(len(classes), 1 / len(classes))}
     if rare.any():
-        found["few"] = percent(recall_array[rare].mean(), draws[rare].mean(0))
+        metrics["few"] = rare / rare.sum()
+    worst = recall.mean(1).argmin()
+    metrics["worst"] = np.arange(len(classes)) == worst
+    found: dict[str, Any] = {}
+    for name, weights in metrics.items():
+        by_seed = weights @ recall
+        found[name] = [_percent(by_seed.mean()), *_interval(weights @ resampled)]
+        found[f"{name} by seed"] = [_percent(value) for value in by_seed]
+        if default is not None and name != "worst":
+            lead, *others = weights @ np.array(leads)
+            found[f"{name} behind"] = [_percent(lead), *_interval(np.array(others))]
     return found
+
+
+def _percent(share: float) -> float:
+    return round(100 * float(share), 1)
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    return [_percent(value) for value in np.quantile(values, (0.025, 0.975))]
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:
@@ -191,19 +219,27 @@ def keep(path: Path, row: dict[str, Any]) -> None:
     )
 
 
+def between(values: list[float] | None) -> str:
+    """A value with its interval."""
+    return "{} ({} to {})".format(*values) if values else "n/a"
+
+
 def table(result: dict[str, Any]) -> list[str]:
     """Markdown lines."""
     lines = [
-        "| data | | all | balanced (95 %) | few | worst class | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| data | | all | balanced (95 %) | few | worst class | behind, balanced (95 %) "
+        "| deviation over seeds | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        if "balanced" not in row:
-            continue
-        middle = "{} ({} to {})".format(*row["balanced"])
+        balanced, behind = (between(row.get(name)) for name in ("balanced", "balanced behind"))
         few = row["few"][0] if "few" in row else "n/a"
-        cells = [row["data"], row["row"], row["accuracy"][0], middle, few, row["worst"][0]]
-        lines.append(f"| {' | '.join(map(str, [*cells, row['seconds']]))} |")
+        by_seed = row["balanced by seed"]
+        deviation = round(float(np.std(by_seed, ddof=1)), 1) if len(by_seed) > 1 else "n/a"
+        if row["row"] == DEFAULT:
+            behind = "n/a"
+        cells = [row["data"], row["row"], row["accuracy"][0], balanced, few, row["worst"][0]]
+        lines.append(f"| {' | '.join(map(str, [*cells, behind, deviation, row['seconds']]))} |")
     return lines
 
 

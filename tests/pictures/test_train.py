@@ -17,7 +17,7 @@ from longtail.data.tree import Tree
 from longtail.models import create_backbone
 from longtail.pictures import resolve, train
 from longtail.pictures.checks import after, before
-from longtail.pictures.plan import fastest_of
+from longtail.pictures.plan import fastest_of, make_plan
 from longtail.pictures.settings import fine_tuning
 from longtail.settings import any_training, from_keywords, from_words, resumed, to_config
 from longtail.sklearn import LongTailClassifier
@@ -343,6 +343,22 @@ def test_the_fastest_try_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 9.0, 10.0, 12.0, 20.0, 50.0])  # 9 s, 2 s, 30 s
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
     assert fastest_of(3, lambda: None) == 2.0
+
+
+@pytest.mark.parametrize("faster", ["32-true", "bf16-mixed"])
+def test_the_faster_precision_of_the_processor_is_used(
+    faster: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(*arguments: object) -> float:
+        return 1.0 if arguments[-1] == faster else 2.0
+
+    monkeypatch.setattr(sys.modules["longtail.training.train"], "has_bf16", lambda device: True)
+    monkeypatch.setattr(sys.modules["longtail.pictures.plan"], "_epoch_seconds", seconds)
+    dataset = load(DataConfig(str(folder), image_size=32))
+    config = replace(resolve(settings(folder)), precision="auto")
+    assert make_plan(config, dataset).precision == faster
+    for given in ("32-true", "bf16-mixed"):
+        assert make_plan(replace(config, precision=given), dataset).precision == given
 
 
 def test_minutes_too_short_for_anything(

@@ -17,6 +17,7 @@ from longtail.training import Config
 from longtail.training.distributed import best_device
 from longtail.training.embed import reading_of
 from longtail.training.input import evaluation_crop
+from longtail.training.train import precision_of
 
 MINUTES = 10.0  # for fine-tuning on a CPU
 TRIAL = 0.85  # share of the training images used in the trial of fine-tuning
@@ -34,6 +35,7 @@ class Plan:
         epoch_seconds: time for an epoch of fine-tuning.
         epochs: epochs of fine-tuning that fit into the time; 0: none.
         minutes: time limit for fine-tuning; None: no limit.
+        precision: precision of fine-tuning; on a CPU, the faster one.
         passes: number of fine-tunings; with a trial, which uses part of the images, 1 + `TRIAL`.
     """
 
@@ -41,6 +43,7 @@ class Plan:
     epoch_seconds: float
     epochs: int
     minutes: float | None
+    precision: str
     passes: float = 1 + TRIAL
 
     @property
@@ -58,16 +61,22 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     if minutes is None and device.type == "cpu":
         minutes = MINUTES
     if config.tune == "head":
-        return Plan(features, 0.0, 0, minutes)
-    tuned = fine_tuning(config, 1, len(dataset.train))
-    epoch = _epoch_seconds(backbone, dataset, tuned.batch_size, device)
+        return Plan(features, 0.0, 0, minutes, precision_of(config))
+    batch = fine_tuning(config, 1, len(dataset.train)).batch_size
+    precisions = {precision_of(config)}
+    if config.precision == "auto" and device.type == "cpu":  # bf16 slows some networks down
+        precisions.add("32-true")
+    epoch, precision = min(
+        (_epoch_seconds(backbone, dataset, batch, device, precision), precision)
+        for precision in precisions
+    )
     passes = 1 + TRIAL if config.tune == "auto" else 1.0
     epochs = EPOCHS if minutes is None else int(min(EPOCHS, 60 * minutes / epoch / passes))
     if not config.is_open("epochs"):  # requested, however long it takes
         epochs = config.epochs
     elif config.tune != "auto":
         epochs = max(1, epochs)
-    return Plan(features, epoch, epochs, minutes, passes)
+    return Plan(features, epoch, epochs, minutes, precision, passes)
 
 
 def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list[str]:
@@ -126,7 +135,9 @@ def _feature_seconds(backbone: Backbone, dataset: Dataset) -> float:
     return missing * fastest_of(TRIES, lambda: list(outputs(network, few, crop))) / count
 
 
-def _epoch_seconds(backbone: Backbone, dataset: Dataset, batch: int, device: torch.device) -> float:
+def _epoch_seconds(
+    backbone: Backbone, dataset: Dataset, batch: int, device: torch.device, precision: str
+) -> float:
     """Seconds for an epoch, from the forward and backward pass of a batch, smaller on a CPU."""
     size = dataset.image_size
     backbone.to(device).eval()
@@ -136,7 +147,9 @@ def _epoch_seconds(backbone: Backbone, dataset: Dataset, batch: int, device: tor
     images = torch.zeros(batch, 3, size, size, dtype=torch.uint8, device=device)
 
     def step() -> None:
-        backbone(images).square().mean().backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = backbone(images).float().square().mean()
+        loss.backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
 

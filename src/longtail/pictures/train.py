@@ -137,6 +137,9 @@ class Training:
         self.decisions = self._begin()
         warn_before(self._checked(), self.dataset)
         plan = make_plan(self.config, self.dataset)
+        if self.config.precision == "auto":
+            precision = self.decide("precision", lambda: plan.precision)
+            self.config = replace(self.config, precision=precision)
         say(describe(self.config, self.dataset, plan, self.folder))
         features = frozen_features(
             self.dataset,
@@ -233,6 +236,7 @@ class Training:
         valid = {
             "asked": lambda value: isinstance(value, dict),
             "method": lambda value: value in methods,
+            "precision": lambda value: value in ("32-true", "bf16-mixed"),
             "epochs": lambda value: type(value) is int and value >= 0,
             "pays": lambda value: type(value) is bool,
         }
