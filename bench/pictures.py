@@ -2,6 +2,8 @@
 
     python bench/pictures.py NAME --folder FOLDER [--seeds 3] [--rows ROW ...] [--out FILE]
     python bench/pictures.py NAME --folder FOLDER --image-size 64 --minutes 3    # reduced
+    python bench/pictures.py NAME --folder FOLDER --rows "longtail train" "longtail train, 0.1.0" \
+        --before CHECKOUT/src    # the command of an older version
     python bench/pictures.py --docs docs/pictures.md    # only writes the table of the result file
 
 All rows use the same features: EfficientNet-Lite0 with its ImageNet weights, at the size of the
@@ -20,13 +22,16 @@ mean over seeds; `behind` is what the row lacks to the default command, with pai
 import argparse
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from imblearn.ensemble import BalancedBaggingClassifier, BalancedRandomForestClassifier
 from sklearn.base import clone
@@ -45,6 +50,7 @@ from pages import write_between
 
 RESAMPLES = 1000
 DEFAULT = "longtail train"
+BEFORE = "longtail train, 0.1.0"
 TUNED = "cross-entropy, fine-tuned"
 WITHOUT_SEED = ("LogisticRegression", "LogisticRegression balanced")
 WITHOUT_SEED += ("LongTailClassifier logit_adjust", "LongTailClassifier lade")
@@ -76,15 +82,16 @@ def estimators(seed: int = 0) -> dict[str, tuple[Any, dict[str, list[float]]]]:
 
 
 def main() -> None:
-    names = [DEFAULT, TUNED, *estimators()]
+    names = [DEFAULT, TUNED, *estimators(), BEFORE]
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("name", nargs="?")
     options.add_argument("--folder", type=Path)
-    options.add_argument("--rows", nargs="+", default=names, choices=names)
+    options.add_argument("--rows", nargs="+", default=names[:-1], choices=names)
     options.add_argument("--image-size", type=int)
     options.add_argument("--minutes", type=float)
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--out", type=Path, default=Path("results/pictures.json"))
+    options.add_argument("--before", type=Path)
     options.add_argument("--docs", type=Path)
     given = options.parse_args()
     if given.docs:
@@ -101,21 +108,28 @@ def main() -> None:
     }
     right: dict[str, np.ndarray] = {}
     for name in given.rows:
-        began = time.process_time()
+        began = processor_seconds()
         seeds = 1 if name in WITHOUT_SEED else given.seeds
         found = []
         for seed in range(seeds):
             if name in (DEFAULT, TUNED):
                 found.append(trained(name, given, seed))
+            elif name == BEFORE:
+                found.append(trained_before(given, seed))
             else:
                 found.append(fitted(name, data, seed))
         predicted, details = zip(*found, strict=True)
         right[name] = np.stack(predicted) == data.split("test")[1]
         row = {"data": given.name, "row": name, **scores(right[name], right.get(DEFAULT), data)}
         row |= {"by seed": details, "seeds": seeds, **size}
-        row["seconds"] = round((time.process_time() - began) / seeds, 1)
+        row["seconds"] = round((processor_seconds() - began) / seeds, 1)
         print(json.dumps(row), flush=True)
         keep(given.out, row)
+
+
+def processor_seconds() -> float:
+    """Of this process and of those that it has started."""
+    return sum(os.times()[:4])
 
 
 def imbalance(data: Embeddings) -> float:
@@ -139,6 +153,17 @@ def trained(name: str, given: argparse.Namespace, seed: int) -> tuple[np.ndarray
         kept = {key: run.config[key] for key in ("tune", "epochs")}
         kept |= {"method": run.model_card()["method"], "minutes": given.minutes}
         return run.predictions().logits.argmax(1).numpy(), kept
+
+
+def trained_before(given: argparse.Namespace, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Predictions of the default command of an older version."""
+    with tempfile.TemporaryDirectory() as out:
+        run = Path(out) / "run"
+        words = ["longtail.cli", "train", str(given.folder), "--out", str(run), "--seed", str(seed)]
+        path = {"PYTHONPATH": str(given.before.resolve())}
+        subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, **path})
+        logits = pq.read_table(run / "predictions.parquet")["logits"]
+        return np.array(logits.to_pylist()).argmax(1), {}
 
 
 def fitted(name: str, data: Embeddings, seed: int) -> tuple[np.ndarray, dict[str, Any]]:

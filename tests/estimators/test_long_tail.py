@@ -403,6 +403,17 @@ def test_standardised_columns_are_a_scaler_and_logistic_regression(data: Any) ->
     assert_allclose(ours.predict_proba(test), theirs.predict_proba(test), atol=1e-6)
 
 
+@pytest.mark.parametrize(("columns", "chosen"), [(30, 20.0), (255, 20.0), (256, 5.0)])
+def test_the_default_of_c_goes_by_the_number_of_features(columns: int, chosen: float) -> None:
+    x = np.random.default_rng(0).normal(size=(40, columns))
+    y = np.arange(40) % 2
+    default = LongTailClassifier("ce").fit(x, y)
+    assert default.C_ == chosen
+    np.testing.assert_array_equal(default.coef_, LongTailClassifier("ce", C=chosen).fit(x, y).coef_)
+    assert LongTailClassifier("ce").partial_fit(x, y, [0, 1]).C_ == chosen
+    assert LongTailClassifier("ce", C=0.5).fit(x, y).C_ == 0.5
+
+
 def test_gml_on_few_samples_of_many_features() -> None:
     x = np.random.default_rng(0).normal(size=(30, 5000)) + np.repeat([0, 1, 2], 10)[:, None]
     y = np.repeat([0, 1, 2], 10)

@@ -10,14 +10,20 @@ from torch import Tensor
 from longtail.losses import LogitAdjustedLoss
 from longtail.prior import ClassPrior
 from longtail.probe.contrast import ContrastNetwork, train_contrast
-from longtail.probe.linear import Features, Linear, fit_linear, torch_dtype
+from longtail.probe.linear import (
+    Features,
+    InversePenalty,
+    Linear,
+    chosen_penalty,
+    fit_linear,
+    torch_dtype,
+)
 from longtail.probe.methods import check_method, create_loss
 from longtail.probe.mixture import Mixture, MixtureHead
 from longtail.probe.scaling import Standardize, column_scale
 from longtail.shift import expressed_prior, resolve_prior
 
 Head = Linear | MixtureHead | ContrastNetwork
-DEFAULT_C = 20.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def fit_head(
     *,
     settings: Mapping[str, Any] | None = None,
     weight: Tensor | None = None,
-    inverse_penalty: float = DEFAULT_C,
+    inverse_penalty: InversePenalty = "auto",
     standardize: Standardize = "auto",
     max_iter: int = 100,
     tol: float = 0.005,
@@ -71,7 +77,8 @@ def fit_head(
         method: see `check_method`.
         settings: see `check_method`; default: none.
         weight: (samples,), above 0, in the type of `x`; default: 1.
-        inverse_penalty: C, inverse strength of the L2 penalty, see `penalty_strength`.
+        inverse_penalty: C, inverse strength of the L2 penalty, see `penalty_strength`; `auto`: see
+            `chosen_penalty`.
         standardize: whether columns are divided by their standard deviations, see `column_scale`.
         max_iter: maximum number of iterations of L-BFGS.
         tol: L-BFGS stops when no entry of the preconditioned gradient exceeds it.
@@ -107,7 +114,7 @@ def fit_head(
         weight,
         loss,
         prior,
-        inverse_penalty=inverse_penalty,
+        inverse_penalty=chosen_penalty(inverse_penalty, x.shape[1]),
         max_iter=max_iter,
         tol=tol,
         scale=scale,

@@ -1,7 +1,7 @@
 """A linear head on fixed features, fitted to the whole training set by L-BFGS."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from longtail.prior import ClassPrior
 
 # A dense tensor (samples, num_features), or a scipy sparse matrix of that shape in CSR format.
 Features = Any
+InversePenalty = float | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,20 @@ def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
         return mean, share @ (x - mean).square()
     second = torch.from_numpy(np.asarray(x.multiply(x).T @ share.numpy()))
     return torch.zeros_like(second), second
+
+
+def chosen_penalty(inverse_penalty: InversePenalty, num_features: int) -> float:
+    """C; `auto` is 5 for 256 features or more, as of a network, and 20 for fewer, as of a table.
+
+    Both were chosen by cross-validation of training splits, see docs/sklearn.md.
+
+    Examples:
+        >>> chosen_penalty("auto", 1280), chosen_penalty("auto", 30), chosen_penalty(1.0, 30)
+        (5.0, 20.0, 1.0)
+    """
+    if inverse_penalty == "auto":
+        return 5.0 if num_features >= 256 else 20.0
+    return inverse_penalty
 
 
 def penalty_strength(

@@ -20,8 +20,7 @@ from longtail.errors import InputError
 from longtail.losses import ClassificationLoss
 from longtail.prior import ClassPrior
 from longtail.probe import Head, Linear, MixtureHead, check_method, fit_head
-from longtail.probe.fit import DEFAULT_C
-from longtail.probe.linear import as_torch, torch_dtype
+from longtail.probe.linear import InversePenalty, as_torch, chosen_penalty, torch_dtype
 from longtail.probe.methods import NETWORKS, create_loss
 from longtail.probe.scaling import Standardize, column_scale
 from longtail.shift import expressed_prior
@@ -47,7 +46,8 @@ class LongTailClassifier(PriorClassifier):
         C: above 0, inverse strength of the L2 penalty on features that are scaled, all by one
             factor, to a total variance of 1, so that one value suits embeddings of any width. On d
             standardised columns it is `C / d` of scikit-learn's `LogisticRegression`; on other
-            features `C` divided by the sum of their variances.
+            features `C` divided by the sum of their variances. `auto`: 5 for 256 features or more,
+            as of a network, and 20 for fewer, as of a table.
         standardize: whether columns are divided by their standard deviations. `auto`: if the ranges
             (maximum minus minimum) of two columns differ by more than a factor of 20, as in a table
             with units but not in the features of a network.
@@ -68,6 +68,7 @@ class LongTailClassifier(PriorClassifier):
         class_counts_: (num_classes,), training samples of each class, with weights counted.
         prior_: the ClassPrior of those counts.
         expressed_prior_: (num_classes,), the prior that predictions express by default.
+        C_: the value of C.
         scale_: (features,), standard deviation of each column if the columns were standardised,
             else None.
         coef_: (num_classes, features), for the original features; linear methods only.
@@ -88,7 +89,7 @@ class LongTailClassifier(PriorClassifier):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "method": [str],
-        "C": [Interval(Real, 0, None, closed="right")],
+        "C": [Interval(Real, 0, None, closed="right"), StrOptions({"auto"})],
         "standardize": ["boolean", StrOptions({"auto"})],
         "method_params": [Mapping, None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -109,7 +110,7 @@ class LongTailClassifier(PriorClassifier):
         self,
         method: str = "logit_adjust",
         *,
-        C: float = DEFAULT_C,
+        C: InversePenalty = "auto",
         standardize: Standardize = "auto",
         method_params: Mapping[str, Any] | None = None,
         max_iter: int = 100,
@@ -156,6 +157,7 @@ class LongTailClassifier(PriorClassifier):
         self.class_counts_ = np.bincount(target, weights=weight)
         self.prior_ = ClassPrior(self.class_counts_)
         self._dtype, self._stream = x.dtype, None
+        self.C_ = chosen_penalty(self.C, x.shape[1])
         fitted = fit_head(
             as_torch(x),
             torch.from_numpy(target),
@@ -163,7 +165,7 @@ class LongTailClassifier(PriorClassifier):
             self.method,
             settings=self.method_params,
             weight=torch.from_numpy(weight).to(torch_dtype(x)),
-            inverse_penalty=self.C,
+            inverse_penalty=self.C_,
             standardize=self.standardize,
             max_iter=self.max_iter,
             tol=self.tol,
@@ -228,12 +230,13 @@ class LongTailClassifier(PriorClassifier):
         """One pass over a batch of a stream, in mini-batches."""
         features, weight = as_torch(x), weight.to(torch_dtype(x))
         if self._stream is None:
+            self.C_ = chosen_penalty(self.C, features.shape[1])
             self._stream = Stream(
                 features,
                 weight,
                 len(self.classes_),
                 learning_rate=self.learning_rate,
-                inverse_penalty=self.C,
+                inverse_penalty=self.C_,
                 scale=column_scale(features, weight, self.standardize),
                 start=getattr(self, "_head", None),
             )
