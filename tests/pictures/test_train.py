@@ -199,7 +199,7 @@ def test_head_then_trial_then_decision(
     said = caplog.text
     assert "57 train, 12 test images, 3 classes of 40 to 5 training images (rarest: blue)" in said
     assert "fine-tuning, 1 epoch: about" in said
-    assert "validation split: head " in said
+    assert "validation split, balanced accuracy: head " in said
     stages = {path.parent.name for path in (tmp_path / "run").glob("*/config.yaml")}
     assert {"ce", "head", "trial"} <= stages
     trial = Run(tmp_path / "run" / "trial")
@@ -215,6 +215,22 @@ def test_head_then_trial_then_decision(
         train(config, tmp_path / "run")
     with pytest.raises(ValueError, match="other settings: epochs was 1 and is 2"):
         train(replace(config, epochs=2), tmp_path / "run", resume=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*reduce --lr")  # of an epoch on 57 images
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_log_loss_decides_whether_fine_tuning_pays(
+    pays: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.5, 0.4 if pays else 0.6])  # of the head, and fine-tuned
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
+        assert len(logits) == len(labels) == 9
+        return next(losses)
+
+    monkeypatch.setattr(sys.modules["longtail.pictures.train"], "tempered_log_loss", loss)
+    run = train(settings(folder, method={"name": "logit_adjust"}, epochs=1), tmp_path / "run")
+    assert run.config["tune"] == ("all" if pays else "head")
 
 
 DEFAULTS = {

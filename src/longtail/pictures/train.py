@@ -19,7 +19,12 @@ from longtail.losses import ClassificationLoss, LogitAdjustedLoss
 from longtail.methods import PlainClassifier, find_method
 from longtail.models import create_backbone, tune_backbone
 from longtail.pictures.checks import warn_after, warn_before
-from longtail.pictures.compare import CANDIDATES, cross_validate, recommend
+from longtail.pictures.compare import (
+    CANDIDATES,
+    cross_validate,
+    recommend,
+    tempered_log_loss,
+)
 from longtail.pictures.plan import TRIAL, describe, duration, make_plan
 from longtail.pictures.settings import OPEN, fine_tuning, may_use_features, resolve
 from longtail.text import printable
@@ -271,9 +276,15 @@ class Training:
         head = self._train(frozen, folder / "head", trial)
         start = self._start(frozen, folder, trial)
         tuned = self._train(fine_tuning(start, epochs, len(trial.train)), folder, trial)
-        before, after = (r.metrics["balanced_accuracy"] for r in (head, tuned))
-        say([f"validation split: head {100 * before:.1f}, fine-tuned {100 * after:.1f} (balanced)"])
-        return bool(after > before)
+        runs = {"head": head, "fine-tuned": tuned}
+        found = {name: run.predictions() for name, run in runs.items()}
+        loss = {name: tempered_log_loss(p.logits, p.labels) for name, p in found.items()}
+        scores = (
+            f"{name} {100 * run.metrics['balanced_accuracy']:.1f} (log loss {loss[name]:.2f})"
+            for name, run in runs.items()
+        )
+        say([f"validation split, balanced accuracy: {', '.join(scores)}"])
+        return loss["fine-tuned"] < loss["head"]
 
     def _trial_data(self) -> Dataset:
         """The training split without a validation split, and that split; no test split."""
