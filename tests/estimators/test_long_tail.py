@@ -403,6 +403,24 @@ def test_standardised_columns_are_a_scaler_and_logistic_regression(data: Any) ->
     assert_allclose(ours.predict_proba(test), theirs.predict_proba(test), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("columns", "factor", "changed", "standardised"),
+    [
+        (300, 1e-3, 10, False),  # units of a network that are nearly dead
+        (300, 1e-3, 40, True),
+        (300, 1e3, 1, True),
+        (30, 1e-3, 1, True),  # a table
+    ],
+)
+def test_units_that_are_nearly_dead_do_not_count(
+    columns: int, factor: float, changed: int, standardised: bool
+) -> None:
+    x = np.random.default_rng(0).normal(size=(60, columns)).clip(0)
+    x[:, :changed] *= factor
+    model = LongTailClassifier("ce").fit(x, np.arange(60) % 2)
+    assert (model.scale_ is not None) == standardised
+
+
 @pytest.mark.parametrize(("columns", "chosen"), [(30, 20.0), (255, 20.0), (256, 5.0)])
 def test_the_default_of_c_goes_by_the_number_of_features(columns: int, chosen: float) -> None:
     x = np.random.default_rng(0).normal(size=(40, columns))

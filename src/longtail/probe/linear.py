@@ -17,6 +17,8 @@ from longtail.prior import ClassPrior
 Features = Any
 InversePenalty = float | Literal["auto"]
 
+WIDE = 256  # features or more are taken for those of a network, fewer for the columns of a table
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -74,7 +76,7 @@ def chosen_penalty(inverse_penalty: InversePenalty, num_features: int) -> float:
         (5.0, 20.0, 1.0)
     """
     if inverse_penalty == "auto":
-        return 5.0 if num_features >= 256 else 20.0
+        return 5.0 if num_features >= WIDE else 20.0
     return inverse_penalty
 
 
