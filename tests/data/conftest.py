@@ -49,6 +49,7 @@ class Server(ThreadingHTTPServer):
         faults: kinds of fault by path, which meet its next requests in turn: a status, `cut`,
             `reset`, `silent`, or `short` (the content is short and says so nowhere).
         requests: path and range of each request.
+        authorizations: credentials of each request, if it has some.
         ranges: whether parts of files are sent.
     """
 
@@ -61,6 +62,7 @@ class Server(ThreadingHTTPServer):
         self.folder = folder
         self.faults: dict[str, list[int | str]] = {}
         self.requests: list[tuple[str, str | None]] = []
+        self.authorizations: list[str | None] = []
         self.ranges = True
         self.ending = threading.Event()
 
@@ -78,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(self.path)
         asked = self.headers["Range"]
         self.server.requests.append((path, asked))
+        self.server.authorizations.append(self.headers["Authorization"])
         fault = (self.server.faults.get(path) or [None]).pop(0)
         if fault == "silent":
             self.server.ending.wait()

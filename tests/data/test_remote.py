@@ -1,5 +1,6 @@
 """Data at URLs: the same images as on the disk, whatever happens on the way."""
 
+import netrc
 import shutil
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from longtail.data import (
     WorkerLoader,
     load,
     reading,
+    remote,
     write_shards,
 )
 from longtail.data.paths import Part
@@ -282,6 +284,31 @@ def test_features_of_images_elsewhere(web, table):
         for data in (remote, local)
     )
     np.testing.assert_array_equal(found, expected)
+
+
+def test_proxies_and_passwords_are_looked_up_only_where_there_are_some(
+    web, table, monkeypatch, tmp_path
+):
+    looked_up = []
+
+    class Counted(netrc.netrc):
+        def __init__(self, *args: object) -> None:
+            looked_up.append(args)
+            super().__init__(*args)
+
+    monkeypatch.setattr(netrc, "netrc", Counted)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert fetch([Part(f"{web.url}/birds.csv")]) == [table.read_bytes()]
+    assert looked_up == []
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login owl password hoot\n")
+    remote._file_system.cache_clear()
+    fetch([Part(f"{web.url}/birds.csv")])
+    assert web.authorizations == [None, "Basic b3dsOmhvb3Q="]
+    (tmp_path / "netrc").unlink()
+    monkeypatch.setenv("http_proxy", web.url)
+    remote._file_system.cache_clear()
+    fetch([Part("http://birds.invalid/birds.csv")])
+    assert web.requests[-1] == ("http://birds.invalid/birds.csv", None)
 
 
 # Whom to trust

@@ -3,10 +3,12 @@
 import errno
 import functools
 import os
+import sys
 import time
 from collections.abc import Sequence
 from random import SystemRandom
 from typing import Any
+from urllib.request import getproxies
 
 from longtail.data.paths import Part
 from longtail.errors import InputError
@@ -112,7 +114,7 @@ def _file_system(scheme: str, process: int) -> Any:
         client = {
             "timeout": aiohttp.ClientTimeout(sock_connect=TIMEOUT, sock_read=TIMEOUT),
             "headers": {"Accept-Encoding": "identity"},  # parts are those of the file itself
-            "trust_env": True,  # proxies
+            "trust_env": _has_settings(),
         }
         own = fsspec.config.conf.get(scheme, {}).get("client_kwargs", {})
         options = {"client_kwargs": {**client, **own}}
@@ -125,6 +127,18 @@ def _file_system(scheme: str, process: int) -> Any:
         ) from error
     system.batch_size = TOGETHER
     return system
+
+
+def _has_settings() -> bool:
+    """Whether the environment has proxies or a netrc file for web servers.
+
+    If aiohttp is told to look for them, it does so again for each request, in two other threads,
+    which takes as long as the rest of a request for an image.
+    """
+    netrc = os.environ.get("NETRC", "~/_netrc" if sys.platform == "win32" else "~/.netrc")
+    return os.path.exists(os.path.expanduser(netrc)) or any(
+        map(getproxies().get, ("http", "https"))
+    )
 
 
 def _checked(part: Part, answer: bytes | Exception) -> bytes | Exception:
