@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 import numpy as np
@@ -265,6 +266,34 @@ def test_an_epoch_ends_at_once_where_a_server_is_lost(web, table, workers):
         web.faults[f"/images/{path.name}"] = [503] * 100
     with pytest.raises(UnreachableError, match=r"^http://\S+ cannot be read: 503 [^\n]*$"):
         batches(data, workers=workers)
+
+
+def test_the_next_batch_is_downloaded_while_one_is_decoded(web, table):
+    data = load(DataConfig(f"{web.url}/birds.csv"))
+    shutil.rmtree(reading._copies().folder)
+    del web.requests[:]
+    loader = WorkerLoader(data.train, 4, transform=RandomCrops(8), sampler="sequential", workers=0)
+    next(loader.epoch(0))
+    loader._loader.dataset._download[1].result()
+    names = [unquote(urlsplit(path).path) for path in data.train.paths[:8]]
+    assert sorted(path for path, _ in web.requests) == sorted(names)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_server_that_is_lost_in_the_next_batch_is_not_asked_again(web, table, workers):
+    data = load(DataConfig(f"{web.url}/birds.csv"))
+    shutil.rmtree(reading._copies().folder)
+    del web.requests[:]
+    lost = unquote(urlsplit(data.train.paths[14]).path)  # batch 3, which follows 1 with 2 workers
+    web.faults[lost] = [503] * 100
+    crop = CentreCrop(8)
+    loader = WorkerLoader(data.train, 4, transform=crop, sampler="sequential", workers=workers)
+    epoch = loader.epoch(0)
+    for _ in range(3):
+        next(epoch)
+    with pytest.raises(UnreachableError, match="503 Service Unavailable, in each of 7 attempts"):
+        next(epoch)
+    assert [path for path, _ in web.requests].count(lost) == 7
 
 
 def test_features_of_images_elsewhere(web, table):

@@ -6,6 +6,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from longtail.data.dataset import Split
 from longtail.data.images import UnreadableImagesError, reason_of
-from longtail.data.reading import prefetch, with_new_copy
+from longtail.data.reading import prefetch, prefetch_in_thread, with_new_copy
 from longtail.data.remote import UnreachableError
 from longtail.data.samplers import Sampling, draw
 from longtail.data.seeds import mix_seed
@@ -217,9 +218,12 @@ class WorkerLoader(Loader):
             UnreachableError: at once, if a server does not answer.
         """
         order = self._order(number).tolist()
+        shares = list(self._shares(first))
+        images = [[order[position] for position in share] for share in shares]
+        turn = max(1, self._loader.num_workers)  # a worker gets every such request
         self._requests[:] = [
-            _Request(number, share, [order[position] for position in share])
-            for share in self._shares(first)
+            _Request(number, share, images[i], images[i + turn] if i + turn < len(images) else [])
+            for i, share in enumerate(shares)
         ]
         failures: list[tuple[str, str]] = []
         before = multiprocessing.active_children()
@@ -241,6 +245,7 @@ class _Request(NamedTuple):
     epoch: int
     positions: range  # in the epoch's order
     images: list[int]  # indices into the split
+    following: list[int]  # images of the worker's next request
 
 
 # Images, targets and indices in the source, unless no file could be read; the failures; and what a
@@ -255,6 +260,7 @@ class _Reader(TorchDataset[_Answer]):
         self._split = split
         self._transform = transform
         self._seed = seed
+        self._download: tuple[list[int], Future[None]] | None = None  # of the next request
 
     def __getitem__(self, request: _Request) -> _Answer:
         try:
@@ -265,7 +271,7 @@ class _Reader(TorchDataset[_Answer]):
     def _read(self, request: _Request) -> _Answer:
         read: list[tuple[int, Tensor]] = []
         failures = []
-        prefetch(self._split.paths[image] for image in request.images)
+        self._prefetch(request)
         with torch.random.fork_rng(devices=[]):
             for position, image in zip(request.positions, request.images, strict=True):
                 path = self._split.paths[image]
@@ -286,6 +292,17 @@ class _Reader(TorchDataset[_Answer]):
         # (V, B, 3, H, W) for several views.
         images = torch.stack(views, dim=views[0].ndim - 3)
         return (images, self._split.labels[indices], self._split.index[indices]), failures, ""
+
+    def _prefetch(self, request: _Request) -> None:
+        """Waits for the downloads of this request, and starts those of the next one."""
+        if self._download is not None:
+            images, download = self._download
+            error = download.exception()
+            if error is not None and images == request.images:  # not of an epoch that was left
+                raise error
+        prefetch(self._split.paths[image] for image in request.images)
+        paths = [self._split.paths[image] for image in request.following]
+        self._download = request.following, prefetch_in_thread(paths)
 
     def _view(self, path: str, seed: int) -> Tensor:
         torch.default_generator.manual_seed(seed)

@@ -6,8 +6,10 @@ What was read from a URL is kept in the cache, and not requested again while it 
 import functools
 import io
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -105,6 +107,26 @@ def prefetch(paths: Iterable[str]) -> None:
         for path, content in zip(chunk, fetch(list(map(part_of, chunk))), strict=True):
             if isinstance(content, bytes):
                 _copies().put(path, content)
+
+
+def prefetch_in_thread(paths: Iterable[str]) -> Future[None]:
+    """Calls `prefetch` in another thread, for which the end of the program does not wait."""
+    remote = [path for path in paths if is_url(path)]
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            prefetch(remote)
+        except Exception as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    if remote:
+        threading.Thread(target=work, daemon=True).start()
+    else:
+        done.set_result(None)
+    return done
 
 
 def refused(paths: Iterable[str]) -> list[tuple[str, str]]:
