@@ -133,7 +133,7 @@ def _has_settings() -> bool:
     """Whether the environment has proxies or a netrc file for web servers.
 
     If aiohttp is told to look for them, it does so again for each request, in two other threads,
-    which takes as long as the rest of a request for an image.
+    which takes 0.2 of the 0.5 ms of processor time of a request for an image.
     """
     netrc = os.environ.get("NETRC", "~/_netrc" if sys.platform == "win32" else "~/.netrc")
     return os.path.exists(os.path.expanduser(netrc)) or any(
