@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from longtail.augment import named_view
+from longtail.augment.batched import send
 from longtail.data import Batch, DataConfig
 from longtail.files import write_json
 from longtail.memory import ClassQueue
@@ -122,7 +123,9 @@ def make(name: str, precision: str, batch_size: int | None = None) -> Case:
     images = torch.cat([batch.images] * max(trained, passing))
 
     def step(gradients: Gradients = compute_gradients) -> dict[str, Tensor]:
-        return train_step(fabric, model, wrapped, make(batch, generator), gradients)
+        drawn = make.draw(batch.images.shape, generator)
+        parameters = iter(send(drawn.parameters, fabric.device))
+        return train_step(fabric, model, wrapped, drawn.apply(batch, parameters), gradients)
 
     def limit() -> None:
         with fabric.autocast():

@@ -86,6 +86,21 @@ class Tape(TorchDispatchMode):
                     old.copy_(new)
 
 
+class Foreign(TorchDispatchMode):
+    """Collects the operations that see, or make, a tensor outside the GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)]
+        if any(tensor.device.type != "cuda" for tensor in tensors):
+            self.found.add(str(func))
+        return out
+
+
 class CpuRecorder:
     """Stands in for `CudaRecorder`: a recording repeats operations and no line of Python."""
 
@@ -121,6 +136,12 @@ class Trained:
     losses: list[dict[str, Tensor]]
     method: Method
     gradients: Any
+
+
+@pytest.fixture
+def foreign() -> Foreign:
+    """Around code on a fake GPU: what it does outside of the GPU, or copies to it."""
+    return Foreign()
 
 
 @pytest.fixture

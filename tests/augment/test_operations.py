@@ -1,9 +1,9 @@
 """Each batched operation against torchvision's v2 functional, image by image."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as F
 
 from longtail.augment import (
@@ -26,7 +26,7 @@ from longtail.augment import (
     sharpness,
     solarize,
 )
-from longtail.augment.batched import beside
+from longtail.augment.batched import send
 
 BATCH = 48
 SIZES = [(32, 32), (8, 8), (28, 21), (3, 40), (2, 2)]
@@ -238,20 +238,25 @@ def test_a_kernel_that_does_not_fit_is_refused(kernel_size):
         gaussian_blur(torch.zeros(1, 3, 4, 8, dtype=torch.uint8), torch.ones(1), kernel_size)
 
 
-@pytest.mark.parametrize(("device", "pinned"), [("cpu", []), ("cuda", ["pinned"])])
-def test_what_was_drawn_is_copied_to_a_gpu_from_pinned_memory(device, pinned):
+def test_what_was_drawn_is_sent_in_one_piece():
+    share = torch.rand(1, generator=draw(12)).expand(5)
+    sent = [torch.arange(6).view(2, 3), share, share > 2, torch.tensor(0.1).double(), share[:0]]
+    received = send(sent, torch.device("cpu"))
+    for ours, theirs in zip(received, sent, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in received}) == 1
+
+
+def test_it_is_sent_to_a_gpu_from_pinned_memory():
     done = []
 
-    class Drawn:
-        def pin_memory(self):
-            done.append("pinned")
-            return self
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            for name in ("pin_memory", "non_blocking"):
+                done.append(name) if (kwargs or {}).get(name) else None
+            return func(*args, **(kwargs or {}))
 
-        def to(self, device, non_blocking):
-            assert non_blocking
-            done.append(device)
-            return self
-
-    images = SimpleNamespace(device=torch.device(device))
-    beside(images, Drawn())
-    assert done == [*pinned, images.device]
+    with FakeTensorMode(), Record():
+        received = send([torch.zeros(3), torch.zeros(2, 2)], torch.device("cuda"))
+    assert done == ["pin_memory", "non_blocking"]
+    assert {tensor.device.type for tensor in received} == {"cuda"}

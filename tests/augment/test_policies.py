@@ -53,7 +53,7 @@ def test_magnitudes_are_torchvisions(bins, size):
 def test_every_image_gets_what_torchvision_would_give_it(size):
     images = pictures(300, size)
     rows = cifar10_rows()
-    drawn = AutoAugment().draw(300, torch.Generator().manual_seed(3)).T.tolist()
+    drawn = AutoAugment().rows(300, torch.Generator().manual_seed(3)).T.tolist()
     ours = AutoAugment()(images, torch.Generator().manual_seed(3))
     for image, stages, result in zip(images, drawn, ours, strict=True):
         for stage in stages:
@@ -66,7 +66,7 @@ def test_every_image_gets_what_torchvision_would_give_it(size):
 
 def test_autoaugment_draws_as_often_as_the_policy_says():
     batch = 40_000
-    drawn = AutoAugment().draw(batch, torch.Generator().manual_seed(0))
+    drawn = AutoAugment().rows(batch, torch.Generator().manual_seed(0))
     for stage in range(2):
         count = drawn[stage].bincount(minlength=len(cifar10_rows())).double()
         expected = torch.zeros_like(count)
@@ -80,7 +80,7 @@ def test_autoaugment_draws_as_often_as_the_policy_says():
 
 
 def test_both_stages_belong_to_one_subpolicy():
-    first, second = AutoAugment().draw(2000, torch.Generator().manual_seed(0))
+    first, second = AutoAugment().rows(2000, torch.Generator().manual_seed(0))
     both = (first > 0) & (second > 0)
     assert both.sum() > 200
     assert torch.equal((first[both] - 1) // 4, (second[both] - 1) // 4)

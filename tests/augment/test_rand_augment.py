@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from longtail.augment import RandAugment
-from longtail.augment.batched import apply_chosen
+from longtail.augment.batched import chosen_operations
 from longtail.augment.rand_augment import (
     BICUBIC,
     BILINEAR,
@@ -75,7 +75,7 @@ def test_pixels_are_timms(name: str, negative: bool, cubic: bool) -> None:
         parameters[0, :, 0] = value
         number = 1 + RAND_AUGMENT.index(name)
     choice = torch.full((1, len(LEVELS)), number)
-    ours = apply_chosen(images, choice, parameters, _operations(IMAGENET_MEAN))
+    ours = chosen_operations(choice, parameters, _operations(IMAGENET_MEAN))(images)
     for image, level, result in zip(images, LEVELS.tolist(), ours, strict=True):
         theirs = by_timm(image, name, level, negative, cubic)
         difference = (result.int() - theirs.int()).abs()
@@ -88,7 +88,7 @@ def test_pixels_are_timms(name: str, negative: bool, cubic: bool) -> None:
 
 def test_how_often_and_how_strongly() -> None:
     batch = 30_000
-    chosen, level, negative, cubic = RandAugment().draw(batch, torch.Generator().manual_seed(0))
+    chosen, level, negative, cubic = RandAugment().choices(batch, torch.Generator().manual_seed(0))
     share = 1 / 30  # each of 15 with probability one half
     for number in range(1, 16):
         found = (chosen == number).double().mean().item()

@@ -63,7 +63,7 @@ def test_cutout_centres_everywhere():
 
 def test_resized_crop_draws_boxes_as_torchvision_does():
     image = torch.zeros(3, 32, 24, dtype=torch.uint8)
-    ours = RandomResizedCrop((0.2, 1.0)).draw(4000, 32, 24, draw()).double()
+    ours = RandomResizedCrop((0.2, 1.0)).boxes(4000, 32, 24, draw()).double()
     torch.manual_seed(0)
     theirs = v2.RandomResizedCrop(32, scale=(0.2, 1.0))
     rows = [theirs.make_params([image]) for _ in range(4000)]
@@ -79,7 +79,7 @@ def test_resized_crop_draws_boxes_as_torchvision_does():
 
 @pytest.mark.parametrize("size", [(4, 33), (33, 4)])
 def test_resized_crop_of_a_strip_falls_back_to_its_middle(size):
-    ours = RandomResizedCrop((1.0, 1.0)).draw(3, *size, draw())
+    ours = RandomResizedCrop((1.0, 1.0)).boxes(3, *size, draw())
     image = torch.zeros(3, *size, dtype=torch.uint8)
     theirs = v2.RandomResizedCrop(8, scale=(1.0, 1.0)).make_params([image])
     expected = [theirs[k] for k in ("top", "left", "height", "width")]

@@ -10,6 +10,8 @@ from longtail.augment import (
     VIEWS,
     AutoAugment,
     Cutout,
+    Drawn,
+    Operation,
     RandomCrop,
     RandomFlip,
     RandomResizedCrop,
@@ -24,15 +26,15 @@ SHAPES = [(1, 3, 32, 32), (6, 3, 8, 8), (5, 3, 20, 28), (2, 3, 112, 96)]
 
 
 @dataclass(frozen=True)
-class Add:
+class Add(Operation):
     """Adds a number, and notes how many images it got."""
 
     number: int
     calls: list[int] = field(default_factory=list, compare=False)
 
-    def __call__(self, images, generator):
-        self.calls.append(len(images))
-        return images + self.number
+    def draw(self, shape, generator):
+        self.calls.append(shape[0])
+        return Drawn((), lambda images, drawn: images + self.number)
 
 
 class NoCopyOfPythonNumbers(TorchDispatchMode):

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from longtail import ClassPrior
 from longtail.methods import Method, MixPartner, create_method, find_method, method_names
@@ -121,21 +119,6 @@ def test_a_step_reads_nothing_back_from_the_device(name: str, taught: bool) -> N
     method.after_step()
 
 
-class Foreign(TorchDispatchMode):
-    """Collects the operations that see, or make, a tensor outside the GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)]
-        if any(tensor.device.type != "cuda" for tensor in tensors):
-            self.found.add(str(func))
-        return out
-
-
 def to_fake_gpu(module: nn.Module) -> None:
     """Puts fake tensors of a GPU in the place of all tensors, those of frozen networks, too."""
     for part in module.modules():
@@ -151,7 +134,9 @@ def to_fake_gpu(module: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("name", "taught"), CASES)
-def test_on_a_gpu_nothing_waits_for_it_or_is_copied_to_it(name: str, taught: bool) -> None:
+def test_on_a_gpu_nothing_waits_for_it_or_is_copied_to_it(
+    name: str, taught: bool, foreign: Any
+) -> None:
     """Fake tensors know the device, not the values; the pass backward would need a real one."""
     method = after_warm_up(name, taught)
     batch = random_batch(method, 0, type(method).mixes)
@@ -160,7 +145,7 @@ def test_on_a_gpu_nothing_waits_for_it_or_is_copied_to_it(name: str, taught: boo
         views, target, index = (given.cuda() for given in (batch.views, batch.target, batch.index))
         partner = batch.partner and MixPartner(target, batch.partner.weight.cuda())
         batch = TrainingBatch(views, target, index, partner)
-        with Foreign() as foreign:
+        with foreign:
             method.set_progress(0.9)
             loss = method(*batch.arguments())["loss"]
             method.after_step()

@@ -1,6 +1,6 @@
 """Augmentation of whole batches on the device: operations, policies, views, mixing."""
 
-from longtail.augment.batched import Operation
+from longtail.augment.batched import Drawn, Operation
 from longtail.augment.colour import (
     autocontrast,
     brightness,
@@ -36,7 +36,7 @@ from longtail.augment.transforms import (
     RandomGreyscale,
     RandomResizedCrop,
 )
-from longtail.augment.views import VIEWS, View, make_views, named_view
+from longtail.augment.views import VIEWS, View, draw_views, make_views, named_view
 
 __all__ = [
     "VIEWS",
@@ -44,6 +44,7 @@ __all__ = [
     "ColorJitter",
     "CutMix",
     "Cutout",
+    "Drawn",
     "MixedBatch",
     "Mixup",
     "Operation",
@@ -63,6 +64,7 @@ __all__ = [
     "contrast",
     "crop",
     "cutout",
+    "draw_views",
     "equalize",
     "flip",
     "gaussian_blur",

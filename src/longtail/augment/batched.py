@@ -1,7 +1,9 @@
 """Common code of the batched operations: a parameter per image, bytes, one call per operation."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,21 +11,50 @@ from torch import Tensor
 from longtail.errors import InputError
 
 ParameterisedOperation = Callable[[Tensor, Tensor], Tensor]
+T = TypeVar("T")
+ALIGNMENT = 16  # bytes; a multiple of the size of every type of number
 
 
-class Operation(Protocol):
+class Drawn(NamedTuple, Generic[T]):
+    """A random operation whose parameters are drawn, for a batch to come.
+
+    Attributes:
+        parameters: on the CPU. Their shapes and types depend only on the shape of the images, so
+            that those of several steps can be stacked.
+        apply: called as `apply(images, parameters)`, with an iterator over the parameters on the
+            device of the images. It takes as many as were drawn, so that operations can share one.
+    """
+
+    parameters: tuple[Tensor, ...]
+    apply: Callable[..., T]
+
+    def __call__(self, images: Tensor, *others: Tensor) -> T:
+        """Sends the parameters to the device of the images, and applies the operation."""
+        return self.apply(images, *others, iter(send(self.parameters, images.device)))
+
+
+class Operation(ABC):
     """A random operation on a batch: it draws a parameter for each image and keeps the shape.
 
-    Parameters are drawn on the CPU and sent to the device of the images (`beside`), so that the
-    same seed gives the same views on every device, and nothing waits for the device.
+    Parameters are drawn on the CPU, so that the same seed gives the same views on every device, and
+    before the images are there, so that those of many steps can be sent to the device at once.
 
-    Any hashable callable with this signature can be part of a `View`. Operations that do the same
-    should compare equal, as frozen dataclasses do, since `make_views` runs equal ones in one pass.
+    Operations of a `View` must be hashable. Those that do the same should compare equal, as frozen
+    dataclasses do, since `make_views` runs equal ones in one pass.
     """
+
+    @abstractmethod
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws the parameters for uint8 images of a shape (B, 3, H, W).
+
+        Args:
+            shape: shape of the images.
+            generator: generator on the CPU; the only source of random numbers.
+        """
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changes uint8 images (B, 3, H, W), on any device; `generator` is on the CPU."""
-        ...
+        return self.draw(images.shape, generator)(images)
 
 
 def check_batch(images: Tensor, generator: torch.Generator) -> None:
@@ -44,11 +75,24 @@ def check_batch(images: Tensor, generator: torch.Generator) -> None:
         )
 
 
-def beside(images: Tensor, drawn: Tensor) -> Tensor:
-    """Sends parameters drawn on the CPU to the images' device, without waiting for it."""
-    if images.device.type == "cuda":
-        drawn = drawn.pin_memory()  # otherwise the copy waits for all earlier work of the device
-    return drawn.to(images.device, non_blocking=True)
+def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Sends tensors from the CPU to a device in one copy, without waiting for it."""
+    size = sum(map(_aligned, tensors))
+    # A copy from memory that is not pinned waits for all earlier work of the device.
+    buffer = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    for part, tensor in zip(_parts(buffer, tensors), tensors, strict=True):
+        part.copy_(tensor)
+    return _parts(buffer.to(device, non_blocking=True), tensors)
+
+
+def _parts(buffer: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors in a buffer (bytes,), each of the type and shape of one of `like`."""
+    parts = zip(buffer.split_with_sizes(list(map(_aligned, like))), like, strict=True)
+    return [part[: one.nbytes].view(one.dtype).view(one.shape) for part, one in parts]
+
+
+def _aligned(tensor: Tensor) -> int:
+    return -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -72,44 +116,46 @@ def to_bytes(values: Tensor) -> Tensor:
     return values.clamp_(0, 255).to(torch.int16).to(torch.uint8)
 
 
-def choose(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    """The changed image where `chosen` (B,), on any device, is true, else the original."""
+def chosen_rows(chosen: Tensor) -> Tensor:
+    """For `choose`: the row of each image, (B,) int64, the changed one where `chosen` is true."""
+    return torch.arange(len(chosen), device=chosen.device) + len(chosen) * chosen
+
+
+def choose(rows: Tensor, changed: Tensor, images: Tensor) -> Tensor:
+    """The changed or the original image, as `chosen_rows` says."""
     # Whole images are copied by index: `torch.where` on bytes is 5 times slower on the CPU.
-    rows = torch.arange(len(images), device=chosen.device) + len(images) * chosen
-    return torch.cat([images, changed]).index_select(0, beside(images, rows))
+    return torch.cat([images, changed]).index_select(0, rows)
 
 
-def apply_chosen(
-    images: Tensor,
-    choice: Tensor,
-    parameters: Tensor,
-    operations: Sequence[ParameterisedOperation | None],
-) -> Tensor:
+def chosen_operations(
+    choice: Tensor, parameters: Tensor, operations: Sequence[ParameterisedOperation | None]
+) -> Drawn[Tensor]:
     """Applies to each image the operations chosen for it, stage by stage.
 
     In each stage the images are sorted by operation, and each operation runs once on its images.
 
     Args:
-        images: (B, 3, H, W) uint8.
         choice: (stages, B) int64, index of the next of `operations`; on the CPU, as the host must
             know how many images each operation gets.
         parameters: (stages, B, P), passed to the operation as (images, P); on the CPU.
         operations: called as `operation(images, parameters)`; None leaves the images unchanged.
-
-    Returns: (B, 3, H, W) uint8.
     """
     order = choice.argsort(dim=1, stable=True)
     position = order.argsort(dim=1)
     known = torch.arange(len(operations))
     sizes: list[list[int]] = (choice.unsqueeze(2) == known).sum(dim=1).tolist()
     parameters = parameters.gather(1, order.unsqueeze(2).expand_as(parameters))
-    order, position, parameters = (beside(images, drawn) for drawn in (order, position, parameters))
-    for stage, counts in enumerate(sizes):
-        groups = images.index_select(0, order[stage]).split_with_sizes(counts)
-        values = parameters[stage].split_with_sizes(counts)
-        done = [
-            operation(group, value) if operation is not None and len(group) else group
-            for operation, group, value in zip(operations, groups, values, strict=True)
-        ]
-        images = torch.cat(done).index_select(0, position[stage])
-    return images
+
+    def apply(images: Tensor, drawn: Iterator[Tensor]) -> Tensor:
+        stages = zip(*islice(drawn, 3), sizes, strict=True)
+        for order, position, parameters, counts in stages:
+            groups = images.index_select(0, order).split_with_sizes(counts)
+            values = parameters.split_with_sizes(counts)
+            done = [
+                operation(group, value) if operation is not None and len(group) else group
+                for operation, group, value in zip(operations, groups, values, strict=True)
+            ]
+            images = torch.cat(done).index_select(0, position)
+        return images
+
+    return Drawn((order, position, parameters), apply)

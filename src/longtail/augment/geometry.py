@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longtail.augment.batched import choose, to_bytes
+from longtail.augment.batched import choose, chosen_rows, to_bytes
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
@@ -40,7 +40,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Flips images horizontally where `flipped` (B,) is true."""
-    return choose(flipped, images.flip(3), images)
+    return choose(chosen_rows(flipped), images.flip(3), images)
 
 
 def cutout(images: Tensor, row: Tensor, column: Tensor, length: int) -> Tensor:

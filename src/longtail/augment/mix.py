@@ -1,12 +1,14 @@
 """Mixup and CutMix: two images mixed into one, with both targets, for any method."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from longtail.augment.batched import beside
+from longtail.augment.batched import Drawn
 from longtail.errors import InputError
 from longtail.ranges import check_range
 
@@ -64,13 +66,23 @@ class Mixup:
 
     def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> MixedBatch:
         """Mixes images (B, ...), bytes or floats, and their targets (B,)."""
-        partner = _partners(images, target, generator)
-        weight = beside(images, _beta(self.alpha, self.shared, len(images), generator))
-        share = weight.view(-1, *[1] * (images.ndim - 1))
-        mixed = torch.lerp(images[partner].float(), images.float(), share)
-        if not images.is_floating_point():
-            mixed = mixed.round_()
-        return MixedBatch(mixed.to(images.dtype), target, target[partner], weight)
+        _check_target(images, target)
+        return self.draw(images.shape, generator)(images, target)
+
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[MixedBatch]:
+        """Draws partners and weights, for images of a shape; `apply` takes their targets, too."""
+        partner = torch.randperm(shape[0], generator=generator)
+        weight = _beta(self.alpha, self.shared, shape[0], generator)
+
+        def apply(images: Tensor, target: Tensor, drawn: Iterator[Tensor]) -> MixedBatch:
+            partner, weight = next(drawn), next(drawn)
+            share = weight.view(-1, *[1] * (images.ndim - 1))
+            mixed = torch.lerp(images[partner].float(), images.float(), share)
+            if not images.is_floating_point():
+                mixed = mixed.round_()
+            return MixedBatch(mixed.to(images.dtype), target, target[partner], weight)
+
+        return Drawn((partner, weight), apply)
 
 
 @dataclass(frozen=True)
@@ -97,17 +109,25 @@ class CutMix:
 
     def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> MixedBatch:
         """Mixes images (B, ..., H, W), bytes or floats, and their targets (B,)."""
-        partner = _partners(images, target, generator)
-        side = (1 - _beta(self.alpha, self.shared, len(images), generator)).sqrt()
-        rows, columns = (
-            beside(images, self._inside(side, size, generator)) for size in images.shape[-2:]
-        )
-        box = rows.unsqueeze(2) & columns.unsqueeze(1)  # (B, H, W)
-        weight = 1 - box.float().mean(dim=(1, 2))
-        cut = box.view(len(images), *[1] * (images.ndim - 3), *box.shape[1:]).to(images.dtype)
-        # Products, not `torch.where`, which is slow on bytes on the CPU.
-        mixed = images * (1 - cut) + images[partner] * cut
-        return MixedBatch(mixed, target, target[partner], weight)
+        _check_target(images, target)
+        return self.draw(images.shape, generator)(images, target)
+
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[MixedBatch]:
+        """Draws partners and boxes, for images of a shape; `apply` takes their targets, too."""
+        partner = torch.randperm(shape[0], generator=generator)
+        side = (1 - _beta(self.alpha, self.shared, shape[0], generator)).sqrt()
+        rows, columns = (self._inside(side, size, generator) for size in shape[-2:])
+
+        def apply(images: Tensor, target: Tensor, drawn: Iterator[Tensor]) -> MixedBatch:
+            partner, rows, columns = islice(drawn, 3)
+            box = rows.unsqueeze(2) & columns.unsqueeze(1)  # (B, H, W)
+            weight = 1 - box.float().mean(dim=(1, 2))
+            cut = box.view(len(images), *[1] * (images.ndim - 3), *box.shape[1:]).to(images.dtype)
+            # Products, not `torch.where`, which is slow on bytes on the CPU.
+            mixed = images * (1 - cut) + images[partner] * cut
+            return MixedBatch(mixed, target, target[partner], weight)
+
+        return Drawn((partner, rows, columns), apply)
 
     def _inside(self, side: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Which rows (or columns) lie in the box, (B, size)."""
@@ -118,13 +138,12 @@ class CutMix:
         return (offset >= -half.unsqueeze(1)) & (offset < half.unsqueeze(1))
 
 
-def _partners(images: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+def _check_target(images: Tensor, target: Tensor) -> None:
     if len(images) != len(target):
         raise InputError(
             f"target must hold one class for each image, "
             f"got {tuple(target.shape)} for images {tuple(images.shape)}"
         )
-    return beside(images, torch.randperm(len(images), generator=generator))
 
 
 def _beta(alpha: float, shared: bool, batch: int, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """AutoAugment and SimAugment."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longtail.augment import colour
-from longtail.augment.batched import ParameterisedOperation, apply_chosen
+from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, chosen_operations
 from longtail.augment.filters import sharpness
 from longtail.augment.geometry import affine, affine_matrix
 from longtail.augment.transforms import ColorJitter, RandomGreyscale
@@ -52,7 +52,7 @@ OPERATIONS = ("Identity", "Affine", *COLOURING, *PARAMETERLESS)
 
 
 @dataclass(frozen=True)
-class AutoAugment:
+class AutoAugment(Operation):
     """AutoAugment with the policy learned on CIFAR-10: two of 16 operations per image.
 
     Cubuk et al., AutoAugment: Learning Augmentation Strategies from Data, CVPR 2019,
@@ -75,11 +75,12 @@ class AutoAugment:
     def __post_init__(self) -> None:
         _check_fill("AutoAugment", self.fill)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changes uint8 images (B, 3, H, W)."""
-        return _apply_rows(images, self.draw(len(images), generator), cifar10_rows(), 10, self.fill)
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws two steps of the policy, for images (B, 3, H, W)."""
+        rows = self.rows(shape[0], generator)
+        return _chosen_rows(rows, cifar10_rows(), 10, shape, self.fill)
 
-    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+    def rows(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draws the row of `cifar10_rows` for each stage and image, (2, B) int64, on the CPU."""
         policy = torch.randint(len(CIFAR10_POLICY), (batch,), generator=generator)
         positive = torch.randint(2, (2, batch), generator=generator)
@@ -90,7 +91,7 @@ class AutoAugment:
 
 
 @dataclass(frozen=True)
-class SimAugment:
+class SimAugment(Operation):
     """Jitter, hue and greyscale: the colour part of the views of SimCLR and BCL.
 
     Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022. The
@@ -113,11 +114,14 @@ class SimAugment:
     def __post_init__(self) -> None:
         self._steps()
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changes uint8 images (B, 3, H, W)."""
-        for step in self._steps():
-            images = step(images, generator)
-        return images
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws jitter and greyscale, for images (B, 3, H, W)."""
+        jitter, grey = (step.draw(shape, generator) for step in self._steps())
+
+        def apply(images: Tensor, drawn: Iterator[Tensor]) -> Tensor:
+            return grey.apply(jitter.apply(images, drawn), drawn)
+
+        return Drawn((*jitter.parameters, *grey.parameters), apply)
 
     def _steps(self) -> tuple[ColorJitter, RandomGreyscale]:
         jitter = ColorJitter(self.jitter, self.jitter, self.jitter, self.hue, self.p)
@@ -217,11 +221,11 @@ def _affine(images: Tensor, values: Tensor, fill: int) -> Tensor:
     return affine(images, values.view(-1, 2, 3), fill)
 
 
-def _apply_rows(
-    images: Tensor, row: Tensor, rows: tuple[PolicyStep, ...], bins: int, fill: int
-) -> Tensor:
-    choice, parameters = _table(rows, bins, *images.shape[2:])
-    return apply_chosen(images, choice[row], parameters[row], _operations(fill))
+def _chosen_rows(
+    row: Tensor, rows: tuple[PolicyStep, ...], bins: int, shape: torch.Size, fill: int
+) -> Drawn[Tensor]:
+    choice, parameters = _table(rows, bins, *shape[2:])
+    return chosen_operations(choice[row], parameters[row], _operations(fill))
 
 
 def _check_fill(owner: str, fill: int) -> None:

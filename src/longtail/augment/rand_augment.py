@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longtail.augment import colour
-from longtail.augment.batched import ParameterisedOperation, apply_chosen
+from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, chosen_operations
 from longtail.augment.filters import sharpness
 from longtail.augment.resample import resample
 from longtail.errors import InputError
@@ -36,7 +36,7 @@ GEOMETRIC = RAND_AUGMENT[10:]
 
 
 @dataclass(frozen=True)
-class RandAugment:
+class RandAugment(Operation):
     """Random operations of 15 kinds with random strengths, like timm's `rand-n2-m10-mstd0.5`.
 
     Cubuk et al., RandAugment: Practical Automated Data Augmentation with a Reduced Search Space,
@@ -77,23 +77,23 @@ class RandAugment:
             if not valid:
                 raise InputError(f"{name} of RandAugment must be {rule}, got {getattr(self, name)}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Transforms uint8 images (B, 3, H, W)."""
-        chosen, level, negative, cubic = self.draw(len(images), generator)
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws operations and their strengths, for images (B, 3, H, W)."""
+        chosen, level, negative, cubic = self.choices(shape[0], generator)
         choice = torch.zeros_like(chosen)
         parameters = chosen.new_zeros((*chosen.shape, 6), dtype=torch.float64)
         for number, name in enumerate(RAND_AUGMENT, start=1):
             mask = chosen == number
             value = strength(name, level[mask], negative[mask])
             if name in GEOMETRIC:
-                parameters[mask] = matrices(name, value, *images.shape[2:])
+                parameters[mask] = matrices(name, value, *shape[2:])
                 choice[mask] = torch.where(cubic[mask], BICUBIC, BILINEAR)
             else:
                 parameters[mask, 0] = value
                 choice[mask] = number
-        return apply_chosen(images, choice, parameters, _operations(self.fill))
+        return chosen_operations(choice, parameters, _operations(self.fill))
 
-    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def choices(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draws the parameters of each operation and image, (num_ops, B) each, on the CPU.
 
         Returns: the operation, 0 for none, else its index in RAND_AUGMENT plus 1; its magnitude;

@@ -44,8 +44,9 @@ def resample(images: Tensor, matrix: Tensor, *, cubic: bool, fill: tuple[int, in
             total.addcmul_(found, (lower * upper).flatten(1).unsqueeze(1))
     # Pillow rounds bicubic values and truncates bilinear ones.
     result = to_bytes(total.round_() if cubic else total).view_as(images)
-    colour = torch.tensor(fill, dtype=torch.uint8).to(images.device, non_blocking=True)
-    return torch.where(outside.unsqueeze(1), colour.view(1, 3, 1, 1), result)
+    for channel, value in zip(result.unbind(1), fill, strict=True):
+        channel.masked_fill_(outside, value)
+    return result
 
 
 def _taps(position: Tensor, cubic: bool) -> tuple[Tensor, list[Tensor]]:

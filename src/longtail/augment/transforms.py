@@ -1,20 +1,28 @@
 """Random operations: each draws a parameter per image and passes it to a batched function."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from longtail.augment import colour
-from longtail.augment.batched import apply_chosen, beside, choose, uniform
+from longtail.augment.batched import (
+    Drawn,
+    Operation,
+    choose,
+    chosen_operations,
+    chosen_rows,
+    uniform,
+)
 from longtail.augment.filters import gaussian_blur
-from longtail.augment.geometry import affine, affine_matrix, crop, cutout, flip, resized_crop
+from longtail.augment.geometry import affine, affine_matrix, crop, cutout, resized_crop
 from longtail.errors import InputError
 
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Operation):
     """Shifts each image by up to `padding` pixels in both directions, filling with zeros.
 
     Args:
@@ -29,15 +37,16 @@ class RandomCrop:
         if self.padding < 0:
             raise InputError(f"padding of RandomCrop must be >= 0, got {self.padding}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crops uint8 images (B, 3, H, W)."""
-        shift = torch.randint(2 * self.padding + 1, (2, len(images)), generator=generator)
-        top, left = beside(images, shift)
-        return crop(images, top, left, self.padding)
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws the windows, for images (B, 3, H, W)."""
+        top, left = torch.randint(2 * self.padding + 1, (2, shape[0]), generator=generator)
+        return Drawn(
+            (top, left), lambda images, drawn: crop(images, next(drawn), next(drawn), self.padding)
+        )
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Operation):
     """Enlarges a random box of each image to the image's size, like torchvision's.
 
     Args:
@@ -59,13 +68,13 @@ class RandomResizedCrop:
                     f"got {(low, high)}"
                 )
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crops and enlarges uint8 images (B, 3, H, W)."""
-        batch, _, rows, columns = images.shape
-        boxes = self.draw(batch, rows, columns, generator)
-        return resized_crop(images, *beside(images, boxes).unbind())
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws the boxes, for images (B, 3, H, W)."""
+        batch, _, rows, columns = shape
+        boxes = self.boxes(batch, rows, columns, generator)
+        return Drawn((boxes,), lambda images, drawn: resized_crop(images, *next(drawn)))
 
-    def draw(self, batch: int, rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    def boxes(self, batch: int, rows: int, columns: int, generator: torch.Generator) -> Tensor:
         """Draws boxes (top, left, height, width) in images of a size, (4, B) int64, on the CPU."""
         # Ten tries per image, of which the first that fits is used, as in torchvision's loop.
         area, ratio = uniform((2, 10, batch), 0, 1, generator)
@@ -89,7 +98,7 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
-class RandomFlip:
+class RandomFlip(Operation):
     """Flips horizontally with probability `p`."""
 
     p: float = 0.5
@@ -97,13 +106,14 @@ class RandomFlip:
     def __post_init__(self) -> None:
         _check_probability("RandomFlip", self.p)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Flips uint8 images (B, 3, H, W)."""
-        return flip(images, uniform((len(images),), 0, 1, generator) < self.p)
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws which of the images (B, 3, H, W) are flipped."""
+        rows = _rows(self.p, shape[0], generator)
+        return Drawn((rows,), lambda images, drawn: choose(next(drawn), images.flip(3), images))
 
 
 @dataclass(frozen=True)
-class RandomAffine:
+class RandomAffine(Operation):
     """Rotates and scales each image slightly about its centre, filling with zeros.
 
     Args:
@@ -124,15 +134,16 @@ class RandomAffine:
                 f"scale of RandomAffine must be 0 < least <= largest, got {self.scale}"
             )
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Transforms uint8 images (B, 3, H, W)."""
-        angle = uniform((len(images),), -self.degrees, self.degrees, generator)
-        scale = uniform((len(images),), *self.scale, generator)
-        return affine(images, beside(images, affine_matrix(angle, scale=scale)))
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws angles and scales, for images (B, 3, H, W)."""
+        angle = uniform((shape[0],), -self.degrees, self.degrees, generator)
+        scale = uniform((shape[0],), *self.scale, generator)
+        matrix = affine_matrix(angle, scale=scale)
+        return Drawn((matrix,), lambda images, drawn: affine(images, next(drawn)))
 
 
 @dataclass(frozen=True)
-class Cutout:
+class Cutout(Operation):
     """Blackens a square around a random pixel of each image.
 
     DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017,
@@ -150,17 +161,17 @@ class Cutout:
         if self.length < 1:
             raise InputError(f"length of Cutout must be >= 1, got {self.length}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Cuts uint8 images (B, 3, H, W)."""
-        row, column = (
-            beside(images, torch.randint(size, (len(images),), generator=generator))
-            for size in images.shape[2:]
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws the centres, for images (B, 3, H, W)."""
+        row, column = (torch.randint(side, (shape[0],), generator=generator) for side in shape[2:])
+        return Drawn(
+            (row, column),
+            lambda images, drawn: cutout(images, next(drawn), next(drawn), self.length),
         )
-        return cutout(images, row, column, self.length)
 
 
 @dataclass(frozen=True)
-class ColorJitter:
+class ColorJitter(Operation):
     """Changes brightness, contrast, saturation and hue, in a random order per image.
 
     Args:
@@ -187,9 +198,9 @@ class ColorJitter:
         if self.hue > 0.5:
             raise InputError(f"hue of ColorJitter must be <= 0.5, got {self.hue}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changes uint8 images (B, 3, H, W)."""
-        batch = len(images)
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws order and amounts of the changes, for images (B, 3, H, W)."""
+        batch = shape[0]
         amounts = (self.brightness, self.contrast, self.saturation)
         drawn = [
             uniform((batch,), max(0.0, 1 - amount), 1 + amount, generator) for amount in amounts
@@ -203,11 +214,11 @@ class ColorJitter:
             (lambda chosen, value, change=change: change(chosen, value[:, 0])) if amount else None
             for change, amount in zip(functions, (*amounts, self.hue), strict=True)
         ]
-        return apply_chosen(images, order.masked_fill(left_out, 4), factor, [*operations, None])
+        return chosen_operations(order.masked_fill(left_out, 4), factor, [*operations, None])
 
 
 @dataclass(frozen=True)
-class RandomGreyscale:
+class RandomGreyscale(Operation):
     """Makes an image grey with probability `p`."""
 
     p: float = 0.2
@@ -215,14 +226,16 @@ class RandomGreyscale:
     def __post_init__(self) -> None:
         _check_probability("RandomGreyscale", self.p)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changes uint8 images (B, 3, H, W)."""
-        chosen = uniform((len(images),), 0, 1, generator) < self.p
-        return choose(chosen, colour.greyscale(images), images)
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws which of the images (B, 3, H, W) become grey."""
+        rows = _rows(self.p, shape[0], generator)
+        return Drawn(
+            (rows,), lambda images, drawn: choose(next(drawn), colour.greyscale(images), images)
+        )
 
 
 @dataclass(frozen=True)
-class RandomBlur:
+class RandomBlur(Operation):
     """Blurs an image with probability `p`, with a Gaussian kernel of random width.
 
     Args:
@@ -242,11 +255,21 @@ class RandomBlur:
         if not 0 < self.sigma[0] <= self.sigma[1]:
             raise InputError(f"sigma of RandomBlur must be 0 < least <= largest, got {self.sigma}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changes uint8 images (B, 3, H, W)."""
-        chosen = uniform((len(images),), 0, 1, generator) < self.p
-        sigma = beside(images, uniform((len(images),), *self.sigma, generator))
-        return choose(chosen, gaussian_blur(images, sigma, self.kernel_size), images)
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws which of the images (B, 3, H, W) are blurred, and how much."""
+        rows = _rows(self.p, shape[0], generator)
+        sigma = uniform((shape[0],), *self.sigma, generator)
+
+        def apply(images: Tensor, drawn: Iterator[Tensor]) -> Tensor:
+            rows, sigma = next(drawn), next(drawn)
+            return choose(rows, gaussian_blur(images, sigma, self.kernel_size), images)
+
+        return Drawn((rows, sigma), apply)
+
+
+def _rows(p: float, batch: int, generator: torch.Generator) -> Tensor:
+    """Draws, with probability `p` for each image, rows for `choose`."""
+    return chosen_rows(uniform((batch,), 0, 1, generator) < p)
 
 
 def _check_probability(owner: str, p: float) -> None:

@@ -1,12 +1,12 @@
 """Views (sequences of random augmentations) by name, and all views of a batch at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from longtail.augment.batched import Operation, check_batch
+from longtail.augment.batched import Drawn, Operation, check_batch
 from longtail.augment.policies import AutoAugment, SimAugment
 from longtail.augment.rand_augment import RandAugment
 from longtail.augment.transforms import (
@@ -147,25 +147,58 @@ def make_views(images: Tensor, views: Sequence[View], generator: torch.Generator
     if not views:
         raise InputError("views of make_views must hold at least one view, got none")
     check_batch(images, generator)
-    stack = torch.stack([images] * len(views))
-    return _grow(stack, [view.operations for view in views], generator)
+    return draw_views(images.shape, views, generator)(images)
+
+
+def draw_views(
+    shape: torch.Size, views: Sequence[View], generator: torch.Generator
+) -> Drawn[Tensor]:
+    """Draws several views of a batch to come, of which only the shape (B, 3, H, W) is known.
+
+    See `make_views`, which makes them at once.
+    """
+    operations = [view.operations for view in views]
+    drawn = [
+        operation.draw(torch.Size((members * shape[0], *shape[1:])), generator)
+        for operation, members in _passes(operations)
+    ]
+
+    def apply(images: Tensor, parameters: Iterator[Tensor]) -> Tensor:
+        check_batch(images, generator)
+        return _grow(torch.stack([images] * len(views)), operations, iter(drawn), parameters)
+
+    return Drawn(tuple(parameter for one in drawn for parameter in one.parameters), apply)
+
+
+def _passes(operations: list[tuple[Operation, ...]]) -> Iterator[tuple[Operation, int]]:
+    """The operations in the order in which `_grow` runs them, each with its number of views."""
+    for first in dict.fromkeys(rest[0] for rest in operations if rest):
+        members = [rest[1:] for rest in operations if rest and rest[0] == first]
+        yield first, len(members)
+        yield from _passes(members)
 
 
 def _grow(
-    stack: Tensor, operations: list[tuple[Operation, ...]], generator: torch.Generator
+    stack: Tensor,
+    operations: list[tuple[Operation, ...]],
+    drawn: Iterator[Drawn[Tensor]],
+    parameters: Iterator[Tensor],
 ) -> Tensor:
     """Applies each view's operations (V of them) to its images of the stack (V, B, 3, H, W)."""
     if all(rest == operations[0] for rest in operations):
         flat = stack.flatten(0, 1)
-        for operation in operations[0]:
-            flat = operation(flat, generator)
+        for _ in operations[0]:
+            flat = next(drawn).apply(flat, parameters)
         return flat.view_as(stack)
     for first in dict.fromkeys(rest[0] for rest in operations if rest):
         members = [view for view, rest in enumerate(operations) if rest and rest[0] == first]
         # One view at a time: a list as an index is copied to the device, which waits for it.
-        group = first(torch.cat([stack[view] for view in members]), generator)
+        group = next(drawn).apply(torch.cat([stack[view] for view in members]), parameters)
         grown = _grow(
-            group.view(-1, *stack.shape[1:]), [operations[view][1:] for view in members], generator
+            group.view(-1, *stack.shape[1:]),
+            [operations[view][1:] for view in members],
+            drawn,
+            parameters,
         )
         for view, seen in zip(members, grown, strict=True):
             stack[view] = seen

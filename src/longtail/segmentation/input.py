@@ -1,10 +1,13 @@
 """Loaders of images with their masks, in memory or from files, for training and evaluation."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from longtail.augment import Drawn
 from longtail.data import Batch, InMemoryLoader, Loader, WorkerLoader
 from longtail.segmentation.config import PixelConfig
 from longtail.segmentation.dataset import PixelDataset, PixelSplit
@@ -28,10 +31,15 @@ class MakePairedView:
 
     view: PairedView
 
-    def __call__(self, batch: Batch, generator: torch.Generator) -> TrainingBatch:
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[TrainingBatch]:
         """Draws the view: one for all images, with the masks as target (B, h, w)."""
-        seen = self.view(batch.images, generator)
-        return TrainingBatch(seen[None, :, :3], seen[:, 3].long(), batch.index)
+        view = self.view.draw(shape, generator)
+
+        def apply(batch: Batch, drawn: Iterator[Tensor]) -> TrainingBatch:
+            seen = view.apply(batch.images, drawn)
+            return TrainingBatch(seen[None, :, :3], seen[:, 3].long(), batch.index)
+
+        return Drawn(view.parameters, apply)
 
 
 def training_pairs(dataset: PixelDataset, config: PixelConfig, fabric: "Fabric") -> TrainingLoader:

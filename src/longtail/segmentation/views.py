@@ -4,13 +4,14 @@ An image-mask pair is four uint8 planes: red, green, blue and class (255 where i
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longtail.augment.batched import beside, to_bytes
+from longtail.augment.batched import Drawn, to_bytes
 from longtail.augment.transforms import ColorJitter
 from longtail.errors import InputError
 from longtail.names import nearest
@@ -142,20 +143,29 @@ class PairedView:
         Raises: InputError: when `pairs` has another shape or type.
         """
         check_pairs(pairs)
-        batch, _, height, width = pairs.shape
-        size = self.size or (height, width)
-        draws = beside(pairs, torch.rand(4, batch, generator=generator))
-        low, high = map(math.log, self.scale)
-        scale = (low + draws[0] * (high - low)).exp()
-        # A window that is larger than the image contains it.
-        top = draws[1] * (height - size[0] / scale)
-        left = draws[2] * (width - size[1] / scale)
-        seen = paired_crop(pairs, top, left, scale, draws[3] < self.flip, size)
-        return seen if self.jitter is None else self._coloured(seen, generator)
+        return self.draw(pairs.shape, generator)(pairs)
 
-    def _coloured(self, pairs: Tensor, generator: torch.Generator) -> Tensor:
-        assert self.jitter is not None
-        return torch.cat([self.jitter(pairs[:, :3].contiguous(), generator), pairs[:, 3:]], 1)
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+        """Draws one view of every pair to come, of which only the shape (B, 4, H, W) is known."""
+        batch, _, height, width = shape
+        size = self.size or (height, width)
+        draws = torch.rand(4, batch, generator=generator)
+        seen = torch.Size((batch, 3, *size))
+        jitter = None if self.jitter is None else self.jitter.draw(seen, generator)
+
+        def apply(pairs: Tensor, drawn: Iterator[Tensor]) -> Tensor:
+            draws = next(drawn)
+            low, high = map(math.log, self.scale)
+            scale = (low + draws[0] * (high - low)).exp()
+            # A window that is larger than the image contains it.
+            top = draws[1] * (height - size[0] / scale)
+            left = draws[2] * (width - size[1] / scale)
+            seen = paired_crop(pairs, top, left, scale, draws[3] < self.flip, size)
+            if jitter is None:
+                return seen
+            return torch.cat([jitter.apply(seen[:, :3].contiguous(), drawn), seen[:, 3:]], 1)
+
+        return Drawn((draws, *(jitter.parameters if jitter else ())), apply)
 
     def without_crop(self) -> "PairedView":
         """The rest of the view, for pairs that were scaled and cropped when they were read."""

@@ -1,13 +1,14 @@
 """Training and evaluation batches, from images in memory or in files."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from longtail.augment import CutMix, Mixup, View, make_views, named_view
+from longtail.augment import CutMix, Drawn, Mixup, View, draw_views, named_view
+from longtail.augment.batched import send
 from longtail.data import (
     Batch,
     CentreCrop,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
 EVALUATION_BATCH = 256  # images of each process
+STEPS_AHEAD = 20  # whose views are drawn at once: some megabytes of memory
 MIXES: dict[str, type[Mixup | CutMix]] = {"mixup": Mixup, "cutmix": CutMix}
 
 
@@ -51,17 +53,23 @@ class TrainingBatch:
         return fixed if self.partner is None else (*fixed, self.partner)
 
 
-MakeBatch = Callable[[Batch, torch.Generator], TrainingBatch]
+class MakeBatch(Protocol):
+    """Makes the views of a batch."""
+
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[TrainingBatch]:
+        """Draws the views of images of a shape; `apply` takes the `Batch`."""
+        ...
 
 
 class TrainingLoader:
     """Batches of a loader with their random views.
 
     The views of a step are seeded by the run's seed, epoch, step and rank, so that a resumed run
-    draws the same views again.
+    draws the same views again. Those of several steps are drawn ahead and sent to the device in one
+    copy.
 
     Args:
-        images: loader of this process's images.
+        images: loader of this process's images, in batches of equal shape.
         make: makes the views of a batch; all its random numbers come from the generator.
         stream: additional numbers for the seed.
     """
@@ -75,11 +83,26 @@ class TrainingLoader:
 
     def epoch(self, number: int, first: int = 0) -> Iterator[TrainingBatch]:
         """The batches of an epoch from step `first` on."""
-        generator = torch.Generator()
-        seed, rank = self.images.seed, self.images.rank
+        ahead: list[tuple[Drawn[TrainingBatch], Iterator[Tensor]]] = []
         for step, batch in enumerate(self.images.epoch(number, first), first):
-            generator.manual_seed(mix_seed(seed, number, step, rank, *self.stream))
-            yield self.make(batch, generator)
+            if not ahead:
+                steps = range(step, min(step + STEPS_AHEAD, len(self)))
+                ahead = self._draw(number, steps, batch.images)
+            drawn, parameters = ahead.pop(0)
+            yield drawn.apply(batch, parameters)
+
+    def _draw(
+        self, epoch: int, steps: range, images: Tensor
+    ) -> list[tuple[Drawn[TrainingBatch], Iterator[Tensor]]]:
+        """The views of some steps, for images like these, with their parameters on the device."""
+        generator, drawn = torch.Generator(), []
+        for step in steps:
+            seed = mix_seed(self.images.seed, epoch, step, self.images.rank, *self.stream)
+            drawn.append(self.make.draw(images.shape, generator.manual_seed(seed)))
+        # Stacked, so that the steps' parts of the copy are taken in few operations.
+        parameters = zip(*(one.parameters for one in drawn), strict=True)
+        stacks = send([torch.stack(same) for same in parameters], images.device)
+        return [(one, iter([s[row] for s in stacks])) for row, one in enumerate(drawn)]
 
 
 def shared_by(fabric: "Fabric") -> dict[str, Any]:
@@ -136,19 +159,25 @@ class MakeViews:
     mix: Mixup | CutMix | None = None
     read_apart: bool = False
 
-    def __call__(self, batch: Batch, generator: torch.Generator) -> TrainingBatch:
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[TrainingBatch]:
         """Draws the views, and then the partners that the first is mixed with."""
-        if self.read_apart:
-            parts = zip(self.views, batch.images, strict=True)
-            images = torch.stack([view(part, generator) for view, part in parts])
-        else:
-            images = make_views(batch.images, self.views, generator)
-        if self.mix is None:
-            return TrainingBatch(images, batch.target, batch.index)
-        mixed = self.mix(images[0], batch.target, generator)
-        images[0] = mixed.images
-        partner = MixPartner(mixed.other, mixed.weight)
-        return TrainingBatch(images, batch.target, batch.index, partner)
+        groups = [[view] for view in self.views] if self.read_apart else [self.views]
+        views = [draw_views(shape[-4:], group, generator) for group in groups]
+        mix = None if self.mix is None else self.mix.draw(shape[-4:], generator)
+
+        def apply(batch: Batch, drawn: Iterator[Tensor]) -> TrainingBatch:
+            parts = batch.images if self.read_apart else [batch.images]
+            made = [view.apply(part, drawn) for view, part in zip(views, parts, strict=True)]
+            images = torch.cat(made) if self.read_apart else made[0]
+            if mix is None:
+                return TrainingBatch(images, batch.target, batch.index)
+            mixed = mix.apply(images[0], batch.target, drawn)
+            images[0] = mixed.images
+            partner = MixPartner(mixed.other, mixed.weight)
+            return TrainingBatch(images, batch.target, batch.index, partner)
+
+        parameters = [parameter for view in views for parameter in view.parameters]
+        return Drawn((*parameters, *(mix.parameters if mix else ())), apply)
 
 
 def evaluation_loader(
