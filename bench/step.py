@@ -123,7 +123,7 @@ def make(name: str, precision: str, batch_size: int | None = None) -> Case:
     images = torch.cat([batch.images] * max(trained, passing))
 
     def step(gradients: Gradients = compute_gradients) -> dict[str, Tensor]:
-        drawn = make.draw(batch.images.shape, generator)
+        drawn = make(batch.images.shape, generator)
         parameters = iter(send(drawn.parameters, fabric.device))
         return train_step(fabric, model, wrapped, drawn.apply(batch, parameters), gradients)
 

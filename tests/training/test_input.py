@@ -132,7 +132,7 @@ def test_on_a_gpu_views_wait_for_nothing_and_a_step_copies_nothing(make, foreign
             return [tensor.cuda() for tensor in tensors]
 
     def draw(shape, generator):
-        drawn = make.draw(shape, generator)
+        drawn = make(shape, generator)
 
         def apply(batch, parameters):
             with gpu, foreign:
@@ -147,7 +147,7 @@ def test_on_a_gpu_views_wait_for_nothing_and_a_step_copies_nothing(make, foreign
     with gpu:
         images = torch.empty(*apart, 6, planes, 16, 16, dtype=torch.uint8, device="cuda")
         batch = Batch(images, *torch.zeros(2, 6, dtype=torch.int64, device="cuda"))
-    batches = list(TrainingLoader(Images([batch] * 4), SimpleNamespace(draw=draw)).epoch(0, 1))
+    batches = list(TrainingLoader(Images([batch] * 4), draw).epoch(0, 1))
     assert [each.views.device.type for each in batches] == ["cuda"] * 3
     assert not foreign.found
     assert len(sent) == 2

@@ -12,7 +12,6 @@ from longtail.errors import InputError
 
 ParameterisedOperation = Callable[[Tensor, Tensor], Tensor]
 T = TypeVar("T")
-ALIGNMENT = 16  # bytes; a multiple of the size of every type of number
 
 
 class Drawn(NamedTuple, Generic[T]):
@@ -77,22 +76,17 @@ def check_batch(images: Tensor, generator: torch.Generator) -> None:
 
 def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Sends tensors from the CPU to a device in one copy, without waiting for it."""
-    size = sum(map(_aligned, tensors))
+    sizes = [-(-tensor.nbytes // 16) * 16 for tensor in tensors]  # a number begins at its multiples
+
+    def parts(buffer: Tensor) -> list[Tensor]:
+        pairs = zip(buffer.split_with_sizes(sizes), tensors, strict=True)
+        return [part[: like.nbytes].view(like.dtype).view(like.shape) for part, like in pairs]
+
     # A copy from memory that is not pinned waits for all earlier work of the device.
-    buffer = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    for part, tensor in zip(_parts(buffer, tensors), tensors, strict=True):
+    buffer = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    for part, tensor in zip(parts(buffer), tensors, strict=True):
         part.copy_(tensor)
-    return _parts(buffer.to(device, non_blocking=True), tensors)
-
-
-def _parts(buffer: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors in a buffer (bytes,), each of the type and shape of one of `like`."""
-    parts = zip(buffer.split_with_sizes(list(map(_aligned, like))), like, strict=True)
-    return [part[: one.nbytes].view(one.dtype).view(one.shape) for part, one in parts]
-
-
-def _aligned(tensor: Tensor) -> int:
-    return -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+    return parts(buffer.to(device, non_blocking=True))
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:

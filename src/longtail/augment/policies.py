@@ -77,8 +77,9 @@ class AutoAugment(Operation):
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws two steps of the policy, for images (B, 3, H, W)."""
+        choice, parameters = _table(cifar10_rows(), 10, *shape[2:])
         rows = self.rows(shape[0], generator)
-        return _chosen_rows(rows, cifar10_rows(), 10, shape, self.fill)
+        return chosen_operations(choice[rows], parameters[rows], _operations(self.fill))
 
     def rows(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draws the row of `cifar10_rows` for each stage and image, (2, B) int64, on the CPU."""
@@ -219,13 +220,6 @@ def _operations(fill: int) -> Sequence[ParameterisedOperation | None]:
 
 def _affine(images: Tensor, values: Tensor, fill: int) -> Tensor:
     return affine(images, values.view(-1, 2, 3), fill)
-
-
-def _chosen_rows(
-    row: Tensor, rows: tuple[PolicyStep, ...], bins: int, shape: torch.Size, fill: int
-) -> Drawn[Tensor]:
-    choice, parameters = _table(rows, bins, *shape[2:])
-    return chosen_operations(choice[row], parameters[row], _operations(fill))
 
 
 def _check_fill(owner: str, fill: int) -> None:

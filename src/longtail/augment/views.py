@@ -1,6 +1,6 @@
 """Views (sequences of random augmentations) by name, and all views of a batch at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -165,7 +165,8 @@ def draw_views(
 
     def apply(images: Tensor, parameters: Iterator[Tensor]) -> Tensor:
         check_batch(images, generator)
-        return _grow(torch.stack([images] * len(views)), operations, iter(drawn), parameters)
+        runs = (lambda some, one=one: one.apply(some, parameters) for one in drawn)
+        return _grow(torch.stack([images] * len(views)), operations, runs)
 
     return Drawn(tuple(parameter for one in drawn for parameter in one.parameters), apply)
 
@@ -181,25 +182,20 @@ def _passes(operations: list[tuple[Operation, ...]]) -> Iterator[tuple[Operation
 def _grow(
     stack: Tensor,
     operations: list[tuple[Operation, ...]],
-    drawn: Iterator[Drawn[Tensor]],
-    parameters: Iterator[Tensor],
+    runs: Iterator[Callable[[Tensor], Tensor]],
 ) -> Tensor:
-    """Applies each view's operations (V of them) to its images of the stack (V, B, 3, H, W)."""
+    """Runs each view's operations (V of them) on its images of the stack (V, B, 3, H, W)."""
     if all(rest == operations[0] for rest in operations):
         flat = stack.flatten(0, 1)
         for _ in operations[0]:
-            flat = next(drawn).apply(flat, parameters)
+            flat = next(runs)(flat)
         return flat.view_as(stack)
     for first in dict.fromkeys(rest[0] for rest in operations if rest):
         members = [view for view, rest in enumerate(operations) if rest and rest[0] == first]
         # One view at a time: a list as an index is copied to the device, which waits for it.
-        group = next(drawn).apply(torch.cat([stack[view] for view in members]), parameters)
-        grown = _grow(
-            group.view(-1, *stack.shape[1:]),
-            [operations[view][1:] for view in members],
-            drawn,
-            parameters,
-        )
+        group = next(runs)(torch.cat([stack[view] for view in members]))
+        rest = [operations[view][1:] for view in members]
+        grown = _grow(group.view(-1, *stack.shape[1:]), rest, runs)
         for view, seen in zip(members, grown, strict=True):
             stack[view] = seen
     return stack

@@ -31,7 +31,7 @@ class MakePairedView:
 
     view: PairedView
 
-    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[TrainingBatch]:
+    def __call__(self, shape: torch.Size, generator: torch.Generator) -> Drawn[TrainingBatch]:
         """Draws the view: one for all images, with the masks as target (B, h, w)."""
         view = self.view.draw(shape, generator)
 

@@ -1,8 +1,8 @@
 """Training and evaluation batches, from images in memory or in files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -53,12 +53,9 @@ class TrainingBatch:
         return fixed if self.partner is None else (*fixed, self.partner)
 
 
-class MakeBatch(Protocol):
-    """Makes the views of a batch."""
-
-    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[TrainingBatch]:
-        """Draws the views of images of a shape; `apply` takes the `Batch`."""
-        ...
+# From the shape of the images; `apply` takes the `Batch`.
+MakeBatch = Callable[[torch.Size, torch.Generator], Drawn[TrainingBatch]]
+Ahead = list[tuple[Drawn[TrainingBatch], Iterator[Tensor]]]
 
 
 class TrainingLoader:
@@ -83,7 +80,7 @@ class TrainingLoader:
 
     def epoch(self, number: int, first: int = 0) -> Iterator[TrainingBatch]:
         """The batches of an epoch from step `first` on."""
-        ahead: list[tuple[Drawn[TrainingBatch], Iterator[Tensor]]] = []
+        ahead: Ahead = []
         for step, batch in enumerate(self.images.epoch(number, first), first):
             if not ahead:
                 steps = range(step, min(step + STEPS_AHEAD, len(self)))
@@ -91,14 +88,12 @@ class TrainingLoader:
             drawn, parameters = ahead.pop(0)
             yield drawn.apply(batch, parameters)
 
-    def _draw(
-        self, epoch: int, steps: range, images: Tensor
-    ) -> list[tuple[Drawn[TrainingBatch], Iterator[Tensor]]]:
+    def _draw(self, epoch: int, steps: range, images: Tensor) -> Ahead:
         """The views of some steps, for images like these, with their parameters on the device."""
         generator, drawn = torch.Generator(), []
         for step in steps:
             seed = mix_seed(self.images.seed, epoch, step, self.images.rank, *self.stream)
-            drawn.append(self.make.draw(images.shape, generator.manual_seed(seed)))
+            drawn.append(self.make(images.shape, generator.manual_seed(seed)))
         # Stacked, so that the steps' parts of the copy are taken in few operations.
         parameters = zip(*(one.parameters for one in drawn), strict=True)
         stacks = send([torch.stack(same) for same in parameters], images.device)
@@ -159,7 +154,7 @@ class MakeViews:
     mix: Mixup | CutMix | None = None
     read_apart: bool = False
 
-    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[TrainingBatch]:
+    def __call__(self, shape: torch.Size, generator: torch.Generator) -> Drawn[TrainingBatch]:
         """Draws the views, and then the partners that the first is mixed with."""
         groups = [[view] for view in self.views] if self.read_apart else [self.views]
         views = [draw_views(shape[-4:], group, generator) for group in groups]
