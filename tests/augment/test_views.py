@@ -186,3 +186,15 @@ def test_operations_are_the_same_on_cuda():
         assert far.float().mean() < 0.05
     with pytest.raises(ValueError, match="generator of a view must be on the CPU"):
         named_view("weak", 32)(images.cuda(), torch.Generator("cuda"))
+
+
+def test_a_function_can_be_an_operation_of_a_view():
+    def darker(images, generator):
+        share = torch.rand(len(images), 1, 1, 1, generator=generator)
+        return (images * share).to(torch.uint8)
+
+    images, view = noise((4, 3, 32, 32)), View((RandomFlip(), darker))
+    seen = view(images, draw(1))
+    assert seen.float().mean() < images.float().mean()
+    assert torch.equal(seen, view(images, draw(1)))
+    assert not torch.equal(seen, view(images, draw(2)))

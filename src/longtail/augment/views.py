@@ -22,6 +22,7 @@ from longtail.augment.transforms import (
 from longtail.errors import InputError
 from longtail.names import nearest
 
+AnyOperation = Callable[[Tensor, torch.Generator], Tensor]  # an `Operation`, or a function
 LARGE = 96  # side from which views begin with a resized crop
 VIEWS = {
     "none": "no augmentation",
@@ -42,7 +43,8 @@ class View:
     """A random view of images: operations applied one after the other.
 
     Args:
-        operations: called as `operation(images, generator)`.
+        operations: called as `operation(images, generator)`; hashable. Those that are not an
+            `Operation` draw when they are applied, from a generator of their own.
 
     Examples:
         >>> view = View((RandomCrop(4), RandomFlip(), Cutout(16)))
@@ -51,7 +53,7 @@ class View:
         torch.Size([2, 3, 32, 32])
     """
 
-    operations: tuple[Operation, ...]
+    operations: tuple[AnyOperation, ...]
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Draws the view of every image.
@@ -159,7 +161,7 @@ def draw_views(
     """
     operations = [view.operations for view in views]
     drawn = [
-        operation.draw(torch.Size((members * shape[0], *shape[1:])), generator)
+        _draw(operation, torch.Size((members * shape[0], *shape[1:])), generator)
         for operation, members in _passes(operations)
     ]
 
@@ -171,7 +173,18 @@ def draw_views(
     return Drawn(tuple(parameter for one in drawn for parameter in one.parameters), apply)
 
 
-def _passes(operations: list[tuple[Operation, ...]]) -> Iterator[tuple[Operation, int]]:
+def _draw(operation: AnyOperation, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
+    if isinstance(operation, Operation):
+        return operation.draw(shape, generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+
+    def apply(images: Tensor, parameters: Iterator[Tensor]) -> Tensor:
+        return operation(images, torch.Generator().manual_seed(seed))
+
+    return Drawn((), apply)
+
+
+def _passes(operations: list[tuple[AnyOperation, ...]]) -> Iterator[tuple[AnyOperation, int]]:
     """The operations in the order in which `_grow` runs them, each with its number of views."""
     for first in dict.fromkeys(rest[0] for rest in operations if rest):
         members = [rest[1:] for rest in operations if rest and rest[0] == first]
@@ -181,7 +194,7 @@ def _passes(operations: list[tuple[Operation, ...]]) -> Iterator[tuple[Operation
 
 def _grow(
     stack: Tensor,
-    operations: list[tuple[Operation, ...]],
+    operations: list[tuple[AnyOperation, ...]],
     runs: Iterator[Callable[[Tensor], Tensor]],
 ) -> Tensor:
     """Runs each view's operations (V of them) on its images of the stack (V, B, 3, H, W)."""

@@ -22,8 +22,8 @@ def column_scale(x: Features, weight: Tensor, standardize: Standardize) -> Tenso
 
     `auto` standardises if the ranges (maximum minus minimum) of two columns differ by more than a
     factor of 20; of 256 columns or more, as of a network, the twentieth with the smallest ranges
-    does not count. It uses ranges rather than deviations, since a feature that is rarely active, such
-    as a pixel at the border, has a small deviation but a range like that of the others.
+    does not count. It uses ranges rather than deviations, since a feature that is rarely active,
+    such as a pixel at the border, has a small deviation but a range like that of the others.
 
     Args:
         x: (samples, num_features).
