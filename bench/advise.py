@@ -118,7 +118,7 @@ def table(result: dict[str, Any]) -> list[str]:
     choices = ["longtail advise", *(f"always {method}" for method in methods)]
     for lost in regrets.values():
         least = min(np.mean(lost[f"always {method}"]) for method in methods)
-        lost[IN_HINDSIGHT] = [float(np.mean(lost["longtail advise"]) - least)]
+        lost[IN_HINDSIGHT] = [max(0.0, float(np.mean(lost["longtail advise"]) - least))]
     choices += [IN_HINDSIGHT]
     means = {name: {c: float(np.mean(lost[c])) for c in choices} for name, lost in regrets.items()}
     means["mean"] = {c: float(np.mean([row[c] for row in means.values()])) for c in choices}
