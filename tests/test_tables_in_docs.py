@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from longtail.sklearn import LongTailClassifier
+from longtail.probe.linear import chosen_penalty
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,7 +59,7 @@ def test_tables_of_classifiers(bench: Any) -> None:
     """If this fails after a new result: python bench/tables.py --docs docs/sklearn.md."""
     found = results("tables")
     check("sklearn.md", "bench/tables.py", bench("tables").page(found))
-    assert found["choice_of_c"]["chosen"] == LongTailClassifier().C
+    assert found["choice_of_c"]["chosen"] == chosen_penalty("auto", 30)
 
 
 def test_estimates_take_seconds() -> None:
