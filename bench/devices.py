@@ -54,7 +54,7 @@ def main() -> None:
         print(json.dumps(predict(given.work, given.count, given.devices)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), classes=10)
+        prepare(Path(folder), classes=10, name="smallnet", size=8)
         os.environ["LONGTAIL_CACHE"] = f"{folder}/cache"  # the user's is not used
         backbone = Run(Path(folder) / "run").model().backbone
         fastest(backbone, 8, 10**9, torch.device("cpu"), "32-true")  # exports it once
