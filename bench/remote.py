@@ -215,10 +215,9 @@ def lines(result: dict[str, Any]) -> list[str]:
         *found,
         "",
         f"Shares of the speed of local files, with {result['images']:,} JPEG files of 256x256 "
-        f"pixels and one reading process: by its processor seconds, and by the clock, with the "
-        f"server on the same {result['cores']} cores and a load of {result['load'][0]:g} by others "
-        "(`python bench/remote.py`, results/remote.json). The aims, by the clock on a machine "
-        "that is free, are 0.6 and 0.8; that was not measured.",
+        f"pixels and {result['workers']} workers: by the processor seconds of the reader, and by the "
+        f"clock, with the server on the same {result['cores']} cores (`python bench/remote.py`, "
+        "results/remote.json). The aims, by the clock, are 0.6 and 0.8.",
     ]
 
 
