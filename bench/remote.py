@@ -216,8 +216,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         "",
         f"Shares of the speed of local files, with {result['images']:,} JPEG files of 256x256 "
         f"pixels and {result['workers']} workers: by the processor seconds of the reader, and by "
-        f"the clock, with the server on the same {result['cores']} cores (`python bench/remote.py`, "
-        "results/remote.json). The aims, by the clock, are 0.6 and 0.8.",
+        f"the clock, with the server on the same {result['cores']} cores (`python "
+        "bench/remote.py`, results/remote.json). The aims, by the clock, are 0.6 and 0.8.",
     ]
 
 
