@@ -166,7 +166,7 @@ def published(source: str, row: str, imbalance: int, epochs: int) -> str:
 # Images per second on one core of a server processor whose other core is busy, with bf16, from
 # results/step.json (a test compares the two); for GML, teacher and student one after the other.
 # Methods that are not listed are as fast as `ce`.
-SPEED = {"ce": 455, "bcl": 150, "proco": 130, "paco": 315, "supcon": 195, "gml": 90}
+SPEED = {"ce": 350, "bcl": 104, "proco": 110, "paco": 260, "supcon": 180, "gml": 82}
 IMAGES = {"cifar100-lt": 10_847, "cifar10-lt": 12_406}
 
 
