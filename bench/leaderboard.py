@@ -32,6 +32,7 @@ PAPERS = {
     "pc_softmax_branched": "Hong et al., CVPR 2021",
     "logit_adjust_branched": "Balanced Softmax in Hong et al., CVPR 2021",
     "lade": "Hong et al., CVPR 2021",
+    "dbm": "Son et al., AAAI 2025",
     "bcl": "Zhu et al., CVPR 2022",
     "proco": "Du et al., TPAMI 2024",
     "gml": "Suh and Seo, ICML 2023",
@@ -69,7 +70,7 @@ class Row:
 
 # Published at imbalance 100 for methods or networks that are not in this package.
 OTHERS = [
-    Row("DBM on GML", 53.7, 200, "resnet32", "n/a", "DBM, AAAI 2025"),
+    Row("DBM on GML", 53.7, 200, "resnet32", "n/a", "Son et al., AAAI 2025"),
     Row("GLMC", 55.9, None, WIDE, "best epoch", "Du et al., CVPR 2023", OWN_SPLIT),
     Row(
         "GLMC with MaxNorm",

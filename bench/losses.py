@@ -330,6 +330,7 @@ LOGITS_LOSSES = {
     "re-weighted": losses.ReweightedLoss,
     "focal": losses.FocalLoss,
     "LDAM": losses.LDAMLoss,
+    "DBM": losses.DBMLoss,
     "LADE (with LADER)": losses.LADELoss,
 }
 

@@ -28,6 +28,7 @@ PAGES: dict[str, dict[str, list[str]]] = {
     "class_balanced": {"rows": ["class_balanced"]},
     "focal": {"rows": ["focal"]},
     "ldam": {"rows": ["ldam"]},
+    "dbm": {"rows": ["dbm"]},
     "lade": {"rows": ["lade", "lade_common"]},
     "crt": {"rows": ["crt"]},
     "lws": {"rows": ["lws"]},
@@ -36,7 +37,7 @@ PAGES: dict[str, dict[str, list[str]]] = {
     "bcl": {"rows": ["bcl"]},
     "paco": {"rows": ["paco"]},
     "proco": {"rows": ["proco"]},
-    "gml": {"rows": ["gml", "gml_momentum"]},
+    "gml": {"rows": ["gml", "gml_momentum", "gml_dbm"]},
 }
 PICTURES = {  # the rows of `docs/which.md` on photographs
     "LongTailClassifier logit_adjust": "logit adjustment",

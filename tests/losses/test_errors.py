@@ -29,6 +29,8 @@ PACO = {"queue_size": 0, "alpha": 0.1, "beta": 1.0, "gamma": 1.0, "temperature":
             lambda: losses.LDAMLoss(PRIOR, deferred=2.0),
             r"deferred .* \[0, 1\], got 2.0",
         ),
+        (lambda: losses.DBMLoss(PRIOR, max_margin=2.0), r"max_margin of .* \[0, 1\], got 2.0"),
+        (lambda: losses.DBMLoss(PRIOR, scale=0.0), "scale of DBMLoss must be > 0, got 0.0"),
         (lambda: losses.LADELoss(PRIOR, alpha=-1.0), "alpha of LADELoss must be >= 0, got -1.0"),
         (
             lambda: losses.LADELoss(PRIOR, remine_lambda=-1.0),

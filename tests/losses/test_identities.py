@@ -30,6 +30,7 @@ UNIFORM = ClassPrior([7, 7, 7])
         losses.ClassBalancedLoss(PRIOR, beta=0.0),
         losses.LDAMLoss(PRIOR, max_margin=0.0),
         losses.LADELoss(UNIFORM, alpha=0.0),
+        losses.DBMLoss(UNIFORM, max_margin=0.0),
     ],
     ids=lambda loss: type(loss).__name__,
 )
@@ -74,6 +75,21 @@ def test_ldam_defers_its_weights() -> None:
     never = losses.LDAMLoss(PRIOR, deferred=1.0)
     never.set_progress(1.0)
     assert never.class_weight() is None
+
+
+def test_the_margins_of_dbm_are_inverse_to_the_counts() -> None:
+    margin = losses.DBMLoss(PRIOR, max_margin=0.1).margin
+    torch.testing.assert_close(margin, 0.1 * 5 / PRIOR.counts.double())
+
+
+@pytest.mark.parametrize("cosine", [1.0, -1.0, 1.5, -40.0, 1 - 1e-9])
+def test_dbm_has_a_gradient_at_the_ends_of_the_angle_and_beyond(cosine: float) -> None:
+    logits = torch.tensor([[30 * cosine, 40.0, -50.0]], dtype=torch.float64, requires_grad=True)
+    loss = losses.DBMLoss(PRIOR)(logits, torch.tensor([0]))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+    assert -1 <= logits.grad[0, 0] < 0
 
 
 def test_distillation_from_an_equal_teacher_is_zero() -> None:

@@ -330,6 +330,27 @@ def test_ldam_and_distillation(seed: int, batch: int, num_classes: int) -> None:
     assert_same(fast, mean(slow), logits)
 
 
+@quick
+@given(seeds, sizes, sizes)
+def test_dbm(seed: int, batch: int, num_classes: int) -> None:
+    draw = Draw(seed)
+    logits, target = draw.normal(batch, num_classes), draw.integers(num_classes, batch)
+    counts = draw.integers(50, num_classes) + 1
+    prior, scale = counts.double() / counts.sum(), 10.0
+    slow = []
+    for b in range(batch):
+        y, row = int(target[b]), {c: logits[b, c] for c in range(num_classes)}
+        cosine = row[y] / scale
+        margin = 0.4 * int(counts.min()) / int(counts[y])
+        if int(logits[b].argmax()) != y:
+            margin = margin + margin * (1 - cosine) / 2
+        row[y] = scale * (cosine.acos() + margin).cos()
+        slow.append(nats({c: row[c] + prior[c].log() for c in row}, y))
+    fast = losses.dbm_loss(logits, target, counts, max_margin=0.4, scale=scale)
+    if num_classes > 1:
+        assert_same(fast, mean(slow), logits)
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999, 1 - 1e-12])
 def test_class_weights(beta: float) -> None:
     counts = [500, 50, 5]

@@ -51,7 +51,9 @@ def test_cross_entropy_smooths_as_torch_does() -> None:
     torch.testing.assert_close(loss(logits, target), cross_entropy(logits, target))
 
 
-@pytest.mark.parametrize("cls", [losses.LDAMLoss, losses.LADELoss], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [losses.LDAMLoss, losses.LADELoss, losses.DBMLoss], ids=lambda cls: cls.__name__
+)
 def test_a_loss_without_such_a_form(cls: type[ClassificationLoss]) -> None:
     with pytest.raises(ValueError, match=f"label_smoothing must be 0 for {cls.__name__}, got 0.1"):
         cls(PRIOR).smooth_labels(0.1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from longtail import ClassPrior
-from longtail.losses import gml_loss
+from longtail.losses import dbm_loss, gml_loss, logit_adjusted_loss
 from longtail.methods import GML
 from longtail.models import CosineHead, ImageClassifier, create_backbone, create_head
 
@@ -45,6 +45,21 @@ def test_the_loss_is_that_of_its_parts() -> None:
         alpha=0.7,
     )
     torch.testing.assert_close(loss, expected)
+
+
+def test_margins_change_the_loss_of_the_classifier_alone() -> None:
+    values = []
+    for max_margin in (0.0, 0.2):
+        torch.manual_seed(0)
+        method = GML(PRIOR, create_backbone("smallnet"), queue_size=12, max_margin=max_margin)
+        method.eval()
+        views, target, index = batch()
+        values.append(method(views, target, index)["loss"])
+    logits = method.model(views[0])
+    without = logit_adjusted_loss(logits, target, PRIOR.log_prior)
+    margins = dbm_loss(logits, target, PRIOR.counts, max_margin=0.2)
+    assert margins > without
+    torch.testing.assert_close(values[1] - values[0], margins - without)
 
 
 def test_the_queue_holds_raw_features_of_the_key_view() -> None:

@@ -10,6 +10,7 @@ from longtail.losses.cross_entropy import (
     effective_number_weight,
     inverse_frequency_weight,
 )
+from longtail.losses.dbm import DBMLoss, dbm_loss
 from longtail.losses.distillation import DistillationLoss, distillation_loss
 from longtail.losses.focal import FocalLoss, focal_loss
 from longtail.losses.gml import GMLLoss, gml_loss
@@ -28,6 +29,7 @@ __all__ = [
     "ClassBalancedLoss",
     "ClassificationLoss",
     "CrossEntropyLoss",
+    "DBMLoss",
     "DistillationLoss",
     "FocalLoss",
     "GMLLoss",
@@ -40,6 +42,7 @@ __all__ = [
     "SupervisedContrastiveLoss",
     "balanced_contrastive_loss",
     "class_scores",
+    "dbm_loss",
     "distillation_loss",
     "effective_number_weight",
     "focal_loss",

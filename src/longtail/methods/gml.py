@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import InputError
-from longtail.losses import GMLLoss, LogitAdjustedLoss
+from longtail.losses import DBMLoss, GMLLoss, LogitAdjustedLoss
 from longtail.memory import ClassQueue, Keys, gather_keys, gather_with_grad
 from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import Backbone, CosineHead, Frozen, ImageClassifier, Projection, update_ema
@@ -40,6 +40,8 @@ class GML(Method):
         alpha: weight of the distillation; no effect without a teacher.
         beta: weight of the contrastive loss.
         gamma: weight of the classifier's loss.
+        max_margin: margin of the rarest class in the classifier's loss, radians, see
+            `longtail.losses.dbm_loss`; 0: none, as in the paper of GML.
 
     Raises:
         ValueError: when the teacher's head is not a cosine head, or has another number of classes.
@@ -67,6 +69,7 @@ class GML(Method):
         alpha: float = 1.0,
         beta: float = 1.0,
         gamma: float = 1.0,
+        max_margin: float = 0.0,
     ) -> None:
         super().__init__()
         _check_teacher(teacher, prior.num_classes)
@@ -96,7 +99,9 @@ class GML(Method):
             gamma=0.0,  # the classifier's loss is computed separately, since its view may be mixed
             logit_scale=head.scale,
         )
-        self.classify, self.gamma = LogitAdjustedLoss(prior), gamma
+        margins = DBMLoss(prior, max_margin=max_margin, scale=head.scale)
+        self.classify = margins if max_margin else LogitAdjustedLoss(prior)
+        self.gamma = gamma
 
     def forward(
         self, views: Tensor, target: Tensor, index: Tensor, partner: MixPartner | None = None
