@@ -1,6 +1,7 @@
 """The matrix: configurations that parse to the settings, finished runs, results, table."""
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_configurations_parse_to_scaled_settings(source: str, row: str) -> None:
     due = {"views": "weak", **due}
     due["views"] = [due["views"]] if isinstance(due["views"], str) else list(due["views"])
     if chosen.of:
-        due["first"] = str(chosen.of.folder)
+        due["teacher" if row in cifar_lt.TEACHER else "first"] = str(chosen.of.folder)
     for name, value in due.items():
         if name not in ("first_stage", "teacher_stage"):
             found = getattr(config, name)
@@ -96,6 +97,26 @@ def test_done_runs_are_not_run_again(tmp_path: Path, trained: list[str]) -> None
     assert [row["method"] for row in stored] == ["lade", "crt", "pc_softmax"]  # as `row_names`
     assert all(row in rows for row in stored)
     assert (tmp_path / "r.md").read_text() == table(stored)
+
+
+def test_a_student_is_trained_from_the_kept_weights_of_its_teacher(
+    tmp_path: Path, trained: list[str]
+) -> None:
+    settings = {"seeds": 1, "runs": tmp_path / "runs", "out": tmp_path / "r.json", "jobs": 1}
+    reproduce(SOURCE, methods=["gml"], **settings)
+    assert trained == ["gml_teacher", "gml"]
+    kept = tmp_path / "weights"
+    names = ("cifar100-lt-gml-100", "cifar100-lt-gml_teacher-100")
+    assert sorted(file.stem for file in kept.iterdir()) == sorted(names)
+    student = Cell(SOURCE, "gml", 100, 0, 1.0, tmp_path / "runs", kept)
+    assert student.config(None)["teacher"] == str(student.of.folder)
+    shutil.rmtree(tmp_path / "runs")
+    assert student.config(None)["teacher"] == str(kept / "cifar100-lt-gml_teacher-100.safetensors")
+    reproduce(SOURCE, methods=["gml_dbm"], **settings)
+    assert trained == ["gml_teacher", "gml", "gml_dbm"]
+    other = {**settings, "out": tmp_path / "elsewhere/r.json"}
+    reproduce(SOURCE, methods=["gml_dbm"], **{**other, "runs": tmp_path / "new"})
+    assert trained[3:] == ["gml_teacher", "gml_dbm"]
 
 
 def test_rows_of_other_runs_stay_in_the_file(tmp_path: Path, trained: list[str]) -> None:

@@ -46,6 +46,37 @@ def test_weights_are_evaluated_for_any_prior(run: Run, file: Path) -> None:
     assert found["accuracy"] != longtail.evaluate(file)["accuracy"]
 
 
+def test_weights_teach_and_are_a_first_stage_or_a_start(
+    run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = {"name": "logit_adjust", "head": "cosine"}
+    cosine = longtail.train("digits-lt", method, out=tmp_path / "run", epochs=1, device="cpu")
+    teacher = write_weights(cosine, tmp_path / "results/weights/digits-teacher.safetensors")
+    monkeypatch.chdir(tmp_path)
+    given = {"epochs": 1, "out": tmp_path / "gml", "device": "cpu"}
+    student = longtail.train("digits-lt", "gml", teacher="digits-teacher", **given)
+    assert student.config["teacher"] == "digits-teacher"
+    assert not student.stages
+    card = Weights(teacher).card
+    names = [f"class {number}" for number in range(10)]
+    save_weights(teacher, Weights(teacher).model(), {**card, "class_names": names})
+    with pytest.raises(ValueError, match=r"digits-teacher.* must have the data's classes"):
+        longtail.train("digits-lt", "gml", teacher=str(teacher), **given)
+    retrained = longtail.train("digits-lt", "crt", first=file, **{**given, "out": tmp_path / "crt"})
+    weights = retrained.model().backbone.state_dict()
+    kept = Weights(file).model().backbone.state_dict()
+    assert all(torch.equal(weights[name], kept[name]) for name in kept)
+    started = longtail.train(
+        "digits-lt", "logit_adjust", start=file, **{**given, "out": tmp_path / "start", "lr": 0.0}
+    )
+    weights = dict(started.model().named_parameters())
+    assert all(
+        torch.equal(weights[name], p) for name, p in Weights(file).model().named_parameters()
+    )
+    with pytest.raises(ValueError, match=r"no such file: nothing.safetensors"):
+        longtail.train("digits-lt", "gml", teacher="nothing.safetensors", **given)
+
+
 def test_other_data_are_refused(file: Path) -> None:
     with pytest.raises(ValueError, match="was evaluated on other data than the test split"):
         longtail.evaluate(file, data={"source": "digits-lt", "seed": 5})

@@ -28,6 +28,7 @@ from longtail.training import (
     predict_logits,
     write_predictions,
 )
+from longtail.training.card import check_classes
 from longtail.training.distributed import on_first, rows_of_all
 from longtail.training.frozen import check_frozen, fit_frozen, frozen_features
 from longtail.training.inference import split_logits
@@ -46,6 +47,8 @@ from longtail.training.task import refuse_options
 
 if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
+
+    from longtail.weights import Weights
 
 
 class Classification(Task[Config, Dataset, Run]):
@@ -71,6 +74,12 @@ class Classification(Task[Config, Dataset, Run]):
     def check(self, config: DataConfig) -> Findings:
         """See `Task.check`."""
         return check_source(config)
+
+    def trained(self, given: str, trust: Any) -> "Run | Weights":
+        """The trained model of a run folder, or of a file of weights."""
+        from longtail.weights import are_weights, load  # which imports this task
+
+        return load(given, trust) if are_weights(given) else Run(given, trust)
 
     def settle(self, config: Config, dataset: Dataset) -> Config:
         """See `Task.settle`."""
@@ -239,13 +248,13 @@ def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:
     """
     if config.start is None:
         return None
-    run = Run(config.start, config.trusted)
-    run.check_classes(dataset.class_names, "start")
-    card = run.model_card()
+    given = CLASSIFICATION.trained(config.start, config.trusted)
+    card = given.model_card()
+    check_classes(card, dataset.class_names, f"start {config.start}")
     for name, own in (("backbone", config.backbone), ("head", config.method.get("head", "linear"))):
         if card[name] != own:
             raise InputError(f"start must have the run's {name}, {own!r}, got {card[name]!r}")
-    return run.model()
+    return given.model()
 
 
 def _predict_split(

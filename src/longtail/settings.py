@@ -170,7 +170,10 @@ def from_keywords(
     given = {
         "data": _with_name("data", "source", data),
         "method": _with_name("method", "name", method),
-        **settings,
+        **{
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in settings.items()
+        },
     }
     if "trust" in given:
         given["trust"] = [*trusted_paths(given["trust"])]

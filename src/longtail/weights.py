@@ -50,6 +50,10 @@ class Weights:
         """Class prior of the training split."""
         return ClassPrior(self.card["class_counts"])
 
+    def model_card(self) -> dict[str, Any]:
+        """The card, as a run has it."""
+        return self.card
+
     def model(self) -> ImageClassifier:
         """The trained model, in evaluation mode on the CPU."""
         return load_weights(self.file, self.card, make_classifier, self.trust)

@@ -123,13 +123,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ce_branched": ("ce", LADE),
     "logit_adjust_branched": ("logit_adjust", LADE),
     "lade_common": ("lade", {**COMMON, "method": {"head": "linear"}}),
+    "gml_teacher": ("logit_adjust", {"backbone": "resnet56"}),
     "gml_momentum": ("gml", {**GML, "teacher": "none"}),
     "gml_dbm": ("gml", overlay(GML, {"method": {"max_margin": 0.1}})),
 }
 # What else the authors change when they train for 400 epochs.
 LONG: dict[str, dict[str, Any]] = {"proco": {"milestones": [0.9, 0.95]}}
-# Rows that use the runs of another row: evaluated for the uniform class prior, or retrained.
+# Rows that use the run of another row: evaluated for the uniform class prior, taught or retrained.
 PC_SOFTMAX = {"pc_softmax": "ce", "pc_softmax_branched": "ce_branched"}
+TEACHER = {"gml": "gml_teacher", "gml_dbm": "gml_teacher"}
 FIRST_STAGE = {"crt": "ce", "lws": "ce", "tau_norm": "ce"}
 
 PUBLISHED: dict[str, dict[str, Published]] = {

@@ -23,6 +23,7 @@ class Cell:
         seed: seed of the run.
         scale: factor on all epochs.
         runs: folder of all run folders.
+        kept: folder of the weights of finished runs; None: there is none.
     """
 
     source: str
@@ -31,11 +32,12 @@ class Cell:
     seed: int
     scale: float
     runs: Path
+    kept: Path | None = None
 
     @property
     def of(self) -> "Cell | None":
         """The cell whose run this one uses, if any."""
-        before = {**cifar_lt.PC_SOFTMAX, **cifar_lt.FIRST_STAGE}.get(self.row)
+        before = {**cifar_lt.PC_SOFTMAX, **cifar_lt.FIRST_STAGE, **cifar_lt.TEACHER}.get(self.row)
         return Cell(**{**vars(self), "row": before}) if before else None
 
     @property
@@ -83,6 +85,17 @@ class Cell:
         name += "" if self.epochs == 200 else f"-{self.epochs}epochs"
         return name if self.seed == 0 else f"{name}-seed{self.seed}"
 
+    @property
+    def model(self) -> Path:
+        """Where other runs find its model: its run folder, or else its kept weights."""
+        file = self.kept and self.kept / f"{self.weights}.safetensors"
+        return file if file and file.is_file() and not self.folder.is_dir() else self.folder
+
+    @property
+    def needs(self) -> "Cell | None":
+        """The cell that must be trained before this one, if any."""
+        return self.of if self.of and (not self.trains or self.of.model == self.of.folder) else None
+
     def config(self, root: str | None) -> dict[str, Any]:
         """Settings of its run, as a configuration file has them.
 
@@ -97,7 +110,10 @@ class Cell:
         }
         config = {**self.settings, "data": data, "seed": self.seed}
         config["method"] = {"name": method, **config.get("method", {})}
-        return {**config, "first": str(self.of.folder)} if self.of else config
+        if not self.of:
+            return config
+        stage = "teacher" if self.row in cifar_lt.TEACHER else "first"
+        return {**config, stage: str(self.of.model)}
 
     @property
     def done(self) -> bool:

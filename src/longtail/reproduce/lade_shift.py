@@ -12,7 +12,7 @@ from typing import Any
 from longtail.files import write_json, write_text
 from longtail.reproduce.cells import Cell
 from longtail.reproduce.matrix import make_cells, train_cells
-from longtail.reproduce.results import earlier_rows, keep_weights
+from longtail.reproduce.results import earlier_rows, keep_weights, kept_by
 from longtail.training import Run, evaluate_protocol
 
 NAME = "lade-shift"
@@ -54,7 +54,7 @@ def reproduce_lade_shift(
     out = Path(out or f"results/{NAME}.json")
     earlier_rows(out)  # an invalid file is rejected before anything is trained
     trained = dict.fromkeys(row for row, _ in ROWS.values())
-    cells = make_cells(SOURCE, list(trained), [IMBALANCE], seeds, epochs_scale, runs)
+    cells = make_cells(SOURCE, list(trained), [IMBALANCE], seeds, epochs_scale, runs, kept_by(out))
     train_cells(cells, root, jobs, lambda: _write(cells, out))
     return _write(cells, out)
 

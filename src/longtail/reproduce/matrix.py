@@ -20,7 +20,7 @@ from longtail.errors import InputError
 from longtail.files import write_text
 from longtail.ranges import MAX_COUNT, MAX_WORKERS, check_range
 from longtail.reproduce.cells import Cell, row_names
-from longtail.reproduce.results import earlier_rows, write_results
+from longtail.reproduce.results import earlier_rows, kept_by, write_results
 
 Slots = Queue[dict[str, str]]  # environments that runs at the same time take turns in
 
@@ -46,8 +46,8 @@ def train_matrix(
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise InputError(f"methods of {source} must be of {known}, got {unknown}")
-    cells = make_cells(source, chosen, imbalance, seeds, epochs_scale, runs)
     out = Path(out or f"results/{source}.json")
+    cells = make_cells(source, chosen, imbalance, seeds, epochs_scale, runs, kept_by(out))
     earlier_rows(out)  # an invalid file is rejected before anything is trained
     train_cells(cells, root, jobs, lambda: write_results(cells, out, root))
     return write_results(cells, out, root)
@@ -60,6 +60,7 @@ def make_cells(
     seeds: int,
     epochs_scale: float,
     runs: str | Path,
+    kept: Path,
 ) -> list[Cell]:
     """The cells of a matrix of rows, imbalances and seeds.
 
@@ -71,7 +72,7 @@ def make_cells(
         check_range("imbalance", number, least=1)
     check_range("epochs_scale", epochs_scale, above=0)
     return [
-        Cell(source, row, number, seed, epochs_scale, Path(runs))
+        Cell(source, row, number, seed, epochs_scale, Path(runs), kept)
         for seed in range(seeds)
         for number in dict.fromkeys(imbalance)
         for row in rows
@@ -107,7 +108,7 @@ def train_cells(
 
 def _trained(cells: Sequence[Cell]) -> list[Cell]:
     """Cells with a run of their own, starting with those that others use."""
-    needed = [cell.of for cell in cells if cell.of]
+    needed = [cell.needs for cell in cells if cell.needs]
     return list(dict.fromkeys([*needed, *(cell for cell in cells if cell.trains)]))
 
 

@@ -49,23 +49,24 @@ def _merge(rows: Sequence[dict[str, Any]], source: str, out: Path) -> None:
     write_text(out.with_suffix(".md"), table(every))
 
 
+def kept_by(out: Path) -> Path:
+    """The folder of the weights that belong to a result file."""
+    return out.parent / "weights"
+
+
 def keep_weights(cells: Sequence[Cell], out: Path) -> None:
     """Writes the weights of finished runs of full length into `weights` next to the result file.
 
-    Those of a teacher are kept as well, since a student can be trained from them. Weights that are
-    newer than their run are left unchanged.
+    Those of a run that other cells use are kept as well, since the others can be trained from them.
+    Weights that are newer than their run are left unchanged.
     """
-    for cell in cells:
+    for cell in dict.fromkeys([*(cell.of for cell in cells if cell.of), *cells]):
         if cell.scale < 1 or not cell.trains or not cell.done:
             continue
-        run = Run(cell.folder)
-        teachers = [stage for stage in run.stages if stage.folder.name == "teacher"]
-        for trained in [run, *teachers]:
-            name = cell.weights if trained is run else f"{cell.weights}-teacher"
-            path = out.parent / "weights" / f"{name}.safetensors"
-            ended = (trained.folder / "metrics.json").stat().st_mtime
-            if not path.exists() or path.stat().st_mtime < ended:
-                write_weights(trained, path)
+        path = kept_by(out) / f"{cell.weights}.safetensors"
+        ended = (cell.folder / "metrics.json").stat().st_mtime
+        if not path.exists() or path.stat().st_mtime < ended:
+            write_weights(Run(cell.folder), path)
 
 
 def earlier_rows(out: Path) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
     run = Run(cell.folder)
     metrics = run.metrics if cell.trains else evaluate_predictions(run.predictions(), "uniform")
     trained = [run, *run.stages]
-    if cell.of and cell.trains:
+    if cell.of and cell.trains and cell.of.done:
         trained.append(Run(cell.of.folder))
     history = [record for one in trained for record in one.history]
     own = cell if cell.trains or not cell.of else cell.of

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +150,21 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: _listed(_is_whole)(value) and len(value) == 2 and min(value) > 0,
     ),
 }
+
+
+def check_classes(card: Mapping[str, Any], names: tuple[str, ...], role: str) -> None:
+    """Rejects a trained model in a role, such as `teacher`, for data with other classes.
+
+    Args:
+        card: card of the model.
+        names: class names of the data.
+        role: the role and the model, for the message.
+
+    Raises:
+        InputError: when its classes are not `names`, in their order.
+    """
+    own = tuple(card["class_names"])
+    if own != names:
+        raise InputError(
+            f"{role} must have the data's classes, {names[:5]} ..., it was trained on {own[:5]} ..."
+        )

@@ -76,7 +76,7 @@ class Config:
         label_smoothing: share of each target that is spread evenly over all classes, for methods
             with a cross-entropy over classes; it makes the probabilities less sharp.
         fixed_norm: keep the backbone in evaluation mode, which fixes its batch norm statistics.
-        start: run folder whose model training starts from.
+        start: run folder or file of weights whose model training starts from.
         momentum: momentum of stochastic gradient descent.
         nesterov: use Nesterov momentum.
         weight_decay: weight decay of all weights except a learned temperature.
@@ -88,10 +88,10 @@ class Config:
         sampling: `shuffle` draws every image once per epoch; `class_balanced` draws every class
             equally often, `square_root` in proportion to the square root of its count.
         teacher: `train` trains a teacher first, as a stage of the run; `none` uses a momentum
-            encoder instead; a run folder uses its model.
+            encoder instead; a run folder or a file of weights uses its model.
         teacher_stage: settings of the teacher's training that differ from the run's.
         first: first stage of a two-stage method: `train` trains it as a stage of the run; a run
-            folder uses its model.
+            folder or a file of weights uses its model.
         first_stage: settings of the first stage's training that differ from the run's.
         seed: seed of the weights, the order of the images and their views.
         precision: precision of the network: `32-true`, `bf16-mixed`, ...; `auto` is bf16 if the

@@ -274,19 +274,6 @@ class RunFolder(ABC):
         """Class prior of the training split."""
         return ClassPrior(self.model_card()["class_counts"])
 
-    def check_classes(self, names: tuple[str, ...], role: str) -> None:
-        """Rejects the run in a role, such as `teacher`, for data with other classes.
-
-        Raises:
-            InputError: when its classes are not `names`, in their order.
-        """
-        own = tuple(self.model_card()["class_names"])
-        if own != names:
-            raise InputError(
-                f"{role} {self.folder} must have the data's classes, {names[:5]} ..., "
-                f"it was trained on {own[:5]} ..."
-            )
-
     @abstractmethod
     def model(self) -> nn.Module:
         """The trained model, in evaluation mode on the CPU.

@@ -10,8 +10,8 @@ from longtail.errors import InputError
 from longtail.methods import Method, find_method
 from longtail.prior import ClassPrior
 from longtail.shift import expressed_prior
+from longtail.training.card import check_classes
 from longtail.training.config import Config
-from longtail.training.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Stage:
 
     Args:
         name: name of the folder: "teacher" or "first".
-        given: "train", or an existing run folder whose model is used.
+        given: "train", or an existing run folder or file of weights whose model is used.
         config: settings with which it is trained.
     """
 
@@ -79,22 +79,21 @@ class Stage:
         with _named(f"{self.name}_stage"):
             yield
 
-    def check_run(self, run: RunFolder, class_names: tuple[str, ...]) -> None:
-        """Rejects a given run that cannot be this stage.
+    def check(self, card: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
+        """Rejects a given model that cannot be this stage.
 
         Args:
-            run: the run in the given folder.
+            card: card of the given model.
             class_names: class names of the data.
 
         Raises:
             InputError: when it was trained on other classes, or has another backbone, which a
                 two-stage method would keep.
         """
-        run.check_classes(class_names, self.name)
-        card = run.model_card()
+        check_classes(card, class_names, f"{self.name} {self.given}")
         if self.name == "first" and card["backbone"] != self.config.backbone:
             raise InputError(
-                f"backbone must be that of the first stage {run.folder}, {card['backbone']!r}, "
+                f"backbone must be that of the first stage {self.given}, {card['backbone']!r}, "
                 f"got {self.config.backbone!r}"
             )
 

@@ -61,6 +61,16 @@ class Checked(Protocol):
         """What prevents training or makes its result wrong, one sentence each."""
 
 
+class Trained(Protocol):
+    """A trained model: a run, or a file of weights."""
+
+    def model_card(self) -> Mapping[str, Any]:
+        """The card of the model."""
+
+    def model(self) -> nn.Module:
+        """The model, in evaluation mode on the CPU."""
+
+
 class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
     """A task, such as the classification of images: its settings, and the steps of training.
 
@@ -96,6 +106,18 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
     @abstractmethod
     def check(self, config: Any) -> "Checked":
         """Checks the whole data set of the settings under `data`, and reports."""
+
+    def trained(self, given: str, trust: Any) -> "Trained":
+        """The trained model of a run folder.
+
+        Args:
+            given: the run folder; for classification also a file of weights, or its name.
+            trust: as for `RunFolder`.
+
+        Raises:
+            InputError: when there is none.
+        """
+        return self.runs(given, trust)
 
     @abstractmethod
     def settle(self, config: AnyConfig, dataset: Data) -> AnyConfig:

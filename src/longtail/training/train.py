@@ -113,8 +113,8 @@ def prepare(
             merge_lora(first.backbone)  # like the model of a finished run
             model = first
     elif stage:
-        given = task.runs(stage.given, config.trusted)
-        stage.check_run(given, dataset.class_names)
+        given = task.trained(stage.given, config.trusted)
+        stage.check(given.model_card(), dataset.class_names)
         model = given.model()
     method = make_method(task, config, dataset, model)
     trains = any(p.requires_grad for p in method.parameters())
