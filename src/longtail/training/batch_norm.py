@@ -42,7 +42,8 @@ def share_batch_norm(method: nn.Module, fabric: "Fabric") -> None:
 class SharedBatchNorm(_BatchNorm):
     """Batch norm over the rows of all processes for any device; torch's own is for CUDA only.
 
-    First the mean, then the mean square about it, each summed over the processes with gradients.
+    Each process computes mean and variance of its own rows; the processes combine them, and the
+    sums of the gradient, in one exchange each.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -52,23 +53,21 @@ class SharedBatchNorm(_BatchNorm):
         """Normalises (B, C, ...) by the statistics of all processes' rows."""
         if not self.training:
             return super().forward(input)
-        by_channel = (1, -1, *[1] * (input.ndim - 2))
-        dims = [d for d in range(input.ndim) if d != 1]
-        x = input if input.dtype == torch.float64 else input.float()
-        rows = x.new_tensor([x.numel() / x.shape[1]])
-        total: Tensor = _SumOfAll.apply(torch.cat([x.sum(dims), rows]))
-        mean, count = total[:-1] / total[-1], total[-1].detach()
-        centred = x - mean.view(by_channel)
-        squares: Tensor = _SumOfAll.apply(centred.square().sum(dims))
-        variance = squares / count
-        self._remember(mean.detach(), squares.detach() / (count - 1))
-        scale = torch.rsqrt(variance + self.eps)
-        if self.affine:
-            scale = scale * self.weight
-        out = centred * scale.view(by_channel)
-        if self.affine:
-            out = out + self.bias.view(by_channel)
-        return out.to(input.dtype)
+        kind = torch.float64 if input.dtype == torch.float64 else torch.float32
+        zeros = torch.zeros(input.shape[1], dtype=kind, device=input.device)
+        ones = torch.ones_like(zeros)
+        scale, shift = (self.weight, self.bias) if self.affine else (ones, zeros)
+        own_mean = own_variance = zeros  # of a process without rows
+        if input.numel():
+            _, own_mean, own_scale = torch.native_batch_norm(
+                input.detach(), ones, zeros, None, None, True, 0.0, self.eps
+            )
+            own_variance = (own_scale.square().reciprocal() - self.eps).clamp(min=0)
+        own_rows = input.numel() / input.shape[1]
+        mean, variance, rows = _combined(own_mean, own_variance, own_rows)
+        self._remember(mean, variance * (rows / (rows - 1)))
+        out: Tensor = _Normalised.apply(input, scale, shift, mean, variance, rows, self.eps)
+        return out
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
@@ -81,15 +80,56 @@ class SharedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var), share)
 
 
-class _SumOfAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
+def _combined(mean: Tensor, variance: Tensor, rows: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance over the rows of all processes, and their number."""
+    table = mean.new_zeros(dist.get_world_size(), 2 * len(mean) + 1)  # each fills its own row
+    table[dist.get_rank()] = torch.cat([mean, variance, mean.new_tensor([rows])])
+    dist.all_reduce(table)
+    means, variances, counts = table[:, : len(mean)], table[:, len(mean) : -1], table[:, -1:]
+    total = counts.sum()
+    share = counts / total
+    together = (share * means).sum(0)
+    spread = share * (variances + (means - together).square())
+    return together, spread.sum(0), total
+
+
+class _Normalised(torch.autograd.Function):
+    """scale * (x - mean) / sqrt(variance + eps) + shift, where both are those of all rows."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        total = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        rows: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, scale, mean, variance, rows)
+        ctx.eps = eps
+        if not x.numel():
+            return torch.empty_like(x)
+        return torch.batch_norm(x, scale, shift, mean, variance, False, 0.0, eps, False)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, mean, variance, rows = ctx.saved_tensors
+        fixed, along, whole = None, torch.zeros_like(mean), torch.zeros_like(mean)
+        if x.numel():  # with fixed statistics; the others are the gradients of scale and shift
+            fixed, along, whole = torch.ops.aten.native_batch_norm_backward(
+                grad, x, scale, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            )
+        sums = torch.cat([along, whole])
+        dist.all_reduce(sums)
+        if fixed is None:
+            return torch.zeros_like(x), along, whole, None, None, None, None
+        by_scale, by_shift = (sums / rows).chunk(2)
+        inverse = torch.rsqrt(variance + ctx.eps)
+        slope = scale * inverse.square() * by_scale
+        level = scale * inverse * by_shift - slope * mean
+        zero, one = torch.zeros_like(mean), torch.ones_like(mean)
+        # slope * x + level: several times as fast as `addcmul` with a value for each channel
+        common = torch.batch_norm(x, slope, level, zero, one, False, 0.0, 0.0, False)
+        return fixed.sub_(common), along, whole, None, None, None, None
