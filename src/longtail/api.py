@@ -184,7 +184,8 @@ def evaluate(
     """
     from longtail.sharing import shared_by
     from longtail.tasks import open_run, task_of_run
-    from longtail.weights import Weights, are_weights, load
+    from longtail.training.weights import are_weights
+    from longtail.weights import Weights, load
 
     options = _given(split=split, window=window, flip=flip)
     if isinstance(run, Weights) or are_weights(run):

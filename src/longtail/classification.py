@@ -44,11 +44,10 @@ from longtail.training.partial import predicted_now
 from longtail.training.rows import check_table_name
 from longtail.training.stages import expressed_after_sampling
 from longtail.training.task import refuse_options
+from longtail.training.weights import ModelFile, are_weights, find_file
 
 if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
-
-    from longtail.weights import Weights
 
 
 class Classification(Task[Config, Dataset, Run]):
@@ -75,11 +74,9 @@ class Classification(Task[Config, Dataset, Run]):
         """See `Task.check`."""
         return check_source(config)
 
-    def trained(self, given: str, trust: Any) -> "Run | Weights":
+    def trained(self, given: str, trust: Any) -> Run | ModelFile:
         """The trained model of a run folder, or of a file of weights."""
-        from longtail.weights import are_weights, load  # which imports this task
-
-        return load(given, trust) if are_weights(given) else Run(given, trust)
+        return ModelFile(find_file(given), trust) if are_weights(given) else Run(given, trust)
 
     def settle(self, config: Config, dataset: Dataset) -> Config:
         """See `Task.settle`."""

@@ -157,7 +157,8 @@ def _show_advice(advice: "Advice", arguments: Mapping[str, Any]) -> None:
 
 def _show_metrics(metrics: Mapping[str, float], arguments: Mapping[str, Any]) -> None:
     from longtail.tasks import find_task, open_run, task_of_run
-    from longtail.weights import are_weights, load
+    from longtail.training.weights import are_weights
+    from longtail.weights import load
 
     if are_weights(arguments["run"]):
         recorded = load(arguments["run"], arguments["trust"]).card.get("metrics", {})

@@ -2,61 +2,30 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from longtail.classification import CLASSIFICATION
 from longtail.data import DataConfig, Dataset
 from longtail.errors import InputError
 from longtail.export import describe
 from longtail.models import ImageClassifier
-from longtail.names import nearest, trusted_paths
-from longtail.prior import ClassPrior
 from longtail.settings import read_data
 from longtail.training import Run, evaluate_predictions
-from longtail.training.card import read_card
 from longtail.training.partial import predict_split
-from longtail.training.run import load_weights, make_classifier, save_weights
+from longtail.training.run import save_weights
+from longtail.training.weights import ModelFile, find_file, known_files
 
-ENDING = ".safetensors"
-# Searched for a name: in the current folder, and in a checkout of the repository.
-FOLDERS = (Path("results/weights"), Path(__file__).parents[2] / "results/weights")
 DATA = ("source", "imbalance", "imbalance_type", "image_size", "val_fraction", "seed")
 ROUNDED = 5e-4  # loss of accuracy above which weights stay in float32
 
 
-class Weights:
+class Weights(ModelFile):
     """A trained classifier in one file, with all that is needed to evaluate it again.
 
-    Args:
-        file: written by `write_weights`.
-        trust: as for `longtail.training.Run`.
-
-    Raises:
-        InputError: when the file is not a valid model file.
-
-    Attributes:
-        card: backbone, head, classes, class counts, settings, seed, commit, metrics.
+    Arguments, errors and attributes are those of `longtail.training.weights.ModelFile`.
     """
-
-    def __init__(self, file: str | Path, trust: Any = ()) -> None:
-        self.file = Path(file)
-        self.card = read_card(self.file, ("backbone", "head", *Run.card))
-        self.trust = trusted_paths(trust)
-
-    @property
-    def prior(self) -> ClassPrior:
-        """Class prior of the training split."""
-        return ClassPrior(self.card["class_counts"])
-
-    def model_card(self) -> dict[str, Any]:
-        """The card, as a run has it."""
-        return self.card
-
-    def model(self) -> ImageClassifier:
-        """The trained model, in evaluation mode on the CPU."""
-        return load_weights(self.file, self.card, make_classifier, self.trust)
 
     def evaluate(
         self, target_prior: str | None = None, data: Mapping[str, Any] | None = None
@@ -102,35 +71,12 @@ def load(name: str | Path, trust: Any = ()) -> Weights:
     Raises:
         InputError: when there is no such file; the message lists the known names.
     """
-    if Path(name).suffix == ENDING:
-        if not Path(name).is_file():
-            raise InputError(f"no such file: {name}")
-        return Weights(name, trust)
-    files = dict(_files())
-    if str(name) not in files:
-        raise InputError(
-            f"weights must be one of {[*files]} or a {ENDING} file, got {str(name)!r}"
-            f"{nearest(str(name), files)}"
-        )
-    return Weights(files[str(name)], trust)
-
-
-def are_weights(run: object) -> TypeGuard[str | Path]:
-    """Whether the argument is a file of weights, or the name of one, instead of a run."""
-    if not isinstance(run, str | Path) or Path(run).is_dir():
-        return False
-    return Path(run).suffix == ENDING or str(run) in dict(_files())
+    return Weights(find_file(name), trust)
 
 
 def list_weights() -> dict[str, str]:
     """The available weights: a description of each, by name."""
-    return {name: _summary(Weights(file).card) for name, file in sorted(_files())}
-
-
-def _files() -> Iterator[tuple[str, Path]]:
-    for folder in FOLDERS:
-        for file in folder.glob(f"*{ENDING}"):
-            yield file.stem, file
+    return {name: _summary(Weights(file).card) for name, file in sorted(known_files())}
 
 
 def _summary(card: Mapping[str, Any]) -> str:
