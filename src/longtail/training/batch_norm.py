@@ -56,7 +56,9 @@ class SharedBatchNorm(_BatchNorm):
         kind = torch.float64 if input.dtype == torch.float64 else torch.float32
         zeros = torch.zeros(input.shape[1], dtype=kind, device=input.device)
         ones = torch.ones_like(zeros)
-        scale, shift = (self.weight, self.bias) if self.affine else (ones, zeros)
+        scale, shift = ones, zeros
+        if self.affine:
+            scale, shift = self.weight.to(kind), self.bias.to(kind)
         own_mean = own_variance = zeros  # of a process without rows
         if input.numel():
             _, own_mean, own_scale = torch.native_batch_norm(
