@@ -73,6 +73,10 @@ def test_weights_teach_and_are_a_first_stage_or_a_start(
     assert all(
         torch.equal(weights[name], p) for name, p in Weights(file).model().named_parameters()
     )
+    with pytest.raises(
+        ValueError, match=r"digits-teach is not a run folder.*did you mean 'digits-t"
+    ):
+        longtail.train("digits-lt", "gml", teacher="digits-teach", **given)
     with pytest.raises(ValueError, match=r"no such file: nothing.safetensors"):
         longtail.train("digits-lt", "gml", teacher="nothing.safetensors", **given)
 
