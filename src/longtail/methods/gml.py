@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import InputError
-from longtail.losses import DBMLoss, GMLLoss, LogitAdjustedLoss
+from longtail.losses import ClassificationLoss, DBMLoss, GMLLoss, LogitAdjustedLoss
 from longtail.memory import ClassQueue, Keys, gather_keys, gather_with_grad
 from longtail.methods.base import Method, MixPartner, classifier_loss
 from longtail.models import Backbone, CosineHead, Frozen, ImageClassifier, Projection, update_ema
@@ -99,8 +99,9 @@ class GML(Method):
             gamma=0.0,  # the classifier's loss is computed separately, since its view may be mixed
             logit_scale=head.scale,
         )
-        margins = DBMLoss(prior, max_margin=max_margin, scale=head.scale)
-        self.classify = margins if max_margin else LogitAdjustedLoss(prior)
+        self.classify: ClassificationLoss = LogitAdjustedLoss(prior)
+        if max_margin:
+            self.classify = DBMLoss(prior, max_margin=max_margin, scale=head.scale)
         self.gamma = gamma
 
     def forward(

@@ -123,9 +123,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ce_branched": ("ce", LADE),
     "logit_adjust_branched": ("logit_adjust", LADE),
     "lade_common": ("lade", {**COMMON, "method": {"head": "linear"}}),
-    "gml_teacher": ("logit_adjust", {"backbone": "resnet56"}),
+    "gml_teacher": ("logit_adjust", SETTINGS["gml"]["teacher_stage"]),
     "gml_momentum": ("gml", {**GML, "teacher": "none"}),
-    "gml_dbm": ("gml", overlay(GML, {"method": {"max_margin": 0.1}})),
+    "gml_dbm": ("gml", {"method": {"max_margin": 0.1}}),
 }
 # What else the authors change when they train for 400 epochs.
 LONG: dict[str, dict[str, Any]] = {"proco": {"milestones": [0.9, 0.95]}}

@@ -61,6 +61,7 @@ class SharedBatchNorm(_BatchNorm):
             scale, shift = self.weight.to(kind), self.bias.to(kind)
         own_mean = own_variance = zeros  # of a process without rows
         if input.numel():
+            # Its output is not used: this is still the fastest way to the statistics.
             _, own_mean, own_scale = torch.native_batch_norm(
                 input.detach(), ones, zeros, None, None, True, 0.0, self.eps
             )
