@@ -43,6 +43,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "head": config["method"].get("head"),
         **{name: config[name] for name in SETTINGS},
         "seed": config["seed"],
+        "data_seed": config["data"]["seed"],
         "precision": run.over_starts(lambda start: start["precision"]),
         **{name: round(100 * metrics[name], 2) for name in FIGURES},
         "selection": metrics["selection"],

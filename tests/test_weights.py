@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,14 @@ def test_weights_teach_and_are_a_first_stage_or_a_start(
         longtail.train("digits-lt", "gml", teacher="digits-teach", **given)
     with pytest.raises(ValueError, match=r"no such file: nothing.safetensors"):
         longtail.train("digits-lt", "gml", teacher="nothing.safetensors", **given)
+
+
+@pytest.mark.parametrize("given", [{}, {"data": {"root": "data"}}, {"target_prior": "uniform"}])
+def test_evaluating_mistyped_weights_names_the_nearest(given: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match=r"lt-lade-10 is not a run.*did you mean 'cifar100-lt-lade-100'\?"
+    ):
+        longtail.evaluate("cifar100-lt-lade-10", **given)
 
 
 def test_other_data_are_refused(file: Path) -> None:

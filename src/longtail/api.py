@@ -184,9 +184,11 @@ def evaluate(
     """
     from longtail.sharing import shared_by
     from longtail.tasks import open_run, task_of_run
-    from longtail.training.weights import are_weights
+    from longtail.training.weights import are_weights, refuse_missing
     from longtail.weights import Weights, load
 
+    if isinstance(run, str | Path):
+        refuse_missing(run)
     options = _given(split=split, window=window, flip=flip)
     if isinstance(run, Weights) or are_weights(run):
         if options:

@@ -14,7 +14,6 @@ from longtail.errors import InputError
 from longtail.files import write_json
 from longtail.methods import Method, PlainClassifier, create_method, find_method
 from longtail.models import ImageClassifier, backbone_names, create_backbone, tune_backbone
-from longtail.names import nearest
 from longtail.report import load_run, print_table, write_report
 from longtail.training import (
     Classified,
@@ -45,7 +44,7 @@ from longtail.training.partial import predicted_now
 from longtail.training.rows import check_table_name
 from longtail.training.stages import expressed_after_sampling
 from longtail.training.task import refuse_options
-from longtail.training.weights import ModelFile, are_weights, find_file, known_files
+from longtail.training.weights import ModelFile, are_weights, find_file, refuse_missing
 
 if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
@@ -77,11 +76,9 @@ class Classification(Task[Config, Dataset, Run]):
 
     def trained(self, given: str, trust: Any) -> Run | ModelFile:
         """The trained model of a run folder, or of a file of weights."""
+        refuse_missing(given)
         if are_weights(given):
             return ModelFile(find_file(given), trust)
-        if not Path(given).is_dir():
-            hint = nearest(given, dict(known_files()))
-            raise InputError(f"{given} is not a run folder, nor the name of weights{hint}")
         return Run(given, trust)
 
     def settle(self, config: Config, dataset: Dataset) -> Config:

@@ -56,6 +56,17 @@ def are_weights(run: object) -> TypeGuard[str | Path]:
     return Path(run).suffix == ENDING or str(run) in dict(known_files())
 
 
+def refuse_missing(run: str | Path) -> None:
+    """Rejects what is neither a folder nor a file of weights or its name.
+
+    Raises:
+        InputError: names the nearest weights.
+    """
+    if not are_weights(run) and not Path(run).is_dir():
+        hint = nearest(str(run), dict(known_files()))
+        raise InputError(f"{run} is not a run folder, nor the name of weights{hint}")
+
+
 def find_file(name: str | Path) -> Path:
     """The file of weights with a name from `longtail list weights`, or with a path.
 
