@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 import longtail
 from longtail.api import reproduce
@@ -162,6 +163,15 @@ def test_a_finished_run_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     chosen = cell("ce", 1.0, tmp_path)
     longtail.train("digits-lt", "ce", out=chosen.folder, epochs=1)
     chosen.check(None)
+    file = chosen.folder / "config.yaml"
+    stored = yaml.safe_load(file.read_text())
+    # An older version had fewer settings.
+    older = {name: value for name, value in stored.items() if name not in ("sam", "ema")}
+    file.write_text(yaml.safe_dump(older))
+    chosen.check(None)
+    asked["sam"] = 0.1
+    with pytest.raises(ValueError, match=r"sam was 0\.0 and is 0\.1"):
+        chosen.check(None)
 
 
 def test_a_run_with_other_settings_is_not_taken(tmp_path: Path) -> None:

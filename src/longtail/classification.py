@@ -13,7 +13,13 @@ from longtail.data import BUILT_IN, DataConfig, Dataset, Findings, check_source,
 from longtail.errors import InputError
 from longtail.files import write_json
 from longtail.methods import Method, PlainClassifier, create_method, find_method
-from longtail.models import ImageClassifier, backbone_names, create_backbone, tune_backbone
+from longtail.models import (
+    ImageClassifier,
+    backbone_names,
+    create_backbone,
+    ensemble,
+    tune_backbone,
+)
 from longtail.report import load_run, print_table, write_report
 from longtail.training import (
     Classified,
@@ -80,6 +86,10 @@ class Classification(Task[Config, Dataset, Run]):
         if are_weights(given):
             return ModelFile(find_file(given), trust)
         return Run(given, trust)
+
+    def combined(self, models: Sequence[Any]) -> ImageClassifier:
+        """The only model, or an ensemble."""
+        return models[0] if len(models) == 1 else ensemble(models)
 
     def settle(self, config: Config, dataset: Dataset) -> Config:
         """See `Task.settle`."""

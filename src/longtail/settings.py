@@ -170,15 +170,19 @@ def from_keywords(
     given = {
         "data": _with_name("data", "source", data),
         "method": _with_name("method", "name", method),
-        **{
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in settings.items()
-        },
+        **{name: _without_paths(value) for name, value in settings.items()},
     }
     if "trust" in given:
         given["trust"] = [*trusted_paths(given["trust"])]
     parsed = make_grammar("train", any_training, given).parse(_without_auto(given))
     return {**parsed, "given": sorted(settings)}
+
+
+def _without_paths(value: Any) -> Any:
+    """A value with its paths, alone or in a list, as strings."""
+    if isinstance(value, list | tuple):
+        return [_without_paths(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def resumed(

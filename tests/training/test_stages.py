@@ -7,6 +7,7 @@ import torch
 
 import longtail
 from longtail import ClassPrior
+from longtail.cli import main
 from longtail.methods import Method
 from longtail.settings import from_keywords, to_config
 from longtail.training import Run
@@ -88,6 +89,44 @@ def test_stages_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             longtail.train("digits-lt", method, out=tmp_path / "x", **{**QUICK, **wrong})
         assert not (tmp_path / "x").exists()
+
+
+def test_several_teachers_teach_as_their_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = {"name": "logit_adjust", "head": "cosine"}
+    folders = [
+        longtail.train("digits-lt", method, out=tmp_path / f"{seed}", seed=seed, **QUICK).folder
+        for seed in (0, 1)
+    ]
+    small = {**QUICK, "method": {"name": "gml", "queue_size": 64, "alpha": 1.0}}
+    words = ["train", "digits-lt", "--method", "gml", "--method.queue-size", "64"]
+    words += ["--method.alpha", "1", "--epochs", "1", "--batch-size", "64", "--device", "cpu"]
+    words += ["--teacher", *map(str, folders), "--out", str(tmp_path / "typed")]
+    assert main(words) == 0
+    typed = Run(tmp_path / "typed")
+    assert typed.config["teacher"] == [str(folder) for folder in folders]
+    assert "teacher " + ", ".join(map(str, folders)) in (typed.folder / "report.html").read_text()
+    runs = {
+        name: longtail.train("digits-lt", out=tmp_path / name, teacher=teacher, **small)
+        for name, teacher in {"both": folders, "one": folders[:1], "alone": folders[0]}.items()
+    }
+    logits = {name: run.predictions().logits for name, run in runs.items()}
+    assert torch.equal(typed.predictions().logits, logits["both"])
+    assert torch.equal(logits["one"], logits["alone"])
+    assert not torch.equal(logits["both"], logits["alone"])
+    again = longtail.train(
+        "digits-lt", out=tmp_path / "both", resume=True, teacher=folders, **small
+    )
+    assert again.finished
+    for wrong, message in (
+        (["train", "none"], r"teacher must be train, none, or .*\['train', 'none'\]"),
+        ([], r"teacher must be train, none, or .*got \[\]"),
+        ([folders[0], "no/run"], "no/run is not a run folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            longtail.train("digits-lt", out=tmp_path / "x", teacher=wrong, **small)
+    assert not (tmp_path / "x").exists()
 
 
 def test_settings_of_a_stage_change_those_of_the_recipe() -> None:

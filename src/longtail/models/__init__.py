@@ -31,6 +31,7 @@ from longtail.models.heads import (
     LinearHead,
     Projection,
 )
+from longtail.models.side_by_side import ensemble
 from longtail.models.small import SmallNet, smallnet, smallnet_wide
 from longtail.models.timm_backbone import TimmBackbone, is_timm_model
 from longtail.models.tuning import Tuning, merge_lora, tune_backbone
@@ -56,6 +57,7 @@ __all__ = [
     "create_dense_head",
     "create_head",
     "efficientnet_lite0",
+    "ensemble",
     "exported_makers",
     "is_own_backbone",
     "is_timm_model",

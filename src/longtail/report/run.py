@@ -92,10 +92,12 @@ class RunData:
         return self.setting("method", "name") or self.setting("method")
 
     def setting(self, *keys: str) -> str | None:
-        """A setting as text; None if the settings do not have it."""
+        """A setting as text, a list without brackets; None if the settings do not have it."""
         value: Any = self.config
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            return ", ".join(map(str, value))
         return None if value is None or isinstance(value, Mapping) else str(value)
 
 

@@ -131,13 +131,14 @@ class Cell:
         """
         if not (self.folder / "config.yaml").is_file():
             return
-        run, asked = Run(self.folder), to_config(from_keywords(**self.config(root))).stored
+        run, config = Run(self.folder), to_config(from_keywords(**self.config(root)))
+        decided = {**config.defaults, **run.config}
         # What the settings leave open has been decided in the run.
         settled = {
-            name: run.config.get(name) if value in ("auto", None) else value
-            for name, value in asked.items()
+            name: decided.get(name) if value in ("auto", None) else value
+            for name, value in config.stored.items()
         }
-        if other := run.differences(settled):
+        if other := run.differences(settled, config.defaults):
             raise InputError(
                 f"{self.folder} holds a run with other settings ({'; '.join(other)}): "
                 "remove it, or name another folder with --runs"

@@ -52,6 +52,7 @@ class PixelConfig(Config):
             below it.
         ema: decay per step of a moving average of the trained weights, which replaces them at the
             end; 0: none.
+        sam: radius of sharpness-aware minimisation; see `Config`.
         schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
             `constant` does not change it.
         warmup: fraction of training during which the rate rises linearly.

@@ -1,12 +1,10 @@
 """The run folder at the start of training: a new one, or one whose run is resumed."""
 
-import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import MISSING, fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -83,7 +81,7 @@ def begin_run(
         InputError: when the folder contains a run and `resume` is not set, or its settings or data
             differ; nothing has been written then.
     """
-    settings, defaults = config.stored, json.loads(json.dumps(_defaults(config)))
+    settings = config.stored
     if not (folder / "config.yaml").is_file():
         if check_without_settings(folder, resume):
             check_split(folder, dataset, accept_replaced=accept_replaced)
@@ -97,7 +95,7 @@ def begin_run(
         raise InputError(
             f"{folder / 'config.yaml'} is cut or damaged: it lacks {', '.join(lacking)}"
         )
-    if other := run.differences(settings, defaults):
+    if other := run.differences(settings, config.defaults):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
         )
@@ -173,18 +171,6 @@ def resume_split(
     if replaced or old != new or not (folder / FILE).is_file():
         write_split(folder, dataset)
     return len(replaced)
-
-
-def _defaults(config: Config) -> dict[str, Any]:
-    """Default values of the settings that have one."""
-    found = {}
-    for setting in fields(config):
-        make: Callable[[], Any] | Any = setting.default_factory
-        if setting.default is not MISSING:
-            found[setting.name] = setting.default
-        elif make is not MISSING:
-            found[setting.name] = make()
-    return found | {"ema": 0.0}  # which `settle_common` makes from the default
 
 
 def _written_by(run: RunFolder) -> str:

@@ -1,7 +1,7 @@
 """The settings of a run."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "backbone_lr": {"least": 0},
     "layer_decay": {"above": 0, "most": 1},
     "ema": {"least": 0, "below": 1},
+    "sam": {"least": 0},
     "label_smoothing": {"least": 0, "below": 1},
     "momentum": {"least": 0, "below": 1},
     "weight_decay": {"least": 0},
@@ -73,6 +74,8 @@ class Config:
         ema: decay per step of a moving average of the trained weights, which replaces them at the
             end; 0: none. Default: none; for pretrained weights on your own images, an average over
             the last tenth of training.
+        sam: radius of sharpness-aware minimisation (Foret et al., ICLR 2021, arXiv 2010.01412),
+            which takes two passes per step; 0.05 is common, 0: none.
         label_smoothing: share of each target that is spread evenly over all classes, for methods
             with a cross-entropy over classes; it makes the probabilities less sharp.
         fixed_norm: keep the backbone in evaluation mode, which fixes its batch norm statistics.
@@ -88,7 +91,8 @@ class Config:
         sampling: `shuffle` draws every image once per epoch; `class_balanced` draws every class
             equally often, `square_root` in proportion to the square root of its count.
         teacher: `train` trains a teacher first, as a stage of the run; `none` uses a momentum
-            encoder instead; a run folder or a file of weights uses its model.
+            encoder instead; a run folder or a file of weights uses its model, several of them the
+            mean of their models.
         teacher_stage: settings of the teacher's training that differ from the run's.
         first: first stage of a two-stage method: `train` trains it as a stage of the run; a run
             folder or a file of weights uses its model.
@@ -126,6 +130,7 @@ class Config:
     backbone_lr: float = 1.0
     layer_decay: float = 1.0
     ema: float | None = None
+    sam: float = 0.0
     label_smoothing: float = 0.0
     fixed_norm: bool = False
     start: str | None = None
@@ -137,7 +142,7 @@ class Config:
     warmup_start: float = 0.0
     milestones: list[float] = field(default_factory=lambda: [0.8, 0.9])
     sampling: Literal["shuffle", "class_balanced", "square_root"] = "shuffle"
-    teacher: str = "none"
+    teacher: str | list[str] = "none"
     teacher_stage: dict[str, Any] = field(default_factory=dict)
     first: str = "train"
     first_stage: dict[str, Any] = field(default_factory=dict)
@@ -155,6 +160,13 @@ class Config:
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
         self.views = [self.views] if isinstance(self.views, str) else self.views
+        if isinstance(self.teacher, list):
+            if not self.teacher or (len(self.teacher) > 1 and {"train", "none"} & {*self.teacher}):
+                raise InputError(
+                    "teacher must be train, none, or one or more run folders or files of weights, "
+                    f"got {self.teacher}"
+                )
+            self.teacher = self.teacher[0] if len(self.teacher) == 1 else self.teacher
         for name, bounds in RANGES.items():
             value = getattr(self, name)
             if value is not None:
@@ -190,6 +202,17 @@ class Config:
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         del settings["trust"], settings["given"]
         return settings
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Default values of the settings that have one, for run folders of older versions."""
+        found: dict[str, Any] = {}
+        for setting in fields(self):
+            if setting.default is not MISSING:
+                found[setting.name] = setting.default
+            elif setting.default_factory is not MISSING:
+                found[setting.name] = setting.default_factory()
+        return found | {"ema": 0.0}  # which `settle_common` makes from the default
 
     def is_open(self, name: str) -> bool:
         """Whether a setting was left at its default."""

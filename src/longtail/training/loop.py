@@ -30,6 +30,7 @@ from longtail.training.optim import (
 )
 from longtail.training.progress import ProgressBar
 from longtail.training.run import RunFolder, changed_settings
+from longtail.training.sharpness import SharpnessAware
 
 if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
@@ -77,6 +78,8 @@ def fit(
     at = restore(fabric, method, optimizer, config, run, average)
     method.train()
     gradients = gradients_of(fabric, loader)
+    if config.sam:
+        gradients = SharpnessAware(gradients, config.sam)
     steps = len(loader)
     title, shown = run.folder.as_posix(), fabric.is_global_zero
     with (

@@ -474,6 +474,8 @@ def _lasting(value: Any) -> Any:
             for name, inner in value.items()
             if name not in left_out and inner is not None
         }
+    if isinstance(value, list):
+        return [_lasting(inner) for inner in value]
     if isinstance(value, str) and os.path.exists(value):
         return os.path.realpath(value)
     return value

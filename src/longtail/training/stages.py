@@ -20,18 +20,18 @@ class Stage:
 
     Args:
         name: name of the folder: "teacher" or "first".
-        given: "train", or an existing run folder or file of weights whose model is used.
+        given: ("train",), or existing run folders or files of weights whose models are used.
         config: settings with which it is trained.
     """
 
     name: str
-    given: str
+    given: tuple[str, ...]
     config: Config
 
     @property
     def trained(self) -> bool:
         """Whether it is trained as part of the run."""
-        return self.given == "train"
+        return self.given == ("train",)
 
     @classmethod
     def of(cls, config: Config, methods: type[Method]) -> "Stage | None":
@@ -60,7 +60,7 @@ class Stage:
             )
         if own.first_method:
             changes = {"method": {"name": own.first_method}, "sampling": "shuffle", "mix": "none"}
-            stage = cls("first", config.first, _changed(config, "first_stage", changes))
+            stage = cls("first", (config.first,), _changed(config, "first_stage", changes))
             if stage.config.backbone != config.backbone:
                 raise InputError(
                     f"first_stage.backbone must be the run's, {config.backbone!r}, "
@@ -71,7 +71,8 @@ class Stage:
             return None
         # One view, as the classifier sees it.
         changes = {"method": dict(own.teacher_method), "views": config.views[:1]}
-        return cls("teacher", config.teacher, _changed(config, "teacher_stage", changes))
+        given = [config.teacher] if isinstance(config.teacher, str) else config.teacher
+        return cls("teacher", tuple(given), _changed(config, "teacher_stage", changes))
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -79,21 +80,22 @@ class Stage:
         with _named(f"{self.name}_stage"):
             yield
 
-    def check(self, card: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
+    def check(self, given: str, card: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         """Rejects a given model that cannot be this stage.
 
         Args:
-            card: card of the given model.
+            given: its run folder or file of weights.
+            card: its card.
             class_names: class names of the data.
 
         Raises:
             InputError: when it was trained on other classes, or has another backbone, which a
                 two-stage method would keep.
         """
-        check_classes(card, class_names, f"{self.name} {self.given}")
+        check_classes(card, class_names, f"{self.name} {given}")
         if self.name == "first" and card["backbone"] != self.config.backbone:
             raise InputError(
-                f"backbone must be that of the first stage {self.given}, {card['backbone']!r}, "
+                f"backbone must be that of the first stage {given}, {card['backbone']!r}, "
                 f"got {self.config.backbone!r}"
             )
 

@@ -119,6 +119,16 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
         """
         return self.runs(given, trust)
 
+    def combined(self, models: Sequence[nn.Module]) -> nn.Module:
+        """One model for the given ones of a stage: the only one, or their mean.
+
+        Raises:
+            InputError: when the task has no mean of several models.
+        """
+        if len(models) > 1:
+            raise InputError(f"teacher must be one model for {self.name}, got {len(models)}")
+        return models[0]
+
     @abstractmethod
     def settle(self, config: AnyConfig, dataset: Data) -> AnyConfig:
         """Replaces `auto` settings with their values, and checks settings against the data.

@@ -113,9 +113,10 @@ def prepare(
             merge_lora(first.backbone)  # like the model of a finished run
             model = first
     elif stage:
-        given = task.trained(stage.given, config.trusted)
-        stage.check(given.model_card(), dataset.class_names)
-        model = given.model()
+        found = {given: task.trained(given, config.trusted) for given in stage.given}
+        for given, trained in found.items():
+            stage.check(given, trained.model_card(), dataset.class_names)
+        model = task.combined([trained.model() for trained in found.values()])
     method = make_method(task, config, dataset, model)
     trains = any(p.requires_grad for p in method.parameters())
     if trains and not config.epochs:
