@@ -79,18 +79,17 @@ def variants(parts: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def trained(
     name: str, scale: float, root: str, out: Path, seed: int, changes: dict[str, Any] | None = None
 ) -> Run:
-    """The run of a row of the matrix on the held-out data, with changes to its settings."""
-    settings = overlay(Cell(SOURCE, name, IMBALANCE, seed, scale, Path()).settings, changes or {})
-    method = {"name": "gml" if changes else "logit_adjust", **settings.pop("method")}
+    """The run of a row of the matrix, on these data and with changes to its settings."""
+    settings = Cell(SOURCE, name, IMBALANCE, seed, scale, Path()).config(root)
+    settings = overlay({**settings, "data": {"source": DATA, "root": root}}, changes or {})
     settings.pop("teacher_stage", None)
-    data = {"source": DATA, "root": root}
-    run = train(data, method, out=out, seed=seed, resume=True, trust=[DATA], **settings)
+    run = train(**settings, out=out, resume=True, trust=[DATA])
     assert isinstance(run, Run)
     return run
 
 
 def held_out(config: DataConfig) -> Dataset:
-    """A long tail of the training images of CIFAR-100, and 100 others of each class to judge on."""
+    """A long tail of CIFAR-100's training images, and 100 others of each class as validation."""
     from torchvision.datasets import CIFAR100
 
     data = CIFAR100(config.root or "data")
@@ -126,7 +125,10 @@ def row(run: Run, name: str) -> dict[str, Any]:
 
 
 def gain(run: Run, base: Run) -> str:
-    """Accuracy over that of another run on the same images, percent, with its standard error."""
+    """Accuracy above that of another run on the same images, percent.
+
+    The standard error is that of the images; another seed differs by more.
+    """
     right = [
         (one.predictions().logits.argmax(1) == one.predictions().labels).double()
         for one in (run, base)

@@ -43,13 +43,12 @@ OTHER_SIZES = {WIDE: ("7.4 M", "16 times resnet32"), "ResNet-34": ("21 M", "n/a"
 OWN_SPLIT = "a random one of its own"
 FIRST_IMAGES = "the first images of each class"
 COMMON_SPLIT = "the common one"
-# Of each published row the authors' code says which epoch is judged; that of BCL for CIFAR is not
-# published.
+# Which epoch is judged is taken from the authors' code; BCL's code for CIFAR was never published.
 SELECTION = {"bcl": "n/a"}
 # Their code draws the split with the seed of the run: for LADE 1 (their README), else not stated.
 SPLITS = {
     "lade": "the same draw, seed 1",
-    **dict.fromkeys(("ce_branched", "pc_softmax_branched", "logit_adjust_branched"), "n/a"),
+    **dict.fromkeys(("ce_branched", "pc_softmax_branched", "logit_adjust_branched", "bcl"), "n/a"),
 }
 TITLES = ("method", "accuracy, %", "seeds", "epochs", "selection", "split", "network")
 TITLES = (*TITLES, "parameters", "multiply-adds", "from")

@@ -22,6 +22,7 @@ from longtail.methods import Method
 from longtail.training.graphed import GraphedGradients, compute_gradients
 from longtail.training.input import TrainingBatch
 from longtail.training.loop import seed_step, train_step
+from longtail.training.sharpness import SharpnessAware
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -156,7 +157,12 @@ def train_steps() -> Callable[..., Trained]:
     from lightning_fabric import Fabric
 
     def train(
-        method: Method, epochs: list[list[TrainingBatch]], *, recorded: bool, precision: str = "32"
+        method: Method,
+        epochs: list[list[TrainingBatch]],
+        *,
+        recorded: bool,
+        precision: str = "32",
+        sam: float = 0.0,
     ) -> Trained:
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         weights = [p for p in method.parameters() if p.requires_grad]
@@ -164,12 +170,13 @@ def train_steps() -> Callable[..., Trained]:
         model, wrapped = fabric.setup(method, optimizer)
         method.train()
         gradients: Any = GraphedGradients(CpuRecorder(method)) if recorded else compute_gradients
+        step_gradients = SharpnessAware(gradients, sam) if sam else gradients
         losses = []
         for epoch, batches in enumerate(epochs):
             method.set_progress(epoch / len(epochs))
             for step, batch in enumerate(batches):
                 seed_step(0, epoch, step, 0)
-                losses.append(train_step(fabric, model, wrapped, batch, gradients))
+                losses.append(train_step(fabric, model, wrapped, batch, step_gradients))
         return Trained(losses, method, gradients)
 
     return train

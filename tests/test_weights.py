@@ -88,6 +88,10 @@ def test_evaluating_mistyped_weights_names_the_nearest(given: dict[str, Any]) ->
         ValueError, match=r"lt-lade-10 is not a run.*did you mean 'cifar100-lt-lade-100'\?"
     ):
         longtail.evaluate("cifar100-lt-lade-10", **given)
+    with pytest.raises(
+        ValueError, match=r"runs/a-0\.1 is not a run folder, nor the name of weights$"
+    ):
+        longtail.evaluate("runs/a-0.1", **given)
 
 
 def test_other_data_are_refused(file: Path) -> None:

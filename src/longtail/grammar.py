@@ -117,7 +117,7 @@ class Grammar:
         Raises:
             InputError: for an unknown option, an option without a value, or an extra word.
         """
-        types, loose = self.types, list[str]()
+        types, loose, lists = self.types, list[str](), set[str]()
         values: dict[str, Any] = {}
         rest = deque(words)
         while rest:
@@ -131,6 +131,9 @@ class Grammar:
             if known is None and not lenient:
                 raise InputError(f"{self.command} has no option --{option}{self._near(option)}")
             kind = types.get(name, str)
+            if _accepts(kind, LISTS) and name in lists:
+                raise InputError(f"--{option} must be given once, with all its values after it")
+            lists.add(name)
             given = [value] if equals else list(_taken(kind, rest))
             if not given and lenient:
                 continue

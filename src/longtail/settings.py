@@ -29,7 +29,7 @@ DATA = (
 )
 METHOD = "a name from `longtail list`, or an import path; --help shows the options of this one"
 AUTO = "auto"  # the method is then chosen by training on your own images
-PATHS = {"data", "start", "teacher", "first"}  # strings for the parser, whatever they contain
+PATHS = {"data", "start", "teacher", "first"}  # of which the parser makes nothing but strings
 CONFIG = "YAML file of settings; options override it"
 TRUST = "import paths of your own code that the --config may name"
 

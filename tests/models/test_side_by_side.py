@@ -40,13 +40,16 @@ def test_its_cosines_are_the_mean_of_those_of_its_models(
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("others", "found"),
     [
-        classifier("smallnet", classes=5),
-        classifier("smallnet", scale=16.0),
-        ImageClassifier(create_backbone("smallnet"), LinearHead(64, 4)),
+        ([classifier("smallnet", classes=5)], "scale 30, CosineHead of 5 classes with scale 30"),
+        ([classifier("smallnet", scale=16.0)], "scale 30, CosineHead of 4 classes with scale 16"),
+        ([ImageClassifier(create_backbone("smallnet"), LinearHead(64, 4))], "scale 30, LinearHead"),
     ],
 )
-def test_models_that_have_no_mean(other: ImageClassifier) -> None:
-    with pytest.raises(ValueError, match="cosine heads with the same classes and scale"):
-        ensemble([classifier("smallnet"), other])
+def test_models_that_have_no_mean(others: list[ImageClassifier], found: str) -> None:
+    rule = "cosine heads .* with the same classes and scale, got "
+    with pytest.raises(ValueError, match=f"{rule}CosineHead of 4 classes with {found}$"):
+        ensemble([classifier("smallnet"), *others])
+    with pytest.raises(ValueError, match=f"{rule}none"):
+        ensemble([])

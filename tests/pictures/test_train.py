@@ -1,5 +1,6 @@
 """Training on own images: the stages, what is decided, resuming, and what is said of bad input."""
 
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -176,16 +177,23 @@ def test_a_method_that_needs_a_trained_backbone(folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tune": "head"}, "label_smoothing must be 0 for tune head, whose solver has none"),
-        ({"method": {"name": "lade"}}, "label_smoothing must be 0 for LADELoss, got 0.1"),
+        (
+            {"label_smoothing": 0.1, "tune": "head"},
+            "label_smoothing must be 0 for tune head, whose solver has none",
+        ),
+        (
+            {"label_smoothing": 0.1, "method": {"name": "lade"}},
+            "label_smoothing must be 0 for LADELoss, got 0.1",
+        ),
+        ({"sam": 0.05, "tune": "head"}, "sam must be 0 for tune head, .*, got 0.05"),
     ],
-    ids=["head", "lade"],
+    ids=["head", "lade", "sam"],
 )
-def test_label_smoothing_without_a_stage_for_it(
+def test_settings_without_a_stage_for_them(
     changes: dict[str, object], message: str, folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        train(settings(folder, label_smoothing=0.1, **changes), tmp_path / "run")
+        train(settings(folder, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -193,7 +201,7 @@ def test_head_then_trial_then_decision(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = settings(folder, method={"name": "logit_adjust"}, epochs=1, batch_size=16)
-    config = replace(config, label_smoothing=0.1)
+    config = replace(config, label_smoothing=0.1, sam=0.01)
     with caplog.at_level("INFO", "longtail"):
         run = train(config, tmp_path / "run")
     said = caplog.text
@@ -206,7 +214,8 @@ def test_head_then_trial_then_decision(
     assert trial.metrics["split"] == "val"  # the decision does not look at the test split
     assert trial.config["optimizer"] == "adamw"
     assert trial.config["label_smoothing"] == 0.1
-    assert Run(tmp_path / "run" / "head").config["label_smoothing"] == 0.0
+    head = Run(tmp_path / "run" / "head").config
+    assert (head["label_smoothing"], head["sam"], trial.config["sam"]) == (0.0, 0.0, 0.01)
     assert run.metrics["split"] == "test"
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     train(config, tmp_path / "run", resume=True)
@@ -262,6 +271,9 @@ def test_settings_left_open_stay_open_when_a_run_is_resumed(folder: Path, tmp_pa
     source, out = {"source": str(folder), "image_size": 32}, tmp_path / "run"
     asked = {"device": "cpu", "precision": "32-true", "weight_decay": 5e-4, "minutes": 1e-6}
     longtail.train(source, "ce", out=out, verbose=False, **asked)
+    decisions = json.loads((out / "decisions.json").read_text())
+    del decisions["asked"]["sam"]  # as a version wrote it that did not have the setting
+    (out / "decisions.json").write_text(json.dumps(decisions))
     before = (out / "decisions.json").read_bytes()
     longtail.train(None, out=out, resume=True, verbose=False)
     config = to_config(resumed(out, "auto", {}))

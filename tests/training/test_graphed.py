@@ -124,6 +124,20 @@ def test_what_a_replay_would_not_repeat_is_not_recorded(
     assert recorded.gradients.recorder.replays == replays
 
 
+def test_a_recorded_step_of_sharpness_aware_minimisation(
+    train_steps: TrainSteps, assert_same: AssertSame
+) -> None:
+    computed, recorded = (
+        train_steps(given, [list(batches(given, [6] * 9))], recorded=how, sam=0.05)
+        for how, given in ((False, Example()), (True, Example()))
+    )
+    assert_same(computed, recorded)
+    assert recorded.gradients.recorder.recordings == 1
+    plain = Example()
+    plain_steps = train_steps(plain, [list(batches(plain, [6] * 9))], recorded=False)
+    assert plain_steps.losses[-1]["loss"] != computed.losses[-1]["loss"]
+
+
 @pytest.mark.parametrize(
     ("make", "recordings", "replays"),
     [(Example, 1, 7), (ChangesWithTheProgress, 2, 7), (SelectsByData, 0, 0)],

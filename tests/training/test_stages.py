@@ -9,7 +9,7 @@ import longtail
 from longtail import ClassPrior
 from longtail.cli import main
 from longtail.methods import Method
-from longtail.settings import from_keywords, to_config
+from longtail.settings import from_keywords, from_words, to_config
 from longtail.training import Run
 from longtail.training.stages import Stage, expressed_after_sampling
 
@@ -119,14 +119,26 @@ def test_several_teachers_teach_as_their_mean(
         "digits-lt", out=tmp_path / "both", resume=True, teacher=folders, **small
     )
     assert again.finished
+    other = {**method, "head": "linear"}
+    linear = longtail.train("digits-lt", other, out=tmp_path / "linear", **QUICK).folder
+    rule = "teacher must be train, none, or one or more .*, each named once, got "
     for wrong, message in (
-        (["train", "none"], r"teacher must be train, none, or .*\['train', 'none'\]"),
-        ([], r"teacher must be train, none, or .*got \[\]"),
+        (["train", "none"], rule + r"\['train', 'none'\]"),
+        ([], rule + r"\[\]"),
+        (None, rule + "None"),
+        ([folders[0], folders[1], folders[0]], rule),
         ([folders[0], "no/run"], "no/run is not a run folder"),
+        (
+            [folders[0], linear],
+            f"teacher {folders[0]}, {linear}: .* must have cosine heads .*, got "
+            "CosineHead of 10 classes with scale 30, LinearHead",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             longtail.train("digits-lt", out=tmp_path / "x", teacher=wrong, **small)
     assert not (tmp_path / "x").exists()
+    with pytest.raises(ValueError, match=r"--teacher must be given once, with all its values"):
+        from_words("train", longtail.train, [*words, "--teacher", "b"])
 
 
 def test_settings_of_a_stage_change_those_of_the_recipe() -> None:

@@ -58,15 +58,20 @@ def ensemble(models: Sequence[ImageClassifier]) -> ImageClassifier:
         True
     """
     heads = [model.head for model in models if isinstance(model.head, CosineHead)]
-    kinds = {(len(head.weight), head.scale) for head in heads}
-    if len(heads) < len(models) or len(kinds) != 1:
+    kinds = [_described(model.head) for model in models]
+    if len(heads) < len(models) or len({*kinds}) != 1:
         raise InputError(
-            "models of an ensemble must have cosine heads with the same classes and scale, got "
-            f"{', '.join(str(model.head) for model in models)}"
+            "models of an ensemble must have cosine heads (method.head cosine) with the same "
+            f"classes and scale, got {', '.join(kinds) or 'none'}"
         )
     backbone = SideBySide([model.backbone for model in models])
-    num_classes, scale = kinds.pop()
-    head = CosineHead(backbone.num_features, num_classes, scale)
+    head = CosineHead(backbone.num_features, len(heads[0].weight), heads[0].scale)
     with torch.no_grad():
         head.weight.copy_(torch.cat([F.normalize(each.weight, dim=1) for each in heads], dim=1))
     return ImageClassifier(backbone, head)
+
+
+def _described(head: nn.Module) -> str:
+    if not isinstance(head, CosineHead):
+        return type(head).__name__
+    return f"CosineHead of {len(head.weight)} classes with scale {head.scale:g}"

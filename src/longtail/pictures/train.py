@@ -136,7 +136,7 @@ class Training:
 
     def run(self) -> Run:
         """Trains, one stage after the other."""
-        self._check_smoothing()
+        self._check_stages()
         if self.config.tune == "lora":  # for which not every backbone has layers
             tune_backbone(create_backbone(self.config.backbone), "lora", self.config.lora_rank)
         self.decisions = self._begin()
@@ -152,7 +152,8 @@ class Training:
             self.config.data.workers,
         )
         method = self.decide("method", lambda: self._choose(features["train"]))
-        frozen = replace(self.config, tune="head", method=dict(method), label_smoothing=0.0)
+        frozen = replace(self.config, tune="head", method=dict(method))
+        frozen = replace(frozen, label_smoothing=0.0, sam=0.0)  # which are for fine-tuning
         plain = self._train(replace(frozen, method={"name": PLAIN}), self.folder / PLAIN)
         epochs = self.decide("epochs", lambda: plan.epochs)
         if not epochs:
@@ -172,17 +173,17 @@ class Training:
         self._compare(run, head)
         return run
 
-    def _check_smoothing(self) -> None:
-        """Rejects label smoothing that no stage supports, before features are computed.
+    def _check_stages(self) -> None:
+        """Rejects settings that no stage supports, before features are computed.
 
         Raises:
-            InputError: for a head alone, or a loss without label smoothing.
+            InputError: for label smoothing or SAM of a head alone, or a loss without smoothing.
         """
         share, name = self.config.label_smoothing, self.config.method["name"]
+        if self.config.tune == "head" and (share or self.config.sam):
+            check_frozen(PlainClassifier, self.config)
         if not share:
             return
-        if self.config.tune == "head":
-            check_frozen(PlainClassifier, self.config)
         found = LogitAdjustedLoss if name == "auto" else find_method(name)
         if issubclass(found, ClassificationLoss):
             settings = self.config.method.get("loss", {})
@@ -209,8 +210,8 @@ class Training:
             InputError: when the folder contains a run and `resume` is not set, or its settings or
                 data differ.
         """
-        open_ = filter(self.config.is_open, OPEN)
-        asked = {**self.config.stored, **dict.fromkeys(open_)}
+        open_ = dict.fromkeys(filter(self.config.is_open, OPEN))
+        asked = {**self.config.stored, **open_}
         path = self.folder / DECISIONS
         if not path.is_file():
             if (self.folder / "config.yaml").is_file():
@@ -221,7 +222,7 @@ class Training:
             return {"asked": asked}
         check_resumes(self.folder, self.resume)
         before = asked_settings(self.folder)
-        if other := changed_settings(before, asked):
+        if other := changed_settings(before, asked, {**self.config.defaults, **open_}):
             raise InputError(
                 f"{self.folder} cannot be resumed with other settings: {'; '.join(other)}"
             )

@@ -52,7 +52,8 @@ class PixelConfig(Config):
             below it.
         ema: decay per step of a moving average of the trained weights, which replaces them at the
             end; 0: none.
-        sam: radius of sharpness-aware minimisation; see `Config`.
+        sam: radius of sharpness-aware minimisation (Foret et al., ICLR 2021, arXiv 2010.01412),
+            which takes two passes per step; 0: none.
         schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
             `constant` does not change it.
         warmup: fraction of training during which the rate rises linearly.

@@ -160,13 +160,15 @@ class Config:
     def __post_init__(self) -> None:
         """Checks the ranges of the values."""
         self.views = [self.views] if isinstance(self.views, str) else self.views
-        if isinstance(self.teacher, list):
-            if not self.teacher or (len(self.teacher) > 1 and {"train", "none"} & {*self.teacher}):
-                raise InputError(
-                    "teacher must be train, none, or one or more run folders or files of weights, "
-                    f"got {self.teacher}"
-                )
-            self.teacher = self.teacher[0] if len(self.teacher) == 1 else self.teacher
+        teachers = [self.teacher] if isinstance(self.teacher, str) else self.teacher or []
+        several, repeated = len(teachers) > 1, len({*teachers}) < len(teachers)
+        mixed = several and not {"train", "none"}.isdisjoint(teachers)
+        if not teachers or repeated or mixed:
+            raise InputError(
+                "teacher must be train, none, or one or more run folders or files of weights, each "
+                f"named once, got {self.teacher}"
+            )
+        self.teacher = teachers if several else teachers[0]
         for name, bounds in RANGES.items():
             value = getattr(self, name)
             if value is not None:

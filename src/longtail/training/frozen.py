@@ -51,11 +51,10 @@ def check_frozen(method: type[Method], config: Config) -> None:
             "backbone that is trained; head fits any classification loss, gml, crt, lws or "
             "tau_norm"
         )
-    if config.label_smoothing:
-        raise InputError(
-            "label_smoothing must be 0 for tune head, whose solver has none, "
-            f"got {config.label_smoothing:g}"
-        )
+    for name in ("label_smoothing", "sam"):
+        if value := getattr(config, name):
+            rule = "must be 0 for tune head, whose solver has none"
+            raise InputError(f"{name} {rule}, got {value:g}")
     if config.devices * config.nodes > 1:
         raise InputError("devices and nodes must be 1 for tune head, which is fitted at once")
 

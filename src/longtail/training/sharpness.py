@@ -17,8 +17,8 @@ class SharpnessAware:
 
     Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization, ICLR 2021,
     arXiv 2010.01412; two passes over the batch. The second repeats the first with other weights:
-    it starts from the same buffers (queues, statistics of batch norms) and random numbers, and
-    those that remain are of the first.
+    it starts from the same buffers (queues, statistics of batch norms) and random numbers. After
+    the step, the buffers are those that the first pass left.
 
     Args:
         gradients: computes loss and gradients of a batch.

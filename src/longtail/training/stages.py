@@ -77,7 +77,7 @@ class Stage:
     @contextmanager
     def named(self) -> Iterator[None]:
         """Names the stage in input errors that its settings cause."""
-        with _named(f"{self.name}_stage"):
+        with errors_named(f"{self.name}_stage"):
             yield
 
     def check(self, given: str, card: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
@@ -103,16 +103,17 @@ class Stage:
 def _changed(config: Config, stage: str, changes: Mapping[str, Any]) -> Config:
     """The run's settings with the changes of the stage, and with those given by the user."""
     alone: dict[str, Any] = {"teacher": "none", "teacher_stage": {}, "first_stage": {}}
-    with _named(stage):
+    with errors_named(stage):
         return replace(config, **{**alone, **changes, **getattr(config, stage)})
 
 
 @contextmanager
-def _named(stage: str) -> Iterator[None]:
+def errors_named(what: str) -> Iterator[None]:
+    """Begins the message of input errors with what they are about."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{stage}: {error}") from error
+        raise InputError(f"{what}: {error}") from error
 
 
 def expressed_after_sampling(

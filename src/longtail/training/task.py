@@ -126,7 +126,7 @@ class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
             InputError: when the task has no mean of several models.
         """
         if len(models) > 1:
-            raise InputError(f"teacher must be one model for {self.name}, got {len(models)}")
+            raise InputError(f"{self.name} takes one model, got {len(models)}")
         return models[0]
 
     @abstractmethod

@@ -21,7 +21,7 @@ from longtail.training.distributed import (
 )
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.loggers import check_logger
-from longtail.training.stages import Stage
+from longtail.training.stages import Stage, errors_named
 from longtail.training.task import AnyConfig, AnyRun, Data, Task, TrainingData
 
 
@@ -113,10 +113,11 @@ def prepare(
             merge_lora(first.backbone)  # like the model of a finished run
             model = first
     elif stage:
-        found = {given: task.trained(given, config.trusted) for given in stage.given}
-        for given, trained in found.items():
+        found = [task.trained(given, config.trusted) for given in stage.given]
+        for given, trained in zip(stage.given, found, strict=True):
             stage.check(given, trained.model_card(), dataset.class_names)
-        model = task.combined([trained.model() for trained in found.values()])
+        with errors_named(f"{stage.name} {', '.join(stage.given)}"):
+            model = task.combined([trained.model() for trained in found])
     method = make_method(task, config, dataset, model)
     trains = any(p.requires_grad for p in method.parameters())
     if trains and not config.epochs:

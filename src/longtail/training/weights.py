@@ -1,6 +1,7 @@
 """Files of weights: one trained model each, with its card, by path or by name."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -63,7 +64,8 @@ def refuse_missing(run: str | Path) -> None:
         InputError: names the nearest weights.
     """
     if not are_weights(run) and not Path(run).is_dir():
-        hint = nearest(str(run), dict(known_files()))
+        near = get_close_matches(str(run), dict(known_files()), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"{run} is not a run folder, nor the name of weights{hint}")
 
 
