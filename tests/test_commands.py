@@ -468,7 +468,7 @@ def test_a_run_without_a_name_gets_a_folder_of_its_own(
 @pytest.mark.parametrize(
     ("words", "work", "said"),
     [
-        (["evaluate", "runs/any"], "longtail.tasks.open_run", "longtail: stopped\n"),
+        (["export", "runs/any"], "longtail.tasks.open_run", "longtail: stopped\n"),
         (["train", "digits-lt"], "longtail.api.start", "longtail: stopped\n"),
         (
             ["reproduce", "cifar100-lt"],
