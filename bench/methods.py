@@ -71,11 +71,13 @@ def measured(page: str) -> Iterator[str]:
             "{:.1f} ± {:.1f}".format(*found[key]) for key in ("accuracy", "many", "medium", "few")
         )
         yield f"| digits-lt, imbalance 30, 3 seeds | {values} | `digits-lt.json` |"
-    for run in read("cifar100-lt-200-epochs")["runs"]:
-        if run["method"] in names["rows"]:
-            network = run.get("backbone", "resnet32")
-            what = f"cifar100-lt, imbalance 100, {run['epochs']} epochs, {network}, one seed"
-            yield f"| {what} | {cells(run)} | `cifar100-lt-200-epochs.json` |"
+    for file in ("cifar100-lt-200-epochs", "cifar100-lt-lade-split"):
+        for run in read(file)["runs"]:
+            if run["method"] in names["rows"]:
+                network = run.get("backbone", "resnet32")
+                what = f"cifar100-lt, imbalance 100, {run['epochs']} epochs, {network}, one seed"
+                what += f", split of seed {run['data_seed']}" if run.get("data_seed") else ""
+                yield f"| {what} | {cells(run)} | `{file}.json` |"
     for run in read("cifar100-lt")["runs"]:
         if run["method"] in names["rows"]:
             short = " (**a short check, not comparable**)" if run["epochs_scale"] < 1 else ""
