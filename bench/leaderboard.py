@@ -45,11 +45,9 @@ FIRST_IMAGES = "the first images of each class"
 COMMON_SPLIT = "the common one"
 # Which epoch is judged is taken from the authors' code; BCL's code for CIFAR was never published.
 SELECTION = {"bcl": "n/a"}
-# Their code draws the split with the seed of the run: for LADE 1 (their README), else not stated.
-SPLITS = {
-    "lade": "the same draw, seed 1",
-    **dict.fromkeys(("ce_branched", "pc_softmax_branched", "logit_adjust_branched", "bcl"), "n/a"),
-}
+# LADE's code draws the split with the seed of the run, which its README states for one row.
+UNKNOWN_SPLIT = {"lade", "ce_branched", "pc_softmax_branched", "logit_adjust_branched", "bcl"}
+SPLITS = {("lade", 100): "the same draw, seed 1"}
 TITLES = ("method", "accuracy, %", "seeds", "epochs", "selection", "split", "network")
 TITLES = (*TITLES, "parameters", "multiply-adds", "from")
 
@@ -122,7 +120,7 @@ def published(imbalance: int) -> Iterator[Row]:
         for (at, epochs), accuracy in known.items():
             if at == imbalance:
                 selection = cifar_lt.NOTES.get((SOURCE, name), SELECTION.get(name, "last epoch"))
-                split = SPLITS.get(name, COMMON_SPLIT)
+                split = SPLITS.get((name, at), "n/a" if name in UNKNOWN_SPLIT else COMMON_SPLIT)
                 yield Row(name, accuracy, epochs, network(name), selection, PAPERS[name], split)
 
 

@@ -92,6 +92,8 @@ def test_evaluating_mistyped_weights_names_the_nearest(given: dict[str, Any]) ->
         ValueError, match=r"runs/a-0\.1 is not a run folder, nor the name of weights$"
     ):
         longtail.evaluate("runs/a-0.1", **given)
+    with pytest.raises(ValueError, match=r"weights must be one of .*, got 'runs/a-0\.1'$"):
+        longtail.load("runs/a-0.1")
 
 
 def test_other_data_are_refused(file: Path) -> None:

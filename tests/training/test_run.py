@@ -77,13 +77,16 @@ def test_another_spelling_of_a_path_is_no_other_setting(
 ) -> None:
     (tmp_path / "pics").mkdir()
     monkeypatch.chdir(tmp_path)
-    before = {"data": {"source": "pics", "check": None}, "teacher": ["pics", "x"], "lr": 0.1}
+    before = {"data": {"source": "pics", "check": None}, "teacher": "pics", "lr": 0.1}
     run = Run.create(tmp_path / "run", before)
+    several = Run.create(tmp_path / "several", {**before, "teacher": ["pics", "x"]})
     for path in ("pics/", str(tmp_path / "pics")):
-        same = {"data": {"source": path, "check": "exists"}, "teacher": [path, "x"], "lr": 0.1}
+        same = {"data": {"source": path, "check": "exists"}, "teacher": path, "lr": 0.1}
         assert run.differences(same) == []
-    other = {"data": {"source": "run", "check": None}, "teacher": ["x", "pics"], "lr": 0.1}
+        assert several.differences({**same, "teacher": [path, "x"]}) == []
+    other = {"data": {"source": "run", "check": None}, "teacher": "none", "lr": 0.1}
     assert len(run.differences(other)) == 2
+    assert len(several.differences({**other, "teacher": ["x", "pics"]})) == 2
 
 
 def test_evaluated_under_another_prior() -> None:

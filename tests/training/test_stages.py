@@ -91,9 +91,7 @@ def test_stages_that_cannot_be(tmp_path: Path) -> None:
         assert not (tmp_path / "x").exists()
 
 
-def test_several_teachers_teach_as_their_mean(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_teachers_teach_as_their_mean(tmp_path: Path) -> None:
     method = {"name": "logit_adjust", "head": "cosine"}
     folders = [
         longtail.train("digits-lt", method, out=tmp_path / f"{seed}", seed=seed, **QUICK).folder

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from longtail.errors import InputError
 from longtail.models import ImageClassifier
-from longtail.names import nearest, trusted_paths
+from longtail.names import trusted_paths
 from longtail.prior import ClassPrior
 from longtail.training.card import read_card
 from longtail.training.run import Run, load_weights, make_classifier
@@ -64,9 +64,13 @@ def refuse_missing(run: str | Path) -> None:
         InputError: names the nearest weights.
     """
     if not are_weights(run) and not Path(run).is_dir():
-        near = get_close_matches(str(run), dict(known_files()), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{run} is not a run folder, nor the name of weights{hint}")
+        raise InputError(f"{run} is not a run folder, nor the name of weights{_nearest(run)}")
+
+
+def _nearest(name: str | Path) -> str:
+    """The end of an error about an unknown name, in which a dot does not mean a module."""
+    near = get_close_matches(str(name), dict(known_files()), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def find_file(name: str | Path) -> Path:
@@ -83,7 +87,7 @@ def find_file(name: str | Path) -> Path:
     if str(name) not in files:
         raise InputError(
             f"weights must be one of {[*files]} or a {ENDING} file, got {str(name)!r}"
-            f"{nearest(str(name), files)}"
+            f"{_nearest(name)}"
         )
     return files[str(name)]
 
