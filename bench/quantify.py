@@ -13,11 +13,11 @@ estimator sees the same probabilities of the same rows. Errors are those of the 
 test, compared with the drawn prior: MAE in percentage points, RAE as a ratio. Seconds are on one
 core per target, without preparation for quapy's estimators, with it for ours.
 
-`em, no pull` is maximum likelihood under our calibration (`strength=0`). `separated` is synthetic
-and easy: ten Gaussian classes that all classifiers tell apart, with imbalance 20.
-`beside_no_pull` compares the default with the better of `em, no pull` and EMQ-BCTS for each table
-and classifier: the mean difference over targets and its standard error over splits. The better one
-is chosen on the same targets, which favours it.
+`em, no shrinkage` is maximum likelihood under our calibration (`strength=0`). `separated` is
+synthetic and easy: ten Gaussian classes that all classifiers tell apart, with imbalance 20.
+`beside_no_shrinkage` compares the default with the better of `em, no shrinkage` and EMQ-BCTS for
+each table and classifier: the mean difference over targets and its standard error over splits. The
+better one is chosen on the same targets, which favours it.
 
 The constants of `longtail.shift` were chosen on simulated Gaussians. The designs were compared
 inside the training splits of other random splits of these tables.
@@ -53,8 +53,8 @@ Array = NDArray[Any]
 TABLES = ("separated", "glass", "ecoli", "car", "anneal", "wine-white", "page-blocks", "optdigits")
 SIZES = (60, 250, 1000)
 FEWEST, DRAWS, TRIES, FLOOR = 25, 3, 300, 14.0
-OURS = ("em", "em, no pull", "kdey")
-WITHOUT = ("em, no pull", "EMQ-BCTS")
+OURS = ("em", "em, no shrinkage", "kdey")
+WITHOUT = ("em, no shrinkage", "EMQ-BCTS")
 PEERS = ("EMQ", "EMQ-BCTS", "KDEy-ML")
 
 
@@ -72,20 +72,26 @@ def main() -> None:
             # Without the command line, which names folders.
             "environment": {k: v for k, v in environment().items() if k != "command"},
             "rows": [],
-            "beside_no_pull": [],
+            "beside_no_shrinkage": [],
         }
         for name in TABLES:
             features, labels = separated() if name == "separated" else load(given.data, name)
             found = table(features, labels, given.repeats)
             about = {"table": name, "classes": int(labels.max()) + 1}
             result["rows"] += [about | row for row in means(found)]
-            result["beside_no_pull"] += [{"table": name} | row for row in beside_no_pull(found)]
+            result["beside_no_shrinkage"] += [
+                {"table": name} | row for row in beside_no_shrinkage(found)
+            ]
             write_json(given.out, result)
             print(name, flush=True)
     if given.page:
         result = json.loads(given.out.read_text(encoding="utf-8"))
         write_between(given.page, "bench/quantify.py errors", error_lines(result["rows"]))
-        write_between(given.page, "bench/quantify.py pull", pull_lines(result["beside_no_pull"]))
+        write_between(
+            given.page,
+            "bench/quantify.py shrinkage",
+            shrinkage_lines(result["beside_no_shrinkage"]),
+        )
 
 
 def load(folder: Path, name: str) -> tuple[Array, Array]:
@@ -248,7 +254,7 @@ def means(found: Found) -> list[dict[str, Any]]:
     return rows
 
 
-def beside_no_pull(found: Found) -> list[dict[str, Any]]:
+def beside_no_shrinkage(found: Found) -> list[dict[str, Any]]:
     """By how much the default exceeds the better of WITHOUT, for each classifier."""
     rows = []
     for kind in dict.fromkeys(kind for kind, _, _ in found):
@@ -302,8 +308,8 @@ def error_lines(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def pull_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """How far the default is behind the better estimate without a pull; negative: ahead."""
+def shrinkage_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """How far the default is behind the better estimate without shrinkage; negative: ahead."""
     lines = ["| table | classifier | MAE | RAE |", "|---|---|---|---|"]
     for row in rows:
         cells = (f"{row[f'{key}_behind']:+.2f} ± {row[f'{key}_se']:.2f}" for key in ("mae", "rae"))

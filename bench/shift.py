@@ -317,7 +317,10 @@ def tables_of(result: dict[str, object]) -> dict[str, list[str]]:
 
 
 def column_lines(columns: list[dict[str, float]]) -> list[str]:
-    heads = [f"{str(c['direction'])[:3]} {c['ratio']:g}" for c in columns]
+    heads = [
+        "uniform" if c["ratio"] == 1 else f"{str(c['direction'])[0].upper()}{c['ratio']:g}"
+        for c in columns
+    ]
     body = [
         f"| {name} | " + " | ".join(f"{c[name]:.1f}" for c in columns) + " |"
         for name in ("raw", "known", "estimated")

@@ -401,6 +401,7 @@ def test_the_eleven_shifted_test_sets(
     said = capsys.readouterr().out
     assert all(name in said for name in ("F50", "uniform", "B50", "estimated", "Brier"))
     assert min(map(len, said.split("\n\n")[0].splitlines()[:-1])) > 60  # no line broken twice
+    assert said.split("\n\n")[1].splitlines()[1].split() == [f"{c['samples']}" for c in columns]
 
 
 def test_features_of_a_data_set(tmp_path: Path) -> None:

@@ -52,7 +52,11 @@ def test_tables_of_estimated_priors(bench: Any) -> None:
     check("shift.md", "bench/coverage.py spread", spread)
     quantify, found = bench("quantify"), results("quantify")
     check("shift.md", "bench/quantify.py errors", quantify.error_lines(found["rows"]))
-    check("shift.md", "bench/quantify.py pull", quantify.pull_lines(found["beside_no_pull"]))
+    check(
+        "shift.md",
+        "bench/quantify.py shrinkage",
+        quantify.shrinkage_lines(found["beside_no_shrinkage"]),
+    )
 
 
 def test_tables_of_classifiers(bench: Any) -> None:
@@ -76,7 +80,7 @@ def test_intervals_hold_wherever_they_are_called_reliable() -> None:
         assert row["reliable_percent"] == 100
 
 
-def test_the_pull_costs_nothing_beyond_noise() -> None:
-    for row in results("quantify")["beside_no_pull"]:
+def test_shrinkage_costs_nothing_beyond_noise() -> None:
+    for row in results("quantify")["beside_no_shrinkage"]:
         for error in ("mae", "rae"):
             assert row[f"{error}_behind"] < 2 * row[f"{error}_se"]

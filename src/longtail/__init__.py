@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         segmentation,
         shift,
         sklearn,
+        training,
     )
     from longtail.api import advise, evaluate, predict, train
     from longtail.prior import ClassPrior
@@ -47,6 +48,7 @@ __all__ = [
     "shift",
     "sklearn",
     "train",
+    "training",
 ]
 HOMES = {
     "ClassPrior": "prior",

@@ -1,14 +1,16 @@
 import math
 
+import pytest
 import torch
 
 from longtail import ClassPrior
 from longtail.report import print_table
-from longtail.report.shift_tables import print_estimate
+from longtail.report.shift_tables import METRICS, print_estimate, print_protocol
 from longtail.report.tables import Column
-from longtail.shift import estimate_prior
+from longtail.shift import estimate_prior, protocol_table
 
 ACCURACY, ECE = Column("accuracy", "all"), Column("ece", "ECE", percent=False, higher=False)
+SCORES = {metric.key: 0.5 for metric in METRICS}
 
 
 def test_table_prints_percent_and_na(capsys):
@@ -61,3 +63,15 @@ def test_difference():
     assert ECE.difference(0.5, 0.25) == "+0.250"
     assert ACCURACY.difference(math.nan, 0.5) == ""
     assert ECE.difference(math.inf, 0.5) == ""
+
+
+@pytest.mark.parametrize(("images", "named"), [([3, 9], True), ([300, 900], False)])
+def test_shifted_sets_of_a_handful_of_images_are_named(images, named, capsys):
+    labels = torch.arange(2).repeat_interleave(torch.tensor(images))
+    prior = ClassPrior([50, 10])
+    logits = torch.nn.functional.one_hot(labels).double()
+    columns = protocol_table(logits, labels, prior, [0.5, 0.5], lambda *_: SCORES)
+    print_protocol([vars(column) for column in columns])
+    out = capsys.readouterr().out
+    assert ("The smallest set has 3 images" in out) == named
+    assert out.split("\n\n")[1].split()[:2] == ["images", "F50"]

@@ -118,17 +118,17 @@ def test_intervals_hold_for_a_badly_calibrated_model() -> None:
     assert held >= 0.9 * runs
 
 
-def test_the_pull_costs_nothing_on_easy_data() -> None:
-    """Classes that are easily told apart, and priors that are not of the family of the pull."""
+def test_shrinkage_costs_nothing_on_easy_data() -> None:
+    """Classes that are easily told apart, and priors that are not of the family shrunk towards."""
     source, generator, behind = bayes(P, 400, P, 0, 5.0), np.random.default_rng(0), []
     for seed in range(1, 41):
         q = torch.from_numpy(generator.dirichlet([3.0] * 5))
         target = bayes(q, 60, P, seed, 5.0)[0]
-        pulled, plain = (
+        shrunk, plain = (
             estimate_prior(*source, target, P, strength=strength, interval=False).estimated
             for strength in (None, 0.0)
         )
-        errors = [relative_absolute_error(q, found, samples=60) for found in (pulled, plain)]
+        errors = [relative_absolute_error(q, found, samples=60) for found in (shrunk, plain)]
         behind.append(errors[0] - errors[1])
     assert np.mean(behind) < 2 * np.std(behind) / len(behind) ** 0.5
 

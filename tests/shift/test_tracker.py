@@ -79,9 +79,9 @@ def test_calibration_and_source_prior_are_used() -> None:
     plain.update(batch)
     corrected.update(2 * batch)
     torch.testing.assert_close(plain.prior, corrected.prior)
-    pulled = PriorTracker(P, source_prior=P.flip(0), strength=1e9)
-    pulled.update(batch)
-    torch.testing.assert_close(pulled.prior, P.flip(0), atol=1e-6, rtol=0.0)
+    shrunk = PriorTracker(P, source_prior=P.flip(0), strength=1e9)
+    shrunk.update(batch)
+    torch.testing.assert_close(shrunk.prior, P.flip(0), atol=1e-6, rtol=0.0)
 
 
 def test_resumes_bit_for_bit_and_in_place_of_nothing() -> None:

@@ -8,6 +8,7 @@ from longtail.report.tables import Column
 from longtail.shift import PriorEstimate
 from longtail.text import printable
 
+FEW_IMAGES = 100  # of a test set: the standard error of its accuracy is up to 5 points
 METRICS = (
     Column("accuracy", "accuracy"),
     Column("ece", "ECE", percent=False, higher=False),
@@ -18,7 +19,7 @@ METRICS = (
 
 
 def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints one table per metric: one row per prior, one column per test set.
+    """Prints the sizes of the test sets, and one table per metric: one row per prior.
 
     Args:
         rows: result of `longtail.training.evaluate_protocol`.
@@ -37,14 +38,26 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
         "label of the images that it is applied to: each half of the test set serves the other as "
         "the labelled one."
     )
+    least = min(row["samples"] for row in rows)
+    if least < FEW_IMAGES:
+        console.print(
+            f"The smallest set has {least} image{'s' * (least != 1)}, so its metrics are mostly "
+            "chance: no set has more images of a class than the rarest class of the test split "
+            "has. Use a larger and balanced test split."
+        )
+    blocks = {"images": [("", [f"{row['samples']:,}" for row in rows])]}
     for metric in METRICS:
+        blocks[metric.title] = [
+            (prior, [metric.text(row["scores"][prior][metric.key]) for row in rows])
+            for prior in ("raw", "known", "estimated")
+        ]
+    for title, lines in blocks.items():
         table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
-        table.add_column(metric.title, no_wrap=True)
-        for title in titles:
-            table.add_column(title, justify="right", no_wrap=True)
-        for prior in ("raw", "known", "estimated"):
-            values = [row["scores"][prior][metric.key] for row in rows]
-            table.add_row(prior, *map(metric.text, values))
+        table.add_column(title, no_wrap=True)
+        for column in titles:
+            table.add_column(column, justify="right", no_wrap=True)
+        for prior, cells in lines:
+            table.add_row(prior, *cells)
         console.print()
         console.print(table)
 

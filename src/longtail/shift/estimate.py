@@ -43,7 +43,7 @@ def estimate_prior(
 
     - `em` starts from maximum likelihood (Saerens et al. 2002, see `em_prior`), corrects it for
         calibration errors with the labelled source (see `Response`), and averages over how strongly
-        it is pulled towards the likeliest shifts of long-tailed data, source_prior *
+        it is shrunk towards the likeliest shifts of long-tailed data, source_prior *
         training_prior^power (see `believe`). Use this one.
     - `bbse` and `bbse_soft` invert the confusion matrix of predicted classes or of posteriors
       (Lipton et al. 2018, see `bbse_prior`); `rlls` is the regularised form of `bbse_soft`
@@ -56,7 +56,7 @@ def estimate_prior(
     of both samples, the uncertainty of the calibration, and the distance of the estimate from that
     of `em`. A class without a source sample is known from the model alone, and `reliable` is then
     False. A single target sample changes nothing. Above 2,048 classes `em` is maximum likelihood
-    pulled towards the nearest tilted prior with a strength estimated by moments, and intervals are
+    shrunk towards the nearest tilted prior with a strength estimated by moments, and intervals are
     too narrow, since they ignore the confusion between classes.
 
     Args:
@@ -72,7 +72,7 @@ def estimate_prior(
             `none`, or a fitted one.
         training_prior: class prior of the training set. Default: `expressed`. Pass it for a model
             whose logits express the uniform prior.
-        strength: pulls the plain estimate of the method (for `em`, maximum likelihood) towards
+        strength: shrinks the plain estimate of the method (for `em`, maximum likelihood) towards
             `tilted` as if so many samples had been seen with that prior; 0 for the plain estimate.
             Default: see above for `em`, 0 for the other methods.
         resamples: draws of the noise in the test; 0 for no test (`shifted` is then True).

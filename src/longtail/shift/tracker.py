@@ -30,7 +30,7 @@ class PriorTracker:
     Args:
         expressed: prior that the logits express.
         half_life: number of samples after which an observation counts half, above 0.
-        source_prior: prior towards which the estimate is pulled with few samples. Default:
+        source_prior: prior towards which the estimate is shrunk with few samples. Default:
             `expressed`.
         calibration: calibration of the logits, see `fit_calibration`. Default: none.
         strength: samples that the source prior counts for, 0 or more. Default: from the current
@@ -103,8 +103,8 @@ class PriorTracker:
             ratio.clamp_(min=FLOOR)  # a class that was not seen yet may still occur
             fresh = ratio * ((posteriors @ ratio).reciprocal() @ posteriors)
             self._counts = past + fresh.double().cpu()
-            pulled = self._counts + strength * self.source_prior
-            self.prior = pulled / (weight + strength)
+            shrunk = self._counts + strength * self.source_prior
+            self.prior = shrunk / (weight + strength)
         self._squares = fade**2 * self._squares + samples
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from longtail.shift.estimation.response import Response
 
-# Strengths of the pull to average over: from this many pseudo-samples per class to this many times
+# Strengths of shrinkage to average over: from this many pseudo-samples per class to this many times
 # the target samples, and their number.
 WEAKEST, STRONGEST, STRENGTHS = 0.5, 1e3, 25
 # Powers of the training prior to average over: within this many standard deviations.
@@ -81,7 +81,7 @@ def believe(response: Response, reference: Tensor, training: Tensor) -> Belief:
     u. Both numbers are unknown and averaged over, each weighted by its likelihood: the power with a
     normal prior of standard deviation 1 about the tilted prior that is nearest to uniform, the
     concentration with a prior that is uniform in its inverse. So a target near the family of tilted
-    priors is pulled towards it, and one far from it is not; and the covariance includes the
+    priors is shrunk towards it, and one far from it is not; and the covariance includes the
     uncertainty about both.
 
     Args:

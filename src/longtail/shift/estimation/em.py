@@ -15,8 +15,8 @@ def default_strength(num_classes: int, samples: float) -> float:
     """Samples that the reference prior counts for: two per class, over the samples per class.
 
     A class with s samples on average has a relative error of 1 / sqrt(s) in its count. With many
-    samples per class the pull is negligible (with 100 per class, 0.02 of a sample each); with one,
-    the reference has twice the weight of the data; with less it has nearly all.
+    samples per class the shrinkage is negligible (with 100 per class, 0.02 of a sample each); with
+    one, the reference has twice the weight of the data; with less it has nearly all.
     """
     return 2 * num_classes**2 / samples
 

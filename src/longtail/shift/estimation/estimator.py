@@ -257,7 +257,7 @@ class Estimator:
         return posteriors[:, mask], self.reference[possible], indices, features, labels, rows
 
     def _by_resamples(self, posteriors: Tensor, indices: Tensor | None) -> "_Found":
-        """Test, nearest tilted prior and strength of the pull towards it, for many classes."""
+        """Test, nearest tilted prior and strength of the shrinkage towards it, for many classes."""
         samples = len(posteriors) if indices is None else len(indices)
         on_target = resample_weights(samples, self.resamples, posteriors, self._generator())
         sample, expected = Resampled(posteriors, indices, on_target), self._expected
@@ -308,7 +308,7 @@ class _Found:
     """What is known about a target before its estimate; see `PriorEstimate` for the names.
 
     Attributes:
-        strength: strength of the pull towards `tilted` if there is no belief.
+        strength: strength of the shrinkage towards `tilted` if there is no belief.
         belief: None above 2,048 classes.
     """
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from longtail.shift.estimation.em import em_prior
 from longtail.shift.estimation.posterior import blocks
 
-# Samples per class by which the prior of the features is pulled towards the reference: features of
+# Samples per class by which the prior of the features is shrunk towards the reference: features of
 # a class that EM sets to 0 would say nothing about it.
 SMOOTHING = 0.5
 NEAR = 1e-5  # total movement of the prior in one step at which the search for it stops

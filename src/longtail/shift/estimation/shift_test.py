@@ -116,7 +116,7 @@ class Resampled:
         If the target's prior were drawn from a Dirichlet distribution about `prior` with
         concentration s, its covariance would be (diag(prior) - prior prior^T) / (s + 1), and the
         statistic of `p_value` would exceed its expectation by the contribution of that covariance.
-        This is solved for s: a target near the prior is pulled towards it strongly, one far from it
+        This is solved for s: a target near the prior is shrunk towards it strongly, one far from it
         hardly.
 
         Args:
