@@ -104,13 +104,15 @@ def main() -> None:
     options.add_argument("--results", nargs="*", type=Path, default=files)
     options.add_argument("--page", type=Path, default=Path("docs/leaderboard.md"))
     given = options.parse_args()
-    lines = []
+    lines: list[str] = []
+    larger: list[Row] = []
     for imbalance in (100, 50, 10):
         rows = [*published(imbalance), *ours(given.results, imbalance)]
-        rows += [row for row in OTHERS if row.network == "resnet32" and imbalance == 100]
-        lines += [f"## Imbalance {imbalance}, a ResNet-32", "", *table(rows)]
-    lines += ["## Imbalance 100, larger networks", ""]
-    lines += table([row for row in OTHERS if row.network != "resnet32"])
+        rows += OTHERS if imbalance == 100 else []
+        small = [row for row in rows if row.network.startswith("resnet32")]
+        larger += [row for row in rows if row not in small and imbalance == 100]
+        lines += [f"## Imbalance {imbalance}, a ResNet-32", "", *table(small)]
+    lines += ["## Imbalance 100, larger networks", "", *table(larger)]
     write_between(given.page, "bench/leaderboard.py", ["", *lines])
 
 
@@ -161,7 +163,7 @@ def network(row: str) -> str:
 @cache
 def size(name: str) -> tuple[str, str]:
     """Parameters of a network with its classifier, and multiply-adds for an image of 32 pixels."""
-    if name.startswith("resnet32"):
+    if name.startswith("resnet"):
         torch.manual_seed(0)
         backbone = create_backbone(name).eval()
         model = nn.Sequential(backbone, create_head("linear", backbone.num_features, CLASSES))
