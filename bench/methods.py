@@ -37,7 +37,7 @@ PAGES: dict[str, dict[str, list[str]]] = {
     "bcl": {"rows": ["bcl"]},
     "paco": {"rows": ["paco"]},
     "proco": {"rows": ["proco"]},
-    "gml": {"rows": ["gml", "gml_momentum", "gml_dbm"]},
+    "gml": {"rows": ["gml", "gml_teacher", "gml_momentum", "gml_dbm"]},
 }
 PICTURES = {  # the rows of `docs/which.md` on photographs
     "LongTailClassifier logit_adjust": "logit adjustment",
