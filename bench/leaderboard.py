@@ -100,7 +100,7 @@ OTHERS = [
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    files = [Path(f"results/cifar100-lt{end}.json") for end in ("-200-epochs", "", "-lade-split")]
+    files = [Path(f"results/cifar100-lt{end}.json") for end in ("", "-lade-split")]
     options.add_argument("--results", nargs="*", type=Path, default=files)
     options.add_argument("--page", type=Path, default=Path("docs/leaderboard.md"))
     given = options.parse_args()
