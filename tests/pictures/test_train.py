@@ -169,6 +169,12 @@ def test_every_head_on_fixed_features(method: str, folder: Path, tmp_path: Path)
         torch.testing.assert_close(run.model().head(features["test"]), logits, atol=1e-4, rtol=1e-4)
 
 
+def test_a_two_stage_method_with_the_settings_of_the_command(folder: Path, tmp_path: Path) -> None:
+    data = {"source": str(folder), "image_size": 32}
+    run = longtail.train(data, "crt", tune="head", out=tmp_path / "run", verbose=False)
+    assert run.metrics["balanced_accuracy"] > 0.5
+
+
 def test_a_method_that_needs_a_trained_backbone(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tune must be all, norm or lora for method 'paco'"):
         train(settings(folder, tune="head", method={"name": "paco"}), tmp_path / "run")
