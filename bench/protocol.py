@@ -31,7 +31,7 @@ from longtail.shift import (
     protocol_table,
     resolve_prior,
 )
-from longtail.shift.protocol import COLUMNS, halves, prior_of
+from longtail.shift.protocol import COLUMNS, halves, prior_of, set_name
 from longtail.training.run import Run, environment
 from pages import write_between
 
@@ -192,10 +192,7 @@ def summary_table(groups: list[dict[str, Any]]) -> list[str]:
 
 def table(group: Mapping[str, Any]) -> list[str]:
     """The eleven columns of one group."""
-    heads = [
-        "uniform" if row["ratio"] == 1 else f"{row['direction'][0].upper()}{row['ratio']:g}"
-        for row in group["columns"]
-    ]
+    heads = [set_name(row["direction"], row["ratio"]) for row in group["columns"]]
     seeds = f"mean of {group['runs']} runs" if group["runs"] > 1 else "one run"
     lines = [
         f"**{group['data']}, {group['method']}** ({seeds}):",

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from torch import Tensor
 from longtail.files import write_json
 from longtail.prior import ClassPrior
 from longtail.shift import adjust, estimate_prior, protocol_table
+from longtail.shift.protocol import set_name
 from longtail.training.run import environment
 from pages import write_between
 
@@ -305,7 +307,7 @@ def tables_of(result: dict[str, object]) -> dict[str, list[str]]:
         "| " + " | ".join(f"{value:,}" for value in row.values()) + " |"
         for row in result["speed"]  # type: ignore[attr-defined]
     ]
-    digits_part: dict[str, list[dict[str, float]]] = result["digits"]  # type: ignore[assignment]
+    digits_part: dict[str, list[dict[str, Any]]] = result["digits"]  # type: ignore[assignment]
     return {
         "gaussian": gaussian_lines,
         "alarms": alarm_lines,
@@ -316,11 +318,8 @@ def tables_of(result: dict[str, object]) -> dict[str, list[str]]:
     }
 
 
-def column_lines(columns: list[dict[str, float]]) -> list[str]:
-    heads = [
-        "uniform" if c["ratio"] == 1 else f"{str(c['direction'])[0].upper()}{c['ratio']:g}"
-        for c in columns
-    ]
+def column_lines(columns: list[dict[str, Any]]) -> list[str]:
+    heads = [set_name(c["direction"], c["ratio"]) for c in columns]
     body = [
         f"| {name} | " + " | ".join(f"{c[name]:.1f}" for c in columns) + " |"
         for name in ("raw", "known", "estimated")

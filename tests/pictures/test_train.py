@@ -169,9 +169,12 @@ def test_every_head_on_fixed_features(method: str, folder: Path, tmp_path: Path)
         torch.testing.assert_close(run.model().head(features["test"]), logits, atol=1e-4, rtol=1e-4)
 
 
-def test_a_two_stage_method_with_the_settings_of_the_command(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["crt", "lws", "tau_norm"])
+def test_two_stages_with_the_settings_of_the_command(
+    method: str, folder: Path, tmp_path: Path
+) -> None:
     data = {"source": str(folder), "image_size": 32}
-    run = longtail.train(data, "crt", tune="head", out=tmp_path / "run", verbose=False)
+    run = longtail.train(data, method, tune="head", out=tmp_path / "run", verbose=False)
     assert run.metrics["balanced_accuracy"] > 0.5
 
 

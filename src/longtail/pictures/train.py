@@ -154,11 +154,8 @@ class Training:
         method = self.decide("method", lambda: self._choose(features["train"]))
         frozen = replace(self.config, tune="head", method=dict(method))
         frozen = replace(frozen, label_smoothing=0.0, sam=0.0)  # which are for fine-tuning
-        plain_config = replace(
-            frozen, teacher="none", teacher_stage={}, first="train", first_stage={}
-        )
-        plain_config = replace(plain_config, method={"name": PLAIN})
-        plain = self._train(plain_config, self.folder / PLAIN)
+        alone = replace(frozen, teacher="none", teacher_stage={}, first="train", first_stage={})
+        plain = self._train(replace(alone, method={"name": PLAIN}), self.folder / PLAIN)
         epochs = self.decide("epochs", lambda: plan.epochs)
         if not epochs:
             run = self._train(frozen, self.folder)

@@ -6,6 +6,7 @@ from typing import Any
 from longtail.prior import ClassPrior
 from longtail.report.tables import Column
 from longtail.shift import PriorEstimate
+from longtail.shift.protocol import set_name
 from longtail.text import printable
 
 FEW_IMAGES = 100  # of a test set: the standard error of its accuracy is up to 5 points
@@ -27,10 +28,7 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    titles = [
-        "uniform" if row["ratio"] == 1 else f"{row['direction'][0].upper()}{row['ratio']:g}"
-        for row in rows
-    ]
+    titles = [set_name(row["direction"], row["ratio"]) for row in rows]
     console = Console()
     console.print(
         "Test sets: F50 is imbalanced 50 to 1 as the training set is, B50 in the reverse order. "

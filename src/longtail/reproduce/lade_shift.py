@@ -13,6 +13,7 @@ from longtail.files import write_json, write_text
 from longtail.reproduce.cells import Cell
 from longtail.reproduce.matrix import make_cells, train_cells
 from longtail.reproduce.results import earlier_rows, keep_weights, kept_by
+from longtail.shift.protocol import set_name
 from longtail.training import Run, evaluate_protocol
 
 NAME = "lade-shift"
@@ -105,8 +106,7 @@ def _rows(cell: Cell) -> list[dict[str, Any]]:
 
 def _title(column: Mapping[str, Any]) -> str:
     """Short name of a test set, such as `F50`, `balanced` or `B2`."""
-    ratio = column["ratio"]
-    return "balanced" if ratio == 1 else f"{column['direction'][0].upper()}{ratio:g}"
+    return "balanced" if column["ratio"] == 1 else set_name(column["direction"], column["ratio"])
 
 
 def shift_table(rows: Sequence[Mapping[str, Any]]) -> str:

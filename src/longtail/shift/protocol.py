@@ -22,6 +22,11 @@ COLUMNS: tuple[tuple[Direction, float], ...] = (
 )
 
 
+def set_name(direction: Direction, ratio: float) -> str:
+    """Short name of a shifted test set: `F50`, `uniform` or `B2`."""
+    return "uniform" if ratio == 1 else f"{direction[0].upper()}{ratio:g}"
+
+
 def shifted_test_sets(
     labels: ArrayLike | Tensor,
     train_counts: ClassPrior | ArrayLike | Tensor,
