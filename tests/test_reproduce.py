@@ -3,7 +3,9 @@
 import json
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,9 +15,12 @@ from longtail.api import reproduce
 from longtail.recipes import cifar_lt
 from longtail.reproduce import Cell, matrix, row_names, table
 from longtail.reproduce.cells import scaled
+from longtail.reproduce.results import ResultFile
 from longtail.settings import from_keywords, to_config
+from longtail.training import Config, Run
 
 SOURCE = "cifar100-lt"
+RESULTS = ("lade-shift.json", "cifar100-lt.json")
 
 
 def cell(row: str, scale: float = 0.1, runs: Path = Path("runs")) -> Cell:
@@ -237,10 +242,73 @@ def test_gpus_are_given_out_in_turn(
 def test_a_result_file_of_something_else_is_told_before_the_training(
     tmp_path: Path, trained: list[str]
 ) -> None:
-    (tmp_path / "r.json").write_text('{"a": 1}')
-    with pytest.raises(ValueError, match=r"out of reproduce must hold runs, .*r\.json has \['a'\]"):
-        reproduce(SOURCE, methods=["ce"], seeds=1, runs=tmp_path, out=tmp_path / "r.json")
+    results = Path(__file__).parents[1] / "results"
+    lade, matrix_of_100 = (json.loads((results / name).read_text()) for name in RESULTS)
+    torn = {"runs": [{**matrix_of_100["runs"][0], "accuracy": "high"}]}
+    asked = {"seeds": 1, "runs": tmp_path, "out": tmp_path / "r.json"}
+    for source, contents in (
+        (SOURCE, [{"a": 1}, {"runs": 1}, {"runs": [3]}, {"runs": {"a": 1}}, torn, lade]),
+        ("lade-shift", [{"a": 1}, {"runs": [{"method": "gml"}]}, matrix_of_100]),
+    ):
+        methods = {"methods": ["ce"]} if source == SOURCE else {}
+        for content in contents:
+            text = json.dumps(content)
+            (tmp_path / "r.json").write_text(text)
+            with pytest.raises(
+                ValueError, match=r"must be a result file of the same table, .*r\.j"
+            ):
+                reproduce(source, **methods, **asked)
+            assert (tmp_path / "r.json").read_text() == text
     assert trained == []
+
+
+def test_a_result_file_is_locked_and_written_with_its_table_or_not_at_all(tmp_path: Path) -> None:
+    lock, out = tmp_path / ".r.json.lock", tmp_path / "r.json"
+
+    def text(rows: Sequence[dict[str, Any]]) -> str:
+        assert lock.exists() or not rows
+        return " ".join(row["text"] for row in rows)
+
+    file = ResultFile(out, lambda row: (row["number"],), text)
+    file.add([{"number": 2, "text": "b"}, {"number": 1, "text": "a"}])
+    with pytest.raises(TypeError):
+        file.add([{"number": 3, "text": 3}])
+    file.add([{"number": 2, "text": "c"}])
+    assert json.loads(out.read_text())["runs"] == [
+        {"number": 1, "text": "a"},
+        {"number": 2, "text": "c"},
+    ]
+    assert out.with_suffix(".md").read_text() == "a c"
+
+
+@pytest.mark.parametrize("row", ["gml", "crt"])
+def test_a_run_keeps_the_model_that_it_was_started_with(row: str, tmp_path: Path) -> None:
+    kept = tmp_path / "weights"
+    student = Cell(SOURCE, row, 100, 0, 1.0, tmp_path / "runs", kept)
+    assert student.of
+    file = kept / f"{student.of.weights}.safetensors"
+    kept.mkdir()
+    file.touch()
+
+    def start() -> None:
+        """Leaves the folder of a run that is started now."""
+        Run.create(student.folder, started().stored)
+
+    def started() -> Config:
+        return to_config(from_keywords(**student.config(None)))
+
+    start()
+    assert (student.given, student.needs) == (file, None)
+    student.of.folder.mkdir(parents=True)  # its run is there now as well
+    assert getattr(started(), student.stage) == str(file)
+    assert student.needs is None
+    student.check(None)
+    shutil.rmtree(student.folder)
+    assert student.given == student.of.folder
+    start()
+    shutil.rmtree(student.of.folder)
+    assert (student.given, student.needs) == (student.of.folder, student.of)
+    student.check(None)
 
 
 def test_table_has_mean_deviation_and_published_figure() -> None:

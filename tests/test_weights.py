@@ -1,6 +1,7 @@
 """Weights in one file: the figure of the run again, other data refused, names found."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import longtail
-from longtail import weights
+from longtail.classification import CLASSIFICATION
 from longtail.cli import main
-from longtail.data import DataConfig, load
-from longtail.training import Run
+from longtail.data import DataConfig, Dataset, load
+from longtail.training import Run, weights
 from longtail.training.run import save_weights
 from longtail.weights import Weights, checksum, list_weights, write_weights
 
@@ -145,6 +146,42 @@ def test_weights_have_names(
         longtail.load("digits-our")
     with pytest.raises(ValueError, match="no such file"):
         longtail.load("gone.safetensors")
+    file.with_name("torn.safetensors").write_bytes(file.read_bytes()[:100])
+    known = list_weights()
+    assert known["torn"].startswith("cannot be used: ")
+    assert "smallnet" in known["digits-ours"]
+
+
+def test_of_weights_of_the_same_name_those_of_the_current_folder_are_used(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = tmp_path / "elsewhere/results/weights" / file.name
+    twin.parent.mkdir(parents=True)
+    shutil.copy(file, twin)
+    own, folders = Path("results/weights"), weights.FOLDERS
+    assert folders[-1] == own
+    monkeypatch.setattr(weights, "FOLDERS", (file.parent, own))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert weights.find_file(file.stem).resolve() == twin
+
+
+def test_weights_are_kept_though_the_data_have_moved(run: Run, tmp_path: Path) -> None:
+    moved = Run(shutil.copytree(run.folder, tmp_path / "run"))
+    text = (moved.folder / "config.yaml").read_text()
+    assert "root: null" in text
+    (moved.folder / "config.yaml").write_text(text.replace("root: null", "root: /gone", 1))
+    seen: list[str | None] = []
+    real = CLASSIFICATION.load
+
+    def noted(config: DataConfig) -> Dataset:
+        seen.append(config.root)
+        return real(replace(config, root=None))  # which digits do not have
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CLASSIFICATION, "load", noted)
+        write_weights(moved, tmp_path / "a.safetensors", "here")
+        write_weights(moved, tmp_path / "a.safetensors")
+    assert seen == ["here", "/gone"]
 
 
 def test_options_without_effect_are_refused(run: Run, file: Path) -> None:
@@ -172,5 +209,5 @@ def test_the_checksum_is_of_images_and_labels(run: Run) -> None:
 def test_published_weights_give_their_accuracy(name: str) -> None:
     if not (root := os.environ.get("LONGTAIL_DATA")):
         pytest.skip("LONGTAIL_DATA, the folder of the data files, is not set")
-    recorded = weights.load(name).card["metrics"]
+    recorded = longtail.load(name).card["metrics"]
     assert longtail.evaluate(name, data={"root": root}) == pytest.approx(recorded, abs=2e-3)

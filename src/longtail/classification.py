@@ -20,6 +20,7 @@ from longtail.models import (
     ensemble,
     tune_backbone,
 )
+from longtail.recipes import find_recipe
 from longtail.report import load_run, print_table, write_report
 from longtail.training import (
     Classified,
@@ -114,7 +115,11 @@ class Classification(Task[Config, Dataset, Run]):
         for name in config.views:
             named_view(name, dataset.image_size)
         if config.tune == "head":  # fitted by a solver, not by epochs
-            check_frozen(found if issubclass(found, Method) else PlainClassifier, config)
+            recipe = find_recipe(config.data.source, method, config.data.imbalance).settings
+            if "teacher" not in config.given and config.teacher == recipe.get("teacher"):
+                config = replace(config, teacher="none", teacher_stage={})
+            kind = found if issubclass(found, Method) else PlainClassifier
+            check_frozen(kind, config, recipe.get("method", {}))
             return replace(config, backbone=backbone, epochs=0)
         return replace(config, backbone=backbone)
 

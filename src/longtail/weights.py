@@ -76,10 +76,14 @@ def load(name: str | Path, trust: Any = ()) -> Weights:
 
 def list_weights() -> dict[str, str]:
     """The available weights: a description of each, by name."""
-    return {name: _summary(Weights(file).card) for name, file in sorted(known_files())}
+    return {name: _summary(file) for name, file in sorted(dict(known_files()).items())}
 
 
-def _summary(card: Mapping[str, Any]) -> str:
+def _summary(file: Path) -> str:
+    try:
+        card = Weights(file).card
+    except InputError as error:  # one bad file does not hide the others
+        return f"cannot be used: {error}"
     values = {
         "imbalance": card.get("data_settings", {}).get("imbalance"),
         "epochs": card.get("epochs"),
@@ -90,7 +94,7 @@ def _summary(card: Mapping[str, Any]) -> str:
     return f"{', '.join([str(card.get('method')), card['backbone'], *about])}: {accuracy:.1f} %"
 
 
-def write_weights(run: Run, path: Path) -> Path:
+def write_weights(run: Run, path: Path, root: str | None = None) -> Path:
     """Writes the model of a finished run with all that `Weights.evaluate` needs.
 
     Weights are rounded to float16, which halves the file, unless that costs accuracy; vectors, such
@@ -100,12 +104,14 @@ def write_weights(run: Run, path: Path) -> Path:
     Args:
         run: a finished run on a data set of longtail, whose data are available.
         path: file to write.
+        root: folder of the data files now; default: that of the run.
 
     Returns: the file.
     """
     config = run.config
+    settings = {**config["data"], **({"root": root} if root else {})}
     data = {name: config["data"][name] for name in DATA if config["data"].get(name) is not None}
-    dataset = CLASSIFICATION.load(DataConfig(**config["data"]))
+    dataset = CLASSIFICATION.load(DataConfig(**settings))
     card = {
         **describe(run),
         "data_settings": data,

@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from longtail.data.tree import Tree
 from longtail.models import create_backbone
 from longtail.pictures import resolve, train
 from longtail.pictures.checks import after, before
-from longtail.pictures.plan import fastest_of, make_plan
+from longtail.pictures.plan import fastest_of, make_plan, passes_per_image
 from longtail.pictures.settings import fine_tuning
 from longtail.settings import any_training, from_keywords, from_words, resumed, to_config
 from longtail.sklearn import LongTailClassifier
@@ -178,9 +179,83 @@ def test_two_stages_with_the_settings_of_the_command(
     assert run.metrics["balanced_accuracy"] > 0.5
 
 
-def test_a_method_that_needs_a_trained_backbone(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="tune must be all, norm or lora for method 'paco'"):
-        train(settings(folder, tune="head", method={"name": "paco"}), tmp_path / "run")
+@pytest.mark.parametrize("tune", ["head", "auto"])
+@pytest.mark.parametrize("method", ["bcl", "paco", "proco", "supcon"])
+def test_a_method_that_needs_a_trained_backbone(
+    method: str, tune: str, folder: Path, tmp_path: Path
+) -> None:
+    data = {"source": str(folder), "image_size": 32}
+    with pytest.raises(ValueError, match="tune must be all, norm or lora for method '"):
+        longtail.train(data, method, tune=tune, out=tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*reduce --lr")  # of an epoch on 57 images
+@pytest.mark.parametrize(
+    ("method", "changes", "steps"),
+    [
+        ("bcl", {}, ["head"]),
+        ("paco", {"mix": "none"}, ["head"]),
+        ("proco", {"views": ["weak", "weak", "weak"]}, ["head"]),
+        ("supcon", {"sampling": "class_balanced"}, ["head", "first"]),
+        ("crt", {}, ["head", "first"]),
+        ("tau_norm", {}, ["head", "first"]),
+        ("gml", {"method": {"queue_size": 64}, "teacher": "train"}, ["head", "teacher"]),
+        ("logit_adjust", {"method": {"head": "cosine"}}, ["head"]),
+    ],
+)
+def test_fine_tuning_is_that_of_the_method(
+    method: str, changes: dict[str, Any], steps: list[str], folder: Path, tmp_path: Path
+) -> None:
+    data, out = {"source": str(folder), "image_size": 32}, tmp_path / "run"
+    asked = {"tune": "all", "minutes": 1e-6, "batch_size": 16, "precision": "32-true", **changes}
+    own = asked.pop("method", {})
+    run = longtail.train(data, {"name": method, **own}, out=out, verbose=False, **asked)
+    assert isinstance(run, Run)
+    assert {"name": method, **own}.items() <= run.config["method"].items()
+    assert run.config["tune"] == "all"
+    assert all(Run(out / step).finished for step in ["ce", *steps])
+    if "first" in steps:
+        assert Run(out / "first").config["epochs"] == 1
+    assert run.config["epochs"] == (0 if method == "tau_norm" else 1)
+    backbone = create_backbone("efficientnet_lite0", pretrained=True).state_dict()
+    tuned = run.model().backbone.state_dict()
+    assert any(not torch.equal(tuned[name], value) for name, value in backbone.items())
+    longtail.train(None, out=out, resume=True, verbose=False)  # with the same settings
+
+
+@pytest.mark.filterwarnings("ignore:.*reduce --lr")
+@pytest.mark.parametrize("method", ["gml", "crt"])
+def test_by_default_a_head_that_is_no_loss_is_fine_tuned_with_logit_adjustment(
+    method: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(folder, method={"name": method}, epochs=1)
+    if method == "crt":
+        config = replace(config, sampling="class_balanced")
+    with caplog.at_level("INFO", "longtail"):
+        train(config, tmp_path / "run")
+    assert "2. fine-tuning with logit_adjust, 1 epoch" in caplog.text
+    stages = {name: Run(tmp_path / "run" / name).config["method"] for name in ("head", "trial")}
+    assert stages == {"head": {"name": method}, "trial": {"name": "logit_adjust"}}
+    sampling = {name: Run(tmp_path / "run" / name).config["sampling"] for name in ("head", "trial")}
+    balanced = "class_balanced" if method == "crt" else "shuffle"
+    assert sampling == {"head": balanced, "trial": "shuffle"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "factor"),
+    [
+        ({}, 1),
+        ({"sam": 0.05}, 2),
+        ({"method": {"name": "gml"}}, 1),  # whose head is not fine-tuned
+        ({"method": {"name": "bcl"}, "tune": "all"}, 3),
+        ({"method": {"name": "crt"}, "tune": "norm", "sam": 0.05}, 4),
+        ({"method": {"name": "gml"}, "tune": "all", "teacher": "train"}, 4),
+        ({"method": {"name": "auto"}, "tune": "all"}, 1),
+    ],
+)
+def test_the_plan_counts_every_pass(changes: dict[str, Any], factor: int, folder: Path) -> None:
+    assert passes_per_image(settings(folder, **changes)) == factor
 
 
 @pytest.mark.parametrize(
@@ -195,8 +270,19 @@ def test_a_method_that_needs_a_trained_backbone(folder: Path, tmp_path: Path) ->
             "label_smoothing must be 0 for LADELoss, got 0.1",
         ),
         ({"sam": 0.05, "tune": "head"}, "sam must be 0 for tune head, .*, got 0.05"),
+        (
+            {"method": {"name": "gml", "queue_size": 64}},
+            "queue_size: no effect on the head that tune head fits with 'gml'",
+        ),
+        ({"method": {"name": "gml"}, "teacher": "train"}, "teacher must be none .* got 'train'"),
+        (
+            {"method": {"name": "ce", "head": "cosine"}, "tune": "head"},
+            "method.head must be linear for tune head, got 'cosine'",
+        ),
+        ({"teacher": "train"}, "method 'logit_adjust' does not take a teacher"),
+        ({"method": {"name": "paco"}, "tune": "all", "mix": "cutmix"}, "mix must be none"),
     ],
-    ids=["head", "lade", "sam"],
+    ids=["head", "lade", "sam", "gml", "teacher", "cosine", "of auto", "mix"],
 )
 def test_settings_without_a_stage_for_them(
     changes: dict[str, object], message: str, folder: Path, tmp_path: Path
@@ -215,7 +301,7 @@ def test_head_then_trial_then_decision(
         run = train(config, tmp_path / "run")
     said = caplog.text
     assert "57 train, 12 test images, 3 classes of 40 to 5 training images (rarest: blue)" in said
-    assert "fine-tuning, 1 epoch: about" in said
+    assert "fine-tuning with logit_adjust, 1 epoch: about" in said
     assert "validation split, balanced accuracy: head " in said
     stages = {path.parent.name for path in (tmp_path / "run").glob("*/config.yaml")}
     assert {"ce", "head", "trial"} <= stages
@@ -302,6 +388,8 @@ def test_norms_alone_are_tuned(folder: Path, tmp_path: Path) -> None:
     norms = {name.rpartition(".")[0] for name in before if name.endswith("running_mean")}
     changed = {name for name, value in before.items() if not torch.equal(after[name], value)}
     assert changed == {f"{norm}.{part}" for norm in norms for part in ("weight", "bias")}
+    moved = run.folder.rename(tmp_path / "moved")  # with the head that it was started from
+    assert train(config, moved, resume=True).metrics == Run(moved).metrics
 
 
 def test_lora_of_a_backbone_without_its_layers(folder: Path, tmp_path: Path) -> None:

@@ -32,11 +32,11 @@ TRAIN = ["train", "digits-lt", "--method", "ce", "--precision", "32-true", "--de
 KEPT = ("model.safetensors", "predictions.parquet", "metrics.json")
 
 
-def config_of(**changes: object) -> Config:
+def config_of(method: str = "ce", **changes: object) -> Config:
     return to_config(
         from_keywords(
             "digits-lt",
-            "ce",
+            method,
             **{"epochs": 2, "batch_size": 256, "precision": "32-true", "device": "cpu", **changes},
         )
     )
@@ -192,17 +192,37 @@ def test_the_last_checkpoint_of_a_whole_training_gives_its_predictions(
     )
 
 
-def test_of_an_average_the_average_is_used(tmp_path: Path) -> None:
-    run = train(config_of(ema=0.9), tmp_path / "run")
+@pytest.mark.parametrize(
+    "method", ["logit_adjust", "gml", "bcl", "paco", "proco", "supcon_features", "crt", "lws"]
+)
+def test_of_an_average_the_average_is_used(method: str, tmp_path: Path) -> None:
+    stage = {"first_stage": {"epochs": 1}} if method in ("crt", "lws") else {}
+    run = train(config_of(method, ema=0.9, **stage), tmp_path / "run")
     before = run.predictions().logits
+    kept = run.model().state_dict()
     (run.folder / "metrics.json").unlink()
     with pytest.warns(UserWarning, match="last checkpoint"):
         model = Run(run.folder).latest().model()
-    assert all(
-        torch.equal(value, run.model().state_dict()[name])
-        for name, value in model.state_dict().items()
-    )
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
     assert torch.isfinite(before).all()
+    state = run.checkpoints.load_last()
+    assert state is not None
+    raw = state["method"]
+    changed = {
+        n for n, _ in model.named_parameters() if not torch.equal(raw[f"model.{n}"], kept[n])
+    }
+    assert "head.weight" in changed
+    assert ("backbone.convs.0.weight" in changed) == (method not in ("crt", "lws"))
+
+
+def test_the_average_of_a_rescaled_head_is_of_its_factors(tmp_path: Path) -> None:
+    run = train(config_of("lws", ema=0.9, first_stage={"epochs": 1}), tmp_path / "run")
+    state = run.checkpoints.load_last()
+    assert state is not None
+    first, head = state["method"]["first_head.weight"], run.model().head.weight
+    factors = (head / first)[:, 0]
+    torch.testing.assert_close(head, first * factors[:, None])
+    assert not torch.allclose(factors, state["method"]["factor"])
 
 
 def test_lora_of_a_checkpoint_is_merged() -> None:

@@ -162,6 +162,7 @@ def test_average_of_the_weights() -> None:
     module = torch.nn.Linear(1, 1)
     torch.nn.init.zeros_(module.weight)
     average = AverageWeights(module, 0.9)
+    assert [*average.state_dict()["average"]] == ["model.weight", "model.bias"]
     expected = 0.0
     for step in range(1, 200):
         torch.nn.init.constant_(module.weight, float(step))
@@ -173,6 +174,8 @@ def test_average_of_the_weights() -> None:
     average.apply()
     assert module.weight.item() == pytest.approx(expected, rel=1e-5)
     assert again.steps == 199
+    with pytest.raises(KeyError, match=r"model\.weight"):
+        again.load_state_dict({"steps": 3, "average": {"weight": module.weight}})
     unchanged = torch.nn.Linear(1, 1)
     before = unchanged.weight.clone()
     off = AverageWeights(unchanged, 0.0)

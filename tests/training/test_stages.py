@@ -1,6 +1,8 @@
 """Runs with a stage before: trained in the run's folder, or taken from another run."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +93,70 @@ def test_stages_that_cannot_be(tmp_path: Path) -> None:
         assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("setting", ["teacher", "first", "start"])
+def test_a_run_goes_on_with_the_model_that_it_was_started_with(
+    setting: str, tmp_path: Path
+) -> None:
+    method = {"teacher": "gml", "first": "crt", "start": "ce"}[setting]
+    earlier: Any = {"name": "logit_adjust", "head": "cosine"} if setting == "teacher" else "ce"
+    given = longtail.train("digits-lt", earlier, out=tmp_path / "given", **QUICK).folder
+    other = longtail.train("digits-lt", earlier, out=tmp_path / "other", seed=1, **QUICK).folder
+    asked = {**QUICK, "epochs": 2, "out": tmp_path / "run"}
+    run = longtail.train("digits-lt", method, **{setting: given, **asked})
+    assert isinstance(run, Run)
+    assert run.given_models == [setting]
+    whole = run.model().state_dict()
+
+    def interrupt() -> None:
+        """Leaves the run as if it had been killed after its first epoch."""
+        for name in ("model.safetensors", "predictions.parquet", "metrics.json"):
+            (run.folder / name).unlink()
+        run.checkpoints.reject_last()
+
+    interrupt()
+    moved = given.rename(tmp_path / "moved")
+    found = longtail.train("digits-lt", method, **{setting: moved, **asked}, resume=True)
+    assert all(
+        torch.equal(value, whole[name]) for name, value in found.model().state_dict().items()
+    )
+    interrupt()
+    other.rename(given)
+    for path in (given, tmp_path / "moved"):
+        if path == moved:
+            moved.rename(tmp_path / "away")
+            shutil.copytree(given, moved)
+        with pytest.raises(ValueError, match=f"resumed with another model as {setting} than"):
+            longtail.train("digits-lt", method, **{setting: path, **asked}, resume=True)
+    (run.folder / "given_models.json").unlink()  # as of an older version, which compares paths
+    with pytest.raises(ValueError, match=f"with other settings: {setting} was .*given"):
+        longtail.train("digits-lt", method, **{setting: moved, **asked}, resume=True)
+
+
+def test_a_first_stage_may_have_any_head_that_is_not_rescaled(tmp_path: Path) -> None:
+    mixture = longtail.train("digits-lt", "gml", tune="head", out=tmp_path / "gml", **QUICK)
+    run = longtail.train("digits-lt", "crt", first=mixture.folder, out=tmp_path / "crt", **QUICK)
+    assert run.finished
+    for method in ("lws", "tau_norm"):
+        with pytest.raises(ValueError, match="must have a linear head, got MixtureClassifier"):
+            longtail.train("digits-lt", method, first=mixture.folder, out=tmp_path / "x", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ({"name": "gml", "queue_size": 32}, {}, "queue_size: no effect on the head that tune head"),
+        ("gml", {"teacher": "train"}, "teacher must be none for tune head, .*got 'train'"),
+        ({"name": "ce", "head": "cosine"}, {}, "method.head must be linear for tune head"),
+    ],
+)
+def test_what_has_no_effect_on_a_head_on_features_is_refused(
+    method: Any, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        longtail.train("digits-lt", method, tune="head", out=tmp_path / "x", **QUICK, **changes)
+    assert not (tmp_path / "x").exists()
+
+
 def test_several_teachers_teach_as_their_mean(tmp_path: Path) -> None:
     method = {"name": "logit_adjust", "head": "cosine"}
     folders = [
@@ -125,6 +191,7 @@ def test_several_teachers_teach_as_their_mean(tmp_path: Path) -> None:
         ([], rule + r"\[\]"),
         (None, rule + "None"),
         ([folders[0], folders[1], folders[0]], rule),
+        ([folders[0], f"{folders[0]}/."], rule),
         ([folders[0], "no/run"], "no/run is not a run folder"),
         (
             [folders[0], linear],

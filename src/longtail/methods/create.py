@@ -91,11 +91,10 @@ def create_method(
     if found.first_method:
         if earlier is None:
             raise InputError(f"method {name!r} needs the model of its first stage")
-        classes = len(earlier.head.weight)  # type: ignore[arg-type]
-        if classes != prior.num_classes:
+        if earlier.num_classes != prior.num_classes:
             raise InputError(
                 f"first stage of {name} must have the run's {prior.num_classes} classes, "
-                f"got {classes}"
+                f"got {earlier.num_classes}"
             )
         make_second: Any = found
         second: Method = make_second(prior, earlier, **settings)

@@ -179,10 +179,9 @@ def _check_teacher(teacher: ImageClassifier | None, num_classes: int) -> None:
         raise InputError(
             f"teacher of GML must have a cosine head (method.head cosine), got {type(teacher.head)}"
         )
-    if len(teacher.head.weight) != num_classes:
+    if teacher.num_classes != num_classes:
         raise InputError(
-            f"teacher of GML must have the run's {num_classes} classes, "
-            f"got {len(teacher.head.weight)}"
+            f"teacher of GML must have the run's {num_classes} classes, got {teacher.num_classes}"
         )
 
 

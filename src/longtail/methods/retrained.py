@@ -133,5 +133,7 @@ class TauNorm(Retrained):
 def linear_head(name: str, first: ImageClassifier) -> LinearHead:
     """The head of the first stage, which must be linear to be rescaled."""
     if not isinstance(first.head, LinearHead):
-        raise InputError(f"first stage of {name} must have a linear head, got {first.head_name}")
+        raise InputError(
+            f"first stage of {name} must have a linear head, got {type(first.head).__name__}"
+        )
     return first.head

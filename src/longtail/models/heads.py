@@ -16,6 +16,7 @@ class LinearHead(nn.Linear):
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__(num_features, num_classes)
+        self.num_classes = num_classes
         nn.init.kaiming_normal_(self.weight)
         nn.init.zeros_(self.bias)
 
@@ -44,6 +45,7 @@ class CosineHead(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
         super().__init__()
+        self.num_classes = num_classes
         # Unit norm as in the published code, since the direction of a longer weight changes more
         # slowly.
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, num_features)))
@@ -161,7 +163,7 @@ class ImageClassifier(nn.Module):
 
     Args:
         backbone: maps images to features.
-        head: maps features to logits.
+        head: maps features to logits of `num_classes` classes.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
@@ -173,6 +175,11 @@ class ImageClassifier(nn.Module):
     def head_name(self) -> str:
         """The name for which `create_head` makes a head that can load these weights."""
         return "cosine" if isinstance(self.head, CosineHead) else "linear"
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return int(self.head.num_classes)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of images (B, 3, H, W), levels 0 to 255."""

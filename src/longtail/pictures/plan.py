@@ -7,16 +7,19 @@ from pathlib import Path
 
 import torch
 
+from longtail.classification import CLASSIFICATION
 from longtail.data import Dataset, Split
 from longtail.data.loaders import available_cpus
 from longtail.features import FeatureCache, fastest, fingerprint, keep_freed_memory, outputs
 from longtail.features.cache import keys_of
+from longtail.methods import Method, find_method
 from longtail.models import Backbone, create_backbone
 from longtail.pictures.settings import BACKBONE, STRONGER, fine_tuning
 from longtail.training import Config
 from longtail.training.distributed import best_device
 from longtail.training.embed import reading_of
 from longtail.training.input import evaluation_crop
+from longtail.training.stages import Stage
 from longtail.training.train import precision_of
 
 MINUTES = 10.0  # for fine-tuning on a CPU
@@ -66,8 +69,9 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     precisions = {precision_of(config)}
     if config.precision == "auto" and device.type == "cpu":  # bf16 slows some networks down
         precisions.add("32-true")
+    cost = passes_per_image(config)
     epoch, precision = min(
-        (_epoch_seconds(backbone, dataset, batch, device, precision), precision)
+        (cost * _epoch_seconds(backbone, dataset, batch, device, precision), precision)
         for precision in precisions
     )
     passes = 1 + TRIAL if config.tune == "auto" else 1.0
@@ -79,8 +83,27 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     return Plan(features, epoch, epochs, minutes, precision, passes)
 
 
-def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list[str]:
-    """The plan as lines of text."""
+def passes_per_image(config: Config) -> int:
+    """Passes through the network per image of an epoch: views, SAM, and a stage before it."""
+    passes = 1
+    if config.tune != "auto" and config.method["name"] != "auto":
+        found = find_method(config.method["name"])
+        passes = found.num_views if issubclass(found, Method) else 1
+        stage = Stage.of(config, CLASSIFICATION.methods)  # type: ignore[type-abstract]
+        passes += bool(stage and stage.trained)
+    return passes * (2 if config.sam else 1)
+
+
+def describe(config: Config, dataset: Dataset, plan: Plan, method: str, folder: Path) -> list[str]:
+    """The plan as lines of text.
+
+    Args:
+        config: settings of the run.
+        dataset: the images.
+        plan: the plan.
+        method: method of fine-tuning, or `auto`.
+        folder: the run folder.
+    """
     counts = dataset.prior.counts
     rarest = dataset.class_names[int(counts.argmin())]
     images = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
@@ -104,8 +127,9 @@ def describe(config: Config, dataset: Dataset, plan: Plan, folder: Path) -> list
         tuned = fine_tuning(config, plan.epochs, len(dataset.train))
         kept = "kept if it pays" if config.tune == "auto" else f"--tune {config.tune}"
         epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
+        named = "" if method == "auto" else f" with {method}"
         lines.append(
-            f"2. fine-tuning, {epochs}: {duration(plan.tuning_seconds)}; {kept} "
+            f"2. fine-tuning{named}, {epochs}: {duration(plan.tuning_seconds)}; {kept} "
             f"({tuned.optimizer}, lr {tuned.lr:g}, batches of {tuned.batch_size})"
         )
     else:

@@ -8,6 +8,7 @@ from longtail.data.images import natural_size
 from longtail.data.load import read_source
 from longtail.data.records import LARGE, SMALL, Records
 from longtail.models import backbone_names, create_backbone, is_timm_model
+from longtail.recipes import TWO_STAGES
 from longtail.training import Config
 
 BACKBONE = "efficientnet_lite0"
@@ -57,7 +58,15 @@ def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
     data = replace(config.data, image_size=size)
     if data.check is None:
         data.check = "exists"  # every file is decoded for the features, or reported
-    return replace(config, backbone=backbone, pretrained=True, data=data)
+    config = replace(config, backbone=backbone, pretrained=True, data=data)
+    recipe = TWO_STAGES.get(config.method["name"], {})  # its epochs are of training from scratch
+    defaults = {"epochs": Config.epochs, "first_stage": {}}
+    changes: dict[str, Any] = {
+        name: default
+        for name, default in defaults.items()
+        if name not in config.given and getattr(config, name) == recipe.get(name)
+    }
+    return replace(config, **changes)
 
 
 def may_use_features(config: Config) -> bool:
@@ -86,11 +95,20 @@ def _size_of(source: Dataset | Records) -> int:
 
 
 def fine_tuning(config: Config, epochs: int, images: int) -> Config:
-    """Settings of fine-tuning; those that the user gave are kept."""
+    """Settings of fine-tuning; those that the user gave are kept.
+
+    Args:
+        config: resolved settings.
+        epochs: epochs of fine-tuning; for a two-stage method, of its first stage.
+        images: number of training images.
+    """
     wanted = {**FINE_TUNING, "epochs": epochs}
+    if two_stages := TWO_STAGES.get(config.method["name"]):
+        wanted["epochs"] = min(epochs, two_stages["epochs"])
+        config = replace(config, first_stage={"epochs": epochs, **config.first_stage})
     config = replace(config, **{name: wanted[name] for name in OPEN if config.is_open(name)})
     batch = min(config.batch_size, images)
-    steps = config.epochs * (images // batch)
+    steps = max(1, epochs * (images // batch))
     # The average spans a tenth of training.
     ema = max(0.0, 1 - 10 / steps) if config.ema is None else config.ema
     return replace(config, batch_size=batch, ema=ema)

@@ -1,7 +1,7 @@
 """Training on a user's own images, from features to fine-tuning."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from longtail import tasks
+from longtail.classification import CLASSIFICATION
 from longtail.data import DataConfig, Dataset, load
 from longtail.data.load import read_source
 from longtail.data.records import Records, to_dataset
 from longtail.data.stratified import hold_out
 from longtail.errors import InputError
 from longtail.files import read_values, write_json
-from longtail.losses import ClassificationLoss, LogitAdjustedLoss
-from longtail.methods import PlainClassifier, find_method
-from longtail.models import create_backbone, tune_backbone
+from longtail.losses import ClassificationLoss
+from longtail.methods import find_method
+from longtail.models import create_backbone
 from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import (
     CANDIDATES,
@@ -27,6 +28,7 @@ from longtail.pictures.compare import (
 )
 from longtail.pictures.plan import TRIAL, describe, duration, make_plan
 from longtail.pictures.settings import OPEN, fine_tuning, may_use_features, resolve
+from longtail.recipes import TWO_STAGES
 from longtail.text import printable
 from longtail.training import Config, Run, RunFolder, is_first
 from longtail.training.begin import (
@@ -35,16 +37,18 @@ from longtail.training.begin import (
     resume_split,
     run_folder,
 )
-from longtail.training.frozen import check_frozen, frozen_features
+from longtail.training.frozen import frozen_features
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
 from longtail.training.reference import keep_reference
 from longtail.training.run import changed_settings
 from longtail.training.split_record import write_split
+from longtail.training.train import prepare
 
 DECISIONS = "decisions.json"
 CHOICES = tuple(c for c in CANDIDATES if c.method in ("logit_adjust", "lade", "gml"))
 PLAIN = "ce"
+DEFAULT = {"name": CHOICES[0].method}  # logit adjustment
 FOLDS = 3
 # Images times features times classes up to which methods are compared before one is chosen.
 COMPARABLE = 5e9
@@ -137,27 +141,25 @@ class Training:
     def run(self) -> Run:
         """Trains, one stage after the other."""
         self._check_stages()
-        if self.config.tune == "lora":  # for which not every backbone has layers
-            tune_backbone(create_backbone(self.config.backbone), "lora", self.config.lora_rank)
         self.decisions = self._begin()
         warn_before(self._checked(), self.dataset)
         plan = make_plan(self.config, self.dataset)
         if self.config.precision == "auto":
             precision = self.decide("precision", lambda: plan.precision)
             self.config = replace(self.config, precision=precision)
-        say(describe(self.config, self.dataset, plan, self.folder))
+        asked = self.config.method
+        tuned_with = "auto" if asked["name"] == "auto" else self._tuned(asked).method["name"]
+        say(describe(self.config, self.dataset, plan, tuned_with, self.folder))
         features = frozen_features(
             self.dataset,
             create_backbone(self.config.backbone, pretrained=True),
             self.config.data.workers,
         )
         method = self.decide("method", lambda: self._choose(features["train"]))
-        frozen = replace(self.config, tune="head", method=dict(method))
-        frozen = replace(frozen, label_smoothing=0.0, sam=0.0)  # which are for fine-tuning
-        alone = replace(frozen, teacher="none", teacher_stage={}, first="train", first_stage={})
-        plain = self._train(replace(alone, method={"name": PLAIN}), self.folder / PLAIN)
+        frozen = self._frozen(method)
+        plain = self._train(alone(frozen, {"name": PLAIN}), self.folder / PLAIN)
         epochs = self.decide("epochs", lambda: plan.epochs)
-        if not epochs:
+        if self.config.tune == "head" or (self.config.tune == "auto" and not epochs):
             run = self._train(frozen, self.folder)
             self._compare(run, plain)
             if self.config.tune == "auto":
@@ -165,33 +167,61 @@ class Training:
             return run
         head = self._train(frozen, self.folder / "head")
         self._compare(head, plain)
-        pays = self.config.tune != "auto" or self.decide("pays", lambda: self._try(frozen, epochs))
+        tuned = self._tuned(method)
+        pays = self.config.tune != "auto" or self.decide(
+            "pays", lambda: self._try(frozen, tuned, epochs)
+        )
         if not pays:
             say(["fine-tuning did not pay: the head is kept"])
             return self._train(frozen, self.folder)
-        start = self._start(frozen, self.folder, self.dataset)
+        start = self._start(frozen, tuned, self.folder, self.dataset)
         run = self._train(fine_tuning(start, epochs, len(self.dataset.train)), self.folder)
         self._compare(run, head)
         return run
 
+    @property
+    def _fine_tunes_method(self) -> bool:
+        """Whether the user's method is fine-tuned whatever it is, and the head only compared."""
+        return self.config.tune not in ("head", "auto") and self.config.method["name"] != "auto"
+
+    def _frozen(self, method: Mapping[str, Any]) -> Config:
+        """Settings of the head on the features: that of the method, as far as it has one."""
+        frozen = replace(self.config, tune="head", method=dict(method))
+        if self.config.tune == "head":
+            return frozen
+        frozen = replace(frozen, label_smoothing=0.0, sam=0.0)  # which are for fine-tuning
+        loss = loss_of(method)
+        return alone(frozen, loss or DEFAULT) if loss or self._fine_tunes_method else frozen
+
+    def _tuned(self, method: Mapping[str, Any]) -> Config:
+        """Settings of fine-tuning, without those that depend on the plan.
+
+        Its method is the user's with `all`, `norm` or `lora`. Otherwise it is that of the head if
+        that is a loss, else logit adjustment.
+        """
+        tuned = replace(self.config, tune="all" if self.config.tune == "auto" else self.config.tune)
+        if self._fine_tunes_method:
+            return tuned
+        if self.config.label_smoothing and self.config.method["name"] == "auto":
+            method = DEFAULT  # of the choices of `auto`, LADE has no label smoothing
+        return replace(tuned, method=dict(method)) if loss_of(method) else alone(tuned, DEFAULT)
+
     def _check_stages(self) -> None:
-        """Rejects settings that no stage supports, before features are computed.
+        """Checks the settings of every stage, before features are computed.
 
         Raises:
-            InputError: for label smoothing or SAM of a head alone, or a loss without smoothing.
+            InputError: for settings that a stage does not support.
         """
-        share, name = self.config.label_smoothing, self.config.method["name"]
-        if self.config.tune == "head" and (share or self.config.sam):
-            check_frozen(PlainClassifier, self.config)
-        if not share:
-            return
-        found = LogitAdjustedLoss if name == "auto" else find_method(name)
-        if issubclass(found, ClassificationLoss):
-            settings = self.config.method.get("loss", {})
-            found(self.dataset.prior, **settings).smooth_labels(share)
+        name = self.config.method["name"]
+        method = DEFAULT if name == "auto" else self.config.method
+        stages = [self._frozen(method)]
+        if self.config.tune != "head":
+            stages.append(fine_tuning(self._tuned(method), 1, len(self.dataset.train)))
+        for stage in stages:
+            prepare(CLASSIFICATION, self._fitting(stage, self.dataset), self.dataset)
 
     def _checked(self) -> Config:
-        """Checks that the user's settings have an effect."""
+        """Settings in which a warning is looked for."""
         if self.config.tune == "head":
             return self.config
         tuned = fine_tuning(self.config, 1, len(self.dataset.train))
@@ -258,7 +288,7 @@ class Training:
         labels, classes = self.dataset.train.labels, self.dataset.num_classes
         few = int(torch.bincount(labels).max()) < 2
         if few or features.numel() * classes > COMPARABLE:
-            return {"name": CHOICES[0].method}
+            return dict(DEFAULT)
         with progress_bar("methods", FOLDS * len(CHOICES)) as seen:
             rows = cross_validate(
                 features, labels, classes, CHOICES, folds=FOLDS, seed=self.config.seed, seen=seen
@@ -268,7 +298,7 @@ class Training:
         say([f"method: {chosen.name} (balanced accuracy in cross-validation: {scores})"])
         return {"name": chosen.method}
 
-    def _try(self, frozen: Config, epochs: int) -> bool:
+    def _try(self, frozen: Config, tuned: Config, epochs: int) -> bool:
         """Whether fine-tuning without the validation images is better on them than the head."""
         trial = self._trial_data()
         if not trial.val:
@@ -276,9 +306,9 @@ class Training:
             return False
         folder = self.folder / "trial"
         head = self._train(frozen, folder / "head", trial)
-        start = self._start(frozen, folder, trial)
-        tuned = self._train(fine_tuning(start, epochs, len(trial.train)), folder, trial)
-        runs = {"head": head, "fine-tuned": tuned}
+        start = self._start(frozen, tuned, folder, trial)
+        after = self._train(fine_tuning(start, epochs, len(trial.train)), folder, trial)
+        runs = {"head": head, "fine-tuned": after}
         found = {name: run.predictions() for name, run in runs.items()}
         loss = {name: tempered_log_loss(p.logits, p.labels) for name, p in found.items()}
         scores = (
@@ -299,26 +329,22 @@ class Training:
             dataset, train=dataset.train.take(keep), val=dataset.train.take(held), test=None
         )
 
-    def _start(self, frozen: Config, folder: Path, dataset: Dataset) -> Config:
-        """Settings of fine-tuning from a linear head, which is fitted first."""
-        method = dict(frozen.method)
-        found = find_method(method["name"])
-        if not issubclass(found, ClassificationLoss):
-            method = {"name": "logit_adjust"}
-        if self.config.label_smoothing and self.config.method["name"] == "auto":
-            method = {"name": "logit_adjust"}  # of the choices of `auto`, LADE does not have it
-        tune = "all" if self.config.tune == "auto" else self.config.tune
-        tuned = replace(self.config, method=method, tune=tune)
-        if method.get("head", "linear") != "linear":  # the fitted head is linear
+    def _start(self, frozen: Config, tuned: Config, folder: Path, dataset: Dataset) -> Config:
+        """Settings of fine-tuning; from the linear head of its loss, which is fitted first."""
+        loss = loss_of(tuned.method)
+        if not loss or tuned.method.get("head", "linear") != "linear":
             return tuned
         start = folder / "start"
-        self._train(replace(frozen, method=method), start, dataset)
+        self._train(alone(frozen, loss), start, dataset)
         return replace(tuned, start=str(start))
+
+    def _fitting(self, config: Config, dataset: Dataset) -> Config:
+        """The settings with a batch that is no larger than the training split."""
+        return replace(config, batch_size=min(config.batch_size, len(dataset.train)))
 
     def _train(self, config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
         dataset = dataset or self.dataset
-        config = replace(config, batch_size=min(config.batch_size, len(dataset.train)))
-        accept = self.accept_replaced
+        config, accept = self._fitting(config, dataset), self.accept_replaced
         run = tasks.train(config, folder, resume=True, accept_replaced=accept, dataset=dataset)
         assert isinstance(run, Run)
         warn_after(run)
@@ -341,6 +367,26 @@ class Training:
             f"to fine-tune, {duration(seconds)}: longtail train {self.config.data.source} "
             f"--minutes {seconds / 60 + 1:.0f} --out NEW_FOLDER"
         )
+
+
+def loss_of(method: Mapping[str, Any]) -> dict[str, Any]:
+    """The method without settings of its head, if it is a classification loss; else empty."""
+    if not issubclass(find_method(method["name"]), ClassificationLoss):
+        return {}
+    return {name: value for name, value in method.items() if name != "head"}
+
+
+def alone(config: Config, method: Mapping[str, Any]) -> Config:
+    """The settings with a method of one stage and one view in place of another."""
+    one: dict[str, Any] = {
+        "teacher": "none",
+        "teacher_stage": {},
+        "first": "train",
+        "first_stage": {},
+    }
+    if config.method["name"] in TWO_STAGES:  # whose sampling is that of the second stage
+        one["sampling"] = "shuffle"
+    return replace(config, method=dict(method), views=config.views[:1], **one)
 
 
 def asked_settings(folder: str | Path) -> dict[str, Any]:

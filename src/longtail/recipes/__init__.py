@@ -1,5 +1,7 @@
 """Recipes: the exact settings of a method on a data set."""
 
+from typing import Any
+
 from longtail.recipes.camvid import CAMVID
 from longtail.recipes.cifar_lt import CIFAR_LT
 from longtail.recipes.digits import DIGITS
@@ -16,6 +18,7 @@ __all__ = [
     "INATURALIST18",
     "PLACES_LT",
     "RECIPES",
+    "TWO_STAGES",
     "Recipe",
     "find_recipe",
     "overlay",
@@ -25,7 +28,7 @@ RECIPES = (*DIGITS, *CIFAR_LT, *IMAGENET_LT, *PLACES_LT, *INATURALIST18, *CAMVID
 
 
 # Settings of two-stage methods on data sets without a recipe: see `longtail.methods.retrained`.
-TWO_STAGES = {
+TWO_STAGES: dict[str, dict[str, Any]] = {
     **{
         method: {"epochs": 20, "sampling": "class_balanced", "first_stage": {"epochs": 200}}
         for method in ("crt", "lws", "supcon")

@@ -1,5 +1,6 @@
 """Cells of the matrix, each with its configuration and run folder."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,15 +87,33 @@ class Cell:
         return name if self.seed == 0 else f"{name}-seed{self.seed}"
 
     @property
-    def model(self) -> Path:
+    def models(self) -> list[Path]:
         """Where other runs find its model: its run folder, or else its kept weights."""
         file = self.kept and self.kept / f"{self.weights}.safetensors"
-        return file if file and file.is_file() and not self.folder.is_dir() else self.folder
+        kept = [file] if file and file.is_file() else []
+        return [self.folder, *kept] if self.folder.is_dir() else [*kept, self.folder]
+
+    @property
+    def stage(self) -> str:
+        """The setting that names the model of the other cell whose model its run uses."""
+        return "teacher" if self.row in cifar_lt.TEACHER else "first"
+
+    @property
+    def given(self) -> Path:
+        """The model of the other cell: the one that its run was started with, if it was."""
+        assert self.of
+        models = self.of.models
+        if not (self.folder / "config.yaml").is_file():
+            return models[0]
+        used = os.path.realpath(str(Run(self.folder).config.get(self.stage)))
+        return next((model for model in models if os.path.realpath(model) == used), models[0])
 
     @property
     def needs(self) -> "Cell | None":
         """The cell that must be trained before this one, if any."""
-        return self.of if self.of and (not self.trains or self.of.model == self.of.folder) else None
+        if not self.of or (self.trains and self.given != self.of.folder):
+            return None
+        return self.of
 
     def config(self, root: str | None) -> dict[str, Any]:
         """Settings of its run, as a configuration file has them.
@@ -112,8 +131,7 @@ class Cell:
         config["method"] = {"name": method, **config.get("method", {})}
         if not self.of:
             return config
-        stage = "teacher" if self.row in cifar_lt.TEACHER else "first"
-        return {**config, stage: str(self.of.model)}
+        return {**config, self.stage: str(self.given)}
 
     @property
     def done(self) -> bool:

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longtail.files import write_json, write_text
 from longtail.reproduce.cells import Cell
 from longtail.reproduce.matrix import make_cells, train_cells
-from longtail.reproduce.results import earlier_rows, keep_weights, kept_by
+from longtail.reproduce.results import ResultFile, Row, keep_weights, kept_by
 from longtail.shift.protocol import set_name
 from longtail.training import Run, evaluate_protocol
 
@@ -53,28 +52,23 @@ def reproduce_lade_shift(
     Arguments, result and errors are those of `longtail.api.reproduce`.
     """
     out = Path(out or f"results/{NAME}.json")
-    earlier_rows(out)  # an invalid file is rejected before anything is trained
+    file = ResultFile(out, _identity, shift_table)  # an invalid one is rejected before training
     trained = dict.fromkeys(row for row, _ in ROWS.values())
     cells = make_cells(SOURCE, list(trained), [IMBALANCE], seeds, epochs_scale, runs, kept_by(out))
-    train_cells(cells, root, jobs, lambda: _write(cells, out))
-    return _write(cells, out)
+    train_cells(cells, root, jobs, lambda: _write(cells, file, root))
+    return _write(cells, file, root)
 
 
-def _write(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
-    """Writes the rows of the finished runs to the file, where they replace older ones."""
-    keep_weights(cells, out)
+def _write(cells: Sequence[Cell], file: ResultFile, root: str | None) -> list[Row]:
+    """Writes the rows of the finished runs to the result file, and weights next to it."""
+    keep_weights(cells, file.path, root)
     rows = [row for cell in cells if cell.done for row in _rows(cell)]
-    own = [_key(row) for row in rows]
-    every = [*rows, *(row for row in earlier_rows(out) if _key(row) not in own)]
-    if every:
-        write_json(out, {"runs": every})
-        write_text(out.with_suffix(".md"), shift_table(every))
+    file.add(rows)
     return rows
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What identifies a row of the result file."""
-    return tuple(row[name] for name in ("method", "seed", "epochs_scale"))
+def _identity(row: Row) -> tuple[Any, ...]:
+    return -row["epochs_scale"], [*ROWS].index(row["method"]), row["seed"]
 
 
 def _rows(cell: Cell) -> list[dict[str, Any]]:

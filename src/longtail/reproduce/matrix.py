@@ -20,7 +20,7 @@ from longtail.errors import InputError
 from longtail.files import write_text
 from longtail.ranges import MAX_COUNT, MAX_WORKERS, check_range
 from longtail.reproduce.cells import Cell, row_names
-from longtail.reproduce.results import earlier_rows, kept_by, write_results
+from longtail.reproduce.results import kept_by, matrix_file, write_results
 
 Slots = Queue[dict[str, str]]  # environments that runs at the same time take turns in
 
@@ -48,9 +48,9 @@ def train_matrix(
         raise InputError(f"methods of {source} must be of {known}, got {unknown}")
     out = Path(out or f"results/{source}.json")
     cells = make_cells(source, chosen, imbalance, seeds, epochs_scale, runs, kept_by(out))
-    earlier_rows(out)  # an invalid file is rejected before anything is trained
-    train_cells(cells, root, jobs, lambda: write_results(cells, out, root))
-    return write_results(cells, out, root)
+    file = matrix_file(out, source)  # an invalid one is rejected before anything is trained
+    train_cells(cells, root, jobs, lambda: write_results(cells, file, root))
+    return write_results(cells, file, root)
 
 
 def make_cells(

@@ -3,7 +3,7 @@
 import math
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +16,84 @@ from longtail.training.lock import locked
 from longtail.weights import write_weights
 
 METRICS = ("accuracy", "many", "medium", "few", "ece")
+Row = dict[str, Any]
 
 
-def write_results(cells: Sequence[Cell], out: Path, root: str | None) -> list[dict[str, Any]]:
-    """Writes the rows of these cells to the result file, where they replace older ones.
+class ResultFile:
+    """The rows of a table in a JSON file, with the table in Markdown next to it.
 
-    Waits for any other command that writes to the same file, so that no row is lost.
+    Args:
+        path: the JSON file, which may not exist yet.
+        identity: identifies a row by its sort key.
+        table: makes the table of rows.
+
+    Raises:
+        InputError: when the name is not that of a JSON file, or the file contains something else.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Callable[[Row], tuple[Any, ...]],
+        table: Callable[[Sequence[Row]], str],
+    ) -> None:
+        if path.suffix != ".json":
+            raise InputError(f"out of reproduce must be a .json file, got {path}")
+        self.path, self.identity, self.table = path, identity, table
+        self.rows()
+
+    def rows(self) -> list[Row]:
+        """The rows of the file, none if it does not exist."""
+        values = read_values(self.path) if self.path.is_file() else {"runs": []}
+        try:
+            rows = sorted(values["runs"], key=self.identity)
+            self.table(rows)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"out of reproduce must be a result file of the same table, {self.path} is not "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        return rows
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Writes rows to the file, where they replace older ones.
+
+        Waits for any other command that writes to the same file, so that no row is lost.
+        """
+        if not rows:
+            return
+        own = [self.identity(row) for row in rows]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with locked(lock, str(self.path), wait=True):
+            others = [row for row in self.rows() if self.identity(row) not in own]
+            every = sorted([*others, *rows], key=self.identity)
+            text = self.table(every)  # before anything is written
+            write_json(self.path, {"runs": every})
+            write_text(self.path.with_suffix(".md"), text)
+
+
+def matrix_file(out: Path, source: str) -> ResultFile:
+    """The result file of the matrix of a data set."""
+    order = {name: number for number, name in enumerate(row_names(source))}
+
+    def identity(row: Row) -> tuple[Any, ...]:
+        number = order.get(row["method"], len(order))  # a method that no longer exists comes last
+        about = row["data"], -row["imbalance"], -row["epochs_scale"]
+        return *about, number, row["method"], row["seed"]
+
+    return ResultFile(out, identity, table)
+
+
+def write_results(cells: Sequence[Cell], file: ResultFile, root: str | None) -> list[Row]:
+    """Writes the rows of these cells to the result file, and weights next to it.
 
     Returns: the rows.
     """
-    keep_weights(cells, out)
+    keep_weights(cells, file.path, root)
     rows = [_row(cell, root) for cell in cells if cell.done]
-    if rows:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with locked(out.with_name(f".{out.name}.lock"), str(out), wait=True):
-            _merge(rows, cells[0].source, out)
+    file.add(rows)
     return rows
-
-
-def _merge(rows: Sequence[dict[str, Any]], source: str, out: Path) -> None:
-    """Rewrites the rows of a file, with these included."""
-    own = [_key(row) for row in rows]
-    every = [*(row for row in earlier_rows(out) if _key(row) not in own), *rows]
-    order = {name: number for number, name in enumerate(row_names(source))}
-    every.sort(  # a row of a method that no longer exists comes last
-        key=lambda r: (
-            *(r["data"], -r["imbalance"], -r["epochs_scale"]),
-            order.get(r["method"], len(order)),
-        )
-    )
-    write_json(out, {"runs": every})
-    write_text(out.with_suffix(".md"), table(every))
 
 
 def kept_by(out: Path) -> Path:
@@ -54,7 +101,7 @@ def kept_by(out: Path) -> Path:
     return out.parent / "weights"
 
 
-def keep_weights(cells: Sequence[Cell], out: Path) -> None:
+def keep_weights(cells: Sequence[Cell], out: Path, root: str | None) -> None:
     """Writes the weights of finished runs of full length into `weights` next to the result file.
 
     Those of a run that other cells use are kept as well, since the others can be trained from them.
@@ -66,29 +113,10 @@ def keep_weights(cells: Sequence[Cell], out: Path) -> None:
         path = kept_by(out) / f"{cell.weights}.safetensors"
         ended = (cell.folder / "metrics.json").stat().st_mtime
         if not path.exists() or path.stat().st_mtime < ended:
-            write_weights(Run(cell.folder), path)
+            write_weights(Run(cell.folder), path, root)
 
 
-def earlier_rows(out: Path) -> list[dict[str, Any]]:
-    """Rows of a result file; none if the file does not exist.
-
-    Raises:
-        InputError: when the name is not that of a JSON file, or the file contains something else.
-    """
-    if out.suffix != ".json":
-        raise InputError(f"out of reproduce must be a .json file, got {out}")
-    values = read_values(out) if out.is_file() else {"runs": []}
-    if not isinstance(values.get("runs"), list):
-        raise InputError(f"out of reproduce must hold runs, {out} has {sorted(values)}")
-    return list(values["runs"])
-
-
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What identifies a row of the result file."""
-    return tuple(row[name] for name in ("data", "method", "imbalance", "epochs_scale", "seed"))
-
-
-def _row(cell: Cell, root: str | None) -> dict[str, Any]:
+def _row(cell: Cell, root: str | None) -> Row:
     """A row of the result file."""
     run = Run(cell.folder)
     metrics = run.metrics if cell.trains else evaluate_predictions(run.predictions(), "uniform")
@@ -116,7 +144,7 @@ def _row(cell: Cell, root: str | None) -> dict[str, Any]:
             lambda start: start["gpu"] or f"{start['processor']}, {start['threads']} threads"
         ),
         "precision": run.over_starts(lambda start: start["precision"]),
-        "packages": run.starts[-1]["packages"],
+        "packages": run.starts[-1]["packages"] if run.starts else None,
         "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
         "command": shlex.join(words),
         "settings": own.config(root),

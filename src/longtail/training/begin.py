@@ -12,6 +12,7 @@ from typing import Any
 from longtail.errors import InputError
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.config import Config
+from longtail.training.given_models import check_given, checksums, write_given
 from longtail.training.lock import locked_folder
 from longtail.training.run import RunFolder
 from longtail.training.split_record import FILE, check_split, write_split
@@ -81,11 +82,12 @@ def begin_run(
         InputError: when the folder contains a run and `resume` is not set, or its settings or data
             differ; nothing has been written then.
     """
-    settings = config.stored
+    settings, models = config.stored, checksums(task, config)
     if not (folder / "config.yaml").is_file():
         if check_without_settings(folder, resume):
             check_split(folder, dataset, accept_replaced=accept_replaced)
         write_split(folder, dataset)
+        write_given(folder, models)
         return task.runs.create(folder, settings, config.trusted)
     run = task.runs(folder, config.trusted)
     check_resumes(folder, resume)
@@ -95,7 +97,8 @@ def begin_run(
         raise InputError(
             f"{folder / 'config.yaml'} is cut or damaged: it lacks {', '.join(lacking)}"
         )
-    if other := run.differences(settings, config.defaults):
+    same = check_given(folder, models, before)
+    if other := run.differences({**settings, **same}, config.defaults):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
         )

@@ -1,6 +1,7 @@
 """The settings of a run."""
 
 import json
+import os
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
@@ -161,7 +162,8 @@ class Config:
         """Checks the ranges of the values."""
         self.views = [self.views] if isinstance(self.views, str) else self.views
         teachers = [self.teacher] if isinstance(self.teacher, str) else self.teacher or []
-        several, repeated = len(teachers) > 1, len({*teachers}) < len(teachers)
+        several = len(teachers) > 1
+        repeated = len({*map(os.path.realpath, teachers)}) < len(teachers)
         mixed = several and not {"train", "none"}.isdisjoint(teachers)
         if not teachers or repeated or mixed:
             raise InputError(

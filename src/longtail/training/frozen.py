@@ -1,5 +1,7 @@
 """A head on the features of a frozen backbone, fitted by the solver of `longtail.probe`."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,7 +25,14 @@ from longtail.training.embed import dataset_features
 from longtail.training.input import evaluation_crop
 from longtail.training.mixture_head import MixtureClassifier
 
-SOLVED = (PlainClassifier, GML, CRT, LWS, TauNorm)
+# Methods with a head on fixed features, and the settings that matter to it.
+SOLVED: dict[type[Method], set[str]] = {
+    PlainClassifier: {"loss", "head"},
+    GML: set(),
+    CRT: set(),
+    LWS: set(),
+    TauNorm: {"tau"},
+}
 Features = dict[str, Tensor]  # (N, D) of each split
 _known: WeakKeyDictionary[Dataset, tuple[str, Features]] = WeakKeyDictionary()
 
@@ -39,22 +48,44 @@ def frozen_features(dataset: Dataset, backbone: Backbone, workers: int | None = 
     return known[1]
 
 
-def check_frozen(method: type[Method], config: Config) -> None:
+def check_frozen(method: type[Method], config: Config, recipe: Mapping[str, Any]) -> None:
     """Rejects settings that cannot be used with fixed features.
 
+    Args:
+        method: the method.
+        config: settings of the run.
+        recipe: the recipe's settings of the method, which the user has not asked for.
+
     Raises:
-        InputError: for a method that trains the backbone, label smoothing or several processes.
+        InputError: for a method that trains the backbone, a setting without effect on the head, a
+            teacher, label smoothing or several processes.
     """
-    if not issubclass(method, SOLVED):
+    name = config.method["name"]
+    known = next((SOLVED[kind] for kind in SOLVED if issubclass(method, kind)), None)
+    if known is None:
         raise InputError(
-            f"tune must be all, norm or lora for method {config.method['name']!r}, which needs a "
+            f"tune must be all, norm or lora for method {name!r}, which needs a "
             "backbone that is trained; head fits any classification loss, gml, crt, lws or "
             "tau_norm"
         )
-    for name in ("label_smoothing", "sam"):
-        if value := getattr(config, name):
+    defaults = {key: one.default for key, one in inspect.signature(method).parameters.items()}
+    defaults |= recipe
+    given = {key for key, value in config.method.items() if value != defaults.get(key)}
+    if unused := sorted(given - {"name"} - known):
+        raise InputError(
+            f"{', '.join(unused)}: no effect on the head that tune head fits with {name!r}; tune "
+            "all, norm or lora trains the method"
+        )
+    if (head := config.method.get("head", "linear")) != "linear":
+        raise InputError(f"method.head must be linear for tune head, got {head!r}")
+    if config.teacher != "none":
+        raise InputError(
+            f"teacher must be none for tune head, which distils nothing, got {config.teacher!r}"
+        )
+    for setting in ("label_smoothing", "sam"):
+        if value := getattr(config, setting):
             rule = "must be 0 for tune head, whose solver has none"
-            raise InputError(f"{name} {rule}, got {value:g}")
+            raise InputError(f"{setting} {rule}, got {value:g}")
     if config.devices * config.nodes > 1:
         raise InputError("devices and nodes must be 1 for tune head, which is fitted at once")
 

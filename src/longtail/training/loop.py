@@ -74,7 +74,7 @@ def fit(
     optimizer = make_optimizer(method, config)
     model, wrapped = fabric.setup(method, optimizer)
     start_momentum(optimizer)
-    average = AverageWeights(method, config.ema or 0.0)
+    average = AverageWeights(method.model, config.ema or 0.0)
     at = restore(fabric, method, optimizer, config, run, average)
     method.train()
     gradients = gradients_of(fabric, loader)
@@ -157,6 +157,8 @@ def restore(
         return TrainingProgress()
     # `config.yaml` may have been changed since; another version may have had other settings.
     known, now = parse_json(str(state.get("settings", "{}"))), config.stored
+    for name in run.given_models:  # which are compared by their checksums
+        del now[name]
     both = now.keys() & (known if isinstance(known, dict) else {})
     if other := changed_settings(*({name: one[name] for name in both} for one in (known, now))):
         raise InputError(

@@ -29,6 +29,7 @@ class MixtureClassifier(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int, keys: int, width: int) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.linear = nn.Linear(num_features, num_classes).requires_grad_(False)
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("projection", torch.zeros(width, num_features))
@@ -59,7 +60,7 @@ class MixtureClassifier(nn.Module):
         features = features.to(self.mean.dtype)
         embeddings = F.normalize((features - self.mean) @ self.projection.T, dim=1)
         scores = class_scores(
-            embeddings, self.keys, self.labels, self.linear.out_features, self.temperature
+            embeddings, self.keys, self.labels, self.num_classes, self.temperature
         )
         logits: Tensor = scores + self.linear(features)
         return logits

@@ -106,20 +106,22 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 class AverageWeights:
-    """Exponential moving average of the trained weights.
+    """Exponential moving average of the weights of a method's model, the only ones that are kept.
+
+    Of all of them, since those that are not trained may follow from trained ones (the head of LWS).
 
     The decay rises with the steps, (1 + t) / (10 + t), up to its value, so that a short run does
     not average over its first steps.
 
     Args:
-        module: the module that is trained.
+        model: the model.
         decay: decay per step; 0: no average.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
-        self._trained = {n: p for n, p in module.named_parameters() if p.requires_grad and decay}
-        self._average = {name: p.detach().clone() for name, p in self._trained.items()}
+        self._weights = dict(model.named_parameters(prefix="model")) if decay else {}
+        self._average = {name: p.detach().clone() for name, p in self._weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -127,20 +129,24 @@ class AverageWeights:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, average in self._average.items():
-            average.lerp_(self._trained[name], 1 - decay)
+            average.lerp_(self._weights[name], 1 - decay)
 
     @torch.no_grad()
     def apply(self) -> None:
         """Replaces the weights by their average."""
         for name, average in self._average.items():
-            self._trained[name].copy_(average)
+            self._weights[name].copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Steps and average, for a checkpoint."""
+        """Steps and average, for a checkpoint; names are those of the method's state."""
         return {"steps": self.steps, "average": self._average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores steps and average."""
+        """Restores steps and average.
+
+        Raises:
+            KeyError: when it has no average of one of the weights.
+        """
         self.steps = state["steps"]
-        for name, value in state["average"].items():
-            self._average[name].copy_(value)
+        for name, average in self._average.items():
+            average.copy_(state["average"][name])

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger", "trust"}
 WORDS = {"split", "selection"}  # what the metrics are from, next to them
 MODEL, CARD = "model.safetensors", "card.json"
+GIVEN = "given_models.json"
+GIVEN_NAMES = ("teacher", "first", "start")  # settings that name a model
 STAGE_FOLDERS = ("teacher", "first", "ce", "head")
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -91,7 +93,8 @@ class RunFolder(ABC):
 
         That of the start is missing if its file was lost; see `note_resumption`.
         """
-        first = read_values(self.folder / "environment.json")
+        path = self.folder / "environment.json"
+        first = read_values(path) if path.is_file() else {}
         later = first.pop("resumed", [])
         return [{**first, **_computing(self.config)}, *later] if first else later
 
@@ -168,7 +171,7 @@ class RunFolder(ABC):
         A run with metrics of NaN logits, which an older version kept, is not finished.
         """
         path = self.folder / "metrics.json"
-        if not (path.is_file() and (self.folder / MODEL).is_file()):
+        if not (path.is_file() and self.file.is_file()):
             return False
         try:
             stored = read_values(path)
@@ -241,6 +244,17 @@ class RunFolder(ABC):
                 raise InputError(f"{path}, line {number}, is not valid: {'; '.join(wrong)}")
         return records
 
+    @property
+    def given_models(self) -> list[str]:
+        """Names of the settings that gave the run models, as recorded at its start."""
+        path = self.folder / GIVEN
+        return [name for name in GIVEN_NAMES if path.is_file() and name in read_values(path)]
+
+    @property
+    def file(self) -> Path:
+        """The file of the model."""
+        return self.folder / MODEL
+
     def log_epoch(self, record: Mapping[str, float]) -> None:
         """Appends the record of an epoch; replaces a killed run's records from that epoch on."""
         kept = [r for r in self.history if r["epoch"] < record["epoch"]]
@@ -249,7 +263,7 @@ class RunFolder(ABC):
 
     def save_model(self, model: nn.Module, card: Mapping[str, Any]) -> None:
         """Writes `model.safetensors`, with the card that is needed to rebuild the model."""
-        save_weights(self.folder / MODEL, model, card)
+        save_weights(self.file, model, card)
 
     def save_card(self, card: Mapping[str, Any]) -> None:
         """Writes the card at the start of training, for its checkpoints."""
@@ -264,7 +278,7 @@ class RunFolder(ABC):
         needed = ("backbone", "head", *self.card)
         if self._state is not None:
             return check_card(read_values(self.folder / CARD), self.folder / CARD, needed)
-        path = self.folder / MODEL
+        path = self.file
         if not path.is_file():
             raise InputError(f"{self.folder} has no {MODEL}: its training has not ended")
         return read_card(path, needed)
@@ -287,7 +301,7 @@ class RunFolder(ABC):
         card = {**self.model_card(), "longtail_version": self.version}
         state = self._state
         if state is None:
-            return load_weights(self.folder / MODEL, card, make, self.trust)
+            return load_weights(self.file, card, make, self.trust)
         return load_weights(
             *(self.folder / CARD, card, make, self.trust),
             lambda model: load_checkpoint(model, state, self.config),

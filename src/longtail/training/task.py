@@ -64,6 +64,10 @@ class Checked(Protocol):
 class Trained(Protocol):
     """A trained model: a run, or a file of weights."""
 
+    @property
+    def file(self) -> Path:
+        """The file of the model."""
+
     def model_card(self) -> Mapping[str, Any]:
         """The card of the model."""
 

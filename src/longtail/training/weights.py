@@ -13,8 +13,8 @@ from longtail.training.card import read_card
 from longtail.training.run import Run, load_weights, make_classifier
 
 ENDING = ".safetensors"
-# Searched for a name: in the current folder, and in a checkout of the repository.
-FOLDERS = (Path("results/weights"), Path(__file__).parents[3] / "results/weights")
+# Searched for a name: in a checkout of the repository, then in the current folder, which precedes.
+FOLDERS = (Path(__file__).parents[3] / "results/weights", Path("results/weights"))
 
 
 class ModelFile:
@@ -93,7 +93,7 @@ def find_file(name: str | Path) -> Path:
 
 
 def known_files() -> Iterator[tuple[str, Path]]:
-    """Names and files of the weights in FOLDERS."""
+    """Names and files of the weights in FOLDERS; of those with the same name, the last is used."""
     for folder in FOLDERS:
         for file in folder.glob(f"*{ENDING}"):
             yield file.stem, file
