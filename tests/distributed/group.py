@@ -43,8 +43,10 @@ from longtail.tasks import train
 from longtail.training import Config, Run, loop
 from longtail.training.batch_norm import share_batch_norm
 from longtail.training.distributed import launch
+from longtail.training.graphed import compute_gradients
 from longtail.training.input import TrainingBatch
 from longtail.training.optim import make_optimizer
+from longtail.training.sharpness import SharpnessAware
 
 GROUPS = (1, 2, 3)
 STEPS, BATCH = 2, 12
@@ -59,6 +61,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "gml": QUEUE,
     "gml_teacher": QUEUE,
     "gml_unused": {**QUEUE, "beta": 0.0},
+    "gml_sam": QUEUE,
     "paco": {"queue_size": 24, "width": 8},
     "proco": {"width": 8},
     "supcon_features": {"width": 8},
@@ -129,7 +132,7 @@ def image_method(name: str) -> Method:
         backbone = create_backbone("smallnet_wide")
         teacher = ImageClassifier(backbone, CosineHead(backbone.num_features, len(COUNTS))).double()
     return create_method(
-        name.partition("_unused")[0].partition("_teacher")[0],
+        name.removesuffix("_unused").removesuffix("_teacher").removesuffix("_sam"),
         METHODS[name],
         prior,
         create_backbone("smallnet"),
@@ -148,8 +151,10 @@ def steps_of(name: str, rank: int, world: int) -> dict[str, Any]:
     method.train()
     found: dict[str, Any] = {"losses": [], "gradients": [], "targets": []}
     pixels, views = name in PIXEL_METHODS, method.num_views
+    sharp = SharpnessAware(compute_gradients, 0.05)
+    gradients = sharp if name.endswith("_sam") else compute_gradients
     for batch in pixel_batches(rank, world) if pixels else batches(rank, world, views):
-        parts = loop.train_step(fabric, model, wrapped, batch)
+        parts = loop.train_step(fabric, model, wrapped, batch, gradients)
         found["losses"].append(parts["loss"].detach())
         found["targets"].append(batch.target)
         found["gradients"].append(

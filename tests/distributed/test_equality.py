@@ -22,6 +22,7 @@ METHODS = (
     "gml",
     "gml_teacher",
     "gml_unused",
+    "gml_sam",
     "paco",
     "proco",
     "supcon_features",
@@ -75,6 +76,12 @@ def test_queues_are_filled_alike(found: Any, name: str) -> None:
     for place in RANKS:
         for key, value in queue.items():
             torch.testing.assert_close(found[place][name]["state"][key], value, **CLOSE)
+
+
+def test_sharpness_aware_gradients_are_others(found: Any) -> None:
+    plain, sharp = (found[1, 0][name]["gradients"][0] for name in ("gml", "gml_sam"))
+    assert plain.keys() == sharp.keys()
+    assert any(not torch.allclose(sharp[name], value) for name, value in plain.items())
 
 
 def test_a_row_of_gml_did_not_count(found: Any) -> None:
