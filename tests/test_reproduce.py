@@ -12,6 +12,7 @@ import yaml
 
 import longtail
 from longtail.api import reproduce
+from longtail.files import write_text
 from longtail.recipes import cifar_lt
 from longtail.reproduce import Cell, matrix, row_names, table
 from longtail.reproduce.cells import scaled
@@ -306,9 +307,19 @@ def test_a_run_keeps_the_model_that_it_was_started_with(row: str, tmp_path: Path
     shutil.rmtree(student.folder)
     assert student.given == student.of.folder
     start()
+    assert student.needs == student.of
     shutil.rmtree(student.of.folder)
-    assert (student.given, student.needs) == (student.of.folder, student.of)
-    student.check(None)
+    with pytest.raises(ValueError, match=f"other settings .{student.stage} was "):
+        student.check(None)
+    for name in ("metrics.json", "model.safetensors"):
+        (student.folder / name).write_text('{"selection": "last epoch"}')
+    assert student.done
+    student.check(None)  # of an ended run, it may be gone
+    assert student.needs is None
+    config = yaml.safe_load((student.folder / "config.yaml").read_text())
+    write_text(student.folder / "config.yaml", yaml.safe_dump({**config, student.stage: "none"}))
+    with pytest.raises(ValueError, match=f"other settings .{student.stage} was 'none'"):
+        student.check(None)
 
 
 def test_table_has_mean_deviation_and_published_figure() -> None:

@@ -139,10 +139,15 @@ class Classification(Task[Config, Dataset, Run]):
         settings = {key: value for key, value in config.method.items() if key != "name"}
         model: Any = stage_model
         method = create_method(config.method["name"], settings, dataset.prior, backbone, model)
-        if start:
-            method.model.head.load_state_dict(start.head.state_dict())
         if config.tune == "head":  # its head is fitted by a solver
-            method.requires_grad_(False)
+            return method.requires_grad_(False)
+        if start:
+            kind = "mixture" if isinstance(start.head, MixtureClassifier) else start.head_name
+            if kind != method.model.head_name:
+                raise InputError(
+                    f"start must have the run's head, {method.model.head_name!r}, got {kind!r}"
+                )
+            method.model.head.load_state_dict(start.head.state_dict())
         return method
 
     def loader(
@@ -259,16 +264,17 @@ def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:
     """The model that training starts from, if the settings name a run.
 
     Raises:
-        InputError: when it has other classes, another backbone or another head.
+        InputError: when it has other classes or another backbone.
     """
     if config.start is None:
         return None
     given = CLASSIFICATION.trained(config.start, config.trusted)
     card = given.model_card()
     check_classes(card, dataset.class_names, f"start {config.start}")
-    for name, own in (("backbone", config.backbone), ("head", config.method.get("head", "linear"))):
-        if card[name] != own:
-            raise InputError(f"start must have the run's {name}, {own!r}, got {card[name]!r}")
+    if card["backbone"] != config.backbone:
+        raise InputError(
+            f"start must have the run's backbone, {config.backbone!r}, got {card['backbone']!r}"
+        )
     return given.model()
 
 

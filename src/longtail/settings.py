@@ -175,7 +175,8 @@ def from_keywords(
     if "trust" in given:
         given["trust"] = [*trusted_paths(given["trust"])]
     parsed = make_grammar("train", any_training, given).parse(_without_auto(given))
-    return {**parsed, "given": sorted(settings)}
+    stages = [f"{name}.{inner}" for name in STAGES for inner in settings.get(name) or ()]
+    return {**parsed, "given": sorted([*settings, *stages])}
 
 
 def _without_paths(value: Any) -> Any:

@@ -41,7 +41,10 @@ SMALL = {"bcl": {"epochs": 40, "width": 16, "batch_size": 64, "learning_rate": 0
 
 
 class OwnLoss(LADELoss):
-    """A loss that only this file knows."""
+    """A loss that only this file knows, with an ordinary parameter."""
+
+    def __init__(self, prior: ClassPrior, alpha: float = 0.1) -> None:
+        super().__init__(prior, alpha=alpha)
 
 
 def fitted(method: str, data: Any, **settings: Any) -> LongTailClassifier:
@@ -93,6 +96,9 @@ def test_own_loss_by_its_import_path(data: Any, monkeypatch: pytest.MonkeyPatch)
     own = LongTailClassifier("own_losses.OwnLoss", method_params=settings).fit(data.x, data.y)
     lade = LongTailClassifier("lade", method_params=settings).fit(data.x, data.y)
     assert_array_equal(own.coef_, lade.coef_)
+    for wrong in ("beta", "prior"):
+        with pytest.raises(ValueError, match=r"method_params must be settings of .*\['alpha'\]"):
+            LongTailClassifier("own_losses.OwnLoss", method_params={wrong: 1}).fit(data.x, data.y)
 
 
 @pytest.mark.parametrize("method", ["logit_adjust", "ce", "gml"])

@@ -21,6 +21,7 @@ from longtail.pictures import resolve, train
 from longtail.pictures.checks import after, before
 from longtail.pictures.plan import fastest_of, make_plan, passes_per_image
 from longtail.pictures.settings import fine_tuning
+from longtail.pictures.train import Training
 from longtail.settings import any_training, from_keywords, from_words, resumed, to_config
 from longtail.sklearn import LongTailClassifier
 from longtail.training import Config, Run
@@ -225,6 +226,60 @@ def test_fine_tuning_is_that_of_the_method(
 
 
 @pytest.mark.filterwarnings("ignore:.*reduce --lr")
+@pytest.mark.parametrize(
+    ("method", "changes", "epochs"),
+    [
+        ("crt", {"first_stage": {"lr": 1e-4, "batch_size": 57}}, (1, 1)),
+        ("tau_norm", {"epochs": 0}, (0, 1)),
+        ("crt", {"epochs": 1, "first_stage": {"epochs": 2}}, (1, 2)),
+    ],
+)
+def test_epochs_of_both_stages(
+    method: str,
+    changes: dict[str, Any],
+    epochs: tuple[int, int],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def stop(training: Training, config: Config, *rest: object) -> Run:
+        seen.append((config.epochs, config.first_stage.get("epochs", -1)))
+        return frozen_run
+
+    frozen_run = longtail.train(
+        {"source": str(folder), "image_size": 32}, "ce", tune="head", out=tmp_path / "head"
+    )
+    monkeypatch.setattr(Training, "_train", stop)
+    asked = {"tune": "all", "minutes": 1e-6, "batch_size": 16, "precision": "32-true", **changes}
+    data = {"source": str(folder), "image_size": 32}
+    longtail.train(data, method, out=tmp_path / "run", verbose=False, **asked)
+    assert seen[-1] == epochs
+
+
+@pytest.mark.filterwarnings("ignore:.*reduce --lr")
+def test_a_given_model_may_move_and_must_stay_the_same(folder: Path, tmp_path: Path) -> None:
+    data = {"source": str(folder), "image_size": 32}
+    first, out = tmp_path / "first", tmp_path / "run"
+    asked = {"tune": "head", "batch_size": 16, "precision": "32-true", "verbose": False}
+    longtail.train(data, "ce", out=first, **asked)
+    run = longtail.train(data, "crt", first=first, out=out, **asked)
+    before = run.metrics
+    moved = first.rename(tmp_path / "moved")
+    (out / "metrics.json").unlink()
+    run = longtail.train(None, first=moved, out=out, resume=True, verbose=False)
+    assert run.metrics == before
+    assert longtail.train(None, out=out, resume=True, verbose=False).metrics == before
+    with pytest.raises(ValueError, match=r"other settings: first was .*moved' and is 'train'"):
+        longtail.train(None, first="train", out=out, resume=True, verbose=False)
+    longtail.train(data, "logit_adjust", out=first, **asked)
+    (out / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="resumed with another model as first than"):
+        longtail.train(None, first=first, out=out, resume=True, verbose=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*reduce --lr")
 @pytest.mark.parametrize("method", ["gml", "crt"])
 def test_by_default_a_head_that_is_no_loss_is_fine_tuned_with_logit_adjustment(
     method: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -272,12 +327,12 @@ def test_the_plan_counts_every_pass(changes: dict[str, Any], factor: int, folder
         ({"sam": 0.05, "tune": "head"}, "sam must be 0 for tune head, .*, got 0.05"),
         (
             {"method": {"name": "gml", "queue_size": 64}},
-            "queue_size: no effect on the head that tune head fits with 'gml'",
+            "queue_size: no effect on gml's head",
         ),
         ({"method": {"name": "gml"}, "teacher": "train"}, "teacher must be none .* got 'train'"),
         (
             {"method": {"name": "ce", "head": "cosine"}, "tune": "head"},
-            "method.head must be linear for tune head, got 'cosine'",
+            "method.head must be linear for a head on features, got 'cosine'",
         ),
         ({"teacher": "train"}, "method 'logit_adjust' does not take a teacher"),
         ({"method": {"name": "paco"}, "tune": "all", "mix": "cutmix"}, "mix must be none"),

@@ -10,7 +10,9 @@ import torch
 import longtail
 from longtail import ClassPrior
 from longtail.cli import main
-from longtail.methods import Method
+from longtail.losses import CrossEntropyLoss
+from longtail.methods import Method, PlainClassifier
+from longtail.models import Backbone
 from longtail.settings import from_keywords, from_words, to_config
 from longtail.training import Run
 from longtail.training.stages import Stage, expressed_after_sampling
@@ -106,6 +108,9 @@ def test_a_run_goes_on_with_the_model_that_it_was_started_with(
     assert isinstance(run, Run)
     assert run.given_models == [setting]
     whole = run.model().state_dict()
+    away = given.rename(tmp_path / "away")  # an ended run does not need it
+    assert longtail.train(None, out=run.folder, resume=True).metrics == run.metrics
+    away.rename(given)
 
     def interrupt() -> None:
         """Leaves the run as if it had been killed after its first epoch."""
@@ -123,13 +128,54 @@ def test_a_run_goes_on_with_the_model_that_it_was_started_with(
     other.rename(given)
     for path in (given, tmp_path / "moved"):
         if path == moved:
-            moved.rename(tmp_path / "away")
+            moved.rename(tmp_path / "gone")
             shutil.copytree(given, moved)
         with pytest.raises(ValueError, match=f"resumed with another model as {setting} than"):
             longtail.train("digits-lt", method, **{setting: path, **asked}, resume=True)
     (run.folder / "given_models.json").unlink()  # as of an older version, which compares paths
     with pytest.raises(ValueError, match=f"with other settings: {setting} was .*given"):
         longtail.train("digits-lt", method, **{setting: moved, **asked}, resume=True)
+
+
+class Plain(PlainClassifier):
+    """A user's method, with a head of torch."""
+
+    name = "plain"
+
+    def __init__(self, prior: ClassPrior, backbone: Backbone) -> None:
+        super().__init__(prior, backbone, loss=CrossEntropyLoss(prior))
+        self.model.head = torch.nn.Linear(backbone.num_features, prior.num_classes)
+
+
+@pytest.mark.parametrize("stage", ["gml", "ldam", {"name": f"{__name__}.Plain"}])
+@pytest.mark.parametrize("tune", ["head", "all"])
+def test_a_first_stage_is_that_of_any_method(stage: Any, tune: str, tmp_path: Path) -> None:
+    if isinstance(stage, dict) and tune == "head":
+        tune = "norm"
+    asked = {**QUICK, "tune": tune, "first_stage": {"method": stage, "epochs": 1}}
+    run = longtail.train("digits-lt", "crt", out=tmp_path / "run", **asked)
+    assert isinstance(run, Run)
+    first = Run(run.folder / "first").model().backbone.state_dict()
+    assert all(torch.equal(v, first[n]) for n, v in run.model().backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("start", "method", "head"),
+    [("ce", "gml", "cosine"), ("mixture", "ce", "linear"), ("ldam", "ce", "linear")],
+)
+def test_a_start_has_the_head_of_the_method(
+    start: str, method: str, head: str, tmp_path: Path
+) -> None:
+    how = {"method": "gml", "tune": "head"} if start == "mixture" else {"method": start}
+    given = longtail.train("digits-lt", out=tmp_path / "given", **QUICK, **how).folder
+    asked = {**QUICK, "teacher": "none"} if method == "gml" else QUICK
+    with pytest.raises(ValueError, match=f"start must have the run's head, '{head}', got '"):
+        longtail.train("digits-lt", method, start=given, out=tmp_path / "x", **asked)
+    assert not (tmp_path / "x").exists()
+    run = longtail.train(  # whose head is fitted, on the features of that backbone
+        "digits-lt", "ce", start=given, tune="head", out=tmp_path / "head", **QUICK
+    )
+    assert run.finished
 
 
 def test_a_first_stage_may_have_any_head_that_is_not_rescaled(tmp_path: Path) -> None:
@@ -144,9 +190,9 @@ def test_a_first_stage_may_have_any_head_that_is_not_rescaled(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ({"name": "gml", "queue_size": 32}, {}, "queue_size: no effect on the head that tune head"),
-        ("gml", {"teacher": "train"}, "teacher must be none for tune head, .*got 'train'"),
-        ({"name": "ce", "head": "cosine"}, {}, "method.head must be linear for tune head"),
+        ({"name": "gml", "queue_size": 32}, {}, "queue_size: no effect on gml's head"),
+        ("gml", {"teacher": "train"}, "teacher must be none for a head on features, .*got 'train'"),
+        ({"name": "ce", "head": "cosine"}, {}, "method.head must be linear for a head"),
     ],
 )
 def test_what_has_no_effect_on_a_head_on_features_is_refused(
@@ -155,6 +201,15 @@ def test_what_has_no_effect_on_a_head_on_features_is_refused(
     with pytest.raises(ValueError, match=message):
         longtail.train("digits-lt", method, tune="head", out=tmp_path / "x", **QUICK, **changes)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("method", ["gml", "ldam", "tau_norm"])
+def test_settings_of_a_recipe_or_a_loss_are_no_obstacle_to_a_head_on_features(
+    method: str, tmp_path: Path
+) -> None:
+    run = longtail.train("digits-lt", method, tune="head", out=tmp_path / "run", **QUICK)
+    assert run.finished
+    assert longtail.train(None, out=run.folder, resume=True).finished
 
 
 def test_several_teachers_teach_as_their_mean(tmp_path: Path) -> None:

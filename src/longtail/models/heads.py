@@ -16,7 +16,6 @@ class LinearHead(nn.Linear):
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__(num_features, num_classes)
-        self.num_classes = num_classes
         nn.init.kaiming_normal_(self.weight)
         nn.init.zeros_(self.bias)
 
@@ -45,7 +44,6 @@ class CosineHead(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
         super().__init__()
-        self.num_classes = num_classes
         # Unit norm as in the published code, since the direction of a longer weight changes more
         # slowly.
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, num_features)))
@@ -163,7 +161,7 @@ class ImageClassifier(nn.Module):
 
     Args:
         backbone: maps images to features.
-        head: maps features to logits of `num_classes` classes.
+        head: maps features to logits; has a weight per class, or `num_classes`.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
@@ -179,7 +177,8 @@ class ImageClassifier(nn.Module):
     @property
     def num_classes(self) -> int:
         """Number of classes, C."""
-        return int(self.head.num_classes)  # type: ignore[arg-type]
+        known = getattr(self.head, "num_classes", None)
+        return len(self.head.weight) if known is None else known  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of images (B, 3, H, W), levels 0 to 255."""

@@ -76,8 +76,8 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     )
     passes = 1 + TRIAL if config.tune == "auto" else 1.0
     epochs = EPOCHS if minutes is None else int(min(EPOCHS, 60 * minutes / epoch / passes))
-    if not config.is_open("epochs"):  # requested, however long it takes
-        epochs = config.epochs
+    if not config.is_open("epochs") and (config.epochs or config.tune == "auto"):
+        epochs = config.epochs  # requested, however long it takes
     elif config.tune != "auto":
         epochs = max(1, epochs)
     return Plan(features, epoch, epochs, minutes, precision, passes)

@@ -59,14 +59,20 @@ def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
     if data.check is None:
         data.check = "exists"  # every file is decoded for the features, or reported
     config = replace(config, backbone=backbone, pretrained=True, data=data)
-    recipe = TWO_STAGES.get(config.method["name"], {})  # its epochs are of training from scratch
-    defaults = {"epochs": Config.epochs, "first_stage": {}}
-    changes: dict[str, Any] = {
-        name: default
-        for name, default in defaults.items()
-        if name not in config.given and getattr(config, name) == recipe.get(name)
-    }
-    return replace(config, **changes)
+    return _without_epochs_of_recipe(config)
+
+
+def _without_epochs_of_recipe(config: Config) -> Config:
+    """The settings of a two-stage method without epochs that are for training from scratch."""
+    recipe = TWO_STAGES.get(config.method["name"])
+    if recipe is None:
+        return config
+    if "epochs" not in config.given and config.epochs == recipe["epochs"]:
+        config = replace(config, epochs=Config.epochs)
+    stage = dict(config.first_stage)
+    if "first_stage.epochs" not in config.given and stage.items() >= recipe["first_stage"].items():
+        del stage["epochs"]
+    return replace(config, first_stage=stage)
 
 
 def may_use_features(config: Config) -> bool:

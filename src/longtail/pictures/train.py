@@ -37,7 +37,9 @@ from longtail.training.begin import (
     resume_split,
     run_folder,
 )
+from longtail.training.config import STAGES
 from longtail.training.frozen import frozen_features
+from longtail.training.given_models import given_models
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
 from longtail.training.reference import keep_reference
@@ -253,7 +255,12 @@ class Training:
             return {"asked": asked}
         check_resumes(self.folder, self.resume)
         before = asked_settings(self.folder)
-        if other := changed_settings(before, asked, {**self.config.defaults, **open_}):
+        # Given models may have moved: the stages that use them compare their checksums.
+        moved = dict(given_models(self.config))
+        same = {
+            name: asked[name] for name in moved if before.get(name) not in (None, "train", "none")
+        }
+        if other := changed_settings({**before, **same}, asked, {**self.config.defaults, **open_}):
             raise InputError(
                 f"{self.folder} cannot be resumed with other settings: {'; '.join(other)}"
             )
@@ -261,6 +268,9 @@ class Training:
             resume_split(self.folder, self.dataset, before, asked, self.accept_replaced)
         decisions = read_values(path)
         self._check(decisions, path)
+        if any(before[name] != path_now for name, path_now in same.items()):
+            decisions["asked"] |= same
+            write_json(path, decisions)
         return decisions
 
     def _check(self, decisions: dict[str, Any], path: Path) -> None:
@@ -339,8 +349,14 @@ class Training:
         return replace(tuned, start=str(start))
 
     def _fitting(self, config: Config, dataset: Dataset) -> Config:
-        """The settings with a batch that is no larger than the training split."""
-        return replace(config, batch_size=min(config.batch_size, len(dataset.train)))
+        """The settings with batches that are no larger than the training split."""
+        images = len(dataset.train)
+        stages: dict[str, Any] = {
+            name: {**stage, "batch_size": min(stage["batch_size"], images)}
+            for name in STAGES
+            if "batch_size" in (stage := getattr(config, name))
+        }
+        return replace(config, batch_size=min(config.batch_size, images), **stages)
 
     def _train(self, config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
         dataset = dataset or self.dataset

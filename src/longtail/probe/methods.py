@@ -39,7 +39,7 @@ def check_method(method: Any, settings: Mapping[str, Any]) -> None:
         name
         for source in sources
         for name, parameter in inspect.signature(source).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
+        if parameter.kind is parameter.KEYWORD_ONLY or (method not in NETWORKS and name != "prior")
     }
     if not settings.keys() <= known:
         raise InputError(

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from longtail.classification import CLASSIFICATION
 from longtail.errors import InputError
 from longtail.recipes import cifar_lt, find_recipe, overlay
 from longtail.settings import from_keywords, to_config
 from longtail.training import Run
 from longtail.training.config import STAGES
+from longtail.training.given_models import check_given, checksums
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,25 @@ class Cell:
 
     @property
     def given(self) -> Path:
-        """The model of the other cell: the one that its run was started with, if it was."""
+        """The model of the other cell: the one that its run was started with, if it still matters.
+
+        One that has moved is found where the other cell is now.
+        """
         assert self.of
-        models = self.of.models
-        if not (self.folder / "config.yaml").is_file():
-            return models[0]
-        used = os.path.realpath(str(Run(self.folder).config.get(self.stage)))
-        return next((model for model in models if os.path.realpath(model) == used), models[0])
+        if (self.folder / "config.yaml").is_file():
+            run = Run(self.folder)
+            used = str(run.config.get(self.stage))
+            if used not in ("none", "train") and (run.finished or Path(used).exists()):
+                return Path(used)
+        return self.of.models[0]
 
     @property
     def needs(self) -> "Cell | None":
         """The cell that must be trained before this one, if any."""
-        if not self.of or (self.trains and self.given != self.of.folder):
-            return None
-        return self.of
+        if not self.of or not self.trains:
+            return self.of
+        same = os.path.realpath(self.given) == os.path.realpath(self.of.folder)
+        return self.of if same and not self.done else None
 
     def config(self, root: str | None) -> dict[str, Any]:
         """Settings of its run, as a configuration file has them.
@@ -156,6 +163,7 @@ class Cell:
             name: decided.get(name) if value in ("auto", None) else value
             for name, value in config.stored.items()
         }
+        settled |= check_given(self.folder, checksums(CLASSIFICATION, config), run.config)
         if other := run.differences(settled, config.defaults):
             raise InputError(
                 f"{self.folder} holds a run with other settings ({'; '.join(other)}): "

@@ -44,8 +44,10 @@ class ResultFile:
 
     def rows(self) -> list[Row]:
         """The rows of the file, none if it does not exist."""
-        values = read_values(self.path) if self.path.is_file() else {"runs": []}
+        values = read_values(self.path) if self.path.exists() else {"runs": []}
         try:
+            if not isinstance(values["runs"], list):
+                raise TypeError("runs must be a list")
             rows = sorted(values["runs"], key=self.identity)
             self.table(rows)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

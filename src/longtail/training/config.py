@@ -109,8 +109,9 @@ class Config:
         task: name of the task.
         trust: import paths of your own code that files may name: a `--config`, or the model of a
             run folder given as `teacher`, `first` or `start`. Not recorded in the run.
-        given: names of settings that were given, so that a value which equals the default is kept
-            where pretrained weights have other defaults; see `is_open`. Not an option.
+        given: names of settings that were given, those of stages as `first_stage.epochs`, so that a
+            value which equals the default is kept where pretrained weights have other defaults; see
+            `is_open`. Not an option.
     """
 
     data: DataConfig

@@ -16,7 +16,7 @@ from longtail.data import Dataset
 from longtail.data.samplers import POWERS
 from longtail.errors import InputError
 from longtail.features import fingerprint
-from longtail.methods import CRT, GML, LWS, Method, PlainClassifier, TauNorm
+from longtail.methods import CRT, GML, LWS, Method, PlainClassifier, TauNorm, find_method
 from longtail.models import Backbone, LinearHead
 from longtail.prior import ClassPrior
 from longtail.probe import FittedHead, Linear, MixtureHead, fit_head
@@ -73,14 +73,16 @@ def check_frozen(method: type[Method], config: Config, recipe: Mapping[str, Any]
     given = {key for key, value in config.method.items() if value != defaults.get(key)}
     if unused := sorted(given - {"name"} - known):
         raise InputError(
-            f"{', '.join(unused)}: no effect on the head that tune head fits with {name!r}; tune "
-            "all, norm or lora trains the method"
+            f"{', '.join(unused)}: no effect on {name}'s head on features (tune all, norm or lora "
+            "trains the method)"
         )
-    if (head := config.method.get("head", "linear")) != "linear":
-        raise InputError(f"method.head must be linear for tune head, got {head!r}")
+    own = getattr(find_method(name), "head", "linear")  # of a loss, which the user may leave open
+    if (head := config.method.get("head", own)) not in ("linear", own):
+        raise InputError(f"method.head must be linear for a head on features, got {head!r}")
     if config.teacher != "none":
         raise InputError(
-            f"teacher must be none for tune head, which distils nothing, got {config.teacher!r}"
+            "teacher must be none for a head on features, which distils nothing (tune all, norm or "
+            f"lora trains with a teacher), got {config.teacher!r}"
         )
     for setting in ("label_smoothing", "sam"):
         if value := getattr(config, setting):

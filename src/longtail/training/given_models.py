@@ -22,10 +22,13 @@ def given_models(config: Config) -> Iterator[tuple[str, list[str]]]:
 
 
 def checksums(task: Task[Any, Any, Any], config: Config) -> dict[str, list[str]]:
-    """Checksums of the given models, by the name of the setting."""
+    """Checksums of the given models, by the name of the setting, without those that are gone."""
     found: dict[str, list[str]] = {}
     for name, given in given_models(config):
-        files = [task.trained(one, config.trusted).file for one in given]
+        try:
+            files = [task.trained(one, config.trusted).file for one in given]
+        except InputError:  # it is needed no more if the run has ended
+            continue
         found[name] = []
         for file in files:
             with Path(file).open("rb") as handle:

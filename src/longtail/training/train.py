@@ -49,10 +49,13 @@ def train_run(
         LostProcessError: when another process of the run has ended.
     """
     dataset = task.load(config.data) if dataset is None else dataset
+    how = {"resume": resume, "accept_replaced": accept_replaced}
+    if resume and folder and has_ended(task, folder, config):  # the given models may be gone
+        settled = settle_common(task.settle(config, dataset), dataset)
+        return begin_run(task, folder, settled, dataset, **how)
     prepared = prepare(task, config, dataset)
     config, method = prepared.config, prepared.method
     fabric = launch(config)
-    how = {"resume": resume, "accept_replaced": accept_replaced}
     with named_lost_processes(fabric), ExitStack() as stack:
 
         def begin() -> AnyRun:
@@ -68,7 +71,10 @@ def train_run(
             below: Any = stage.config
             how["resume"] = True
             trained = train_run(task, below, run.folder / stage.name, dataset=dataset, **how)
-            model.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
+            if below.tune == "head":  # by one process; the solver may have made another head
+                model = trained.model()
+            else:
+                model.load_state_dict(on_first(fabric, lambda: trained.model().state_dict()))
         if model:  # rebuilt with the weights, which it may copy, and on the device
             method = make_method(task, config, dataset, model.to(fabric.device))
         method.to(fabric.device)  # without epochs, nothing else moves it
@@ -76,6 +82,12 @@ def train_run(
         merge_lora(method.model.backbone)
         task.finish(fabric, run, config, dataset, method)
     return run
+
+
+def has_ended(task: Task[Any, Any, Any], folder: Path, config: Config) -> bool:
+    """Whether a folder holds a finished run."""
+    there = (folder / "config.yaml").is_file()
+    return there and bool(task.runs(folder, config.trusted).finished)
 
 
 @dataclass(frozen=True)
