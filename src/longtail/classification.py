@@ -46,7 +46,7 @@ from longtail.training.input import (
     training_loader,
 )
 from longtail.training.interrupts import LOOKED_AT, are_usable, refuse_model
-from longtail.training.mixture_head import MixtureClassifier
+from longtail.training.mixture_head import MixtureClassifier, name_of_head
 from longtail.training.partial import predicted_now
 from longtail.training.rows import check_table_name
 from longtail.training.stages import expressed_after_sampling
@@ -118,8 +118,7 @@ class Classification(Task[Config, Dataset, Run]):
             recipe = find_recipe(config.data.source, method, config.data.imbalance).settings
             if "teacher" not in config.given and config.teacher == recipe.get("teacher"):
                 config = replace(config, teacher="none", teacher_stage={})
-            kind = found if issubclass(found, Method) else PlainClassifier
-            check_frozen(kind, config, recipe.get("method", {}))
+            check_frozen(config, recipe.get("method", {}))
             return replace(config, backbone=backbone, epochs=0)
         return replace(config, backbone=backbone)
 
@@ -142,11 +141,9 @@ class Classification(Task[Config, Dataset, Run]):
         if config.tune == "head":  # its head is fitted by a solver
             return method.requires_grad_(False)
         if start:
-            kind = "mixture" if isinstance(start.head, MixtureClassifier) else start.head_name
-            if kind != method.model.head_name:
-                raise InputError(
-                    f"start must have the run's head, {method.model.head_name!r}, got {kind!r}"
-                )
+            own, other = name_of_head(method.model), name_of_head(start)
+            if own != other:
+                raise InputError(f"start must have the run's head, {own!r}, got {other!r}")
             method.model.head.load_state_dict(start.head.state_dict())
         return method
 
@@ -177,7 +174,7 @@ class Classification(Task[Config, Dataset, Run]):
             "data": dataset.name,
             "method": config.method["name"],
             "backbone": config.backbone,
-            "head": mixture.name if mixture else method.model.head_name,
+            "head": name_of_head(method.model),
             **({"keys": list(mixture.keys.shape)} if mixture else {}),
             "image_size": crop.size,
             "margin": crop.margin,

@@ -1,5 +1,6 @@
 """Reading and writing of files: writes are atomic, and errors name the file."""
 
+import hashlib
 import json
 import math
 import os
@@ -60,6 +61,12 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         if not is_device:
             with suppress(OSError):  # its folder may be a file
                 part.unlink()
+
+
+def file_checksum(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:

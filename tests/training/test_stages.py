@@ -106,7 +106,7 @@ def test_a_run_goes_on_with_the_model_that_it_was_started_with(
     asked = {**QUICK, "epochs": 2, "out": tmp_path / "run"}
     run = longtail.train("digits-lt", method, **{setting: given, **asked})
     assert isinstance(run, Run)
-    assert run.given_models == [setting]
+    assert [*run.given_models] == [setting]
     whole = run.model().state_dict()
     away = given.rename(tmp_path / "away")  # an ended run does not need it
     assert longtail.train(None, out=run.folder, resume=True).metrics == run.metrics

@@ -14,7 +14,7 @@ from longtail.features import FeatureCache, fastest, fingerprint, keep_freed_mem
 from longtail.features.cache import keys_of
 from longtail.methods import Method, find_method
 from longtail.models import Backbone, create_backbone
-from longtail.pictures.settings import BACKBONE, STRONGER, fine_tuning
+from longtail.pictures.settings import BACKBONE, STRONGER, fine_tunes_method, fine_tuning
 from longtail.training import Config
 from longtail.training.distributed import best_device
 from longtail.training.embed import reading_of
@@ -86,7 +86,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
 def passes_per_image(config: Config) -> int:
     """Passes through the network per image of an epoch: views, SAM, and a stage before it."""
     passes = 1
-    if config.tune != "auto" and config.method["name"] != "auto":
+    if fine_tunes_method(config):
         found = find_method(config.method["name"])
         passes = found.num_views if issubclass(found, Method) else 1
         stage = Stage.of(config, CLASSIFICATION.methods)  # type: ignore[type-abstract]

@@ -62,6 +62,11 @@ def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
     return _without_epochs_of_recipe(config)
 
 
+def fine_tunes_method(config: Config) -> bool:
+    """Whether the user's method is fine-tuned whatever it is, and a head only compared with it."""
+    return config.tune not in ("head", "auto") and config.method["name"] != "auto"
+
+
 def _without_epochs_of_recipe(config: Config) -> Config:
     """The settings of a two-stage method without epochs that are for training from scratch."""
     recipe = TWO_STAGES.get(config.method["name"])

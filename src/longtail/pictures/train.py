@@ -27,7 +27,13 @@ from longtail.pictures.compare import (
     tempered_log_loss,
 )
 from longtail.pictures.plan import TRIAL, describe, duration, make_plan
-from longtail.pictures.settings import OPEN, fine_tuning, may_use_features, resolve
+from longtail.pictures.settings import (
+    OPEN,
+    fine_tunes_method,
+    fine_tuning,
+    may_use_features,
+    resolve,
+)
 from longtail.recipes import TWO_STAGES
 from longtail.text import printable
 from longtail.training import Config, Run, RunFolder, is_first
@@ -181,11 +187,6 @@ class Training:
         self._compare(run, head)
         return run
 
-    @property
-    def _fine_tunes_method(self) -> bool:
-        """Whether the user's method is fine-tuned whatever it is, and the head only compared."""
-        return self.config.tune not in ("head", "auto") and self.config.method["name"] != "auto"
-
     def _frozen(self, method: Mapping[str, Any]) -> Config:
         """Settings of the head on the features: that of the method, as far as it has one."""
         frozen = replace(self.config, tune="head", method=dict(method))
@@ -193,7 +194,7 @@ class Training:
             return frozen
         frozen = replace(frozen, label_smoothing=0.0, sam=0.0)  # which are for fine-tuning
         loss = loss_of(method)
-        return alone(frozen, loss or DEFAULT) if loss or self._fine_tunes_method else frozen
+        return alone(frozen, loss or DEFAULT) if loss or fine_tunes_method(self.config) else frozen
 
     def _tuned(self, method: Mapping[str, Any]) -> Config:
         """Settings of fine-tuning, without those that depend on the plan.
@@ -202,7 +203,7 @@ class Training:
         that is a loss, else logit adjustment.
         """
         tuned = replace(self.config, tune="all" if self.config.tune == "auto" else self.config.tune)
-        if self._fine_tunes_method:
+        if fine_tunes_method(self.config):
             return tuned
         if self.config.label_smoothing and self.config.method["name"] == "auto":
             method = DEFAULT  # of the choices of `auto`, LADE has no label smoothing
@@ -264,7 +265,7 @@ class Training:
             raise InputError(
                 f"{self.folder} cannot be resumed with other settings: {'; '.join(other)}"
             )
-        if not ((self.folder / "config.yaml").is_file() and Run(self.folder).finished):
+        if not Run.has_ended(self.folder):
             resume_split(self.folder, self.dataset, before, asked, self.accept_replaced)
         decisions = read_values(path)
         self._check(decisions, path)

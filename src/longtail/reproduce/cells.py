@@ -89,11 +89,10 @@ class Cell:
         return name if self.seed == 0 else f"{name}-seed{self.seed}"
 
     @property
-    def models(self) -> list[Path]:
+    def model(self) -> Path:
         """Where other runs find its model: its run folder, or else its kept weights."""
         file = self.kept and self.kept / f"{self.weights}.safetensors"
-        kept = [file] if file and file.is_file() else []
-        return [self.folder, *kept] if self.folder.is_dir() else [*kept, self.folder]
+        return file if file and file.is_file() and not self.folder.is_dir() else self.folder
 
     @property
     def stage(self) -> str:
@@ -112,7 +111,7 @@ class Cell:
             used = str(run.config.get(self.stage))
             if used not in ("none", "train") and (run.finished or Path(used).exists()):
                 return Path(used)
-        return self.of.models[0]
+        return self.of.model
 
     @property
     def needs(self) -> "Cell | None":
@@ -143,7 +142,7 @@ class Cell:
     @property
     def done(self) -> bool:
         """Whether its run has ended, with metrics."""
-        return (self.folder / "config.yaml").is_file() and Run(self.folder).finished
+        return Run.has_ended(self.folder)
 
     def check(self, root: str | None) -> None:
         """Rejects a run folder whose run was trained with other settings.
@@ -163,7 +162,7 @@ class Cell:
             name: decided.get(name) if value in ("auto", None) else value
             for name, value in config.stored.items()
         }
-        settled |= check_given(self.folder, checksums(CLASSIFICATION, config), run.config)
+        settled |= check_given(run, checksums(CLASSIFICATION, config))
         if other := run.differences(settled, config.defaults):
             raise InputError(
                 f"{self.folder} holds a run with other settings ({'; '.join(other)}): "

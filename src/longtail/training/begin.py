@@ -97,7 +97,7 @@ def begin_run(
         raise InputError(
             f"{folder / 'config.yaml'} is cut or damaged: it lacks {', '.join(lacking)}"
         )
-    same = check_given(folder, models, before)
+    same = check_given(run, models)
     if other := run.differences({**settings, **same}, config.defaults):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from longtail.errors import InputError
-from longtail.files import whole_file
+from longtail.files import file_checksum, whole_file
 
 KEEP = 2
 DIGITS = 16
@@ -84,7 +84,7 @@ class Checkpoints:
         files = self.files()
         corrupt: list[Path] = []
         for path in reversed(files):
-            if _checksum(path) == path.stem.rpartition("-")[2]:
+            if file_checksum(path)[:DIGITS] == path.stem.rpartition("-")[2]:
                 for other in corrupt if set_aside else ():
                     other.rename(other.with_suffix(".corrupt"))
                 return _state_in(path)
@@ -110,8 +110,3 @@ def _state_in(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of longtail: it must contain only tensors and plain values"
         )
     return state
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:DIGITS]

@@ -48,11 +48,10 @@ def frozen_features(dataset: Dataset, backbone: Backbone, workers: int | None = 
     return known[1]
 
 
-def check_frozen(method: type[Method], config: Config, recipe: Mapping[str, Any]) -> None:
+def check_frozen(config: Config, recipe: Mapping[str, Any]) -> None:
     """Rejects settings that cannot be used with fixed features.
 
     Args:
-        method: the method.
         config: settings of the run.
         recipe: the recipe's settings of the method, which the user has not asked for.
 
@@ -61,6 +60,8 @@ def check_frozen(method: type[Method], config: Config, recipe: Mapping[str, Any]
             teacher, label smoothing or several processes.
     """
     name = config.method["name"]
+    found = find_method(name)
+    method = found if issubclass(found, Method) else PlainClassifier
     known = next((SOLVED[kind] for kind in SOLVED if issubclass(method, kind)), None)
     if known is None:
         raise InputError(
@@ -76,7 +77,7 @@ def check_frozen(method: type[Method], config: Config, recipe: Mapping[str, Any]
             f"{', '.join(unused)}: no effect on {name}'s head on features (tune all, norm or lora "
             "trains the method)"
         )
-    own = getattr(find_method(name), "head", "linear")  # of a loss, which the user may leave open
+    own = getattr(found, "head", "linear")  # of a loss, which the user may leave open
     if (head := config.method.get("head", own)) not in ("linear", own):
         raise InputError(f"method.head must be linear for a head on features, got {head!r}")
     if config.teacher != "none":

@@ -1,14 +1,13 @@
 """The models that a run is given: a teacher, a first stage, or a model to start from."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from longtail.errors import InputError
-from longtail.files import read_values, write_json
+from longtail.files import file_checksum, write_json
 from longtail.training.config import Config
-from longtail.training.run import GIVEN, GIVEN_NAMES
+from longtail.training.run import GIVEN, GIVEN_NAMES, RunFolder
 from longtail.training.task import Task
 
 
@@ -29,10 +28,7 @@ def checksums(task: Task[Any, Any, Any], config: Config) -> dict[str, list[str]]
             files = [task.trained(one, config.trusted).file for one in given]
         except InputError:  # it is needed no more if the run has ended
             continue
-        found[name] = []
-        for file in files:
-            with Path(file).open("rb") as handle:
-                found[name].append(hashlib.file_digest(handle, "sha256").hexdigest())
+        found[name] = [file_checksum(file) for file in files]
     return found
 
 
@@ -42,25 +38,21 @@ def write_given(folder: Path, found: Mapping[str, list[str]]) -> None:
         write_json(folder / GIVEN, found)
 
 
-def check_given(
-    folder: Path, found: Mapping[str, list[str]], before: Mapping[str, Any]
-) -> dict[str, Any]:
+def check_given(run: RunFolder, found: Mapping[str, list[str]]) -> dict[str, Any]:
     """Compares the given models with those that a run was started with.
 
     Args:
-        folder: the run folder; an older version has not recorded them.
+        run: the run; an older version has not recorded them.
         found: their checksums now.
-        before: the settings of the run.
 
     Returns: the settings whose models are the same, wherever they are now, as the run has them.
     Raises:
         InputError: when a model is another one.
     """
-    path = folder / GIVEN
-    known = read_values(path) if path.is_file() else {}
+    known, before = run.given_models, run.config
     if changed := [name for name in found if name in known and known[name] != found[name]]:
         raise InputError(
-            f"{folder} cannot be resumed with another model as {' and '.join(changed)} than it was "
-            "started with: the checksum of its file differs"
+            f"{run.folder} cannot be resumed with another model as {' and '.join(changed)} than it "
+            "was started with: the checksum of its file differs"
         )
     return {name: before[name] for name in found if name in known and name in before}

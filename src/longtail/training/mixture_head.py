@@ -5,7 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtail.losses import class_scores
+from longtail.models import ImageClassifier
 from longtail.probe import MixtureHead
+
+
+def name_of_head(model: ImageClassifier) -> str:
+    """The name of a model's head, as in its card."""
+    mixture = isinstance(model.head, MixtureClassifier)
+    return MixtureClassifier.name if mixture else model.head_name
 
 
 class MixtureClassifier(nn.Module):

@@ -164,6 +164,11 @@ class RunFolder(ABC):
         """
         return changed_settings(self.config, settings, defaults)
 
+    @classmethod
+    def has_ended(cls, folder: str | Path, trust: Any = ()) -> bool:
+        """Whether a folder holds a finished run."""
+        return (Path(folder) / "config.yaml").is_file() and cls(folder, trust).finished
+
     @property
     def finished(self) -> bool:
         """Whether the training has ended, with a model; `metrics.json` is written last.
@@ -245,10 +250,11 @@ class RunFolder(ABC):
         return records
 
     @property
-    def given_models(self) -> list[str]:
-        """Names of the settings that gave the run models, as recorded at its start."""
+    def given_models(self) -> dict[str, Any]:
+        """Checksums of the models that the run was given, by setting, as recorded at its start."""
         path = self.folder / GIVEN
-        return [name for name in GIVEN_NAMES if path.is_file() and name in read_values(path)]
+        known = read_values(path) if path.is_file() else {}
+        return {name: known[name] for name in GIVEN_NAMES if name in known}
 
     @property
     def file(self) -> Path:

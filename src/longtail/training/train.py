@@ -50,7 +50,8 @@ def train_run(
     """
     dataset = task.load(config.data) if dataset is None else dataset
     how = {"resume": resume, "accept_replaced": accept_replaced}
-    if resume and folder and has_ended(task, folder, config):  # the given models may be gone
+    # Before the given models are read: they are needed no more, and may be gone.
+    if resume and folder and task.runs.has_ended(folder, config.trusted):
         settled = settle_common(task.settle(config, dataset), dataset)
         return begin_run(task, folder, settled, dataset, **how)
     prepared = prepare(task, config, dataset)
@@ -82,12 +83,6 @@ def train_run(
         merge_lora(method.model.backbone)
         task.finish(fabric, run, config, dataset, method)
     return run
-
-
-def has_ended(task: Task[Any, Any, Any], folder: Path, config: Config) -> bool:
-    """Whether a folder holds a finished run."""
-    there = (folder / "config.yaml").is_file()
-    return there and bool(task.runs(folder, config.trusted).finished)
 
 
 @dataclass(frozen=True)
