@@ -20,6 +20,8 @@ from longtail import api
 from longtail.api import start
 from longtail.cli import main
 from longtail.data import DataConfig, load
+from longtail.errors import InputError
+from longtail.files import write_text
 from longtail.methods import method_names
 from longtail.settings import from_keywords, to_config
 from longtail.training import Run
@@ -173,6 +175,25 @@ def test_what_a_prediction_is_asked_for_is_checked_before_the_first_image(
     ):
         with pytest.raises(ValueError, match=message):
             api.predict(digits, tmp_path, **settings)
+
+
+def test_a_file_that_cannot_be_written_is_refused_first(digits: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    for command, call in {
+        "predict": lambda out: api.predict(digits, tmp_path, out=out / "rows.csv"),
+        "embed": lambda out: api.embed("digits-lt", backbone="none", out=out / "a.parquet"),
+        "export": lambda out: api.export(digits, out=out / "model.onnx"),
+        "report": lambda out: api.report([digits], out / "page.html"),
+        "reproduce": lambda out: api.reproduce("cifar100-lt", out=out / "a" / "rows.json"),
+    }.items():
+        with pytest.raises(InputError, match=f"out of {command} must be in a folder, .*file is a"):
+            call(file)
+    with pytest.raises(InputError, match=r"out must be a folder, .*file is a file"):
+        api.train("digits-lt", out=file / "run")
+    with pytest.raises(OSError, match=r"cannot write .*: .*file is not a folder"):
+        write_text(file / "a" / "note.txt", "words")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_settings_of_a_source_from_python() -> None:

@@ -88,22 +88,6 @@ def test_embed_needs_a_file_to_write(run: Path, capsys: pytest.CaptureFixture[st
     assert "out" in capsys.readouterr().err
 
 
-def test_a_place_where_nothing_can_be_written(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    out = str(tmp_path / "file" / "x")
-    commands = (
-        ["embed", "digits-lt", "--backbone", str(run), "--out", out],
-        ["export", str(run), "--to", "safetensors", "--out", out],
-        ["report", str(run), "--out", out],
-    )
-    for words in commands:
-        assert main(words) == 1  # no fault of the words
-        assert f"cannot write {out}: " in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
 @pytest.mark.filterwarnings("ignore")  # what the exporter says of itself
 @pytest.mark.parametrize("words", ["report", "export --to safetensors", "export --to onnx"])
 def test_a_full_disk_leaves_the_file_that_was_there(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from longtail.errors import InputError
+from longtail.files import check_out
 from longtail.listing import list_names
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which `longtail --help` need not wait for
@@ -208,12 +209,6 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _check_file(out: str | Path | None, command: str) -> None:
-    """Fails early when `out` is a folder."""
-    if out is not None and Path(out).is_dir():
-        raise InputError(f"out of {command} must be a file, {out} is a folder")
-
-
 def protocol(run: str | Path | Run) -> list[dict[str, Any]]:
     """Evaluates a run's test predictions on LADE's eleven shifted test sets.
 
@@ -309,7 +304,8 @@ def embed(
     from longtail.training import embed_dataset
     from longtail.training.progress import shown_progress
 
-    _check_file(out, "embed")
+    if out is not None:
+        check_out(Path(out), "embed")
     with shown_progress(verbose), shared_by(devices):
         embeddings = embed_dataset(read_data(data), backbone, precision, trust=trust)
     if out is not None:
@@ -338,6 +334,8 @@ def export(
     from longtail.export import export_run
     from longtail.tasks import open_run
 
+    if out is not None:
+        check_out(Path(out), "export")
     return export_run(open_run(run, trust), to, Path(out) if out else None, fit=fit)
 
 
@@ -363,6 +361,7 @@ def report(
     if len(found) > 1:
         given = ", ".join(f"{folder} of {name}" for name, folder in found.items())
         raise InputError(f"runs of one report must be of one task, got {given}")
+    check_out(path, "report")
     task = find_task(*found) if found else next(all_tasks())
     task.report(folders, path, pictures=not no_pictures)
     return path

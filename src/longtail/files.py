@@ -1,5 +1,6 @@
 """Reading and writing of files: writes are atomic, and errors name the file."""
 
+import errno
 import hashlib
 import json
 import math
@@ -55,12 +56,38 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         part.replace(path)
     except BrokenPipeError:  # the reader of a device has closed it
         raise
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"cannot write {path}: {nearest_existing(path.parent)} is not a folder"
+        ) from error
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if not is_device:
             with suppress(OSError):  # its folder may be a file
                 part.unlink()
+
+
+def check_out(path: Path, command: str) -> None:
+    """Rejects a file that cannot be written, before the work whose result it will hold.
+
+    Args:
+        path: file to write.
+        command: the command that writes it.
+
+    Raises:
+        InputError: when the path is a folder, or a folder above it is a file.
+    """
+    if path.is_dir():
+        raise InputError(f"out of {command} must be a file, {path} is a folder")
+    above = nearest_existing(path)
+    if above != path and not above.is_dir():
+        raise InputError(f"out of {command} must be in a folder, {above} is a file")
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself if it exists, else the nearest of the folders above it that does."""
+    return next((found for found in (path, *path.parents) if found.exists()), path)
 
 
 def file_checksum(path: str | Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail.errors import InputError
-from longtail.files import read_values, write_json, write_text
+from longtail.files import check_out, read_values, write_json, write_text
 from longtail.recipes import cifar_lt
 from longtail.reproduce.cells import Cell, row_names
 from longtail.training import Run, evaluate_predictions
@@ -28,7 +28,7 @@ class ResultFile:
         table: makes the table of rows.
 
     Raises:
-        InputError: when the name is not that of a JSON file, or the file contains something else.
+        InputError: when the file is no JSON file, cannot be written, or contains something else.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class ResultFile:
     ) -> None:
         if path.suffix != ".json":
             raise InputError(f"out of reproduce must be a .json file, got {path}")
+        check_out(path, "reproduce")
         self.path, self.identity, self.table = path, identity, table
         self.rows()
 

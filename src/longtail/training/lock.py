@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from longtail.errors import InputError
+from longtail.files import nearest_existing
 
 if sys.platform != "win32":
     import fcntl
@@ -73,8 +74,9 @@ def locked_folder(folder: Path, *, new: bool = False) -> Iterator[None]:
         OSError: when nothing can be written there.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    if made[:1] != [folder] and not folder.is_dir():
-        raise InputError(f"out must be a folder, {folder} is a file")
+    above = nearest_existing(folder)
+    if above.exists() and not above.is_dir():
+        raise InputError(f"out must be a folder, {above} is a file")
     try:
         folder.mkdir(parents=True, exist_ok=not new)
         with locked(folder / ".lock", str(folder)):

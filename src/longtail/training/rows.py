@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail.errors import InputError
-from longtail.files import whole_file
+from longtail.files import check_out, whole_file
 from longtail.text import csv_cell
 
 FORMATS = (".csv", ".jsonl", ".ndjson", ".parquet")
@@ -22,10 +22,9 @@ def check_table_name(path: Path, command: str) -> None:
     """Rejects a file of unknown format; a device, such as `/dev/stdout`, gets CSV.
 
     Raises:
-        InputError: when it is a folder, or its name has another suffix.
+        InputError: when it cannot be written, or its name has another suffix.
     """
-    if path.is_dir():
-        raise InputError(f"out of {command} must be a file, {path} is a folder")
+    check_out(path, command)
     if path.suffix.lower() not in FORMATS and not _is_device(path):
         raise InputError(f"out of {command} must end in {', '.join(FORMATS)}, got {path}")
 
