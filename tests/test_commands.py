@@ -177,6 +177,21 @@ def test_what_a_prediction_is_asked_for_is_checked_before_the_first_image(
             api.predict(digits, tmp_path, **settings)
 
 
+def test_what_is_read_is_not_replaced(digits: Path, tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text("path,label,notes\na.png,a,mine\n")
+    for name in (table, tmp_path / "link.csv"):
+        if name != table:
+            name.symlink_to(table)
+        with pytest.raises(InputError, match=r"out of predict must not replace .*own.csv, which"):
+            api.predict(digits, [str(table)], out=name)
+    with pytest.raises(
+        InputError, match=r"out of embed must not replace .*own.csv, which it reads"
+    ):
+        api.embed(str(table), backbone="efficientnet_lite0", out=table)
+    assert table.read_text() == "path,label,notes\na.png,a,mine\n"
+
+
 def test_a_file_that_cannot_be_written_is_refused_first(digits: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("no folder")

@@ -12,6 +12,7 @@ from longtail.listing import list_names
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which `longtail --help` need not wait for
     from longtail.data import Dataset
+    from longtail.data.records import Records
     from longtail.features import Precision
     from longtail.pictures import Advice
     from longtail.training import Config, Embeddings, Run, RunFolder
@@ -64,8 +65,9 @@ def train(
 
     Args:
         data: name of a data set, folder, table or import path; a mapping with `source` and its
-            settings; or a `Dataset` of `longtail.data` or of Hugging Face `datasets`. With
-            `resume`, the default is that of the run, as for all settings.
+            settings; or a `Dataset` of `longtail.data` or of Hugging Face `datasets`. Images of a
+            `longtail.data.Dataset` keep their size: up to 64 pixels in memory, they are trained
+            from scratch. With `resume`, the default is that of the run, as for all settings.
         method: a name from `longtail list`, an import path, or a mapping with `name` and its
             settings; `auto` compares methods on your own images, and is `gml` for other data.
         out: run folder (default: a new one under `runs/`)
@@ -82,15 +84,15 @@ def train(
     Raises:
         InputError: for invalid settings or data, before training starts.
     """
-    from longtail.data import as_dataset
+    from longtail.data import as_source
     from longtail.settings import from_keywords, resumed, to_config
     from longtail.training.progress import shown_progress
 
     options: dict[str, Any] = {"resume": resume, "accept_replaced": accept_replaced}
     if data is not None:
-        dataset = options["dataset"] = as_dataset(data)
-        source: Any = data if dataset is None else dataset.name
-        config = to_config(from_keywords(source, method, **settings))
+        source = options["source"] = as_source(data)
+        name: Any = data if source is None else source.name
+        config = to_config(from_keywords(name, method, **settings))
     elif resume and out is not None:
         config = to_config(resumed(out, method, settings))
     else:
@@ -104,7 +106,7 @@ def start(
     out: str | Path | None,
     resume: bool,
     accept_replaced: bool = False,
-    dataset: Dataset | None = None,
+    source: Dataset | Records | None = None,
 ) -> RunFolder:
     """Trains with resolved settings, and writes the report."""
     from longtail import pictures
@@ -115,7 +117,7 @@ def start(
     if accept_replaced and not resume:
         raise InputError("accept_replaced has no effect without resume")
     options: dict[str, Any] = {"resume": resume, "accept_replaced": accept_replaced}
-    run = pictures.train(config, out, dataset=dataset, **options)
+    run = pictures.train(config, out, source=source, **options)
     if is_first():
         report([run.folder, *(stage.folder for stage in run.stages)])
     return run
@@ -140,12 +142,12 @@ def advise(
 
     Returns: `.rows`, `.recommended`, `.words` and `.command`.
     """
-    from longtail.data import as_dataset
+    from longtail.data import as_source
     from longtail.pictures import advise as compare
     from longtail.settings import read_data
     from longtail.training.progress import shown_progress
 
-    source: Any = as_dataset(data) or data
+    source: Any = as_source(data) or data
     if isinstance(source, str | Mapping):
         source = read_data(source)
     with shown_progress(verbose):
@@ -304,10 +306,11 @@ def embed(
     from longtail.training import embed_dataset
     from longtail.training.progress import shown_progress
 
+    config = read_data(data)
     if out is not None:
-        check_out(Path(out), "embed")
+        check_out(Path(out), "embed", [config.source])
     with shown_progress(verbose), shared_by(devices):
-        embeddings = embed_dataset(read_data(data), backbone, precision, trust=trust)
+        embeddings = embed_dataset(config, backbone, precision, trust=trust)
     if out is not None:
         embeddings.write(Path(out))
     return embeddings

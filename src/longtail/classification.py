@@ -118,7 +118,7 @@ class Classification(Task[Config, Dataset, Run]):
             recipe = find_recipe(config.data.source, method, config.data.imbalance).settings
             if "teacher" not in config.given and config.teacher == recipe.get("teacher"):
                 config = replace(config, teacher="none", teacher_stage={})
-            check_frozen(config, recipe.get("method", {}))
+            check_frozen(config, recipe)
             return replace(config, backbone=backbone, epochs=0)
         return replace(config, backbone=backbone)
 
@@ -242,7 +242,8 @@ class Classification(Task[Config, Dataset, Run]):
         given: dict[str, Any] = {"path_column": path_column, "root": root}
         if out is None:
             return predict_files(run.latest(), files, target_prior, **given)
-        check_table_name(out, "predict")
+        sources = [files] if isinstance(files, str | Path) else files
+        check_table_name(out, "predict", sources)
         return write_predictions(run.latest(), files, out, target_prior, top=top, **given)
 
     def print_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:

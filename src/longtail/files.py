@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,20 @@ def whole_file(path: str | Path) -> Iterator[Path]:
                 part.unlink()
 
 
-def check_out(path: Path, command: str) -> None:
+def check_out(path: Path, command: str, sources: Iterable[str | Path] = ()) -> None:
     """Rejects a file that cannot be written, before the work whose result it will hold.
 
     Args:
         path: file to write.
         command: the command that writes it.
+        sources: what the command reads, which it must not replace.
 
     Raises:
-        InputError: when the path is a folder, or a folder above it is a file.
+        InputError: when the path is a folder or one of the sources, or a folder above it is a file.
     """
+    for source in sources if path.is_file() else ():
+        if os.path.exists(source) and os.path.samefile(path, source):
+            raise InputError(f"out of {command} must not replace {source}, which it reads")
     if path.is_dir():
         raise InputError(f"out of {command} must be a file, {path} is a folder")
     above = nearest_existing(path)

@@ -44,6 +44,7 @@ class Grammar:
     ) -> None:
         self.command = f"longtail {command}"
         self.renamed: dict[str, str] = {}
+        self.other_defaults: dict[str, str] = {}  # for the help, by name
         summary, _, rest = (inspect.getdoc(function) or "").partition("\n\n")
         more, _, _ = rest.partition("Args:\n")
         self.parser = ArgumentParser(
@@ -208,10 +209,12 @@ class Grammar:
                 option = f"--{_dashed(options.get(action.dest, action.dest))}"
                 named = ".NAME" if _accepts(_type_of(action), (dict,)) else ""
                 action.option_strings = [option + named]
-                if not any(
-                    action.default is none for none in (None, False)
-                ) and action.default not in ({}, (), []):
-                    action.help = f"{action.help or ''} (default: {_text(action.default)})".strip()
+                shown = not any(action.default is none for none in (None, False))
+                default = _text(action.default)
+                if other := self.other_defaults.get(action.dest):
+                    default += f"; {other}"
+                if other or (shown and action.default not in ({}, (), [])):
+                    action.help = f"{action.help or ''} (default: {default})".strip()
         return self.parser.format_help()
 
     def _words(self) -> list[argparse.Action]:

@@ -16,7 +16,7 @@ from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
 from longtail.models import is_own_backbone
 from longtail.names import is_import_path, refuse_untrusted, trusted_paths
-from longtail.pictures import OPEN, asked_settings
+from longtail.pictures import FINE_TUNING, OPEN, asked_settings
 from longtail.recipes import find_recipe, overlay
 from longtail.tasks import TASKS, find_task, task_of_source
 from longtail.training import Config, Task
@@ -66,6 +66,9 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
         grammar.parser.set_defaults({"method.name": method, "task": task.name})
         recipe = find_recipe(source, method, _number(data.get("imbalance")))
         grammar.parser.set_defaults(_flat(recipe.settings))
+        if source and _are_own_images(source, task):
+            for name, value in FINE_TUNING.items():
+                grammar.other_defaults[name] = f"fine-tuning {str(value).lower()}"
     return grammar
 
 

@@ -77,6 +77,7 @@ def test_a_dataset_is_advised_on(monkeypatch: pytest.MonkeyPatch) -> None:
     longtail.advise(datasets.DatasetDict({"train": birds(), "test": birds(100)}))
     longtail.advise({"source": "digits-lt", "imbalance": 10})
     assert seen[0].class_names == tuple(NAMES)
+    assert {*seen[0].splits} == {"train", "test"}
     assert seen[1].imbalance == 10
 
 

@@ -107,10 +107,26 @@ def test_links_that_lead_in_a_circle_are_followed_once(make_folder):
     top = make_folder({"a": 5, "b": 5})
     (top / "a" / "loop").symlink_to(top / "a")
     (top / "b" / "more").symlink_to(make_folder({"c": 3}, name="elsewhere") / "c")
-    data = load(DataConfig(str(top)))
+    with pytest.warns(UserWarning, match="a/loop is left out: it is a link to .*pets/a$"):
+        data = load(DataConfig(str(top)))
     paths = [path for split in data.splits.values() for path in split.paths]
     assert len(paths) == 13
     assert len({Path(path).resolve() for path in paths}) == 13
+
+
+def test_a_class_under_two_names_has_that_of_its_folder(make_folder):
+    top = make_folder({"felines": 5, "dogs": 5})
+    (top / "cats").symlink_to("felines")
+    with pytest.warns(UserWarning, match="cats is left out: it is a link to .*felines"):
+        assert load(DataConfig(str(top))).class_names == ("dogs", "felines")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read(make_folder):
+    top = make_folder({"a": 5, "b": 5, "secret": 5})
+    (top / "secret").chmod(0)
+    with pytest.raises(ValueError, match="secret cannot be read: Permission denied"):
+        load(DataConfig(str(top)))
 
 
 def test_names_that_are_no_text(make_folder):

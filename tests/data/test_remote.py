@@ -22,6 +22,7 @@ from longtail.data import (
     UnreachableError,
     UnreadableImagesError,
     WorkerLoader,
+    check_source,
     load,
     reading,
     remote,
@@ -142,6 +143,20 @@ def test_a_local_table_of_urls(web, table, memory, tmp_path, suffix):
         *urls[:5],
         f"{web.url}/images/owl%20%237.png",
     }
+
+
+def test_a_table_of_files_and_urls_is_compared(web, table, tmp_path):
+    files = sorted((tmp_path / "images").iterdir())[:4]
+    source = tmp_path / "mixed.csv"
+    paths = [
+        *map(str, files),
+        f"{web.url}/images/owl%20%237.png",
+        f"{web.url}/images/{files[0].name}",
+    ]
+    rows = [f"{path},{label}" for path, label in zip(paths, "ababab", strict=True)]
+    source.write_text("\n".join(["path,label", *rows]) + "\n")
+    found = check_source(DataConfig(str(source)))
+    assert any(files[0].name in text for text in found.problems + found.warnings)
 
 
 def test_parquet_files_of_images_elsewhere(memory, tmp_path, table):

@@ -46,6 +46,17 @@ def test_columns_root_and_made_split(images, tmp_path):
     assert len(data.test) == 2
 
 
+def test_a_split_column_is_found_in_any_case(images):
+    rows = [row(n, "ab"[n % 2], "Test" if n > 7 else "train") for n in range(12)]
+    data = load(DataConfig(write(images, *rows, header="path,label,Split")))
+    assert (len(data.train), len(data.test)) == (8, 4)
+    pictures = [(images / "images" / f"{n}.png").read_bytes() for n in range(4)]
+    table = pa.table({"image": pictures, "label": list("abab")})
+    table = table.append_column("Split", pa.array(["train", "train", "test", "test"]))
+    pq.write_table(table, images / "t.parquet")
+    assert len(load(DataConfig(str(images / "t.parquet"))).test) == 2
+
+
 def test_a_table_with_training_rows_alone_is_split(images):
     data = load(DataConfig(write(images, *(row(n, "ab"[n % 2]) for n in range(12)))))
     assert len(data.test) == 2

@@ -1,6 +1,7 @@
 """Methods compared by cross-validation on features, and the advice made of it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,13 @@ def embeddings(counts: list[int]) -> Embeddings:
 def test_advice_in_words() -> None:
     found = advise(embeddings([300, 300, 12]), candidates=FAST)
     assert found.command == "longtail train birds --method logit_adjust"
+    elsewhere = replace(
+        found, data="my birds", data_options=("--data.label-column", "kind"), backbone="resnet18"
+    )
+    assert elsewhere.command == (
+        "longtail train 'my birds' --data.label-column kind --backbone resnet18 "
+        "--method logit_adjust"
+    )
     assert found.words.startswith("Recommended: logit adjustment, balanced accuracy ")
     assert "Cross-entropy: -" in found.words
     assert "beyond chance" in found.words

@@ -1,6 +1,7 @@
 """Training on own images: the stages, what is decided, resuming, and what is said of bad input."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -91,6 +92,22 @@ def test_small_pictures_and_data_sets_of_papers_stay_as_they_are(tmp_path: Path)
         assert (found.backbone, found.pretrained) == ("auto", False)
 
 
+@pytest.mark.parametrize("side", [96, 32], ids=["files", "small, in memory"])
+def test_a_data_set_that_is_passed_as_an_object(
+    side: int, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load(DataConfig(str(folder), image_size=side))
+    asked = (
+        {"tune": "head"} if side > 64 else {"backbone": "smallnet", "epochs": 1, "batch_size": 16}
+    )
+    with caplog.at_level("INFO", "longtail"):
+        run = longtail.train(data, "ce", device="cpu", out=tmp_path / "run", **asked)
+    assert ("trained from scratch" in caplog.text) == (side == 32)
+    assert run.config["pretrained"] == (side > 64)
+    assert run.config["data"]["image_size"] == (side if side > 64 else None)
+    assert run.config["backbone"] == ("efficientnet_lite0" if side > 64 else "smallnet")
+
+
 def test_the_head_is_that_of_the_estimator(folder: Path, frozen: Run) -> None:
     dataset = load(DataConfig(str(folder), image_size=32))
     features = frozen_features(dataset, create_backbone("efficientnet_lite0", pretrained=True))
@@ -155,7 +172,7 @@ def test_the_commands(
     said = capsys.readouterr().out
     assert "class-balanced sampling" in said
     assert "Recommended: " in said
-    assert f"longtail train {folder} --method " in said
+    assert f"longtail train {folder} --data.image-size 32 --method " in said
 
 
 @pytest.mark.parametrize("method", ["lade", "gml", "crt", "lws", "tau_norm"])
@@ -262,7 +279,7 @@ def test_epochs_of_both_stages(
 def test_a_given_model_may_move_and_must_stay_the_same(folder: Path, tmp_path: Path) -> None:
     data = {"source": str(folder), "image_size": 32}
     first, out = tmp_path / "first", tmp_path / "run"
-    asked = {"tune": "head", "batch_size": 16, "precision": "32-true", "verbose": False}
+    asked = {"tune": "head", "precision": "32-true", "verbose": False}
     longtail.train(data, "ce", out=first, **asked)
     run = longtail.train(data, "crt", first=first, out=out, **asked)
     before = run.metrics
@@ -545,12 +562,19 @@ def test_minutes_too_short_for_anything(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", "longtail"):
-        run = train(settings(folder, method={"name": "ce"}, minutes=1e-6), tmp_path / "run")
+        run = longtail.train(
+            {"source": str(folder), "image_size": 32, "val_fraction": 0.1},
+            {"name": "ce", "head": "cosine"},
+            **{"minutes": 1e-6, "seed": 3, "precision": "32-true", "device": "cpu"},
+            out=tmp_path / "run",
+        )
     said = caplog.text
     assert run.finished
     assert "no fine-tuning: an epoch with its trial takes about " in said
     assert "more than the 1e-06 minutes of --minutes" in said
-    assert "to fine-tune, about" in said
+    again = "--data.image-size 32 --data.val-fraction 0.1 --method ce --method.head cosine"
+    others = "--minutes 1 --seed 3 --precision 32-true --device cpu --out NEW_FOLDER"
+    assert re.search(f"to fine-tune, about .*: longtail train {folder} {again} {others}", said)
     assert not (tmp_path / "run" / "trial").exists()
 
 

@@ -167,6 +167,10 @@ def test_uniform_prior():
 def test_try_method():
     found = sentences.try_method(case_of(run_of(TAIL_LOST)))
     assert found.command == "longtail train 'my birds' --method gml"
+    data = {"source": "a.csv", "label_column": "kind", "path_column": "path"}
+    config = {"method": {"name": "ce"}, "data": data}
+    found = sentences.try_method(case_of(run_of(TAIL_LOST, config=config)))
+    assert found.command == "longtail train a.csv --data.label-column kind --method gml"
     assert said(sentences.try_method, run_of(GOOD)) is None
     assert said(sentences.try_method, run_of(TAIL_LOST, method="gml")) is None
     assert said(sentences.try_method, run_of(TAIL_LOST), run_of(GOOD, method="gml")) is None

@@ -253,6 +253,11 @@ def test_images_that_cannot_be_read_are_named_once_the_rest_is_written(
             api.predict(run, folder, out=out)
         (folder / names[0]).unlink()
         assert sorted(path.name for path in folder.iterdir()) == sorted(names[1:])
+    masks = root / "masks" / "train"
+    before = {path: path.read_bytes() for path in masks.iterdir()}
+    with pytest.raises(ValueError, match=r"out of predict must be a new folder, .*masks/train/"):
+        api.predict(run, root / "images" / "train", out=masks)
+    assert {path: path.read_bytes() for path in masks.iterdir()} == before
     same = [root / "images" / part / "000.png" for part in ("train", "test")]
     with pytest.raises(ValueError, match="would both be written to"):
         api.predict(run, same, out=tmp_path / "out")

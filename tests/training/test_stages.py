@@ -19,6 +19,8 @@ from longtail.training.stages import Stage, expressed_after_sampling
 
 TAUGHT = {"teacher": "train"}
 QUICK = {"epochs": 1, "batch_size": 64, "device": "cpu"}
+RANDOM = "ignore:the backbone starts from random weights"
+HEAD = {"tune": "head", "device": "cpu"}
 
 
 def test_crt_trains_its_first_stage_and_keeps_the_backbone(tmp_path: Path) -> None:
@@ -147,18 +149,21 @@ class Plain(PlainClassifier):
         self.model.head = torch.nn.Linear(backbone.num_features, prior.num_classes)
 
 
+@pytest.mark.filterwarnings(RANDOM)
 @pytest.mark.parametrize("stage", ["gml", "ldam", {"name": f"{__name__}.Plain"}])
 @pytest.mark.parametrize("tune", ["head", "all"])
 def test_a_first_stage_is_that_of_any_method(stage: Any, tune: str, tmp_path: Path) -> None:
     if isinstance(stage, dict) and tune == "head":
         tune = "norm"
-    asked = {**QUICK, "tune": tune, "first_stage": {"method": stage, "epochs": 1}}
+    how = HEAD if tune == "head" else {**QUICK, "tune": tune}
+    asked = {**how, "first_stage": {"method": stage, "epochs": 1}}
     run = longtail.train("digits-lt", "crt", out=tmp_path / "run", **asked)
     assert isinstance(run, Run)
     first = Run(run.folder / "first").model().backbone.state_dict()
     assert all(torch.equal(v, first[n]) for n, v in run.model().backbone.state_dict().items())
 
 
+@pytest.mark.filterwarnings(RANDOM)
 @pytest.mark.parametrize(
     ("start", "method", "head"),
     [("ce", "gml", "cosine"), ("mixture", "ce", "linear"), ("ldam", "ce", "linear")],
@@ -166,20 +171,21 @@ def test_a_first_stage_is_that_of_any_method(stage: Any, tune: str, tmp_path: Pa
 def test_a_start_has_the_head_of_the_method(
     start: str, method: str, head: str, tmp_path: Path
 ) -> None:
-    how = {"method": "gml", "tune": "head"} if start == "mixture" else {"method": start}
-    given = longtail.train("digits-lt", out=tmp_path / "given", **QUICK, **how).folder
+    how = {"method": "gml", **HEAD} if start == "mixture" else {"method": start, **QUICK}
+    given = longtail.train("digits-lt", out=tmp_path / "given", **how).folder
     asked = {**QUICK, "teacher": "none"} if method == "gml" else QUICK
     with pytest.raises(ValueError, match=f"start must have the run's head, '{head}', got '"):
         longtail.train("digits-lt", method, start=given, out=tmp_path / "x", **asked)
     assert not (tmp_path / "x").exists()
     run = longtail.train(  # whose head is fitted, on the features of that backbone
-        "digits-lt", "ce", start=given, tune="head", out=tmp_path / "head", **QUICK
+        "digits-lt", "ce", start=given, out=tmp_path / "head", **HEAD
     )
     assert run.finished
 
 
+@pytest.mark.filterwarnings(RANDOM)
 def test_a_first_stage_may_have_any_head_that_is_not_rescaled(tmp_path: Path) -> None:
-    mixture = longtail.train("digits-lt", "gml", tune="head", out=tmp_path / "gml", **QUICK)
+    mixture = longtail.train("digits-lt", "gml", out=tmp_path / "gml", **HEAD)
     run = longtail.train("digits-lt", "crt", first=mixture.folder, out=tmp_path / "crt", **QUICK)
     assert run.finished
     for method in ("lws", "tau_norm"):
@@ -193,23 +199,35 @@ def test_a_first_stage_may_have_any_head_that_is_not_rescaled(tmp_path: Path) ->
         ({"name": "gml", "queue_size": 32}, {}, "queue_size: no effect on gml's head"),
         ("gml", {"teacher": "train"}, "teacher must be none for a head on features, .*got 'train'"),
         ({"name": "ce", "head": "cosine"}, {}, "method.head must be linear for a head"),
+        ("ce", {"epochs": 7}, "epochs has no effect with tune head, got 7"),
+        ("gml", {"views": "rand"}, r"views has no effect with tune head, got \['rand'\]"),
+        ("ce", {"ema": 0.9}, "ema has no effect with tune head, got 0.9"),
     ],
 )
+@pytest.mark.filterwarnings(RANDOM)
 def test_what_has_no_effect_on_a_head_on_features_is_refused(
     method: Any, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        longtail.train("digits-lt", method, tune="head", out=tmp_path / "x", **QUICK, **changes)
+        longtail.train("digits-lt", method, out=tmp_path / "x", **HEAD, **changes)
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.filterwarnings(RANDOM)
 @pytest.mark.parametrize("method", ["gml", "ldam", "tau_norm"])
 def test_settings_of_a_recipe_or_a_loss_are_no_obstacle_to_a_head_on_features(
     method: str, tmp_path: Path
 ) -> None:
-    run = longtail.train("digits-lt", method, tune="head", out=tmp_path / "run", **QUICK)
+    run = longtail.train("digits-lt", method, out=tmp_path / "run", **HEAD)
     assert run.finished
     assert longtail.train(None, out=run.folder, resume=True).finished
+
+
+@pytest.mark.parametrize("tune", ["head", "norm"])
+def test_random_weights_that_are_hardly_trained_are_named(tune: str, tmp_path: Path) -> None:
+    asked = HEAD if tune == "head" else {**QUICK, "tune": tune}
+    with pytest.warns(UserWarning, match=f"random weights, and tune {tune} trains few or none"):
+        longtail.train("digits-lt", "ce", out=tmp_path / "run", **asked)
 
 
 def test_several_teachers_teach_as_their_mean(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from longtail.data.dataset import Dataset, Split
 from longtail.data.digits import digits_lt
 from longtail.data.folder import folder
 from longtail.data.formats import is_image
-from longtail.data.huggingface import as_dataset, from_huggingface
+from longtail.data.huggingface import as_source, from_huggingface
 from longtail.data.images import (
     UnreadableImagesError,
     check_images,
@@ -49,7 +49,7 @@ __all__ = [
     "UnreachableError",
     "UnreadableImagesError",
     "WorkerLoader",
-    "as_dataset",
+    "as_source",
     "available_cpus",
     "check_images",
     "check_source",

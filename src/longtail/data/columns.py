@@ -33,7 +33,7 @@ def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, 
     Args:
         source: path or URL of a .parquet file, or any other name for a text file.
         wanted: name in the table of each column that must exist.
-        optional: name in the table of each column that may exist.
+        optional: name in the table of each column that may exist, in any case.
 
     Raises:
         InputError: when the file is not a table, a column is absent or listed twice, or a text is
@@ -46,7 +46,8 @@ def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, 
         if name_of(source).lower().endswith(".parquet")
         else CsvColumns(source, wanted.values())
     )
-    names = {**wanted, **{key: name for key, name in optional.items() if name in read.names}}
+    there = {key: like_named(name, read.names) for key, name in optional.items()}
+    names = {**wanted, **{key: name for key, name in there.items() if name}}
     absent = {key: name for key, name in names.items() if name not in read.names}
     if absent:
         listed = " and no ".join(f"{key}_column '{name}'" for key, name in absent.items())
@@ -73,6 +74,12 @@ def _advice(absent: Mapping[str, str], names: Sequence[str]) -> str:
     found = {key: [n for n in names if _plain(n) == _plain(absent[key])] for key in absent}
     options = [f"--data.{key}-column {like[0]!r}" for key, like in found.items() if like]
     return f"; did you mean {' '.join(options)}?" if options else ""
+
+
+def like_named(name: str, names: Sequence[str]) -> str | None:
+    """The column of that name, else the only one that differs in case and blanks alone."""
+    like = [found for found in names if _plain(found) == _plain(name)]
+    return name if name in names else like[0] if len(like) == 1 else None
 
 
 def _plain(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from longtail.data.columns import like_named
 from longtail.data.config import DataConfig
 from longtail.data.paths import join, member
 from longtail.data.problems import counted, report_problems, shown
@@ -112,8 +113,8 @@ def _columns(name: str, tables: Sequence[Rows], config: DataConfig) -> dict[str,
     if named == {True, False}:
         odd = [rows.origin for rows in tables if rows.split is None]
         raise InputError(f"{name} has {counted('files that name no split', odd)}")
-    split = config.split_column or "split"
-    if named == {False} and (config.split_column or split in first.names):
+    split = config.split_column or like_named("split", first.names)
+    if named == {False} and split:
         columns["split"] = split
     for rows in tables:
         absent = [column for column in columns.values() if column not in rows.schema.names]

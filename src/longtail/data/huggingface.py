@@ -11,6 +11,8 @@ from longtail.data.records import Records, to_dataset
 from longtail.data.split_names import SPLITS, split_named
 from longtail.errors import InputError
 
+NAME = "dataset"  # of one in memory
+
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether a folder was written by `save_to_disk` of Hugging Face `datasets`."""
@@ -35,7 +37,7 @@ def saved_dataset(config: DataConfig) -> Records:
     return to_records(folder.name, _rows(load_from_disk(str(folder)), folder), config)
 
 
-def from_huggingface(dataset: Any, name: str = "dataset", **settings: Any) -> Dataset:
+def from_huggingface(dataset: Any, name: str = NAME, **settings: Any) -> Dataset:
     """A `datasets.Dataset` or `DatasetDict` of images as a data set of longtail.
 
     Splits are those of the `DatasetDict`, or of a column `split`; a missing test split is held out.
@@ -52,11 +54,13 @@ def from_huggingface(dataset: Any, name: str = "dataset", **settings: Any) -> Da
     return to_dataset(to_records(name, _rows(dataset, Path()), config), config)
 
 
-def as_dataset(data: Any) -> Dataset | None:
+def as_source(data: Any) -> Dataset | Records | None:
     """A data set passed as an object, of longtail or `datasets`; None for a name or settings."""
     if isinstance(data, Dataset):
         return data
-    return from_huggingface(data) if type(data).__module__.startswith("datasets.") else None
+    if not type(data).__module__.startswith("datasets."):
+        return None
+    return to_records(NAME, _rows(data, Path()), DataConfig(NAME))
 
 
 def _rows(dataset: Any, folder: Path) -> list[Rows]:

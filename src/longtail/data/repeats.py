@@ -5,6 +5,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from longtail.data.paths import is_url
 from longtail.data.problems import counted
 from longtail.data.records import Records
 
@@ -23,8 +24,9 @@ class Repeats:
             "in two classes": {},
             "more than once in a class and split": {},
         }
-        ends = (records.paths[0], records.paths[-1])
-        self._top = os.path.join(os.path.commonpath([os.path.dirname(p) for p in ends]), "")
+        ends = [os.path.dirname(path) for path in (records.paths[0], records.paths[-1])]
+        some_at_urls = any(map(is_url, ends))
+        self._top = "" if some_at_urls else os.path.join(os.path.commonpath(ends), "")
 
     def add(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
         """Adds pairs of rows; for each picture, the first partner of a kind is kept."""

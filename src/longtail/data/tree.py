@@ -1,12 +1,14 @@
 """The folders below a data set folder, without system folders."""
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from longtail.data.formats import is_image, suffix_of, why_refused
+from longtail.errors import InputError
 
 Parts = tuple[str, ...]  # names on the way from the data set folder to a folder
 
@@ -91,20 +93,44 @@ class Tree:
 def folders_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Each folder at any depth with the names of its files, except hidden and system ones.
 
-    A folder that is reached by several links is entered once.
+    Links to folders are followed after all else. A folder is entered once: a link to one that was
+    entered before is left out with a warning.
+
+    Raises:
+        InputError: for a folder that cannot be read.
     """
-    entered = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = [n for n in folders if not n.startswith(".") and n.casefold() not in SYSTEM]
-        yield (
-            place,
-            [n for n in names if not n.startswith(".") and n.casefold() not in SYSTEM_FILES],
-        )
+    entered: dict[str, str] = {}
+    tops = [str(folder)]
+    while tops:
+        links: list[str] = []
+        for top in tops:
+            for place, folders, names in os.walk(top, onerror=_refuse):
+                real = os.path.realpath(place)
+                if real in entered:
+                    folders.clear()
+                    warnings.warn(
+                        f"{place} is left out: it is a link to {entered[real]}", stacklevel=2
+                    )
+                    continue
+                entered[real] = place
+                folders[:] = sorted(
+                    n for n in folders if not n.startswith(".") and n.casefold() not in SYSTEM
+                )
+                found = (os.path.join(place, name) for name in folders)
+                links += filter(os.path.islink, found)
+                yield (
+                    place,
+                    [
+                        n
+                        for n in names
+                        if not n.startswith(".") and n.casefold() not in SYSTEM_FILES
+                    ],
+                )
+        tops = links
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"folder {error.filename} cannot be read: {error.strerror}") from error
 
 
 def files_below(folder: Path) -> Iterator[str]:

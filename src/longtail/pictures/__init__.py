@@ -2,11 +2,12 @@
 
 from longtail.pictures.advise import Advice, advise
 from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
-from longtail.pictures.settings import OPEN, resolve
+from longtail.pictures.settings import FINE_TUNING, OPEN, resolve
 from longtail.pictures.train import asked_settings, train
 
 __all__ = [
     "CANDIDATES",
+    "FINE_TUNING",
     "OPEN",
     "Advice",
     "Candidate",

@@ -1,19 +1,22 @@
 """Recommends a method for a data set, by cross-validation on features of its training split."""
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from rich.table import Table
 from rich.text import Text
 
 from longtail.data import DataConfig, Dataset, load
+from longtail.data.records import Records, to_dataset
 from longtail.errors import InputError
 from longtail.models import create_backbone
 from longtail.pictures.compare import CANDIDATES, Candidate, Row, cross_validate, recommend
 from longtail.pictures.settings import BACKBONE
 from longtail.sharing import shared_by
 from longtail.text import printable
+from longtail.training.command import data_options
 from longtail.training.embed import Embeddings, decoded_later
 from longtail.training.frozen import frozen_features
 from longtail.training.progress import progress_bar
@@ -32,6 +35,7 @@ class Advice:
         rows: one per candidate.
         recommended: the recommended row.
         backbone: name of the backbone.
+        data_options: options of the command for the settings of the data.
     """
 
     data: str
@@ -39,13 +43,15 @@ class Advice:
     rows: Sequence[Row]
     recommended: Row
     backbone: str
+    data_options: Sequence[str] = ()
 
     @property
     def command(self) -> str:
         """The command that trains with the recommended method."""
-        options = self.recommended.candidate.options
-        backbone = "" if self.backbone == BACKBONE else f" --backbone {self.backbone}"
-        return f"longtail train {self.data} {options}{backbone}"
+        words = ["longtail", "train", self.data, *self.data_options]
+        if self.backbone != BACKBONE:
+            words += ["--backbone", self.backbone]
+        return f"{shlex.join(words)} {self.recommended.candidate.options}"
 
     @property
     def words(self) -> str:
@@ -84,7 +90,7 @@ class Advice:
 
 
 def advise(
-    data: DataConfig | Embeddings | Dataset,
+    data: DataConfig | Embeddings | Dataset | Records,
     backbone: str = "auto",
     *,
     candidates: Sequence[Candidate] = CANDIDATES,
@@ -107,17 +113,23 @@ def advise(
     """
     backbone = BACKBONE if backbone == "auto" else backbone
     source = data.source if isinstance(data, DataConfig) else data.name
+    settings: list[str] = []
     if isinstance(data, Embeddings):
         backbone, names = data.backbone, data.class_names
         values, classes = data.split("train")
         features, labels = torch.from_numpy(values), torch.from_numpy(classes)
     else:
         encoder = create_backbone(backbone, pretrained=True)
+        workers = None
         if isinstance(data, DataConfig):
+            workers, settings = data.workers, data_options(asdict(data))
             size = data.image_size or encoder.image_size
             data = load(decoded_later(data, size))
+        elif isinstance(data, Records):
+            kept = DataConfig(data.name, image_size=encoder.image_size, check="exists")
+            data = to_dataset(data, kept)
         with shared_by(devices):
-            features = frozen_features(data, encoder)["train"]
+            features = frozen_features(data, encoder, workers)["train"]
         labels, names = data.train.labels, data.class_names
     if int(torch.bincount(labels).max()) < 2:
         raise InputError(f"{source} must have a class with two training images, to compare methods")
@@ -126,7 +138,7 @@ def advise(
         rows = cross_validate(
             features, labels, len(names), candidates, repeats=repeats, seed=seed, seen=seen
         )
-    return Advice(source, names, rows, recommend(rows), backbone)
+    return Advice(source, names, rows, recommend(rows), backbone, settings)
 
 
 def _percent(share: float) -> str:
@@ -134,4 +146,4 @@ def _percent(share: float) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:+.1f} points"
+    return f"{round(100 * share, 1) + 0:+.1f} points"  # no minus zero

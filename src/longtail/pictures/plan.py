@@ -109,8 +109,6 @@ def describe(config: Config, dataset: Dataset, plan: Plan, method: str, folder: 
     images = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     device = "GPU" if torch.cuda.is_available() and config.device != "cpu" else "CPU"
     weights = "installed with longtail" if config.backbone == BACKBONE else "from timm's hub"
-    if Path(config.backbone).exists():
-        weights = "of that run"
     features = duration(plan.feature_seconds) if plan.feature_seconds else "in the cache"
     lines = [
         f"{config.data.source}: {images} images, {dataset.num_classes} classes of "

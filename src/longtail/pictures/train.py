@@ -1,6 +1,8 @@
 """Training on a user's own images, from features to fine-tuning."""
 
 import os
+import shlex
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from longtail import tasks
 from longtail.classification import CLASSIFICATION
 from longtail.data import DataConfig, Dataset, load
 from longtail.data.load import read_source
-from longtail.data.records import Records, to_dataset
+from longtail.data.records import SMALL, Records, to_dataset
 from longtail.data.stratified import hold_out
 from longtail.errors import InputError
 from longtail.files import read_values, write_json
@@ -35,6 +37,7 @@ from longtail.pictures.settings import (
     resolve,
 )
 from longtail.recipes import TWO_STAGES
+from longtail.report.tables import Column
 from longtail.text import printable
 from longtail.training import Config, Run, RunFolder, is_first
 from longtail.training.begin import (
@@ -43,6 +46,7 @@ from longtail.training.begin import (
     resume_split,
     run_folder,
 )
+from longtail.training.command import data_options, method_options, options
 from longtail.training.config import STAGES
 from longtail.training.frozen import frozen_features
 from longtail.training.given_models import given_models
@@ -68,7 +72,7 @@ def train(
     *,
     resume: bool = False,
     accept_replaced: bool = False,
-    dataset: Dataset | None = None,
+    source: Dataset | Records | None = None,
 ) -> RunFolder:
     """Trains a run of any task; on own images, features and a head first, then fine-tuning.
 
@@ -81,16 +85,19 @@ def train(
         folder: the run folder; None: a new one under `runs/`.
         resume: resume the run in the folder.
         accept_replaced: with `resume`, accept image files that have changed.
-        dataset: the data set of `config.data`, if already loaded.
+        source: the data of `config.data`, if they are already read.
 
     Raises:
         InputError: for invalid settings or data.
     """
     how = {"resume": resume, "accept_replaced": accept_replaced}
-    if dataset is None and may_use_features(config):
+    if isinstance(source, Dataset):
+        config = _with_size_of(config, source)
+    if source is None and may_use_features(config):
         source = read_source(config.data)
+    if source is not None:
         config = resolve(config, source)
-        dataset = _loaded(source, config.data)
+    dataset = None if source is None else _loaded(source, config.data)
     config = replace(config, pretrained=bool(config.pretrained))
     if dataset is None or not may_use_features(config):
         return _train_plainly(config, folder, dataset, **how)
@@ -103,6 +110,17 @@ def train(
         run = Training(config, dataset, own, **how).run()
         keep_reference(run, dataset)
     return run
+
+
+def _with_size_of(config: Config, dataset: Dataset) -> Config:
+    """The settings for a data set that was passed as an object, whose images keep their size."""
+    if not may_use_features(config):
+        return config
+    small = dataset.train.images is not None and dataset.image_size <= SMALL
+    if small and config.pretrained is None:
+        say([f"{dataset.name}: {dataset.image_size} pixels, in memory: trained from scratch"])
+        return replace(config, pretrained=False)
+    return replace(config, data=replace(config.data, image_size=dataset.image_size))
 
 
 def _loaded(source: Dataset | Records, data: DataConfig) -> Dataset:
@@ -122,6 +140,13 @@ def _train_plainly(
         raise InputError("start is for classification only")
     if config.task == "classification" and dataset is None:
         dataset = load(config.data)
+    random = not config.pretrained and config.start is None and config.first == "train"
+    if config.tune in ("head", "norm", "lora") and random:
+        warnings.warn(
+            f"the backbone starts from random weights, and tune {config.tune} trains few or none "
+            "of them: name one with pretrained weights, a start, or tune all",
+            stacklevel=2,
+        )
     run = tasks.train(config, folder, dataset=dataset, **how)
     if isinstance(run, Run) and dataset is not None and is_first():
         keep_reference(run, dataset)
@@ -165,7 +190,7 @@ class Training:
         )
         method = self.decide("method", lambda: self._choose(features["train"]))
         frozen = self._frozen(method)
-        plain = self._train(alone(frozen, {"name": PLAIN}), self.folder / PLAIN)
+        plain = self._train(replace(alone(frozen, {"name": PLAIN}), given=[]), self.folder / PLAIN)
         epochs = self.decide("epochs", lambda: plan.epochs)
         if self.config.tune == "head" or (self.config.tune == "auto" and not epochs):
             run = self._train(frozen, self.folder)
@@ -192,7 +217,8 @@ class Training:
         frozen = replace(self.config, tune="head", method=dict(method))
         if self.config.tune == "head":
             return frozen
-        frozen = replace(frozen, label_smoothing=0.0, sam=0.0)  # which are for fine-tuning
+        # Those that were given are for fine-tuning.
+        frozen = replace(frozen, label_smoothing=0.0, sam=0.0, given=[])
         loss = loss_of(method)
         return alone(frozen, loss or DEFAULT) if loss or fine_tunes_method(self.config) else frozen
 
@@ -371,19 +397,37 @@ class Training:
         """Logs the metrics of a run next to those of another."""
         if "balanced_accuracy" not in run.metrics:
             return
-        say(
-            f"{r.folder}: all {100 * r.metrics['accuracy']:.1f}, balanced "
-            f"{100 * r.metrics['balanced_accuracy']:.1f}, few {100 * r.metrics['few']:.1f} "
-            f"({r.model_card()['method']}, {r.metrics['split']} split)"
-            for r in (other, run)
-        )
+        columns = {"all": "accuracy", "balanced": "balanced_accuracy", "few": "few"}
+
+        def line(one: Run) -> str:
+            found = {
+                name: Column(key, name).text(one.metrics[key]) for name, key in columns.items()
+            }
+            figures = ", ".join(f"{name} {text}" for name, text in found.items())
+            about = f"{one.model_card()['method']}, {one.metrics['split']} split"
+            return f"{one.folder}: {figures} ({about})"
+
+        say(map(line, (other, run)))
 
     def _tuning_command(self, epoch_seconds: float) -> str:
+        """The command that fine-tunes as well, with the settings of this run."""
         seconds = 3 * epoch_seconds * (1 + TRIAL)
-        return (
-            f"to fine-tune, {duration(seconds)}: longtail train {self.config.data.source} "
-            f"--minutes {seconds / 60 + 1:.0f} --out NEW_FOLDER"
-        )
+        asked, defaults = self.decisions["asked"], self.config.defaults
+        others = {
+            name: asked[name]
+            for name in asked
+            if name in self.config.given and asked[name] != defaults[name]
+        }
+        size = create_backbone(self.config.backbone).image_size
+        besides = ["image_size"] if self.config.data.image_size == size else []
+        words = [
+            *("longtail", "train", self.config.data.source),
+            *data_options(asked["data"], *besides),
+            *method_options(asked["method"]),
+            *options({**others, "minutes": round(seconds / 60 + 1)}),
+            *("--out", "NEW_FOLDER"),
+        ]
+        return f"to fine-tune, {duration(seconds)}: {shlex.join(words)}"
 
 
 def loss_of(method: Mapping[str, Any]) -> dict[str, Any]:

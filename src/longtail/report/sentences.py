@@ -4,7 +4,7 @@ Each rule looks at one run and returns its sentence, or None if the numbers do n
 """
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
@@ -15,6 +15,7 @@ from longtail.metrics import Confusion, difference_interval, resampled_metrics, 
 from longtail.prior import FEW, MANY, ClassPrior
 from longtail.report.comparison import FEWEST, Comparison
 from longtail.report.run import RunData
+from longtail.training.command import data_options
 
 NAMED = 5  # classes that a sentence names
 CONFUSED = 3  # pairs of classes that a sentence names
@@ -88,9 +89,10 @@ class Case:
 
     def train_command(self, method: str) -> str:
         """The command that trains another method on the data of the run."""
-        return shlex.join(
-            ["longtail", "train", self.run.setting("data", "source") or "DATA", "--method", method]
-        )
+        data = self.run.config.get("data")
+        data = data if isinstance(data, Mapping) else {}
+        words = ["longtail", "train", str(data.get("source") or "DATA")]
+        return shlex.join([*words, *data_options(data, "image_size"), "--method", method])
 
 
 Rule = Callable[[Case], Sentence | None]

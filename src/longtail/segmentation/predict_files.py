@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from longtail.data import UnreadableImagesError, files_below, is_image
-from longtail.data.images import RESAMPLE, reason_of, to_rgb, to_tensor
+from longtail.data.images import RESAMPLE, open_image, reason_of, to_rgb, to_tensor
 from longtail.errors import InputError
 from longtail.files import write_text
 from longtail.segmentation.masks import class_colours, mask_picture, save_png
@@ -24,6 +24,7 @@ from longtail.shift import expressed_prior
 from longtail.text import printable
 from longtail.training.distributed import best_device
 
+CLASSES = "classes.txt"  # names of the classes, in every folder of predictions
 OPACITY = 0.5
 FONT_SIZE = 13
 LINE, SWATCH, GAP = 20, 12, 8  # pixels of the legend
@@ -67,15 +68,16 @@ def segment_files(
 
     Raises:
         InputError: when a file is missing, no image is found, or a result would overwrite another
-            one or an image.
+            one, an image, or a file that is not of an earlier prediction.
         UnreadableImagesError: names all images that cannot be read, after the others are written.
     """
     results = [*_results(files, out).items()]
+    _check_overwritten(out, [path for _, written in results for path in written])
+    names = run.model_card()["class_names"]
+    write_text(out / CLASSES, "\n".join(map(printable, names)) + "\n")
     work = partial(_segment, run, target_prior, window, flip)
     reasons = shared(work, results)
     found = [(*pair, reason) for pair, reason in zip(results, reasons, strict=True)]
-    names = run.model_card()["class_names"]
-    write_text(out / "classes.txt", "\n".join(map(printable, names)) + "\n")
     if failures := [(str(file), reason) for file, _, reason in found if reason]:
         raise UnreadableImagesError(failures, len(results))
     masks, overlays = zip(*(written for _, written, _ in found), strict=True)
@@ -98,7 +100,7 @@ def _segment(
     target = target_of(config.get("prior_power"), target_prior, run.prior, names)
     for file, (mask_file, overlay_file) in results:
         try:
-            with Image.open(file) as picture:
+            with open_image(str(file)) as picture:
                 image = to_rgb(picture)
         except Exception as error:  # broken files make Pillow raise nearly anything
             yield reason_of(error, str(file))
@@ -140,6 +142,20 @@ def _results(files: str | Path | Sequence[str | Path], out: Path) -> dict[Path, 
                 raise InputError(f"{taken[path]} and {image} would both be written to {path}")
             taken[path] = image
     return results
+
+
+def _check_overwritten(out: Path, written: Sequence[Path]) -> None:
+    """Rejects a folder whose files would be overwritten, unless predictions were written there.
+
+    Raises:
+        InputError: names the first file.
+    """
+    taken = next((path for path in written if path.exists()), None)
+    if taken and not (out / CLASSES).is_file():
+        raise InputError(
+            f"out of predict must be a new folder, or one of earlier predictions with {CLASSES}; "
+            f"{taken} would be overwritten"
+        )
 
 
 def overlay(image: Tensor, mask: Tensor, class_names: Sequence[str]) -> Image.Image:

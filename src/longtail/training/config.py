@@ -47,8 +47,8 @@ class Config:
         data: source of the images (`--data.*`).
         method: `name` and the settings of the training method (`--method.*`).
         backbone: a name from `longtail list backbones`, a timm name, or an import path; `auto`
-            depends on the image size (up to 16 pixels: smallnet, up to 64: resnet32, else timm's
-            resnet50).
+            is efficientnet_lite0 with its weights for your own images above 16 pixels; from
+            scratch, up to 16 pixels smallnet, up to 64 resnet32, else timm's resnet50.
         pretrained: start from pretrained weights of the backbone; default: yes for your own images
             if the backbone has them, no for the data sets of papers.
         tune: which part of the backbone is trained: `all` of it, none (`head`: a solver fits a head

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,18 @@ Rows = Sequence[Sequence[Cell]]
 Write = Callable[[Rows], None]
 
 
-def check_table_name(path: Path, command: str) -> None:
+def check_table_name(path: Path, command: str, sources: Iterable[str | Path] = ()) -> None:
     """Rejects a file of unknown format; a device, such as `/dev/stdout`, gets CSV.
+
+    Args:
+        path: file to write.
+        command: the command that writes it.
+        sources: what the command reads, which it must not replace.
 
     Raises:
         InputError: when it cannot be written, or its name has another suffix.
     """
-    check_out(path, command)
+    check_out(path, command, sources)
     if path.suffix.lower() not in FORMATS and not _is_device(path):
         raise InputError(f"out of {command} must end in {', '.join(FORMATS)}, got {path}")
 
