@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -100,33 +100,24 @@ def folders_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
         InputError: for a folder that cannot be read.
     """
     entered: dict[str, str] = {}
-    tops = [str(folder)]
-    while tops:
-        links: list[str] = []
-        for top in tops:
-            for place, folders, names in os.walk(top, onerror=_refuse):
-                real = os.path.realpath(place)
-                if real in entered:
-                    folders.clear()
-                    warnings.warn(
-                        f"{place} is left out: it is a link to {entered[real]}", stacklevel=2
-                    )
-                    continue
-                entered[real] = place
-                folders[:] = sorted(
-                    n for n in folders if not n.startswith(".") and n.casefold() not in SYSTEM
-                )
-                found = (os.path.join(place, name) for name in folders)
-                links += filter(os.path.islink, found)
-                yield (
-                    place,
-                    [
-                        n
-                        for n in names
-                        if not n.startswith(".") and n.casefold() not in SYSTEM_FILES
-                    ],
-                )
-        tops = links
+    tops = [str(folder)]  # and links, as they are found
+    for top in tops:
+        for place, folders, names in os.walk(top, onerror=_refuse):
+            real = os.path.realpath(place)
+            if real in entered:
+                folders.clear()
+                first = entered[real]
+                warnings.warn(f"{place} is left out: it is a link to {first}", stacklevel=2)
+                continue
+            entered[real] = place
+            folders[:] = sorted(_without(SYSTEM, folders))
+            tops += filter(os.path.islink, (os.path.join(place, name) for name in folders))
+            yield place, _without(SYSTEM_FILES, names)
+
+
+def _without(system: frozenset[str], names: Sequence[str]) -> list[str]:
+    """Names that are neither hidden nor of the system."""
+    return [name for name in names if not name.startswith(".") and name.casefold() not in system]
 
 
 def _refuse(error: OSError) -> None:
