@@ -201,6 +201,34 @@ def test_warm_start_needs_fewer_iterations(data: Any) -> None:
         assert model.coef_.shape[0] == 3 if method == "logit_adjust" else True
 
 
+@pytest.mark.parametrize("method", ["logit_adjust", "gml"])
+def test_warm_start_with_another_float_type(method: str, data: Any) -> None:
+    for first, second in ((np.float64, np.float32), (np.float32, np.float64)):
+        model = LongTailClassifier(method, warm_start=True, tol=1e-3, random_state=0)
+        cold = model.fit(data.x.astype(first), data.y).n_iter_
+        model.fit(data.x.astype(second), data.y)
+        assert model.n_iter_ < cold
+        assert model.decision_function(data.test).dtype == second
+
+
+@pytest.mark.parametrize("method", ["logit_adjust", "gml", "bcl"])
+@pytest.mark.parametrize("fill", [1e20, 9.97e36])
+def test_fill_values_that_overflow_the_variance(method: str, fill: float, data: Any) -> None:
+    x = data.x.copy()
+    x[3, 2] = fill
+    with pytest.raises(ValueError, match=r"variance that torch\.float32 .* got inf in column 2"):
+        LongTailClassifier(method).fit(x.astype(np.float32), data.y)
+
+
+def test_fill_values_in_float64_or_in_a_sparse_matrix(data: Any) -> None:
+    x = data.x.copy()
+    x[3, 2] = 1e20
+    assert LongTailClassifier().fit(x, data.y).score(data.test, data.truth) > 0.5
+    sparse = csr_matrix(x.astype(np.float32))
+    with pytest.raises(ValueError, match=r"variance that torch\.float32 .* got inf in column 2"):
+        LongTailClassifier().fit(sparse, data.y)
+
+
 def test_same_random_state_same_model(data: Any) -> None:
     for method in ("gml", "bcl"):
         one, two = (fitted(method, data).predict_proba(data.test) for _ in range(2))

@@ -23,10 +23,10 @@ from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingCl
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit, cross_validate
-from sklearn.naive_bayes import BernoulliNB, GaussianNB
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 from longtail.prior import ClassPrior
@@ -55,6 +55,21 @@ class OwnSampler(BaseEstimator):
         return self
 
 
+class Boosting(LogisticRegression):
+    """The class weights of XGBoost, LightGBM and CatBoost, without them."""
+
+    def __init__(
+        self,
+        scale_pos_weight: Any = None,
+        is_unbalance: Any = None,
+        class_weights: Any = None,
+        auto_class_weights: Any = None,
+    ) -> None:
+        super().__init__()
+        self.scale_pos_weight, self.is_unbalance = scale_pos_weight, is_unbalance
+        self.class_weights, self.auto_class_weights = class_weights, auto_class_weights
+
+
 def sampled(*steps: Any) -> Any:
     return imblearn.pipeline.make_pipeline(*steps)
 
@@ -78,6 +93,11 @@ SOURCE, UNIFORM = np.array([160, 60, 20, 6]) / 246, np.full(4, 0.25)
         (GaussianNB(priors=UNIFORM), UNIFORM),
         (LinearDiscriminantAnalysis(priors=UNIFORM), UNIFORM),
         (BernoulliNB(fit_prior=False), UNIFORM),
+        (BernoulliNB(), SOURCE),
+        (make_pipeline(MinMaxScaler(), ComplementNB()), UNIFORM),
+        (make_pipeline(MinMaxScaler(), MultinomialNB()), SOURCE),
+        (Boosting(scale_pos_weight=1, is_unbalance=False), SOURCE),
+        (CalibratedClassifierCV(Boosting(scale_pos_weight=9.0), cv=2), SOURCE),
         (CalibratedClassifierCV(LogisticRegression(class_weight="balanced"), cv=2), SOURCE),
         (BaggingClassifier(LogisticRegression(), 2), SOURCE),
         (BalancedRandomForestClassifier(5), UNIFORM),
@@ -113,6 +133,13 @@ def test_expressed_prior_is_found(estimator: Any, expressed: Any, data: Any) -> 
         (BalancedBaggingClassifier(n_estimators=2, sampler=RandomOverSampler()), None),
         (BalancedBaggingClassifier(n_estimators=2, sampling_strategy={"ant": 50}), None),
         (RUSBoostClassifier(GaussianNB(), n_estimators=2, random_state=0), None),
+        (Boosting(scale_pos_weight=9.0), None),
+        (Boosting(is_unbalance=True), None),
+        (Boosting(class_weights=[1.0, 2.0, 3.0, 4.0]), None),
+        (Boosting(class_weights=np.ones(4)), None),
+        (Boosting(auto_class_weights="Balanced"), None),
+        (make_pipeline(StandardScaler(), Boosting(is_unbalance=True)), None),
+        (BaggingClassifier(Boosting(scale_pos_weight=9.0), 2), None),
     ],
 )
 def test_expressed_prior_is_asked_for_where_it_cannot_be_told(

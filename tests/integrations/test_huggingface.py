@@ -20,7 +20,7 @@ from longtail.integrations.huggingface import (
     trainer_loss,
 )
 from longtail.integrations.record import PriorRecord
-from longtail.losses import CrossEntropyLoss, LDAMLoss, LogitAdjustedLoss
+from longtail.losses import CrossEntropyLoss, LDAMLoss, LogitAdjustedLoss, ReweightedLoss
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 WORDS = 4
@@ -124,6 +124,34 @@ def test_accumulated_batches_have_the_gradient_of_one(tmp_path: Path, prior: Cla
     torch.testing.assert_close(sum(pieces), loss(logits, labels))
 
 
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_class_weights_in_accumulated_batches(size: int, prior: ClassPrior) -> None:
+    """The gradient of a sample is in proportion to the weight of its class."""
+    loss = ReweightedLoss(prior)
+    labels = torch.tensor([0] * 12 + [1, 1, 2, -100])
+    logits = torch.zeros(16, 3, requires_grad=True)
+    sum(
+        trainer_loss(loss)({"logits": logits[part]}, labels[part], num_items_in_batch=15)
+        for part in torch.arange(16).split(size)
+    ).backward()
+    weight = loss.class_weight()
+    total = weight[labels[:15]].sum() if size == 16 else 15 * prior.probabilities @ weight
+    slope = logits.grad[:15].gather(1, labels[:15, None]).squeeze(1)
+    expected = -2 / 3 * weight[labels[:15]] / total
+    torch.testing.assert_close(slope, expected.float())
+    assert not logits.grad[15].any()
+
+
+def test_class_weights_without_accumulation_are_those_of_a_plain_loop(prior: ClassPrior) -> None:
+    loss = ReweightedLoss(prior)
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 2, -100])
+    for items in (None, 5, torch.tensor(5)):
+        found = trainer_loss(loss)({"logits": logits}, labels, num_items_in_batch=items)
+        torch.testing.assert_close(found, loss(logits, labels))
+    none = trainer_loss(loss)({"logits": logits[5:]}, labels[5:], num_items_in_batch=5)
+    assert none == 0
+
+
 def test_the_rare_class_is_found_more_often_than_with_the_default_loss(
     tmp_path: Path, prior: ClassPrior
 ) -> None:
@@ -197,6 +225,21 @@ def test_a_pipeline_predicts_under_another_prior(tmp_path: Path, prior: ClassPri
         AdjustedPipeline(Pipeline())
 
 
+@pytest.mark.parametrize("texts", [0, 1, 3])
+def test_logits_that_look_like_probabilities(texts: int, prior: ClassPrior) -> None:
+    class Pipeline:
+        model = tiny_model()
+
+        def __call__(self, inputs: list[str], top_k: int, function_to_apply: str) -> Any:
+            scores = [*zip(NAMES, (0.2, 0.3, 0.5), strict=True)]
+            return [[{"label": name, "score": z} for name, z in scores] for _ in inputs]
+
+    Pipeline.model.config.longtail = PriorRecord(prior, "source", NAMES).to_dict()
+    found = AdjustedPipeline(Pipeline(), "uniform")(["a text"] * texts)
+    assert len(found) == texts
+    assert all([row["label"] for row in rows] == ["rare", "seldom", "common"] for rows in found)
+
+
 def test_a_real_pipeline(tmp_path: Path, prior: ClassPrior) -> None:
     """An image pipeline of a tiny network: its output has the adjusted probabilities."""
     config = transformers.ViTConfig(
@@ -226,12 +269,26 @@ def test_a_deferred_loss_is_told_the_progress(tmp_path: Path, prior: ClassPrior)
     loss = LDAMLoss(prior, deferred=0.5)
     callback = PriorCallback(PriorRecord(prior, "source"), loss)
     weights = []
-    for epoch in (0.0, 2.0):
+    for step in (0, 24):
         state, args = (
-            transformers.TrainerState(epoch=epoch),
+            transformers.TrainerState(global_step=step, max_steps=48),
             make_trainer(tmp_path, None, callback.record).args,
         )
         callback.on_epoch_begin(args, state, None)
         weights.append(loss.class_weight())
     assert weights[0] is None
     assert weights[1] is not None
+
+
+@pytest.mark.parametrize("length", [{"num_train_epochs": 4}, {"max_steps": 48}])
+def test_progress_of_epochs_and_of_steps(
+    length: dict[str, int], tmp_path: Path, prior: ClassPrior
+) -> None:
+    seen: list[float] = []
+    loss = CrossEntropyLoss(prior)
+    loss.set_progress = seen.append  # type: ignore[method-assign]
+    record = PriorRecord(prior, "source")
+    trainer = make_trainer(tmp_path, trainer_loss(loss), record, **length)  # 12 steps an epoch
+    trainer.add_callback(PriorCallback(record, loss))
+    trainer.train()
+    assert seen == [0.0, 0.25, 0.5, 0.75]

@@ -1,9 +1,12 @@
 """Lightning: state in checkpoints, the prior beside it, and adjusted predictions."""
 
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -146,6 +149,65 @@ def test_a_deferred_loss_is_told_the_progress(tmp_path: Path) -> None:
     assert seen == [False, False, True, True]
 
 
+def told(folder: Path, loss: losses.ClassificationLoss, **lengths: Any) -> list[float]:
+    """The progress that a loss is told, in epochs of five steps."""
+    seen: list[float] = []
+    loss.set_progress = seen.append  # type: ignore[method-assign]
+    trainer = pl.Trainer(
+        default_root_dir=folder, callbacks=[PriorCallback(RECORD, loss)], accelerator="cpu",
+        logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, **lengths,
+    )  # fmt: skip
+    trainer.fit(Module(), DataLoader(data(), batch_size=16))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("lengths", "progress"),
+    [
+        ({"max_steps": 15}, [0, 1 / 3, 2 / 3]),
+        ({"max_epochs": -1, "max_steps": 10}, [0, 1 / 2]),
+        ({"max_epochs": 4, "max_steps": 10}, [0, 1 / 2]),
+        ({"max_epochs": 2, "max_steps": 100}, [0, 1 / 2]),
+    ],
+)
+def test_progress_in_steps(lengths: dict[str, int], progress: list[float], tmp_path: Path) -> None:
+    assert told(tmp_path, losses.LDAMLoss(PRIOR), **lengths) == pytest.approx(progress)
+
+
+def test_training_of_unknown_length_warns_if_the_loss_changes(tmp_path: Path) -> None:
+    length = {"max_epochs": -1, "max_time": {"seconds": 1}, "limit_train_batches": 1}
+    with pytest.warns(UserWarning, match="LDAMLoss .* not told the progress") as warned:
+        assert not told(tmp_path, losses.LDAMLoss(PRIOR), **length)
+    assert sum("not told the progress" in str(w.message) for w in warned) == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not told the progress")
+        told(tmp_path, losses.CrossEntropyLoss(PRIOR), **length)
+
+
 def test_a_record_names_every_class() -> None:
     with pytest.raises(ValueError, match=r"3 names, got 2"):
         PriorRecord(PRIOR, "uniform", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("names", "stored"),
+    [
+        (np.array(["a", "b", "c"]), ("a", "b", "c")),
+        ((0, 1, 2), ("0", "1", "2")),
+        (np.array([0, 1, 2]), ("0", "1", "2")),
+        ((), ("0", "1", "2")),
+    ],
+)
+@pytest.mark.parametrize("expresses", ["source", [0.5, 0.25, 0.25], np.array([0.5, 0.25, 0.25])])
+def test_a_record_is_read_back(names: Any, stored: Any, expresses: Any) -> None:
+    record = PriorRecord(PRIOR, expresses, names)
+    assert record.class_names == stored
+    written = json.loads(json.dumps({"longtail": record.to_dict()}))
+    assert PriorRecord.from_dict(written, "the checkpoint") == record
+
+
+@pytest.mark.parametrize("expresses", ["unifrom", [0.5, 0.5], [0.5, 0.4, 0.4]])
+def test_a_record_of_an_invalid_prior(expresses: Any) -> None:
+    with pytest.raises(ValueError, match="must"):
+        PriorRecord(PRIOR, expresses)

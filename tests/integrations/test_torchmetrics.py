@@ -86,11 +86,27 @@ def test_undefined_values_are_nan() -> None:
         (torch.tensor([0]), torch.tensor([-1]), r"target .*\[0, 4\).* -1"),
         (torch.tensor([0.5]), torch.tensor([0]), r"preds .*whole class indices, got 0\.5"),
         (torch.tensor([0, 1]), torch.tensor([0]), r"preds and target .*\(2,\) and \(1,\)"),
+        (torch.eye(3), torch.arange(3), r"preds .*\(N, 4\) .*\(3, 3\) and \(3,\)"),
+        (torch.eye(5), torch.arange(5) % 4, r"preds .*\(N, 4\) .*\(5, 5\) and \(5,\)"),
+        (
+            torch.tensor([[0, 1, 0, 0], [0, torch.nan, 1, 0]]),
+            torch.tensor([1, 1]),
+            "preds must have a finite largest value .* got nan in row 1",
+        ),
     ],
 )
 def test_input_that_cannot_be_counted(preds: Tensor, target: Tensor, facts: str) -> None:
     with pytest.raises(ValueError, match=facts):
         GroupAccuracy(PRIOR).update(preds, target)
+    with pytest.raises(ValueError, match=facts):
+        BalancedAccuracy(4).update(preds, target)
+
+
+def test_scores_of_minus_infinity_and_an_empty_batch_are_counted() -> None:
+    metric = BalancedAccuracy(4)
+    metric.update(torch.eye(4).log(), torch.arange(4))
+    metric.update(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    assert float(metric.compute()) == 1.0
 
 
 def test_logits_are_not_taken_for_probabilities() -> None:

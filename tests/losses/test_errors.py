@@ -66,6 +66,38 @@ PACO = {"queue_size": 0, "alpha": 0.1, "beta": 1.0, "gamma": 1.0, "temperature":
             r"query and target of gml_loss .* got \(3, 2\) and \(4,\)",
         ),
         (
+            lambda: losses.GMLLoss(PRIOR)(X, X, Y, X, Y, query_index=Y),
+            "query_index and key_index of gml_loss must both be given, got no key_index",
+        ),
+        (
+            lambda: losses.GMLLoss(PRIOR)(X, X, Y, X, Y, key_index=Y),
+            "query_index and key_index of gml_loss must both be given, got no query_index",
+        ),
+        (
+            lambda: losses.GMLLoss(PRIOR)(X, X, Y, X, Y, query_index=Y[:1], key_index=Y),
+            r"shapes \(4,\) and \(4,\), got \(1,\) and \(4,\)",
+        ),
+        (
+            lambda: losses.GMLLoss(PRIOR)(X, X, Y, X, Y, query_index=Y, key_index=Y[:, None]),
+            r"shapes \(4,\) and \(4,\), got \(4,\) and \(4, 1\)",
+        ),
+        (
+            lambda: losses.inverse_frequency_weight(torch.tensor([30, 0, 10])),
+            r"above zero for every class, got \[0\] for class \[1\]",
+        ),
+        (
+            lambda: losses.effective_number_weight(torch.tensor([30, 0, 10])),
+            r"above zero for every class, got \[0\] for class \[1\]",
+        ),
+        (
+            lambda: losses.ldam_loss(X, Y, torch.tensor([3, 0])),
+            r"above zero for every class, got \[0\] for class \[1\]",
+        ),
+        (
+            lambda: losses.dbm_loss(X, Y, torch.tensor([3, 0])),
+            r"above zero for every class, got \[0\] for class \[1\]",
+        ),
+        (
             lambda: losses.class_scores(X, X, Y, 2, 0.0),
             "temperature of class_scores must be > 0, got 0.0",
         ),

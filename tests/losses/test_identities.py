@@ -143,7 +143,7 @@ def test_gml_gradients_stop_where_the_method_says() -> None:
             PRIOR.log_prior,
             log_temperature,
             query_index=query_index,
-            key_index=index,
+            key_index=None if query_index is None else index,
         )
         return torch.autograd.grad(loss, (query, key, log_temperature))
 

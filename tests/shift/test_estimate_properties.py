@@ -164,6 +164,25 @@ def test_probabilities_are_not_taken_for_logits() -> None:
         with pytest.raises(ValueError, match=f"{name}.* must be logits, got probabilities"):
             call()
     estimate_prior(probabilities.log(), labels, probabilities.log(), P)
+    with pytest.raises(ValueError, match="got probabilities"):
+        adjust(probabilities[:10].bfloat16(), P, Q)
+
+
+def test_a_few_rows_of_logits_that_sum_to_one_are_not_rejected() -> None:
+    for logits in (torch.tensor([0.3, 0.7]), torch.tensor([[0.3, 0.7]] * 9)):
+        expected = logits + torch.tensor([0.5 / 0.8, 0.5 / 0.2]).log()
+        torch.testing.assert_close(adjust(logits, [0.8, 0.2], [0.5, 0.5]), expected)
+    several = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    near = torch.stack([several, 1.005 - several], dim=1).clamp(0, 1)
+    adjust(near, [0.8, 0.2], [0.5, 0.5])
+
+
+@pytest.mark.parametrize("level", [5, 0.0, 1.0, float("nan")])
+def test_level_out_of_range(level: float) -> None:
+    source, labels = bayes(P, 200, P, 0)
+    with pytest.raises(ValueError, match=r"level of estimate_prior must be .*\(0, 1\).* got"):
+        estimate_prior(source, labels, source, P, level=level)
+    assert estimate_prior(source, labels, source, P, level=0.01).prior is not None
 
 
 def test_lists_and_data_frames() -> None:

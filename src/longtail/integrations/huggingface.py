@@ -24,6 +24,7 @@ from longtail.losses import ClassificationLoss
 from longtail.metrics import classification_metrics
 from longtail.prior import ClassPrior
 from longtail.shift.priors import Prior
+from longtail.targets import IGNORE_INDEX
 
 
 def class_prior(dataset: Any, column: str = "label") -> ClassPrior:
@@ -48,7 +49,11 @@ def trainer_loss(loss: ClassificationLoss) -> Callable[..., Tensor]:
     """A classification loss as `compute_loss_func` of `transformers.Trainer`.
 
     With gradient accumulation the Trainer passes the number of samples of all accumulated batches,
-    and expects contributions of the batches that add up to the mean, which this function returns.
+    N, and expects contributions of the batches that add up to the mean, which this function
+    returns. For a loss that weights the classes, the mean over all N is over the sum of their
+    weights, which a single batch does not determine: a batch of fewer than N contributes its sum of
+    weighted nats over N times the mean weight under the training prior, so a class keeps its weight
+    however small the batches are. A batch of all N has its own sum of weights, as in a plain loop.
 
     Args:
         loss: any of `longtail.losses`; it is moved to the device of the logits.
@@ -59,11 +64,16 @@ def trainer_loss(loss: ClassificationLoss) -> Callable[..., Tensor]:
     ) -> Tensor:
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs.logits
         mean: Tensor = loss.to(logits.device)(logits, labels)
-        return (
-            mean
-            if num_items_in_batch is None
-            else mean * (labels.ne(-100).sum() / num_items_in_batch)
-        )
+        if num_items_in_batch is None:
+            return mean
+        counts = labels.ne(IGNORE_INDEX)
+        share = counts.sum() / num_items_in_batch
+        weight = loss.class_weight()
+        if weight is not None:
+            total = torch.where(counts, weight[labels.where(counts, 0)], 0.0).sum()
+            expected = num_items_in_batch * (loss.log_prior.exp() @ weight)
+            share = torch.where(share == 1, share, total / expected)
+        return mean * share.to(mean.dtype)
 
     return compute_loss
 
@@ -107,7 +117,7 @@ class PriorCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tells the loss how much of training is done."""
         if self.loss is not None:
-            self.loss.set_progress(min((state.epoch or 0.0) / args.num_train_epochs, 1.0))
+            self.loss.set_progress(min(state.global_step / max(state.max_steps, 1), 1.0))
 
 
 class AdjustedPipeline:
@@ -138,12 +148,14 @@ class AdjustedPipeline:
         classes = self.record.prior.num_classes
         found = self.pipeline(inputs, top_k=classes, function_to_apply="none", **options)
         one = bool(found) and isinstance(found[0], Mapping)
-        adjusted = [self._adjusted(scores) for scores in ([found] if one else found)]
-        return adjusted[0] if one else adjusted
+        rows = [
+            {each["label"]: each["score"] for each in row} for row in ([found] if one else found)
+        ]
+        logits = [[row[name] for name in self.record.class_names] for row in rows]
+        adjusted = self.record.adjust(torch.tensor(logits).reshape(-1, classes), self.target_prior)
+        ranked = [self._ranked(p) for p in adjusted.softmax(dim=1)]
+        return ranked[0] if one else ranked
 
-    def _adjusted(self, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        by_name = {score["label"]: score["score"] for score in scores}
-        logits = torch.tensor([by_name[name] for name in self.record.class_names])
-        p = self.record.adjust(logits, self.target_prior).softmax(0)
+    def _ranked(self, p: Tensor) -> list[dict[str, Any]]:
         order = p.argsort(descending=True).tolist()
         return [{"label": self.record.class_names[c], "score": float(p[c])} for c in order]

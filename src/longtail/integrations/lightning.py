@@ -8,6 +8,7 @@ and its state is in `state_dict` and on the right device. Adjust logits in `pred
 """
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,27 @@ class PriorCallback(Callback):
     Args:
         record: class prior, expressed prior and class names.
         loss: the loss, if it changes during training (LDAM-DRW); it is told the progress at every
-            epoch.
+            epoch: epochs over `max_epochs` or steps over `max_steps`, whichever is further.
     """
 
     def __init__(self, record: PriorRecord, loss: ClassificationLoss | None = None) -> None:
         self.record, self.loss = record, loss
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Warns if the loss changes during training, but the length of training is unknown."""
+        if self.loss is None or _progress(trainer):
+            return
+        if type(self.loss).set_progress is not ClassificationLoss.set_progress:
+            warnings.warn(
+                f"{type(self.loss).__name__} changes during training, and is not told the progress "
+                "without max_epochs or max_steps of the Trainer",
+                stacklevel=2,
+            )
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Tells the loss how much of training is done."""
-        if self.loss is not None and trainer.max_epochs and trainer.max_epochs > 0:
-            self.loss.set_progress(trainer.current_epoch / trainer.max_epochs)
+        if self.loss is not None and (fractions := _progress(trainer)):
+            self.loss.set_progress(min(max(fractions), 1.0))
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Adds the record to the checkpoint."""
@@ -52,6 +64,15 @@ class PriorCallback(Callback):
                 f"the checkpoint must have the classes {list(self.record.class_names)}, "
                 f"got {list(stored.class_names)}"
             )
+
+
+def _progress(trainer: Any) -> list[float]:
+    """Fractions of the epochs and of the steps that are done, of each that has a maximum."""
+    done = (
+        (trainer.current_epoch, trainer.max_epochs),
+        (trainer.global_step, trainer.max_steps),
+    )
+    return [count / most for count, most in done if most is not None and most > 0]
 
 
 def read_record(checkpoint: str | Path) -> PriorRecord:

@@ -22,11 +22,12 @@ class PriorRecord:
     Args:
         prior: class prior of the training set.
         expresses: prior that the logits express, as `ClassificationLoss.expresses`: `source`,
-            `uniform` or (C,) probabilities.
-        class_names: name of each class; default: the class indices.
+            `uniform` or (C,) probabilities, which are stored as a list.
+        class_names: name of each class, stored as a tuple of str; default: the class indices.
 
     Raises:
-        InputError: if `class_names` does not have one name per class.
+        InputError: if `class_names` does not have one name per class, or `expresses` is not a
+            prior.
     """
 
     prior: ClassPrior
@@ -34,12 +35,15 @@ class PriorRecord:
     class_names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Fills in the names and checks their number."""
+        """Fills in the names, and checks them and the expressed prior."""
         classes = self.prior.num_classes
-        names = tuple(self.class_names) or tuple(str(c) for c in range(classes))
+        names = tuple(str(name) for name in self.class_names) or tuple(map(str, range(classes)))
         if len(names) != classes:
             raise InputError(f"class_names must have {classes} names, got {len(names)}")
+        expressed = expressed_prior(self.expresses, self.prior)
         object.__setattr__(self, "class_names", names)
+        if not isinstance(self.expresses, str):
+            object.__setattr__(self, "expresses", expressed.tolist())
 
     def adjust(self, logits: Tensor, target_prior: Prior | str) -> Tensor:
         """Adjusts logits (..., C) of the model to a target prior: `uniform`, `source` or (C,)."""

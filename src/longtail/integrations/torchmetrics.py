@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from longtail.errors import InputError
-from longtail.metrics.scores import class_gaps, class_indices
+from longtail.metrics.scores import class_gaps, class_indices, largest
 from longtail.prior import ClassPrior
 
 
@@ -41,10 +41,10 @@ class _Counts(Metric):
             target: (N,) true classes.
 
         Raises:
-            InputError: if the shapes do not match or a class is out of range.
+            InputError: if the shapes do not match, a class is out of range, or a row of `preds`
+                has NaN, +inf or no finite value.
         """
-        predicted = preds.argmax(dim=1) if preds.ndim == 2 else preds
-        predicted, target = _checked(predicted, target, self.num_classes)
+        predicted, target = _checked(preds, target, self.num_classes)
         self.support += torch.bincount(target, minlength=self.num_classes)
         self.correct += torch.bincount(target[predicted == target], minlength=self.num_classes)
 
@@ -155,7 +155,7 @@ class ClasswiseCalibrationError(Metric):
             raise InputError(
                 f"preds must be (N, {self.num_classes}) probabilities, got {tuple(preds.shape)}"
             )
-        _, target = _checked(preds.argmax(dim=1), target, self.num_classes)
+        _, target = _checked(preds, target, self.num_classes)
         if len(preds) and not (preds.min() >= 0 and preds.max() <= 1 + 1e-6):
             raise InputError(
                 f"preds must be probabilities in [0, 1], got {float(preds.min()):g} to "
@@ -173,14 +173,16 @@ class ClasswiseCalibrationError(Metric):
         return self._plot(val, ax)
 
 
-def _checked(predicted: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Predicted and true classes (N,) as int64."""
-    if predicted.ndim != 1 or predicted.shape != target.shape:
+def _checked(preds: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Predicted and true classes (N,) as int64; `preds` are classes (N,) or scores (N, C)."""
+    shapes = (target.shape, (*target.shape, num_classes))
+    if target.ndim != 1 or preds.shape not in shapes:
         raise InputError(
-            f"preds and target must be (N,) class indices of one length, "
-            f"got {tuple(predicted.shape)} and {tuple(target.shape)}"
+            f"preds and target must be (N, {num_classes}) or (N,), and (N,), "
+            f"got {tuple(preds.shape)} and {tuple(target.shape)}"
         )
-    return (
-        class_indices(predicted, "preds", num_classes),
-        class_indices(target, "target", num_classes),
-    )
+    if preds.ndim == 2:
+        predicted = largest(preds, "preds")[1]
+    else:
+        predicted = class_indices(preds, "preds", num_classes)
+    return predicted, class_indices(target, "target", num_classes)

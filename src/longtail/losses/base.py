@@ -145,3 +145,15 @@ def check_batch(
             f"got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
     return check_labels(name, "target", target, num_classes)
+
+
+def check_counts(class_counts: Tensor) -> Tensor:
+    """Training samples of each class as float64, on their device; the rule is that of `ClassPrior`.
+
+    It is not applied under `torch.compile`, where reading values would break the graph.
+
+    Raises: ValueError: when a count is not finite and above 0.
+    """
+    if not torch.compiler.is_compiling():
+        ClassPrior(class_counts)
+    return class_counts.double()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtail.losses.base import ClassificationLoss, mean_cross_entropy
+from longtail.losses.base import ClassificationLoss, check_counts, mean_cross_entropy
 from longtail.prior import ClassPrior
 from longtail.ranges import check_range
 
@@ -15,15 +15,17 @@ def inverse_frequency_weight(class_counts: Tensor) -> Tensor:
     """Weight of each class, one over its count, scaled to a mean of 1.
 
     Args:
-        class_counts: (num_classes,), training samples of each class.
+        class_counts: (num_classes,), training samples of each class, above 0.
 
     Returns: (num_classes,), float64.
+
+    Raises: ValueError: when a count is not above 0.
 
     Examples:
         >>> inverse_frequency_weight(torch.tensor([30, 10]))
         tensor([0.5000, 1.5000], dtype=torch.float64)
     """
-    weight = 1 / class_counts.double()
+    weight = 1 / check_counts(class_counts)
     return weight / weight.mean()
 
 
@@ -35,12 +37,12 @@ def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Te
     Identical to the paper.
 
     Args:
-        class_counts: (num_classes,), training samples of each class.
+        class_counts: (num_classes,), training samples of each class, above 0.
         beta: in [0, 1): 0 gives every class the same weight, a value near 1 one over its count.
 
     Returns: (num_classes,), float64.
 
-    Raises: ValueError: when beta is out of range.
+    Raises: ValueError: when beta is out of range, or a count is not above 0.
 
     Examples:
         >>> effective_number_weight(torch.tensor([30, 10]), beta=0.0)
@@ -49,7 +51,7 @@ def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Te
     check_range("beta of effective_number_weight", beta, least=0, below=1)
     # 1 - beta^n by expm1, since beta^n is within rounding of 1 for a rare class and beta near 1.
     log_beta = torch.tensor(beta, dtype=torch.float64).log()
-    effective = -torch.expm1(class_counts.double() * log_beta)
+    effective = -torch.expm1(check_counts(class_counts) * log_beta)
     weight = 1 / effective
     return weight / weight.mean()
 

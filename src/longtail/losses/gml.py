@@ -58,8 +58,8 @@ def gml_loss(
         log_prior: (num_classes,), natural logarithm of the training set's prior.
         log_temperature: scalar or (1,), natural logarithm of the temperature, learned.
         query_index: (batch,), index of each query's image; with `key_index`, it determines which
-            keys are a query's own. None: none are.
-        key_index: (keys,), index of each key's image.
+            keys are a query's own. Both None: none are.
+        key_index: (keys,), index of each key's image; given exactly if `query_index` is.
         teacher_logits: (batch, num_classes), the teacher's cosines, before `logit_scale`; required
             if alpha is not 0.
         alpha: weight of L_div.
@@ -69,8 +69,8 @@ def gml_loss(
 
     Returns: scalar, nats per sample, mean over the batch.
 
-    Raises: ValueError: when an argument has the wrong type, shape or values, or teacher_logits is
-        missing although alpha is not 0.
+    Raises: ValueError: when an argument has the wrong type, shape or values, only one of
+        query_index and key_index is given, or teacher_logits is missing although alpha is not 0.
 
     Examples:
         >>> prior, unit = ClassPrior([9, 1]), torch.eye(2)
@@ -86,6 +86,7 @@ def gml_loss(
             f"query and target of gml_loss must have the same batch, "
             f"got {tuple(query.shape)} and {tuple(target.shape)}"
         )
+    _check_indices(query, key, query_index, key_index)
 
     logits = full_precision(logits) * logit_scale
     loss = logits.new_zeros(())
@@ -100,8 +101,8 @@ def gml_loss(
             key_labels,
             len(log_prior),
             log_temperature,
-            query_index=query_index if key_index is not None else None,
-            key_index=key_index if query_index is not None else None,
+            query_index=query_index,
+            key_index=key_index,
         )
         others = attach_temperature(others.detach(), slope, log_temperature)
         terms = [_score_loss(scores, target, counts, log_prior) for scores in (every, others)]
@@ -119,6 +120,25 @@ def gml_loss(
         nats = distillation_nats(logits, teacher_logits, DISTILLATION_TEMPERATURE)
         loss = loss + alpha * mean_over_rows(nats, counts)
     return loss
+
+
+def _check_indices(
+    query: Tensor, key: Tensor, query_index: Tensor | None, key_index: Tensor | None
+) -> None:
+    if query_index is None and key_index is None:
+        return
+    if query_index is None or key_index is None:
+        missing = "query_index" if query_index is None else "key_index"
+        raise InputError(
+            f"query_index and key_index of gml_loss must both be given, got no {missing}"
+        )
+    check_tensor("gml_loss", "query_index", query_index, query.device)
+    check_tensor("gml_loss", "key_index", key_index, query.device)
+    if query_index.shape != query.shape[:1] or key_index.shape != key.shape[:1]:
+        raise InputError(
+            f"query_index and key_index of gml_loss must have shapes ({len(query)},) and "
+            f"({len(key)},), got {tuple(query_index.shape)} and {tuple(key_index.shape)}"
+        )
 
 
 def _score_loss(scores: Tensor, target: Tensor, counts: Tensor, log_prior: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtail.losses.base import ClassificationLoss, check_batch
+from longtail.losses.base import ClassificationLoss, check_batch, check_counts
 from longtail.losses.cross_entropy import effective_number_weight
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
@@ -32,7 +32,7 @@ def ldam_loss(
     Args:
         logits: (batch, num_classes), `scale` times cosine.
         target: (batch,), class index in [0, num_classes), or -100 for an ignored sample.
-        class_counts: (num_classes,), training samples of each class.
+        class_counts: (num_classes,), training samples of each class, above 0.
         max_margin: margin of the rarest class, as a cosine, 0 or more.
         scale: factor that the classifier puts on its cosines.
 
@@ -48,7 +48,7 @@ def ldam_loss(
         tensor(0.6931)
     """
     target, counts = check_batch("ldam_loss", logits, target, len(class_counts))
-    margin = _margins(class_counts, max_margin, scale)
+    margin = _margins(check_counts(class_counts), max_margin, scale)
     return mean_over_rows(_margin_nats(full_precision(logits), target, margin), counts)
 
 

@@ -122,16 +122,31 @@ def class_indices(values: ArrayLike | Tensor, name: str, num_classes: int) -> Te
     return indices
 
 
-def _score_chunk(logits: Tensor, labels: Tensor, first_row: int, bins: int) -> SampleScores:
-    values = logits.double()
-    peak, predicted = values.max(dim=1)
+def largest(logits: Tensor, name: str, first_row: int = 0) -> tuple[Tensor, Tensor]:
+    """The largest logit of each row, and its class, the first of equal ones.
+
+    Args:
+        logits: (N, C).
+        name: their name in error messages.
+        first_row: index of the first row in error messages.
+
+    Raises:
+        ValueError: when a row has NaN, +inf or no finite value at all.
+    """
+    peak, predicted = logits.max(dim=1)
     undefined = (~peak.isfinite()).nonzero().flatten()  # the maximum propagates NaN
     if len(undefined):
         row = int(undefined[0])
         raise InputError(
-            "logits must have a finite largest value in every row, "
+            f"{name} must have a finite largest value in every row, "
             f"got {float(peak[row])} in row {first_row + row}"
         )
+    return peak, predicted
+
+
+def _score_chunk(logits: Tensor, labels: Tensor, first_row: int, bins: int) -> SampleScores:
+    values = logits.double()
+    peak, predicted = largest(values, "logits", first_row)
     shifted = values - peak[:, None]
     own = shifted.gather(1, labels[:, None]).squeeze(1)
     powers = shifted.exp_()

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from longtail.arrays import as_tensor
+from longtail.errors import InputError
 from longtail.losses import ClassificationLoss
 from longtail.prior import ClassPrior
 
@@ -57,13 +58,25 @@ def product(x: Features, weight: Tensor) -> Tensor:
 
 
 def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and variance of each feature; sparse features are not centred: mean 0."""
+    """Weighted mean and variance of each feature; sparse features are not centred: mean 0.
+
+    Raises: ValueError: when a variance is not finite, since no head could be fitted.
+    """
     share = weight / weight.sum()
     if isinstance(x, Tensor):
         mean = share @ x
-        return mean, share @ (x - mean).square()
-    second = torch.from_numpy(np.asarray(x.multiply(x).T @ share.numpy()))
-    return torch.zeros_like(second), second
+        variance = share @ (x - mean).square()
+    else:
+        variance = torch.from_numpy(np.asarray(x.multiply(x).T @ share.numpy()))
+        mean = torch.zeros_like(variance)
+    wrong = (~variance.isfinite()).nonzero().flatten().tolist()
+    if wrong:
+        raise InputError(
+            f"X must have a variance that {variance.dtype} can represent in every column, got "
+            f"{variance[wrong[0]].item()} in column {wrong[0]}: replace fill values "
+            "of missing entries, such as 1e20, or pass float64"
+        )
+    return mean, variance
 
 
 def chosen_penalty(inverse_penalty: InversePenalty, num_features: int) -> float:
@@ -170,8 +183,9 @@ def fit_linear(
 
     begin = torch.zeros(weight_scale.numel() + len(bias_scale))
     if start is not None:
-        bias = (start.bias + start.weight @ mean) / bias_scale
-        begin = torch.cat([(start.weight / weight_scale).flatten(), bias])
+        start_weight = start.weight.to(mean)  # it may be of another fit, with another float type
+        bias = (start.bias.to(mean) + start_weight @ mean) / bias_scale
+        begin = torch.cat([(start_weight / weight_scale).flatten(), bias])
     # torch.optim would import the compiler, which takes longer than the fit.
     found = minimize(
         objective,

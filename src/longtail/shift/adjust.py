@@ -79,7 +79,7 @@ def adjust(
     Returns: (..., num_classes), a tensor for a tensor, else an array.
     Raises:
         ValueError: when a prior is not one, its length is wrong, `expressed` is 0 for a class that
-            `target` allows, or `logits` are probabilities.
+            `target` allows, or `logits` are probabilities, in ten rows or more.
 
     Examples:
         >>> logits = torch.zeros(1, 2)

@@ -77,12 +77,13 @@ def estimate_prior(
             Default: see above for `em`, 0 for the other methods.
         resamples: draws of the noise in the test; 0 for no test (`shifted` is then True).
         interval: whether to compute intervals, which are NaN otherwise.
-        level: level of the test.
+        level: level of the test, in (0, 1).
         generator: generator on the CPU; the same state gives the same result. Default: seeded
             with 0.
     Raises:
         ValueError: when an input is empty, not finite, or of the wrong shape, logits are
-            probabilities, a prior is not one, or a method that needs a source has none.
+            probabilities, a prior is not one, the level is out of range, or a method that needs a
+            source has none.
 
     Examples:
         >>> generator = torch.Generator().manual_seed(0)

@@ -47,10 +47,11 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         expressed_prior: the prior that the estimator's probabilities express, in the same forms
             except `estimate`. Default: `expressed_prior_` of a LongTailClassifier, the prior of a
             naive Bayes or discriminant classifier, uniform for a balanced ensemble of
-            imbalanced-learn; else the class frequencies of the `y` passed to `fit`, times the
-            estimator's `class_weight` (with `balanced`: uniform). Required for a frozen estimator,
-            a pipeline with a sampler, and an estimator that contains others that weight or sample
-            their classes.
+            imbalanced-learn and for `ComplementNB`; else the class frequencies of the `y` passed to
+            `fit`, times the estimator's `class_weight` (with `balanced`: uniform). Required for a
+            frozen estimator, a pipeline with a sampler, class weights of gradient boosting such as
+            `scale_pos_weight`, and an estimator that contains others that weight or sample their
+            classes.
         cv: number of folds of the held-out predictions that `estimate` needs, a scikit-learn
             splitter, or (train, test) indices.
         random_state: shuffles the samples before they are divided into a number of folds.
@@ -228,8 +229,9 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         if found is None:
             raise InputError(
                 f"{name} must be given for {type(final).__name__}, which balances weighted "
-                "samples, draws samples by class, or contains a classifier or sampler with class "
-                "weights or a prior of its own, got None"
+                "samples, draws samples by class, has class weights of gradient boosting, or "
+                "contains a classifier or sampler with class weights or a prior of its own, got "
+                "None"
             )
         self.prior_, self.expressed_prior_ = source, found
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
+from sklearn.naive_bayes import ComplementNB
 from sklearn.pipeline import Pipeline
 
 from longtail.sklearn.predictions import Array, PriorClassifier
@@ -22,6 +23,9 @@ BALANCED = {
     "EasyEnsembleClassifier",
 }
 EVEN_STRATEGIES = ("auto", "all", "not minority")
+
+# Parameters by which gradient boosting (XGBoost, LightGBM, CatBoost) weights the classes.
+BOOSTING = ("scale_pos_weight", "is_unbalance", "class_weights", "auto_class_weights")
 
 
 def log_probabilities(estimator: Any, X: Any) -> Array:
@@ -71,7 +75,9 @@ def expressed_prior(estimator: Any, classes: Array, share: Array, even: bool) ->
         own = getattr(final, name, None)
         if own is not None:
             return np.asarray(own)
-    if hasattr(final, "class_log_prior_"):
+    if isinstance(final, ComplementNB):  # whose scores leave class_log_prior_ out
+        mass = np.ones(len(classes))
+    elif hasattr(final, "class_log_prior_"):
         mass = np.exp(final.class_log_prior_)
     else:
         drawn = share if not _samples_anew(final) else _even_draw(final, len(share))
@@ -109,15 +115,26 @@ def _samples_anew(value: Any) -> bool:
 
 
 def _is_told_inside(estimator: Any) -> bool:
-    """Whether a classifier contains one with class weights, class sampling or its own prior."""
+    """Whether a classifier has class weights of gradient boosting, or contains one with a prior.
+
+    That is one with class weights, class sampling or a prior of its own.
+    """
     if isinstance(estimator, CalibratedClassifierCV):  # which fits them to the unweighted samples
         return False
     return any(
         isinstance(value, PriorClassifier)
         or _samples_anew(value)
         or (value is not None and name.endswith(("__class_weight", "__priors", "__class_prior")))
+        or (name.rpartition("__")[2] in BOOSTING and _is_set(value))
         for name, value in estimator.get_params().items()
     )
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a class weight is anything but None, False or 1."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    return value is not None and not (np.isscalar(value) and value == 1)
 
 
 def _class_weights(wanted: Any, classes: Array, share: Array) -> Array:

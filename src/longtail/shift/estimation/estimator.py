@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from longtail.errors import InputError
+from longtail.ranges import check_range
 from longtail.shift.estimation.belief import Belief, believe
 from longtail.shift.estimation.calibration import Calibration, Kind, fit_calibration
 from longtail.shift.estimation.confusion import Confusion
@@ -100,7 +101,7 @@ class Estimator:
         calibration: `auto`, `bcts`, `vs`, `none` or a fitted one.
         strength: see `estimate_prior`.
         resamples: draws of the test; 0 for no test.
-        level: level of the test.
+        level: level of the test, in (0, 1).
         generator: generator on the CPU; default: seeded with 0.
 
     Attributes:
@@ -127,6 +128,7 @@ class Estimator:
             raise InputError(
                 f"method of estimate_prior must be one of {get_args(Method)}, got {method!r}"
             )
+        check_range("level of estimate_prior", level, above=0, below=1)
         if source is None and method != "em":
             raise InputError(f"method {method!r} of estimate_prior needs source samples, got None")
         self.source, self.expressed, self.reference = source, expressed, reference

@@ -15,6 +15,8 @@ Logits = Tensor | NDArray[np.floating]
 # Entries of a block, few enough to stay in a CPU's cache through several passes, and its rows: a
 # float32 product that sums over more of them loses digits.
 BLOCK, ROWS = 1 << 20, 1 << 12
+# Rows needed to tell probabilities from logits: in fewer, sums of 1 may be a coincidence.
+PLENTY = 10
 # Entries up to which a matrix is processed in float64; above, memory requires float32.
 EXACT = 1 << 22
 
@@ -62,15 +64,19 @@ def refuse_probabilities(logits: Tensor, name: str) -> None:
     """Raises an error if rows of logits (..., num_classes) are probabilities instead.
 
     Checks whether the first thousand rows are all in [0, 1] with sum 1, and not all of 0 and 1.
+    Fewer than ten rows are never rejected, since valid logits may look the same.
     """
     if not logits.numel() or logits.shape[-1] < 2:
         return
     first = logits.reshape(-1, logits.shape[-1])[:1000]
+    if len(first) < PLENTY:
+        return
     low, high = first.aminmax()
     if not bool((low >= 0) & (high <= 1)):  # NaN fails the comparison
         return
     fractions = bool(((first > 0) & (first < 1)).any())
-    if fractions and bool(((first.double().sum(dim=-1) - 1).abs() < 0.01).all()):
+    rounding = max(1e-3, torch.finfo(first.dtype).eps)
+    if fractions and bool(((first.double().sum(dim=-1) - 1).abs() < rounding).all()):
         raise InputError(f"{name} must be logits, got probabilities; pass their logarithm")
 
 
