@@ -75,8 +75,7 @@ def refuse_probabilities(logits: Tensor, name: str) -> None:
     if not bool((low >= 0) & (high <= 1)):  # NaN fails the comparison
         return
     fractions = bool(((first > 0) & (first < 1)).any())
-    rounding = max(1e-3, torch.finfo(first.dtype).eps)
-    if fractions and bool(((first.double().sum(dim=-1) - 1).abs() < rounding).all()):
+    if fractions and bool(((first.double().sum(dim=-1) - 1).abs() < 0.01).all()):
         raise InputError(f"{name} must be logits, got probabilities; pass their logarithm")
 
 
