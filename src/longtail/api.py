@@ -301,6 +301,7 @@ def embed(
         verbose: show a progress bar on a terminal
         trust: as for `evaluate`, if `backbone` is a run folder
     """
+    from longtail.data.parquet import parquet_files
     from longtail.settings import read_data
     from longtail.sharing import shared_by
     from longtail.training import embed_dataset
@@ -308,7 +309,7 @@ def embed(
 
     config = read_data(data)
     if out is not None:
-        check_out(Path(out), "embed", [config.source])
+        check_out(Path(out), "embed", [config.source, *parquet_files(Path(config.source))])
     with shown_progress(verbose), shared_by(devices):
         embeddings = embed_dataset(config, backbone, precision, trust=trust)
     if out is not None:

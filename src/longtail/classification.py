@@ -118,7 +118,7 @@ class Classification(Task[Config, Dataset, Run]):
             recipe = find_recipe(config.data.source, method, config.data.imbalance).settings
             if "teacher" not in config.given and config.teacher == recipe.get("teacher"):
                 config = replace(config, teacher="none", teacher_stage={})
-            check_frozen(config, recipe)
+            check_frozen(config, recipe.get("method", {}))
             return replace(config, backbone=backbone, epochs=0)
         return replace(config, backbone=backbone)
 

@@ -55,6 +55,8 @@ def test_a_split_column_is_found_in_any_case(images):
     table = table.append_column("Split", pa.array(["train", "train", "test", "test"]))
     pq.write_table(table, images / "t.parquet")
     assert len(load(DataConfig(str(images / "t.parquet"))).test) == 2
+    for source in (write(images, *rows, header="path,note,Split"), str(images / "t.parquet")):
+        assert load(DataConfig(source, label_column="Split", test_fraction=0.5)).num_classes == 2
 
 
 def test_a_table_with_training_rows_alone_is_split(images):

@@ -152,6 +152,18 @@ def test_class_weights_without_accumulation_are_those_of_a_plain_loop(prior: Cla
     assert none == 0
 
 
+def test_class_weights_of_a_loss_of_ones_own_in_float32(prior: ClassPrior) -> None:
+    class Own(ReweightedLoss):
+        def class_weight(self) -> torch.Tensor:
+            return super().class_weight().float()
+
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 2, 2])
+    found = [
+        trainer_loss(kind(prior))({"logits": logits}, labels, 12) for kind in (Own, ReweightedLoss)
+    ]
+    torch.testing.assert_close(*found)
+
+
 def test_the_rare_class_is_found_more_often_than_with_the_default_loss(
     tmp_path: Path, prior: ClassPrior
 ) -> None:

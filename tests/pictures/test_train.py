@@ -565,7 +565,7 @@ def test_minutes_too_short_for_anything(
         run = longtail.train(
             {"source": str(folder), "image_size": 32, "val_fraction": 0.1},
             {"name": "ce", "head": "cosine"},
-            **{"minutes": 1e-6, "seed": 3, "precision": "32-true", "device": "cpu"},
+            **{"minutes": 1e-6, "seed": 3, "precision": "32-true", "device": "cpu", "lr": 0.1},
             out=tmp_path / "run",
         )
     said = caplog.text
@@ -573,7 +573,7 @@ def test_minutes_too_short_for_anything(
     assert "no fine-tuning: an epoch with its trial takes about " in said
     assert "more than the 1e-06 minutes of --minutes" in said
     again = "--data.image-size 32 --data.val-fraction 0.1 --method ce --method.head cosine"
-    others = "--minutes 1 --seed 3 --precision 32-true --device cpu --out NEW_FOLDER"
+    others = "--minutes 1 --lr 0.1 --seed 3 --precision 32-true --device cpu --out NEW_FOLDER"
     assert re.search(f"to fine-tune, about .*: longtail train {folder} {again} {others}", said)
     assert not (tmp_path / "run" / "trial").exists()
 

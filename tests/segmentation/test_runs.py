@@ -257,7 +257,13 @@ def test_images_that_cannot_be_read_are_named_once_the_rest_is_written(
     before = {path: path.read_bytes() for path in masks.iterdir()}
     with pytest.raises(ValueError, match=r"out of predict must be a new folder, .*masks/train/"):
         api.predict(run, root / "images" / "train", out=masks)
+    (masks / "classes.txt").write_text("of the masks\n")
+    with pytest.raises(ValueError, match=r"for the same classes; .*train/classes\.txt would be"):
+        api.predict(run, root / "images" / "train", out=masks)
+    (masks / "classes.txt").unlink()
     assert {path: path.read_bytes() for path in masks.iterdir()} == before
+    with pytest.raises(UnreadableImagesError):  # again into its own folder
+        api.predict(run, [root / "images" / "test"], out=tmp_path / "out")
     same = [root / "images" / part / "000.png" for part in ("train", "test")]
     with pytest.raises(ValueError, match="would both be written to"):
         api.predict(run, same, out=tmp_path / "out")

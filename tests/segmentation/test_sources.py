@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,10 @@ def test_camvid(tmp_path: Path) -> None:
         assert list(data.splits) == ["train", "val", "test"]
         assert data.train.images is not None
         assert data.train.images[0, 3, 2].tolist() == [8, 9, 10, 255]
+    for part in ("val", "test"):
+        shutil.rmtree(tmp_path / part)
+        shutil.rmtree(tmp_path / f"{part}annot")
+    assert list(load_pixels(PixelDataConfig("camvid", root=str(tmp_path))).splits) == ["train"]
 
 
 def test_cityscapes(tmp_path: Path) -> None:

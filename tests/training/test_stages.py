@@ -1,5 +1,6 @@
 """Runs with a stage before: trained in the run's folder, or taken from another run."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from longtail.training.stages import Stage, expressed_after_sampling
 
 TAUGHT = {"teacher": "train"}
 QUICK = {"epochs": 1, "batch_size": 64, "device": "cpu"}
-RANDOM = "ignore:the backbone starts from random weights"
+RANDOM = "ignore:the backbone has random weights"
 HEAD = {"tune": "head", "device": "cpu"}
 
 
@@ -218,9 +219,14 @@ def test_what_has_no_effect_on_a_head_on_features_is_refused(
 def test_settings_of_a_recipe_or_a_loss_are_no_obstacle_to_a_head_on_features(
     method: str, tmp_path: Path
 ) -> None:
-    run = longtail.train("digits-lt", method, out=tmp_path / "run", **HEAD)
+    run = longtail.train("digits-lt", method, batch_size=2, out=tmp_path / "run", **HEAD)
     assert run.finished
     assert longtail.train(None, out=run.folder, resume=True).finished
+    file = run.folder / "config.yaml"
+    of_older_version = re.sub(r"\nlr: .*\n", "\nlr: 0.7\n", file.read_text())
+    file.write_text(of_older_version)
+    assert longtail.train(None, out=run.folder, resume=True).finished
+    assert "lr: 0.7" in file.read_text()
 
 
 @pytest.mark.parametrize("tune", ["head", "norm"])

@@ -46,7 +46,8 @@ def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, 
         if name_of(source).lower().endswith(".parquet")
         else CsvColumns(source, wanted.values())
     )
-    there = {key: like_named(name, read.names) for key, name in optional.items()}
+    others = [name for name in read.names if name not in wanted.values()]
+    there = {key: like_named(name, others) for key, name in optional.items()}
     names = {**wanted, **{key: name for key, name in there.items() if name}}
     absent = {key: name for key, name in names.items() if name not in read.names}
     if absent:

@@ -113,7 +113,8 @@ def _columns(name: str, tables: Sequence[Rows], config: DataConfig) -> dict[str,
     if named == {True, False}:
         odd = [rows.origin for rows in tables if rows.split is None]
         raise InputError(f"{name} has {counted('files that name no split', odd)}")
-    split = config.split_column or like_named("split", first.names)
+    others = [column for column in first.names if column not in columns.values()]
+    split = config.split_column or like_named("split", others)
     if named == {False} and split:
         columns["split"] = split
     for rows in tables:

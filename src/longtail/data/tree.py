@@ -93,8 +93,8 @@ class Tree:
 def folders_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Each folder at any depth with the names of its files, except hidden and system ones.
 
-    Links to folders are followed after all else. A folder is entered once: a link to one that was
-    entered before is left out with a warning.
+    Links to folders are followed after all else. A folder that is reached by a link as well is
+    entered once, and left out with a warning after that. One that does not exist has no files.
 
     Raises:
         InputError: for a folder that cannot be read.
@@ -107,7 +107,9 @@ def folders_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
             if real in entered:
                 folders.clear()
                 first = entered[real]
-                warnings.warn(f"{place} is left out: it is a link to {first}", stacklevel=2)
+                warnings.warn(
+                    f"{place} is left out: it is the same folder as {first}", stacklevel=2
+                )
                 continue
             entered[real] = place
             folders[:] = sorted(_without(SYSTEM, folders))
@@ -121,6 +123,8 @@ def _without(system: frozenset[str], names: Sequence[str]) -> list[str]:
 
 
 def _refuse(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):  # it has no files
+        return
     raise InputError(f"folder {error.filename} cannot be read: {error.strerror}") from error
 
 

@@ -71,7 +71,7 @@ def trainer_loss(loss: ClassificationLoss) -> Callable[..., Tensor]:
         weight = loss.class_weight()
         if weight is not None:
             total = torch.where(counts, weight[labels.where(counts, 0)], 0.0).sum()
-            expected = num_items_in_batch * (loss.log_prior.exp() @ weight)
+            expected = num_items_in_batch * (loss.log_prior.exp().to(weight) @ weight)
             share = torch.where(share == 1, share, total / expected)
         return mean * share.to(mean.dtype)
 

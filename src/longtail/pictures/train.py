@@ -20,7 +20,7 @@ from longtail.errors import InputError
 from longtail.files import read_values, write_json
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
-from longtail.models import create_backbone
+from longtail.models import create_backbone, is_own_backbone
 from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import (
     CANDIDATES,
@@ -36,7 +36,7 @@ from longtail.pictures.settings import (
     may_use_features,
     resolve,
 )
-from longtail.recipes import TWO_STAGES
+from longtail.recipes import TWO_STAGES, find_recipe
 from longtail.report.tables import Column
 from longtail.text import printable
 from longtail.training import Config, Run, RunFolder, is_first
@@ -48,7 +48,7 @@ from longtail.training.begin import (
 )
 from longtail.training.command import data_options, method_options, options
 from longtail.training.config import STAGES
-from longtail.training.frozen import frozen_features
+from longtail.training.frozen import check_without_steps, frozen_features
 from longtail.training.given_models import given_models
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
@@ -91,6 +91,10 @@ def train(
         InputError: for invalid settings or data.
     """
     how = {"resume": resume, "accept_replaced": accept_replaced}
+    if config.task == "classification" and config.tune == "head" and not resume:
+        recipe = find_recipe(config.data.source, config.method["name"], config.data.imbalance)
+        check_without_steps(config, recipe.settings)
+    named = source is None
     if isinstance(source, Dataset):
         config = _with_size_of(config, source)
     if source is None and may_use_features(config):
@@ -107,7 +111,7 @@ def train(
             "several processes train from scratch: --pretrained false"
         )
     with run_folder(Path(folder) if folder else None, config) as own, said_where_it_stopped(own):
-        run = Training(config, dataset, own, **how).run()
+        run = Training(config, dataset, own, named=named, **how).run()
         keep_reference(run, dataset)
     return run
 
@@ -140,11 +144,11 @@ def _train_plainly(
         raise InputError("start is for classification only")
     if config.task == "classification" and dataset is None:
         dataset = load(config.data)
-    random = not config.pretrained and config.start is None and config.first == "train"
-    if config.tune in ("head", "norm", "lora") and random:
+    random = not (config.pretrained or is_own_backbone(config.backbone) or config.start)
+    if config.tune in ("head", "norm", "lora") and random and config.first == "train":
         warnings.warn(
-            f"the backbone starts from random weights, and tune {config.tune} trains few or none "
-            "of them: name one with pretrained weights, a start, or tune all",
+            f"the backbone has random weights, and tune {config.tune} trains few or none of them: "
+            "use a backbone with pretrained weights, --start, or --tune all",
             stacklevel=2,
         )
     run = tasks.train(config, folder, dataset=dataset, **how)
@@ -163,6 +167,7 @@ class Training:
         folder: the run folder.
         resume: resume the run in the folder.
         accept_replaced: accept image files that have changed since it was started.
+        named: whether a command line can name the images.
     """
 
     config: Config
@@ -170,6 +175,7 @@ class Training:
     folder: Path
     resume: bool
     accept_replaced: bool = False
+    named: bool = True
 
     def run(self) -> Run:
         """Trains, one stage after the other."""
@@ -190,7 +196,7 @@ class Training:
         )
         method = self.decide("method", lambda: self._choose(features["train"]))
         frozen = self._frozen(method)
-        plain = self._train(replace(alone(frozen, {"name": PLAIN}), given=[]), self.folder / PLAIN)
+        plain = self._train(alone(frozen, {"name": PLAIN}), self.folder / PLAIN)
         epochs = self.decide("epochs", lambda: plan.epochs)
         if self.config.tune == "head" or (self.config.tune == "auto" and not epochs):
             run = self._train(frozen, self.folder)
@@ -217,8 +223,7 @@ class Training:
         frozen = replace(self.config, tune="head", method=dict(method))
         if self.config.tune == "head":
             return frozen
-        # Those that were given are for fine-tuning.
-        frozen = replace(frozen, label_smoothing=0.0, sam=0.0, given=[])
+        frozen = replace(frozen, label_smoothing=0.0, sam=0.0)  # which are for fine-tuning
         loss = loss_of(method)
         return alone(frozen, loss or DEFAULT) if loss or fine_tunes_method(self.config) else frozen
 
@@ -413,18 +418,19 @@ class Training:
         """The command that fine-tunes as well, with the settings of this run."""
         seconds = 3 * epoch_seconds * (1 + TRIAL)
         asked, defaults = self.decisions["asked"], self.config.defaults
-        others = {
+        given = {
             name: asked[name]
             for name in asked
-            if name in self.config.given and asked[name] != defaults[name]
+            if name in self.config.given and (name in OPEN or asked[name] != defaults[name])
         }
+        minutes = round(seconds / 60 + 1)
         size = create_backbone(self.config.backbone).image_size
-        besides = ["image_size"] if self.config.data.image_size == size else []
+        without = ["image_size"] if self.config.data.image_size == size else []
         words = [
-            *("longtail", "train", self.config.data.source),
-            *data_options(asked["data"], *besides),
+            *("longtail", "train", self.config.data.source if self.named else "DATA"),
+            *data_options(asked["data"], *without),
             *method_options(asked["method"]),
-            *options({**others, "minutes": round(seconds / 60 + 1)}),
+            *options({**given, "epochs": None, "minutes": minutes}),
             *("--out", "NEW_FOLDER"),
         ]
         return f"to fine-tune, {duration(seconds)}: {shlex.join(words)}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from longtail.data import UnreadableImagesError, files_below, is_image
 from longtail.data.images import RESAMPLE, open_image, reason_of, to_rgb, to_tensor
 from longtail.errors import InputError
-from longtail.files import write_text
+from longtail.files import read_text, write_text
 from longtail.segmentation.masks import class_colours, mask_picture, save_png
 from longtail.segmentation.model import upsample
 from longtail.segmentation.pairs import scaled_size
@@ -72,9 +72,9 @@ def segment_files(
         UnreadableImagesError: names all images that cannot be read, after the others are written.
     """
     results = [*_results(files, out).items()]
-    _check_overwritten(out, [path for _, written in results for path in written])
-    names = run.model_card()["class_names"]
-    write_text(out / CLASSES, "\n".join(map(printable, names)) + "\n")
+    listed = "\n".join(map(printable, run.model_card()["class_names"])) + "\n"
+    _check_overwritten(out / CLASSES, listed, [path for _, written in results for path in written])
+    write_text(out / CLASSES, listed)
     work = partial(_segment, run, target_prior, window, flip)
     reasons = shared(work, results)
     found = [(*pair, reason) for pair, reason in zip(results, reasons, strict=True)]
@@ -144,17 +144,23 @@ def _results(files: str | Path | Sequence[str | Path], out: Path) -> dict[Path, 
     return results
 
 
-def _check_overwritten(out: Path, written: Sequence[Path]) -> None:
-    """Rejects a folder whose files would be overwritten, unless predictions were written there.
+def _check_overwritten(classes: Path, listed: str, written: Sequence[Path]) -> None:
+    """Rejects a folder with files that are not of predictions for the same classes.
+
+    Args:
+        classes: the file of the class names.
+        listed: what it will contain.
+        written: the other files.
 
     Raises:
-        InputError: names the first file.
+        InputError: names the first file that would be overwritten.
     """
-    taken = next((path for path in written if path.exists()), None)
-    if taken and not (out / CLASSES).is_file():
+    earlier = classes.is_file() and read_text(classes) == listed
+    taken = next((path for path in (classes, *written) if path.exists()), None)
+    if taken and not earlier:
         raise InputError(
-            f"out of predict must be a new folder, or one of earlier predictions with {CLASSES}; "
-            f"{taken} would be overwritten"
+            f"out of predict must be a new folder, or one of earlier predictions for the same "
+            f"classes; {taken} would be overwritten"
         )
 
 

@@ -1,5 +1,6 @@
 """Settings as options of a command that a user can paste into a shell."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 from longtail.data import DataConfig
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
+from longtail.training.config import STAGES
 
 # Of data: named on its own, and decided anew by a run.
 NOT_REPEATED = ("source", "check")
 
 
 def options(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Settings as words of a command line; those that are None are left out.
+    """Settings as words of a command line; those that are None or empty are left out.
 
     Args:
         settings: nested mapping.
@@ -22,24 +24,27 @@ def options(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     Examples:
         >>> [*options({"lr": 0.1, "data": {"label_column": "kind of bird"}, "nesterov": True})]
         ['--lr', '0.1', '--data.label-column', 'kind of bird', '--nesterov', 'true']
+        >>> [*options({"views": ["auto", "sim"], "first_stage": {"milestones": [0.5, 0.8]}})]
+        ['--views', 'auto', 'sim', '--first-stage.milestones', '[0.5, 0.8]']
     """
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from options(value, f"{prefix}{name}.")
-        elif value is not None:
+        elif value is not None and value != []:
             yield "--" + f"{prefix}{name}".replace("_", "-")
-            values = value if isinstance(value, list | tuple) else [value]
-            yield from (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
+            one_word = prefix.startswith(STAGES)  # whose options have no type
+            values = value if isinstance(value, list) and not one_word else [value]
+            yield from (v if isinstance(v, str) else json.dumps(v) for v in values)
 
 
-def data_options(data: Mapping[str, Any], *besides: str) -> list[str]:
+def data_options(data: Mapping[str, Any], *without: str) -> list[str]:
     """Settings of a data set that differ from their defaults, as words of a command line.
 
     Args:
         data: the settings.
-        *besides: names of settings to leave out.
+        *without: names of settings to leave out.
     """
-    left_out = {*NOT_REPEATED, *besides}
+    left_out = {*NOT_REPEATED, *without}
     chosen = {name: value for name, value in data.items() if name not in left_out}
     return [*options(_differing(chosen, DataConfig), "data.")]
 

@@ -35,9 +35,9 @@ SOLVED: dict[type[Method], set[str]] = {
 }
 # Settings of training by steps, which a solver does without.
 OF_STEPS = (
-    *("lora_rank", "views", "mix", "mix_alpha", "minutes", "epochs", "batch_size", "lr"),
-    *("lr_batch", "optimizer", "backbone_lr", "layer_decay", "ema", "fixed_norm", "momentum"),
-    *("nesterov", "weight_decay", "schedule", "warmup", "warmup_start", "milestones"),
+    *("lora_rank", "views", "mix", "mix_alpha", "minutes", "epochs", "lr", "lr_batch"),
+    *("optimizer", "backbone_lr", "layer_decay", "ema", "fixed_norm", "momentum", "nesterov"),
+    *("weight_decay", "schedule", "warmup", "warmup_start", "milestones"),
 )
 RECORDED = {"epochs": 0, "ema": 0.0}  # by a run with a head on features
 Features = dict[str, Tensor]  # (N, D) of each split
@@ -60,7 +60,7 @@ def check_frozen(config: Config, recipe: Mapping[str, Any]) -> None:
 
     Args:
         config: settings of the run.
-        recipe: the recipe's settings, which the user has not asked for.
+        recipe: the recipe's settings of the method, which the user has not asked for.
 
     Raises:
         InputError: for a method that trains the backbone, a setting without effect on the head, a
@@ -77,7 +77,7 @@ def check_frozen(config: Config, recipe: Mapping[str, Any]) -> None:
             "tau_norm"
         )
     defaults = {key: one.default for key, one in inspect.signature(method).parameters.items()}
-    defaults |= recipe.get("method", {})
+    defaults |= recipe
     given = {key for key, value in config.method.items() if value != defaults.get(key)}
     if unused := sorted(given - {"name"} - known):
         raise InputError(
@@ -92,17 +92,29 @@ def check_frozen(config: Config, recipe: Mapping[str, Any]) -> None:
             "teacher must be none for a head on features, which distils nothing (tune all, norm or "
             f"lora trains with a teacher), got {config.teacher!r}"
         )
-    usual = {**config.defaults, **recipe, **RECORDED}
-    for setting in filter(config.given.__contains__, OF_STEPS):
-        value = getattr(config, setting)
-        if value not in (None, config.defaults[setting], usual[setting], [usual[setting]]):
-            raise InputError(f"{setting} has no effect with tune head, got {value}")
     for setting in ("label_smoothing", "sam"):
         if value := getattr(config, setting):
             rule = "must be 0 for tune head, whose solver has none"
             raise InputError(f"{setting} {rule}, got {value:g}")
     if config.devices * config.nodes > 1:
         raise InputError("devices and nodes must be 1 for tune head, which is fitted at once")
+
+
+def check_without_steps(config: Config, recipe: Mapping[str, Any]) -> None:
+    """Rejects given settings of training by steps for a head on features.
+
+    Args:
+        config: settings of a new run; that of an older version may record others.
+        recipe: the recipe's settings, which the user has not asked for.
+
+    Raises:
+        InputError: names the first setting.
+    """
+    usual = {**config.defaults, **recipe, **RECORDED}
+    for setting in filter(config.given.__contains__, OF_STEPS):
+        value = getattr(config, setting)
+        if value not in (None, config.defaults[setting], usual[setting], [usual[setting]]):
+            raise InputError(f"{setting} has no effect with tune head, got {value}")
 
 
 def fit_frozen(
