@@ -68,6 +68,14 @@ def test_weights_teach_and_are_a_first_stage_or_a_start(
     weights = retrained.model().backbone.state_dict()
     kept = Weights(file).model().backbone.state_dict()
     assert all(torch.equal(weights[name], kept[name]) for name in kept)
+    with pytest.raises(ValueError, match="start must not be given with first, whose backbone crt"):
+        longtail.train("digits-lt", "crt", first=file, start=file, **given)
+    begun = longtail.train(
+        "digits-lt", "tau_norm", start=file, out=tmp_path / "begun", device="cpu",
+        first_stage={"epochs": 1},
+    )  # fmt: skip
+    norms = begun.model().head.weight.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(10))
     started = longtail.train(
         "digits-lt", "logit_adjust", start=file, **{**given, "out": tmp_path / "start", "lr": 0.0}
     )
@@ -202,6 +210,15 @@ def test_the_checksum_is_of_images_and_labels(run: Run) -> None:
         replace(dataset, test=replace(dataset.test, labels=dataset.test.labels.flip(0))),
     ]
     assert len({checksum(one) for one in [dataset, *others]}) == 3
+    files = replace(dataset.test, images=None)
+    paths = [f"{n % 3}/{n}.png" for n in range(len(files))]
+    tops = ("/data/one", "/two", "/data/one/")
+    changes = (paths, paths, [*paths[:-1], "0/other.png"])
+    found = [
+        checksum(replace(dataset, test=replace(files, paths=tuple(f"{top}/{p}" for p in names))))
+        for top, names in zip(tops, changes, strict=True)
+    ]
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.slow

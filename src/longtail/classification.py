@@ -12,9 +12,11 @@ from longtail.augment import VIEWS, named_view
 from longtail.data import BUILT_IN, DataConfig, Dataset, Findings, check_source, load
 from longtail.errors import InputError
 from longtail.files import write_json
-from longtail.methods import Method, PlainClassifier, create_method, find_method
+from longtail.methods import Method, PlainClassifier, TauNorm, create_method, find_method
 from longtail.models import (
+    Backbone,
     ImageClassifier,
+    TimmBackbone,
     backbone_names,
     create_backbone,
     ensemble,
@@ -130,6 +132,8 @@ class Classification(Task[Config, Dataset, Run]):
         start = _start_of(config, dataset)
         pretrained = bool(config.pretrained) and start is None
         backbone = create_backbone(config.backbone, pretrained=pretrained)
+        if isinstance(backbone, TimmBackbone):
+            _check_size(backbone, config.backbone, evaluation_crop(dataset).size)
         if start:
             backbone.load_state_dict(start.backbone.state_dict())
         if config.tune != "auto":
@@ -140,7 +144,7 @@ class Classification(Task[Config, Dataset, Run]):
         method = create_method(config.method["name"], settings, dataset.prior, backbone, model)
         if config.tune == "head":  # its head is fitted by a solver
             return method.requires_grad_(False)
-        if start:
+        if start and not method.first_method:  # whose head is made anew
             own, other = name_of_head(method.model), name_of_head(start)
             if own != other:
                 raise InputError(f"start must have the run's head, {own!r}, got {other!r}")
@@ -165,7 +169,7 @@ class Classification(Task[Config, Dataset, Run]):
 
     def card(self, config: Config, dataset: Dataset, method: Method) -> dict[str, Any]:
         """See `Task.card`."""
-        drawn = config.epochs or config.tune == "head"
+        drawn = (config.epochs or config.tune == "head") and not isinstance(method, TauNorm)
         sampling = config.sampling if drawn else "shuffle"
         crop = evaluation_crop(dataset)
         head = method.model.head
@@ -256,6 +260,24 @@ class Classification(Task[Config, Dataset, Run]):
 
 
 CLASSIFICATION = Classification()
+
+
+@torch.no_grad()
+def _check_size(backbone: Backbone, name: str, size: int) -> None:
+    """Rejects a backbone that does not take images of this size, such as many transformers.
+
+    Raises:
+        InputError: names the backbone and the size.
+    """
+    images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    try:
+        backbone.eval()(images)
+    except Exception as error:  # whatever the model raises
+        raise InputError(
+            f"backbone {name} must take images of {size} pixels, or data.image_size must be its "
+            f"own size: {error}"
+        ) from error
+    backbone.train()
 
 
 def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ from longtail.training.partial import predict_split
 from longtail.training.run import save_weights
 from longtail.training.weights import ModelFile, find_file, known_files
 
-DATA = ("source", "imbalance", "imbalance_type", "image_size", "val_fraction", "seed")
+# Settings of the data that are stored: those that decide which images there are, and their labels.
+DATA = (
+    *("source", "imbalance", "imbalance_type", "image_size", "depth", "path_column"),
+    *("label_column", "split_column", "test_fraction", "val_fraction", "seed"),
+)
 ROUNDED = 5e-4  # loss of accuracy above which weights stay in float32
 
 
@@ -153,12 +159,20 @@ def metrics_on_test(
 
 
 def checksum(dataset: Dataset) -> str:
-    """Checksum of the test split: its labels, and its images or their paths."""
+    """Checksum of the test split: its labels, and its images or their paths in their folder."""
     digest = hashlib.sha256()
     if dataset.test is not None:
         digest.update(dataset.test.labels.numpy().tobytes())
         if dataset.test.images is not None:
             digest.update(dataset.test.images.contiguous().numpy().tobytes())
         else:
-            digest.update("\n".join(dataset.test.paths).encode())
+            digest.update("\n".join(_in_their_folder(dataset.test.paths)).encode())
     return digest.hexdigest()
+
+
+def _in_their_folder(paths: Sequence[str]) -> list[str]:
+    """Paths relative to the deepest folder that holds all of them, which may move."""
+    parts = [path.replace(os.sep, "/").split("/") for path in paths]
+    both = zip(min(parts)[:-1], max(parts)[:-1], strict=False)
+    depth = len([*takewhile(lambda pair: pair[0] == pair[1], both)])
+    return ["/".join(names[depth:]) for names in parts]

@@ -14,6 +14,7 @@ from PIL import Image
 import longtail
 from longtail.data import DataConfig, from_huggingface, load
 from longtail.losses import CrossEntropyLoss
+from longtail.models.timm_backbone import create_timm
 
 Blocks = Callable[[str], list[str]]
 Run = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -100,3 +101,16 @@ def test_a_dataset_of_hugging_face_trains_as_the_same_images_do(
     ours = longtail.train(same, "logit_adjust", epochs=2, verbose=False, out="runs/ours")
     assert [row["loss"] for row in theirs.history] == [row["loss"] for row in ours.history]
     assert (from_huggingface(splits).train.images == digits.train.images).all()
+
+
+def test_a_backbone_of_another_size_is_refused_first(tmp_path: Path) -> None:
+    asked = {"backbone": "vit_tiny_patch16_224", "epochs": 1, "device": "cpu"}
+    with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 must take images of 8 pixels, or"):
+        longtail.train("digits-lt", "ce", out=tmp_path / "run", **asked)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_option_that_a_model_does_not_have_is_no_fault_of_the_network() -> None:
+    name = "swin_tiny_patch4_window7_224"
+    with pytest.raises(TypeError, match="output_stride"):
+        create_timm(name, True, features_only=True, output_stride=16)

@@ -245,3 +245,19 @@ def test_logits_after_adjustment_by_tau_express_the_power_one_minus_tau(tau: flo
     logits = torch.tensor(mass, dtype=torch.float64).log()
     posterior = torch.softmax(logits + tau * prior.log_prior, 0)
     torch.testing.assert_close(posterior, prior.probabilities)
+
+
+def test_logits_express_the_prior_times_the_class_weights() -> None:
+    prior = ClassPrior([90, 10])
+    for loss in (
+        losses.ClassBalancedLoss(prior, beta=0.0),
+        losses.LDAMLoss(prior, beta=0.0),
+        losses.LDAMLoss(prior, deferred=1.0),
+    ):
+        assert loss.expresses == "source"
+    assert losses.ReweightedLoss(prior).expresses == "uniform"
+    for kind in (losses.ClassBalancedLoss, losses.LDAMLoss):
+        loss = kind(prior, beta=0.99)
+        mass = prior.probabilities * loss.weights
+        assert loss.expresses == pytest.approx((mass / mass.sum()).tolist())
+        assert 0.5 < loss.expresses[0] < 0.9

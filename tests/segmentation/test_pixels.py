@@ -25,9 +25,17 @@ def maps(seed: int = 0, ignored: float = 0.2) -> tuple[Tensor, Tensor]:
     return logits, target
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("cls", LOSSES, ids=lambda cls: cls.__name__)
-def test_equals_the_classification_loss_of_flattened_pixels(cls: type[ClassificationLoss]) -> None:
+def test_equals_the_classification_loss_of_flattened_pixels(
+    cls: type[ClassificationLoss], smoothing: float
+) -> None:
     loss = cls(PRIOR)
+    if smoothing:
+        try:
+            loss.smooth_labels(smoothing)
+        except ValueError:
+            pytest.skip("without label smoothing")
     logits, target = maps()
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
     rows = torch.stack([theirs[b, :, y, x] for b, y, x in (target != 255).nonzero().tolist()])

@@ -84,7 +84,6 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
     step: int,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHECK_EVERY", 1)
         at_step(patch, step, lambda parts: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as stop:
             train(settings(), tmp_path / "run")
@@ -94,6 +93,23 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(
     assert f"stopped by SIGTERM; checkpoint saved at epoch {epochs}, step {steps};" in message
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     check_equal(train(settings(), tmp_path / "run", resume=True), whole)
+
+
+def test_sigterm_after_the_last_step_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = loop.save
+
+    def saved(*arguments: Any) -> None:
+        save(*arguments)
+        if arguments[5].epoch == settings().epochs:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save", saved)
+        with pytest.raises(SystemExit):
+            train(settings(), tmp_path / "run")
+    assert train(settings(), tmp_path / "run", resume=True).finished
 
 
 def test_sigterm_twice_saves_as_well(
@@ -185,7 +201,7 @@ def test_ctrl_c_saves_and_a_second_one_ends_at_once(
 
     with monkeypatch.context() as patch:
         at_step(patch, 1, interrupt)
-        with pytest.raises(KeyboardInterrupt, match="saved at epoch 1, step 0"):
+        with pytest.raises(KeyboardInterrupt, match="saved at epoch 0, step 2"):
             train(settings(), tmp_path / "run")
     (path,) = Run(tmp_path / "run").checkpoints.files()
     with monkeypatch.context() as patch:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from longtail import ClassPrior
 from longtail.data import DataConfig
-from longtail.methods import Method, create_method
+from longtail.losses import CrossEntropyLoss
+from longtail.methods import Method, PlainClassifier, create_method
 from longtail.models import ImageClassifier, LinearHead, create_backbone
 from longtail.training import Config
 from longtail.training.optim import (
@@ -35,6 +36,13 @@ def test_cosine_goes_from_lr_to_nothing() -> None:
 def test_warm_up_is_linear_and_constant_stays() -> None:
     given = config(epochs=10, lr=1.0, schedule="constant", warmup=0.4)
     assert [learning_rate(given, e) for e in (1, 2, 4, 9.5)] == [0.25, 0.5, 1, 1]
+
+
+def test_a_warm_up_of_less_than_a_step_is_none() -> None:
+    given = config(epochs=1, lr=1.0, schedule="constant", warmup=0.025)
+    assert learning_rate(given, 0, steps=39) == 1
+    assert learning_rate(given, 0, steps=40) == 0
+    assert [learning_rate(given, e / 80, steps=80) for e in (0, 1, 2)] == [0, 0.5, 1]
 
 
 def test_temperature_has_no_weight_decay() -> None:
@@ -97,6 +105,22 @@ def test_the_backbone_may_learn_slower() -> None:
     for parameter in backbone.parameters():
         assert rates[parameter] == pytest.approx(0.05)
     assert rates[method.model.head.weight] == 0.5  # type: ignore[index]
+
+
+def test_parameters_without_weight_decay_may_learn_slower() -> None:
+    class Bare(PlainClassifier):
+        def no_weight_decay(self) -> list[torch.nn.Parameter]:
+            return [p for p in self.parameters() if p.ndim == 1]
+
+    backbone, prior = create_backbone("smallnet"), ClassPrior([2, 1])
+    method = Bare(prior, backbone, loss=CrossEntropyLoss(prior))
+    optimizer = make_optimizer(method, config(backbone_lr=0.1, layer_decay=0.5))
+    set_learning_rate(optimizer, 1.0)
+    found = {p: group for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == len(list(method.parameters()))
+    for p, group in found.items():
+        assert (group["weight_decay"] == 0) == (p.ndim == 1)
+    assert all(found[p]["lr"] < 0.2 for p in backbone.parameters())
 
 
 class Averaged(Method):

@@ -25,8 +25,9 @@ HEAD = {"tune": "head", "device": "cpu"}
 
 
 def test_crt_trains_its_first_stage_and_keeps_the_backbone(tmp_path: Path) -> None:
-    settings = {**QUICK, "sampling": "class_balanced", "first_stage": {"sampling": "shuffle"}}
-    run = longtail.train("digits-lt", "crt", out=tmp_path / "a", **settings)
+    settings = {**QUICK, "sampling": "class_balanced"}
+    stage = {"first_stage": {"sampling": "shuffle"}}
+    run = longtail.train("digits-lt", "crt", out=tmp_path / "a", **settings, **stage)
     first = Run(tmp_path / "a" / "first")
     assert first.config["method"] == {"name": "ce"}
     assert first.model_card()["expresses"] == "source"
@@ -227,6 +228,40 @@ def test_settings_of_a_recipe_or_a_loss_are_no_obstacle_to_a_head_on_features(
     file.write_text(of_older_version)
     assert longtail.train(None, out=run.folder, resume=True).finished
     assert "lr: 0.7" in file.read_text()
+
+
+@pytest.mark.filterwarnings(RANDOM)
+def test_tau_norm_draws_no_images(tmp_path: Path) -> None:
+    asked = {**HEAD, "sampling": "class_balanced"}
+    run = longtail.train("digits-lt", "tau_norm", out=tmp_path / "run", **asked)
+    assert run.model_card()["expresses"] == "uniform"
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("ce", {"optimizer": "adamw", "momentum": 0.8}, "momentum has no effect with optimizer"),
+        ("ce", {"lora_rank": 2}, "lora_rank has no effect without tune lora, got 2"),
+        ("ce", {"mix_alpha": 0.3}, "mix_alpha has no effect without mix, got 0.3"),
+        ("ce", {"minutes": 0.1}, "minutes is for fine-tuning .* from scratch, got 0.1"),
+        (
+            "gml",
+            {"teacher": "none", "teacher_stage": {"epochs": 7}},
+            "teacher_stage has no effect without teacher train",
+        ),
+        (
+            "crt",
+            {"first": "some/run", "first_stage": {"epochs": 7}},
+            "first_stage has no effect without first train",
+        ),
+    ],
+)
+def test_what_has_no_effect_with_other_settings_is_refused(
+    method: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        longtail.train("digits-lt", method, out=tmp_path / "x", **QUICK, **changes)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("tune", ["head", "norm"])

@@ -118,11 +118,32 @@ class ReweightedLoss(ClassificationLoss):
         return mean_cross_entropy(logits)
 
 
+def expressed_by_weights(prior: ClassPrior, weights: Tensor) -> str | list[float]:
+    """The prior that logits express after training on a cross-entropy with class weights.
+
+    Args:
+        prior: class prior of the training set.
+        weights: (num_classes,), weight of each class.
+
+    Returns: `source` for equal weights, `uniform` for weights of one over the counts, else
+        (num_classes,) probabilities.
+
+    Examples:
+        >>> expressed_by_weights(ClassPrior([9, 1]), torch.tensor([1.0, 3.0]))
+        [0.75, 0.25]
+    """
+    if torch.allclose(weights, weights.mean()):
+        return "source"
+    mass = prior.probabilities.to(weights) * weights
+    return "uniform" if torch.allclose(mass, mass.mean()) else (mass / mass.sum()).tolist()
+
+
 class ClassBalancedLoss(ClassificationLoss):
     """Cross-entropy with each class weighted by one over its effective number of samples.
 
-    Cui et al., CVPR 2019, arXiv 1901.05555; see `effective_number_weight`. With beta near 1 and
-    counts well below 1 / (1 - beta) the raw logits express the uniform prior approximately.
+    Cui et al., CVPR 2019, arXiv 1901.05555; see `effective_number_weight`. The raw logits express
+    the training prior times these weights, normalised: with beta near 1 and counts well below
+    1 / (1 - beta) nearly the uniform prior.
 
     Args:
         prior: class prior of the training set.
@@ -136,12 +157,13 @@ class ClassBalancedLoss(ClassificationLoss):
 
     name: ClassVar[str] = "class_balanced"
     use: ClassVar[str] = "baseline: classes weighted by one over their effective number of samples"
-    expresses = "uniform"
+    expresses: str | list[float] = "uniform"
     weights: Tensor
 
     def __init__(self, prior: ClassPrior, *, beta: float = 0.9999) -> None:
         super().__init__(prior)
         self.register_buffer("weights", effective_number_weight(prior.counts, beta=beta))
+        self.expresses = expressed_by_weights(prior, self.weights)
 
     def class_weight(self) -> Tensor:
         """Weight of each class, (num_classes,)."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtail.losses.base import ClassificationLoss, check_batch, check_counts
-from longtail.losses.cross_entropy import effective_number_weight
+from longtail.losses.cross_entropy import effective_number_weight, expressed_by_weights
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 from longtail.ranges import check_range
@@ -57,8 +57,8 @@ class LDAMLoss(ClassificationLoss):
 
     See `ldam_loss`. From the fraction `deferred` of training on, classes are weighted by one over
     their effective number of samples (LDAM-DRW), so that in the end the raw logits express the
-    uniform prior approximately; `set_progress` sets the current fraction. The classifier is a
-    cosine classifier with the same `scale`.
+    training prior times these weights approximately; `set_progress` sets the current fraction. The
+    classifier is a cosine classifier with the same `scale`.
 
     Args:
         prior: class prior of the training set.
@@ -83,7 +83,7 @@ class LDAMLoss(ClassificationLoss):
     use: ClassVar[str] = (
         "baseline of the CIFAR-LT papers: margins, and class weights late in training"
     )
-    expresses = "uniform"
+    expresses: str | list[float] = "uniform"
     head: ClassVar[str] = "cosine"
     margin: Tensor
     weights: Tensor
@@ -103,6 +103,8 @@ class LDAMLoss(ClassificationLoss):
         self.register_buffer("weights", effective_number_weight(prior.counts, beta=beta))
         self.scale, self.deferred = scale, deferred
         self.weighting = deferred == 0
+        weighted = expressed_by_weights(prior, self.weights)
+        self.expresses = weighted if deferred < 1 else "source"
 
     def set_progress(self, fraction: float) -> None:
         """Weights the classes from the fraction `deferred` of training on."""

@@ -56,6 +56,7 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
     Raises:
         ValueError: when timm is not installed, the name is unknown, or the weights are not
             available.
+        TypeError, NotImplementedError: for an option that the model does not have.
     """
     try:
         import timm
@@ -72,6 +73,8 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
         )
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
+    except (TypeError, NotImplementedError):  # an option that this model does not have
+        raise
     except Exception as error:  # whatever the hub's client raises: no network, no such weights
         if not pretrained:
             raise

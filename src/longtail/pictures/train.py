@@ -48,7 +48,7 @@ from longtail.training.begin import (
 )
 from longtail.training.command import data_options, method_options, options
 from longtail.training.config import STAGES
-from longtail.training.frozen import check_without_steps, frozen_features
+from longtail.training.frozen import frozen_features
 from longtail.training.given_models import given_models
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
@@ -56,6 +56,7 @@ from longtail.training.reference import keep_reference
 from longtail.training.run import changed_settings
 from longtail.training.split_record import write_split
 from longtail.training.train import prepare
+from longtail.training.unused import check_used
 
 DECISIONS = "decisions.json"
 CHOICES = tuple(c for c in CANDIDATES if c.method in ("logit_adjust", "lade", "gml"))
@@ -91,9 +92,9 @@ def train(
         InputError: for invalid settings or data.
     """
     how = {"resume": resume, "accept_replaced": accept_replaced}
-    if config.task == "classification" and config.tune == "head" and not resume:
+    if config.task == "classification" and not resume:
         recipe = find_recipe(config.data.source, config.method["name"], config.data.imbalance)
-        check_without_steps(config, recipe.settings)
+        check_used(config, recipe.settings)
     named = source is None
     if isinstance(source, Dataset):
         config = _with_size_of(config, source)
@@ -140,6 +141,11 @@ def _train_plainly(
     """Training from scratch, or of another task."""
     if config.method["name"] == "auto":
         config = replace(config, method={"name": "gml"})
+    if config.minutes is not None and not how["resume"]:
+        raise InputError(
+            "minutes is for fine-tuning pretrained weights on your own images, and has no effect "
+            f"from scratch, got {config.minutes:g}"
+        )
     if config.start and config.task != "classification":
         raise InputError("start is for classification only")
     if config.task == "classification" and dataset is None:

@@ -54,6 +54,8 @@ class PixelConfig(Config):
             end; 0: none.
         sam: radius of sharpness-aware minimisation (Foret et al., ICLR 2021, arXiv 2010.01412),
             which takes two passes per step; 0: none.
+        label_smoothing: share of each target that is spread evenly over all classes, for methods
+            with a cross-entropy over classes.
         schedule: `step` multiplies the rate by 0.1 at every milestone, `cosine` decays to 0,
             `constant` does not change it.
         warmup: fraction of training during which the rate rises linearly.

@@ -80,7 +80,8 @@ class Config:
         label_smoothing: share of each target that is spread evenly over all classes, for methods
             with a cross-entropy over classes; it makes the probabilities less sharp.
         fixed_norm: keep the backbone in evaluation mode, which fixes its batch norm statistics.
-        start: run folder or file of weights whose model training starts from.
+        start: run folder or file of weights whose model training starts from; for a two-stage
+            method, that of its first stage.
         momentum: momentum of stochastic gradient descent.
         nesterov: use Nesterov momentum.
         weight_decay: weight decay of all weights except a learned temperature.

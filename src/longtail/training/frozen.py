@@ -33,13 +33,6 @@ SOLVED: dict[type[Method], set[str]] = {
     LWS: set(),
     TauNorm: {"tau"},
 }
-# Settings of training by steps, which a solver does without.
-OF_STEPS = (
-    *("lora_rank", "views", "mix", "mix_alpha", "minutes", "epochs", "lr", "lr_batch"),
-    *("optimizer", "backbone_lr", "layer_decay", "ema", "fixed_norm", "momentum", "nesterov"),
-    *("weight_decay", "schedule", "warmup", "warmup_start", "milestones"),
-)
-RECORDED = {"epochs": 0, "ema": 0.0}  # by a run with a head on features
 Features = dict[str, Tensor]  # (N, D) of each split
 _known: WeakKeyDictionary[Dataset, tuple[str, Features]] = WeakKeyDictionary()
 
@@ -98,23 +91,6 @@ def check_frozen(config: Config, recipe: Mapping[str, Any]) -> None:
             raise InputError(f"{setting} {rule}, got {value:g}")
     if config.devices * config.nodes > 1:
         raise InputError("devices and nodes must be 1 for tune head, which is fitted at once")
-
-
-def check_without_steps(config: Config, recipe: Mapping[str, Any]) -> None:
-    """Rejects given settings of training by steps for a head on features.
-
-    Args:
-        config: settings of a new run; that of an older version may record others.
-        recipe: the recipe's settings, which the user has not asked for.
-
-    Raises:
-        InputError: names the first setting.
-    """
-    usual = {**config.defaults, **recipe, **RECORDED}
-    for setting in filter(config.given.__contains__, OF_STEPS):
-        value = getattr(config, setting)
-        if value not in (None, config.defaults[setting], usual[setting], [usual[setting]]):
-            raise InputError(f"{setting} has no effect with tune head, got {value}")
 
 
 def fit_frozen(

@@ -44,7 +44,7 @@ def split_logits(
     """
     network = fastest(backbone, crop.size, len(split), device, "32-true")
     features = torch.from_numpy(extract(network, split, crop, threads=threads))
-    head = copy.deepcopy(head).cpu().eval()
+    head = copy.deepcopy(head).cpu().float().eval()  # which may be in float64
     return torch.cat([head(rows).float() for rows in torch.split(features, ROWS)])
 
 

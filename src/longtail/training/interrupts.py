@@ -90,6 +90,11 @@ class Monitor:
         self._index = torch.where(first, index, self._index)
         self._bad = self._bad + bad
 
+    @property
+    def asked(self) -> bool:
+        """Whether this process was asked to stop."""
+        return bool(self._received)
+
     def check(self, epoch: int) -> bool:
         """Reads what was recorded since the last check; on a GPU, the host waits here.
 

@@ -96,7 +96,7 @@ def fit(
             try:
                 for batch in loader.epoch(at.epoch, at.step):
                     seed_step(config.seed, at.epoch, at.step, fabric.global_rank)
-                    rate = learning_rate(config, at.epoch + at.step / steps)
+                    rate = learning_rate(config, at.epoch + at.step / steps, steps)
                     set_learning_rate(optimizer, rate)
                     losses = train_step(fabric, model, wrapped, batch, gradients)
                     average.update()
@@ -105,7 +105,8 @@ def fit(
                     monitor.record(losses["loss"], batch.index, at.step)
                     at.images += len(batch.target) * fabric.world_size
                     at.step += 1
-                    if at.step % CHECK_EVERY == 0 or at.step == steps:
+                    asked = monitor.asked and fabric.world_size == 1  # others must leave as well
+                    if at.step % CHECK_EVERY == 0 or at.step == steps or asked:
                         leave = monitor.check(at.epoch)
                         progress.step(at.step, float(losses["loss"]))
                         if leave:
@@ -132,7 +133,7 @@ def fit(
                 save(fabric, method, optimizer, config, run, at, average)
             if unreadable:
                 raise unreadable
-        if leave:
+        if leave or monitor.check(at.epoch):
             monitor.leave(f"epoch {at.epoch}, step {at.step}")
     average.apply()
 

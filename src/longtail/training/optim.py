@@ -25,13 +25,14 @@ def make_optimizer(method: Method, config: Config) -> SGD | AdamW:
         for backbone in backbones:
             slow |= backbone_factors(backbone, config)
     trained = [p for p in method.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if id(p) not in bare and p not in slow]},
-        {"params": [p for p in trained if id(p) in bare], "weight_decay": 0.0},
-    ]
-    for factor in dict.fromkeys(slow.values()):
-        params = [p for p in trained if slow.get(p) == factor]
-        groups.append({"params": params, "lr_factor": factor})
+    groups: list[dict[str, Any]] = []
+    for factor in dict.fromkeys([None, *slow.values()]):
+        alike = [p for p in trained if slow.get(p) == factor]
+        slower = {} if factor is None else {"lr_factor": factor}
+        groups += [
+            {"params": [p for p in alike if id(p) not in bare], **slower},
+            {"params": [p for p in alike if id(p) in bare], "weight_decay": 0.0, **slower},
+        ]
     groups = [group for group in groups if group["params"]]
     shared: dict[str, Any] = {
         "lr": config.lr,
@@ -78,8 +79,13 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
 
-def learning_rate(config: Config, epoch: float) -> float:
+def learning_rate(config: Config, epoch: float, steps: int | None = None) -> float:
     """Learning rate after `epoch` epochs, fractions included.
+
+    Args:
+        config: the settings.
+        epoch: epochs that are done.
+        steps: steps per epoch, to leave out a warm-up of less than a step, whose rate is 0.
 
     Examples:
         >>> from longtail.data import DataConfig
@@ -89,7 +95,8 @@ def learning_rate(config: Config, epoch: float) -> float:
     """
     share = epoch / config.epochs
     peak = config.lr * (config.batch_size / config.lr_batch if config.lr_batch else 1)
-    if share < config.warmup:
+    whole = steps is None or config.warmup * config.epochs * steps >= 1
+    if share < config.warmup and whole:
         rise = peak * share / config.warmup
         return config.warmup_start * peak + (1 - config.warmup_start) * rise
     if config.schedule == "constant":

@@ -59,6 +59,11 @@ class Stage:
                 f"got {config.first!r} and {config.first_stage}"
             )
         if own.first_method:
+            if config.start and config.first != "train":
+                raise InputError(
+                    f"start must not be given with first, whose backbone {name} keeps, got "
+                    f"{config.start!r} and {config.first!r}"
+                )
             changes = {"method": {"name": own.first_method}, "sampling": "shuffle", "mix": "none"}
             stage = cls("first", (config.first,), _changed(config, "first_stage", changes))
             if stage.config.backbone != config.backbone:

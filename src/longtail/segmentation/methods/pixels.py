@@ -44,7 +44,9 @@ def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tens
             # smaller.
             logits = logits + (loss.tau * loss.log_prior).to(logits)[:, None, None]
         grown = upsample(logits, target.shape[-2:])
-        total = F.cross_entropy(grown, target, ignore_index=IGNORED, reduction="sum")
+        total = F.cross_entropy(
+            grown, target, ignore_index=IGNORED, reduction="sum", label_smoothing=loss.smoothing
+        )
         count = (target != IGNORED).sum()
         return _over_all(total) / _over_all(count).clamp(min=1)
     grown = gather_with_grad(upsample(logits, target.shape[-2:]))

@@ -1,0 +1,50 @@
+"""Settings that a run would not use."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from longtail.errors import InputError
+from longtail.training.config import Config
+
+# Settings of training by steps, which the solver of a head on features does without.
+OF_STEPS = (
+    *("lora_rank", "views", "mix", "mix_alpha", "minutes", "epochs", "lr", "lr_batch"),
+    *("optimizer", "backbone_lr", "layer_decay", "ema", "fixed_norm", "momentum", "nesterov"),
+    *("weight_decay", "schedule", "warmup", "warmup_start", "milestones"),
+)
+RECORDED = {"epochs": 0, "ema": 0.0}  # by a run with a head on features
+
+
+def check_used(config: Config, recipe: Mapping[str, Any]) -> None:
+    """Rejects settings that the user gave although other settings leave them without effect.
+
+    Args:
+        config: settings of a new run; that of an older version may record others.
+        recipe: the recipe's settings, which the user has not asked for.
+
+    Raises:
+        InputError: names the first setting.
+    """
+    usual = {**config.defaults, **recipe, **RECORDED}
+    for setting, why in _unused(config):
+        value = getattr(config, setting)
+        plain = (None, config.defaults[setting], usual[setting], [usual[setting]])
+        if setting in config.given and value not in plain:
+            raise InputError(f"{setting} has no effect {why}, got {value}")
+
+
+def _unused(config: Config) -> Iterator[tuple[str, str]]:
+    """Names of settings without effect, and the reason."""
+    if config.tune == "head":
+        yield from ((name, "with tune head") for name in OF_STEPS)
+    if config.tune != "lora":
+        yield "lora_rank", "without tune lora"
+    if config.mix == "none":
+        yield "mix_alpha", "without mix"
+    if config.optimizer == "adamw":
+        yield "momentum", "with optimizer adamw"
+        yield "nesterov", "with optimizer adamw"
+    if config.teacher != "train":
+        yield "teacher_stage", "without teacher train"
+    if config.first != "train":
+        yield "first_stage", "without first train"
