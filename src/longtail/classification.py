@@ -274,8 +274,8 @@ def _check_size(backbone: Backbone, name: str, size: int) -> None:
         backbone.eval()(images)
     except Exception as error:  # whatever the model raises
         raise InputError(
-            f"backbone {name} must take images of {size} pixels, or data.image_size must be its "
-            f"own size: {error}"
+            f"backbone {name} does not accept images of {size} x {size} pixels ({error}): set "
+            "data.image_size, or choose another backbone"
         ) from error
     backbone.train()
 

@@ -108,6 +108,15 @@ def test_a_data_set_that_is_passed_as_an_object(
     assert run.config["backbone"] == ("efficientnet_lite0" if side > 64 else "smallnet")
 
 
+def test_double_precision_on_image_files(folder: Path, tmp_path: Path) -> None:
+    asked = {"pretrained": False, "backbone": "smallnet", "epochs": 1, "batch_size": 16}
+    data = {"source": str(folder), "image_size": 72}
+    run = longtail.train(
+        data, "ce", precision="64-true", device="cpu", out=tmp_path / "run", **asked
+    )
+    assert run.predictions().logits.isfinite().all()
+
+
 def test_the_head_is_that_of_the_estimator(folder: Path, frozen: Run) -> None:
     dataset = load(DataConfig(str(folder), image_size=32))
     features = frozen_features(dataset, create_backbone("efficientnet_lite0", pretrained=True))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import longtail
-from longtail import ClassPrior
+from longtail import ClassPrior, api
 from longtail.cli import main
 from longtail.losses import CrossEntropyLoss
 from longtail.methods import Method, PlainClassifier
@@ -17,6 +17,7 @@ from longtail.models import Backbone
 from longtail.settings import from_keywords, from_words, to_config
 from longtail.training import Run
 from longtail.training.stages import Stage, expressed_after_sampling
+from longtail.training.unused import check_used
 
 TAUGHT = {"teacher": "train"}
 QUICK = {"epochs": 1, "batch_size": 64, "device": "cpu"}
@@ -25,9 +26,8 @@ HEAD = {"tune": "head", "device": "cpu"}
 
 
 def test_crt_trains_its_first_stage_and_keeps_the_backbone(tmp_path: Path) -> None:
-    settings = {**QUICK, "sampling": "class_balanced"}
-    stage = {"first_stage": {"sampling": "shuffle"}}
-    run = longtail.train("digits-lt", "crt", out=tmp_path / "a", **settings, **stage)
+    settings = {**QUICK, "sampling": "class_balanced", "first_stage": {"sampling": "shuffle"}}
+    run = longtail.train("digits-lt", "crt", out=tmp_path / "a", **settings)
     first = Run(tmp_path / "a" / "first")
     assert first.config["method"] == {"name": "ce"}
     assert first.model_card()["expresses"] == "source"
@@ -243,17 +243,7 @@ def test_tau_norm_draws_no_images(tmp_path: Path) -> None:
         ("ce", {"optimizer": "adamw", "momentum": 0.8}, "momentum has no effect with optimizer"),
         ("ce", {"lora_rank": 2}, "lora_rank has no effect without tune lora, got 2"),
         ("ce", {"mix_alpha": 0.3}, "mix_alpha has no effect without mix, got 0.3"),
-        ("ce", {"minutes": 0.1}, "minutes is for fine-tuning .* from scratch, got 0.1"),
-        (
-            "gml",
-            {"teacher": "none", "teacher_stage": {"epochs": 7}},
-            "teacher_stage has no effect without teacher train",
-        ),
-        (
-            "crt",
-            {"first": "some/run", "first_stage": {"epochs": 7}},
-            "first_stage has no effect without first train",
-        ),
+        ("ce", {"minutes": 0.1}, "minutes limits fine-tuning on your own .*, got 0.1"),
     ],
 )
 def test_what_has_no_effect_with_other_settings_is_refused(
@@ -262,6 +252,19 @@ def test_what_has_no_effect_with_other_settings_is_refused(
     with pytest.raises(ValueError, match=message):
         longtail.train("digits-lt", method, out=tmp_path / "x", **QUICK, **changes)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_setting_may_have_its_effect_in_a_stage() -> None:
+    words = "digits-lt --method crt --first-stage.mix mixup --mix-alpha 0.2"
+    check_used(to_config(from_keywords(**from_words("train", api.train, words.split()))), {})
+
+
+@pytest.mark.filterwarnings(RANDOM)
+def test_the_settings_of_a_head_on_features_can_be_repeated(tmp_path: Path) -> None:
+    run = longtail.train("digits-lt", "ce", out=tmp_path / "run", **HEAD)
+    file = run.folder / "config.yaml"
+    file.write_text(re.sub(r"\nlr: .*\n", "\nlr: 0.7\n", file.read_text()))
+    assert main(["train", "--config", str(file), "--out", str(tmp_path / "again")]) == 0
 
 
 @pytest.mark.parametrize("tune", ["head", "norm"])

@@ -143,8 +143,8 @@ def _train_plainly(
         config = replace(config, method={"name": "gml"})
     if config.minutes is not None and not how["resume"]:
         raise InputError(
-            "minutes is for fine-tuning pretrained weights on your own images, and has no effect "
-            f"from scratch, got {config.minutes:g}"
+            "minutes limits fine-tuning on your own images, and has no effect here, "
+            f"got {config.minutes:g}"
         )
     if config.start and config.task != "classification":
         raise InputError("start is for classification only")

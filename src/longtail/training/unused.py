@@ -12,20 +12,19 @@ OF_STEPS = (
     *("optimizer", "backbone_lr", "layer_decay", "ema", "fixed_norm", "momentum", "nesterov"),
     *("weight_decay", "schedule", "warmup", "warmup_start", "milestones"),
 )
-RECORDED = {"epochs": 0, "ema": 0.0}  # by a run with a head on features
 
 
 def check_used(config: Config, recipe: Mapping[str, Any]) -> None:
-    """Rejects settings that the user gave although other settings leave them without effect.
+    """Rejects settings that the user gave although they have no effect.
 
     Args:
-        config: settings of a new run; that of an older version may record others.
+        config: settings of a new run.
         recipe: the recipe's settings, which the user has not asked for.
 
     Raises:
         InputError: names the first setting.
     """
-    usual = {**config.defaults, **recipe, **RECORDED}
+    usual = {**config.defaults, **recipe}
     for setting, why in _unused(config):
         value = getattr(config, setting)
         plain = (None, config.defaults[setting], usual[setting], [usual[setting]])
@@ -34,17 +33,18 @@ def check_used(config: Config, recipe: Mapping[str, Any]) -> None:
 
 
 def _unused(config: Config) -> Iterator[tuple[str, str]]:
-    """Names of settings without effect, and the reason."""
-    if config.tune == "head":
+    """Names of settings without effect, and the reason.
+
+    A stage has the settings of the run: what it decides otherwise is not looked at. Nor are the
+    settings of training by steps in the copy of a run with a head on features, whose epochs are 0.
+    """
+    in_stage = {*config.first_stage, *config.teacher_stage}
+    if config.tune == "head" and config.epochs and "tune" not in in_stage:
         yield from ((name, "with tune head") for name in OF_STEPS)
-    if config.tune != "lora":
+    if config.tune != "lora" and "tune" not in in_stage:
         yield "lora_rank", "without tune lora"
-    if config.mix == "none":
+    if config.mix == "none" and "mix" not in in_stage:
         yield "mix_alpha", "without mix"
-    if config.optimizer == "adamw":
+    if config.optimizer == "adamw" and "optimizer" not in in_stage:
         yield "momentum", "with optimizer adamw"
         yield "nesterov", "with optimizer adamw"
-    if config.teacher != "train":
-        yield "teacher_stage", "without teacher train"
-    if config.first != "train":
-        yield "first_stage", "without first train"
