@@ -66,7 +66,7 @@ def train(
     Args:
         data: name of a data set, folder, table or import path; a mapping with `source` and its
             settings; or a `Dataset` of `longtail.data` or of Hugging Face `datasets`. Images of a
-            `longtail.data.Dataset` keep their size: up to 64 pixels in memory, they are trained
+            `longtail.data.Dataset` keep their size; those of up to 64 pixels in memory are trained
             from scratch. With `resume`, the default is that of the run, as for all settings.
         method: a name from `longtail list`, an import path, or a mapping with `name` and its
             settings; `auto` compares methods on your own images, and is `gml` for other data.

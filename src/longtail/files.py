@@ -83,10 +83,10 @@ def check_out(path: Path, command: str, sources: Iterable[str | Path] = ()) -> N
         if os.path.exists(source) and os.path.samefile(path, source):
             raise InputError(f"out of {command} must not replace {source}, which it reads")
     if path.is_dir():
-        raise InputError(f"out of {command} must be a file, {path} is a folder")
+        raise InputError(f"out of {command} must be a file, but {path} is a folder")
     above = nearest_existing(path)
     if above != path and not above.is_dir():
-        raise InputError(f"out of {command} must be in a folder, {above} is a file")
+        raise InputError(f"out of {command} must be in a folder, but {above} is a file")
 
 
 def nearest_existing(path: Path) -> Path:

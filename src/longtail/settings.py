@@ -68,7 +68,7 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
         grammar.parser.set_defaults(_flat(recipe.settings))
         if source and _are_own_images(source, task):
             for name, value in FINE_TUNING.items():
-                grammar.other_defaults[name] = f"fine-tuning {str(value).lower()}"
+                grammar.other_defaults[name] = f"{str(value).lower()} for fine-tuning"
     return grammar
 
 

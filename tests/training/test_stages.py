@@ -243,7 +243,7 @@ def test_tau_norm_draws_no_images(tmp_path: Path) -> None:
         ("ce", {"optimizer": "adamw", "momentum": 0.8}, "momentum has no effect with optimizer"),
         ("ce", {"lora_rank": 2}, "lora_rank has no effect without tune lora, got 2"),
         ("ce", {"mix_alpha": 0.3}, "mix_alpha has no effect without mix, got 0.3"),
-        ("ce", {"minutes": 0.1}, "minutes limits fine-tuning on your own .*, got 0.1"),
+        ("ce", {"minutes": 0.1}, "minutes has no effect without fine-tuning .*, got 0.1"),
     ],
 )
 def test_what_has_no_effect_with_other_settings_is_refused(

@@ -23,8 +23,9 @@ class DataConfig:
         imbalance: digits, cifar: largest over smallest class count of the training split, 1 or
             more (default: 30 for digits and 100 for cifar).
         imbalance_type: digits, cifar: how class counts fall from the largest to the smallest.
-        image_size: side in pixels of the model's input images (default: the size of the pretrained
-            weights; from scratch, their own size up to 64 pixels, else 224).
+        image_size: side in pixels of the model's input images (default: the size that the
+            pretrained weights were trained at; from scratch, that of the images up to 64 pixels,
+            else 224).
         depth: folders: level of the sub-folders that name the classes, from 1 (default: 1 where
             that is clear, otherwise required).
         path_column: tables: column of the image paths, or of the images as bytes.
@@ -38,8 +39,8 @@ class DataConfig:
         seed: seed of the subset and of splits made by longtail, independent of the run's seed.
         check: `decode` reads every image before training and lists all broken ones, `exists` only
             checks that each file exists (default: `decode` for folders and tables, `exists` for
-            list files and shards, and where features of all images are computed first, which lists
-            the broken ones as well). Images held in memory are always decoded.
+            list files and shards, and for training that computes features first, which itself lists
+            the broken images). Images held in memory are always decoded.
         workers: worker processes that read large images (default: one per processor, at most 8).
 
     Raises:

@@ -38,8 +38,8 @@ class PriorCallback(Callback):
             return
         if type(self.loss).set_progress is not ClassificationLoss.set_progress:
             warnings.warn(
-                f"{type(self.loss).__name__} changes during training, and is not told the progress "
-                "without max_epochs or max_steps of the Trainer",
+                f"{type(self.loss).__name__} changes during training, but is not told the "
+                "progress: the Trainer needs max_epochs or max_steps",
                 stacklevel=2,
             )
 

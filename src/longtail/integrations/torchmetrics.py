@@ -178,7 +178,7 @@ def _checked(preds: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor, T
     shapes = (target.shape, (*target.shape, num_classes))
     if target.ndim != 1 or preds.shape not in shapes:
         raise InputError(
-            f"preds and target must be (N, {num_classes}) or (N,), and (N,), "
+            f"preds and target must have shapes (N, {num_classes}) or (N,), and (N,), "
             f"got {tuple(preds.shape)} and {tuple(target.shape)}"
         )
     if preds.ndim == 2:

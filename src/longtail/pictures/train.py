@@ -123,7 +123,8 @@ def _with_size_of(config: Config, dataset: Dataset) -> Config:
         return config
     small = dataset.train.images is not None and dataset.image_size <= SMALL
     if small and config.pretrained is None:
-        say([f"{dataset.name}: {dataset.image_size} pixels, in memory: trained from scratch"])
+        size = f"{dataset.image_size} pixels"
+        say([f"{dataset.name}: images of {size} in memory are trained from scratch"])
         return replace(config, pretrained=False)
     return replace(config, data=replace(config.data, image_size=dataset.image_size))
 
@@ -143,7 +144,7 @@ def _train_plainly(
         config = replace(config, method={"name": "gml"})
     if config.minutes is not None and not how["resume"]:
         raise InputError(
-            "minutes limits fine-tuning on your own images, and has no effect here, "
+            "minutes has no effect without fine-tuning from pretrained weights, "
             f"got {config.minutes:g}"
         )
     if config.start and config.task != "classification":

@@ -28,7 +28,8 @@ class ResultFile:
         table: makes the table of rows.
 
     Raises:
-        InputError: when the file is no JSON file, cannot be written, or contains something else.
+        InputError: when the name does not end in .json, or the file cannot be written or contains
+            something else.
     """
 
     def __init__(

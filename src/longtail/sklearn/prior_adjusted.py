@@ -229,9 +229,9 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         if found is None:
             raise InputError(
                 f"{name} must be given for {type(final).__name__}, which balances weighted "
-                "samples, draws samples by class, has class weights of gradient boosting, or "
-                "contains a classifier or sampler with class weights or a prior of its own, got "
-                "None"
+                "samples, draws samples by class, sets class weights of its own "
+                "(scale_pos_weight), or contains a classifier or sampler with class weights or a "
+                "prior of its own, got None"
             )
         self.prior_, self.expressed_prior_ = source, found
 

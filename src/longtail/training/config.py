@@ -48,7 +48,7 @@ class Config:
         method: `name` and the settings of the training method (`--method.*`).
         backbone: a name from `longtail list backbones`, a timm name, or an import path; `auto`
             is efficientnet_lite0 with its weights for your own images above 16 pixels; from
-            scratch, up to 16 pixels smallnet, up to 64 resnet32, else timm's resnet50.
+            scratch, smallnet up to 16 pixels, resnet32 up to 64, else timm's resnet50.
         pretrained: start from pretrained weights of the backbone; default: yes for your own images
             if the backbone has them, no for the data sets of papers.
         tune: which part of the backbone is trained: `all` of it, none (`head`: a solver fits a head
@@ -80,8 +80,8 @@ class Config:
         label_smoothing: share of each target that is spread evenly over all classes, for methods
             with a cross-entropy over classes; it makes the probabilities less sharp.
         fixed_norm: keep the backbone in evaluation mode, which fixes its batch norm statistics.
-        start: run folder or file of weights whose model training starts from; for a two-stage
-            method, that of its first stage.
+        start: run folder or file of weights whose model training starts from; with a two-stage
+            method, its first stage starts from it.
         momentum: momentum of stochastic gradient descent.
         nesterov: use Nesterov momentum.
         weight_decay: weight decay of all weights except a learned temperature.
