@@ -352,6 +352,10 @@ def test_the_plan_counts_every_pass(changes: dict[str, Any], factor: int, folder
         ),
         ({"sam": 0.05, "tune": "head"}, "sam must be 0 for tune head, .*, got 0.05"),
         (
+            {"momentum": 0.5, "given": ["momentum"]},
+            "momentum has no effect with optimizer adamw, got 0.5",
+        ),
+        (
             {"method": {"name": "gml", "queue_size": 64}},
             "queue_size: no effect on gml's head",
         ),
@@ -363,7 +367,7 @@ def test_the_plan_counts_every_pass(changes: dict[str, Any], factor: int, folder
         ({"teacher": "train"}, "method 'logit_adjust' does not take a teacher"),
         ({"method": {"name": "paco"}, "tune": "all", "mix": "cutmix"}, "mix must be none"),
     ],
-    ids=["head", "lade", "sam", "gml", "teacher", "cosine", "of auto", "mix"],
+    ids=["head", "lade", "sam", "momentum", "gml", "teacher", "cosine", "of auto", "mix"],
 )
 def test_settings_without_a_stage_for_them(
     changes: dict[str, object], message: str, folder: Path, tmp_path: Path

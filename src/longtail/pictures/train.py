@@ -30,6 +30,7 @@ from longtail.pictures.compare import (
 )
 from longtail.pictures.plan import TRIAL, describe, duration, make_plan
 from longtail.pictures.settings import (
+    FINE_TUNING,
     OPEN,
     fine_tunes_method,
     fine_tuning,
@@ -92,9 +93,6 @@ def train(
         InputError: for invalid settings or data.
     """
     how = {"resume": resume, "accept_replaced": accept_replaced}
-    if config.task == "classification" and not resume:
-        recipe = find_recipe(config.data.source, config.method["name"], config.data.imbalance)
-        check_used(config, recipe.settings)
     named = source is None
     if isinstance(source, Dataset):
         config = _with_size_of(config, source)
@@ -102,6 +100,11 @@ def train(
         source = read_source(config.data)
     if source is not None:
         config = resolve(config, source)
+    if config.task == "classification" and not resume:
+        recipe = find_recipe(config.data.source, config.method["name"], config.data.imbalance)
+        tuned = config.pretrained and may_use_features(config) and config.is_open("optimizer")
+        settled = {"optimizer": FINE_TUNING["optimizer"]} if tuned else {}
+        check_used(replace(config, **settled), recipe.settings)
     dataset = None if source is None else _loaded(source, config.data)
     config = replace(config, pretrained=bool(config.pretrained))
     if dataset is None or not may_use_features(config):
