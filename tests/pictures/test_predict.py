@@ -334,9 +334,13 @@ def test_an_output_that_cannot_be_written(
     run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    for out in (tmp_path / "file" / "out.csv", Path("/dev/full")):
-        assert main(["predict", str(run.folder), str(photos), "--out", str(out)]) == 1
-        assert f"error: cannot write {out}: " in capsys.readouterr().err
+    below = tmp_path / "file" / "out.csv"
+    for out, status, message in (
+        (below, 2, f"error: out of predict must be in a folder, but {below.parent} is a file"),
+        (Path("/dev/full"), 1, "error: cannot write /dev/full: "),
+    ):
+        assert main(["predict", str(run.folder), str(photos), "--out", str(out)]) == status
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("run", ["network"], indirect=True)

@@ -571,6 +571,7 @@ def test_the_faster_precision_of_the_processor_is_used(
         assert make_plan(replace(config, precision=given), dataset).precision == given
 
 
+@pytest.mark.filterwarnings("ignore:lr 0.1 with adamw is out of range")
 def test_minutes_too_short_for_anything(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -129,8 +129,8 @@ def expressed_by_weights(prior: ClassPrior, weights: Tensor) -> str | list[float
         (num_classes,) probabilities.
 
     Examples:
-        >>> expressed_by_weights(ClassPrior([9, 1]), torch.tensor([1.0, 3.0]))
-        [0.75, 0.25]
+        >>> expressed_by_weights(ClassPrior([3, 1]), torch.tensor([1.0, 9.0]))
+        [0.25, 0.75]
     """
     if torch.allclose(weights, weights.mean()):
         return "source"
