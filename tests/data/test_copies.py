@@ -57,6 +57,22 @@ def test_a_smaller_limit_removes_copies_and_a_larger_file_is_not_kept(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_copy_that_another_process_removes_before_it_is_complete(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def removed(part, path):
+        part.unlink()
+        return replace(part, path)
+
+    copies = Copies(tmp_path, 10 * KB)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", removed)
+        copies.put("a", b"owl")
+    assert copies.get("a") is None
+    copies.put("a", b"owl")  # the cache is still in use
+    assert copies.get("a") == b"owl"
+
+
 @pytest.mark.parametrize("damage", [b"", b"x" * (DIGEST - 1), b"y" * 50])
 def test_a_damaged_copy_counts_as_absent(tmp_path, damage):
     copies = Copies(tmp_path, 10 * KB)

@@ -71,7 +71,8 @@ class Copies:
                 # Not flushed to the disk, which would take longer than the download: after a power
                 # cut, the hash shows whether it is complete.
                 part.write_bytes(_digest(content) + content)
-                part.replace(path)
+                with suppress(FileNotFoundError):  # another process has removed it to make room
+                    part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
         except OSError as error:
