@@ -60,7 +60,7 @@ class Advice:
         others = [row for row in self.rows if row is not best]
         alike = [row.candidate.name for row in others if not row.differs]
         plain = next((row for row in self.rows if row.candidate.name == "cross-entropy"), None)
-        lines = [f"Recommended: {name}, balanced accuracy {_percent(best.balanced_accuracy)}."]
+        lines = [f"Recommended: {name}, balanced accuracy {percent(best.balanced_accuracy)}."]
         if plain and plain is not best:
             gain = best.balanced_accuracy - plain.balanced_accuracy
             beyond = "beyond chance" if plain.differs else "not beyond chance"
@@ -79,10 +79,10 @@ class Advice:
             worst = self.class_names[row.worst_class]
             table.add_row(
                 row.candidate.name,
-                _percent(row.accuracy),
-                f"{_percent(row.balanced_accuracy)} ({low:.1f} to {high:.1f})",
-                _percent(row.few),
-                Text(f"{_percent(row.worst)} {printable(worst)}"),
+                percent(row.accuracy),
+                f"{percent(row.balanced_accuracy)} ({low:.1f} to {high:.1f})",
+                percent(row.few),
+                Text(f"{percent(row.worst)} {printable(worst)}"),
                 f"{row.log_loss:.2f}",
                 f"{row.seconds:.1f}",
             )
@@ -141,7 +141,8 @@ def advise(
     return Advice(source, names, rows, recommend(rows), backbone, settings)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in percent with one decimal; n/a if it is undefined."""
     return "n/a" if share != share else f"{100 * share:.1f}"
 
 

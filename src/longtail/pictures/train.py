@@ -21,6 +21,7 @@ from longtail.files import read_values, write_json
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
 from longtail.models import create_backbone, is_own_backbone
+from longtail.pictures.advise import percent
 from longtail.pictures.checks import warn_after, warn_before
 from longtail.pictures.compare import (
     CANDIDATES,
@@ -38,7 +39,6 @@ from longtail.pictures.settings import (
     resolve,
 )
 from longtail.recipes import TWO_STAGES, find_recipe
-from longtail.report.tables import Column
 from longtail.text import printable
 from longtail.training import Config, Run, RunFolder, is_first
 from longtail.training.begin import (
@@ -101,10 +101,7 @@ def train(
     if source is not None:
         config = resolve(config, source)
     if config.task == "classification" and not resume:
-        recipe = find_recipe(config.data.source, config.method["name"], config.data.imbalance)
-        tuned = config.pretrained and may_use_features(config) and config.is_open("optimizer")
-        settled = {"optimizer": FINE_TUNING["optimizer"]} if tuned else {}
-        check_used(replace(config, **settled), recipe.settings)
+        _check_used(config)
     dataset = None if source is None else _loaded(source, config.data)
     config = replace(config, pretrained=bool(config.pretrained))
     if dataset is None or not may_use_features(config):
@@ -118,6 +115,15 @@ def train(
         run = Training(config, dataset, own, named=named, **how).run()
         keep_reference(run, dataset)
     return run
+
+
+def _check_used(config: Config) -> None:
+    """Rejects given settings that a new run of classification would not use."""
+    recipe = find_recipe(config.data.source, config.method["name"], config.data.imbalance)
+    fine_tunes = bool(config.pretrained) and may_use_features(config)
+    if fine_tunes and config.is_open("optimizer"):
+        config = replace(config, optimizer=FINE_TUNING["optimizer"])
+    check_used(config, recipe.settings, fine_tunes=fine_tunes)
 
 
 def _with_size_of(config: Config, dataset: Dataset) -> Config:
@@ -145,11 +151,6 @@ def _train_plainly(
     """Training from scratch, or of another task."""
     if config.method["name"] == "auto":
         config = replace(config, method={"name": "gml"})
-    if config.minutes is not None and not how["resume"]:
-        raise InputError(
-            "minutes has no effect without fine-tuning from pretrained weights, "
-            f"got {config.minutes:g}"
-        )
     if config.start and config.task != "classification":
         raise InputError("start is for classification only")
     if config.task == "classification" and dataset is None:
@@ -412,17 +413,12 @@ class Training:
         """Logs the metrics of a run next to those of another."""
         if "balanced_accuracy" not in run.metrics:
             return
-        columns = {"all": "accuracy", "balanced": "balanced_accuracy", "few": "few"}
-
-        def line(one: Run) -> str:
-            found = {
-                name: Column(key, name).text(one.metrics[key]) for name, key in columns.items()
-            }
-            figures = ", ".join(f"{name} {text}" for name, text in found.items())
-            about = f"{one.model_card()['method']}, {one.metrics['split']} split"
-            return f"{one.folder}: {figures} ({about})"
-
-        say(map(line, (other, run)))
+        say(
+            f"{r.folder}: all {percent(r.metrics['accuracy'])}, balanced "
+            f"{percent(r.metrics['balanced_accuracy'])}, few {percent(r.metrics['few'])} "
+            f"({r.model_card()['method']}, {r.metrics['split']} split)"
+            for r in (other, run)
+        )
 
     def _tuning_command(self, epoch_seconds: float) -> str:
         """The command that fine-tunes as well, with the settings of this run."""

@@ -14,25 +14,26 @@ OF_STEPS = (
 )
 
 
-def check_used(config: Config, recipe: Mapping[str, Any]) -> None:
+def check_used(config: Config, recipe: Mapping[str, Any], *, fine_tunes: bool = False) -> None:
     """Rejects settings that the user gave although they have no effect.
 
     Args:
         config: settings of a new run.
         recipe: the recipe's settings, which the user has not asked for.
+        fine_tunes: whether pretrained weights are fine-tuned if the time allows it.
 
     Raises:
         InputError: names the first setting.
     """
     usual = {**config.defaults, **recipe}
-    for setting, why in _unused(config):
+    for setting, why in _unused(config, fine_tunes):
         value = getattr(config, setting)
         plain = (None, config.defaults[setting], usual[setting], [usual[setting]])
         if setting in config.given and value not in plain:
             raise InputError(f"{setting} has no effect {why}, got {value}")
 
 
-def _unused(config: Config) -> Iterator[tuple[str, str]]:
+def _unused(config: Config, fine_tunes: bool) -> Iterator[tuple[str, str]]:
     """Names of settings without effect, and the reason.
 
     A stage has the settings of the run: what it decides otherwise is not looked at. Nor are the
@@ -41,6 +42,8 @@ def _unused(config: Config) -> Iterator[tuple[str, str]]:
     in_stage = {*config.first_stage, *config.teacher_stage}
     if config.tune == "head" and config.epochs and "tune" not in in_stage:
         yield from ((name, "with tune head") for name in OF_STEPS)
+    if not fine_tunes:
+        yield "minutes", "without fine-tuning from pretrained weights"
     if config.tune != "lora" and "tune" not in in_stage:
         yield "lora_rank", "without tune lora"
     if config.mix == "none" and "mix" not in in_stage:
