@@ -27,12 +27,7 @@ SOURCE, IMBALANCE = "cifar100-lt", 100
 HELD_OUT = 100  # images of each class
 DATA = "best.held_out"  # the function below
 TEACHERS = 3
-PARTS: dict[str, dict[str, Any]] = {
-    "margins": {"method": {"max_margin": 0.1}},
-    "average": {"ema": 0.999},
-    "teachers": {},  # several instead of one
-    "sam": {"sam": 0.05},
-}
+PARTS = ("margins", "average", "teachers", "sam")
 FIGURES = ("accuracy", "many", "medium", "few", "ece")
 
 
@@ -40,7 +35,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--root", required=True, help="folder of the files of CIFAR-100")
     options.add_argument("--epochs-scale", type=float, default=0.1)
-    options.add_argument("--parts", nargs="+", choices=[*PARTS], default=[*PARTS])
+    options.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options.add_argument("--runs", type=Path, default=Path("runs/best"))
     options.add_argument("--out", type=Path, default=Path("results/best.json"))
     given = options.parse_args()
@@ -56,13 +51,23 @@ def main() -> None:
         chosen = teachers if "teachers" in parts else teachers[:1]
         changes = {"teacher": [str(teacher.folder) for teacher in chosen]}
         for part in parts:
-            changes = overlay(changes, PARTS[part])
+            changes = overlay(changes, settings_of(part, given.epochs_scale))
         run = trained("gml", given.epochs_scale, given.root, folder / name, 0, changes)
         base = base or run
         rows.append({**row(run, name), "gain": gain(run, base)})
         rule = "judged on held-out training images at the last epoch"
         write_json(given.out, {"environment": environment(), "rule": rule, "runs": rows})
         print({key: rows[-1][key] for key in ("name", *FIGURES, "gain", "minutes")}, flush=True)
+
+
+def settings_of(part: str, scale: float) -> dict[str, Any]:
+    """Settings of a part; the average of the weights is over the same share of the epochs."""
+    return {
+        "margins": {"method": {"max_margin": 0.1}},
+        "average": {"ema": max(0.0, 1 - 0.001 / scale)},
+        "teachers": {},  # several instead of one
+        "sam": {"sam": 0.05},
+    }[part]
 
 
 def variants(parts: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

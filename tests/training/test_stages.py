@@ -185,6 +185,25 @@ def test_a_start_has_the_head_of_the_method(
     assert run.finished
 
 
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ({}, "a.safetensors"),
+        ({"backbone": "smallnet_wide"}, None),
+        ({"backbone": "smallnet_wide", "start": "wide.safetensors"}, "wide.safetensors"),
+    ],
+)
+def test_a_teacher_starts_from_the_model_of_the_run_if_it_has_its_backbone(
+    stage: dict[str, Any], expected: str | None
+) -> None:
+    asked = {**TAUGHT, "start": "a.safetensors", "teacher_stage": stage}
+    data = {"source": "digits-lt"}
+    config = to_config(from_keywords(data=data, method="gml", backbone="smallnet", **asked))
+    teacher = Stage.of(config, Method)
+    assert teacher
+    assert teacher.config.start == expected
+
+
 @pytest.mark.filterwarnings(RANDOM)
 def test_a_first_stage_may_have_any_head_that_is_not_rescaled(tmp_path: Path) -> None:
     mixture = longtail.train("digits-lt", "gml", out=tmp_path / "gml", **HEAD)

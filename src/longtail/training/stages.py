@@ -76,6 +76,8 @@ class Stage:
             return None
         # One view, as the classifier sees it.
         changes = {"method": dict(own.teacher_method), "views": config.views[:1]}
+        if config.teacher_stage.get("backbone", config.backbone) != config.backbone:
+            changes["start"] = None  # its model is of the run's backbone
         given = [config.teacher] if isinstance(config.teacher, str) else config.teacher
         return cls("teacher", tuple(given), _changed(config, "teacher_stage", changes))
 
