@@ -74,12 +74,14 @@ class Stage:
             return stage
         if config.teacher == "none":
             return None
-        # One view, as the classifier sees it.
-        changes = {"method": dict(own.teacher_method), "views": config.views[:1]}
-        if config.teacher_stage.get("backbone", config.backbone) != config.backbone:
-            changes["start"] = None  # its model is of the run's backbone
+        same = config.teacher_stage.get("backbone", config.backbone) == config.backbone
+        own_settings = {
+            "method": dict(own.teacher_method),
+            "views": config.views[:1],  # as the classifier sees it
+            "start": config.start if same else None,
+        }
         given = [config.teacher] if isinstance(config.teacher, str) else config.teacher
-        return cls("teacher", tuple(given), _changed(config, "teacher_stage", changes))
+        return cls("teacher", tuple(given), _changed(config, "teacher_stage", own_settings))
 
     @contextmanager
     def named(self) -> Iterator[None]:
