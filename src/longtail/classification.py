@@ -14,7 +14,6 @@ from longtail.errors import InputError
 from longtail.files import write_json
 from longtail.methods import Method, PlainClassifier, TauNorm, create_method, find_method
 from longtail.models import (
-    Backbone,
     ImageClassifier,
     TimmBackbone,
     backbone_names,
@@ -22,6 +21,7 @@ from longtail.models import (
     ensemble,
     tune_backbone,
 )
+from longtail.models.timm_backbone import check_image_size
 from longtail.recipes import find_recipe
 from longtail.report import load_run, print_table, write_report
 from longtail.training import (
@@ -133,7 +133,8 @@ class Classification(Task[Config, Dataset, Run]):
         pretrained = bool(config.pretrained) and start is None
         backbone = create_backbone(config.backbone, pretrained=pretrained)
         if isinstance(backbone, TimmBackbone):
-            _check_size(backbone, config.backbone, evaluation_crop(dataset).size)
+            side = evaluation_crop(dataset).size
+            check_image_size(backbone, config.backbone, (side, side), "data.image_size")
         if start:
             backbone.load_state_dict(start.backbone.state_dict())
         if config.tune != "auto":
@@ -260,24 +261,6 @@ class Classification(Task[Config, Dataset, Run]):
 
 
 CLASSIFICATION = Classification()
-
-
-@torch.no_grad()
-def _check_size(backbone: Backbone, name: str, size: int) -> None:
-    """Rejects a backbone that does not take images of this size, such as many transformers.
-
-    Raises:
-        InputError: names the backbone and the size.
-    """
-    images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    try:
-        backbone.eval()(images)
-    except Exception as error:  # whatever the model raises
-        raise InputError(
-            f"backbone {name} does not accept images of {size} x {size} pixels ({error}): set "
-            "data.image_size, or choose another backbone"
-        ) from error
-    backbone.train()
 
 
 def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:

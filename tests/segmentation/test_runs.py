@@ -274,3 +274,21 @@ def test_images_that_cannot_be_read_are_named_once_the_rest_is_written(
     Image.new("RGB", (48, 32)).save(broken)
     with pytest.raises(ValueError, match=r"split must be one of \['test', 'train'\], got 'val'"):
         api.evaluate(run, split="val")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"crop": [32, 32]}, "images of 32 x 32 pixels .*: set crop"),
+        ({"crop": [224, 224]}, "images of 32 x 48 pixels .*: set window"),
+        ({"crop": [224, 224], "window": [40, 40]}, "images of 32 x 40 pixels .*: set window"),
+    ],
+)
+def test_an_encoder_of_another_size_is_refused_first(
+    sizes: dict[str, Any], message: str, make_scenes: MakeScenes, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    encoder = {"backbone": "swin_tiny_patch4_window7_224", "decoder": "pyramid"}
+    with pytest.raises(ValueError, match=message):
+        train(settings(make_scenes(), **encoder, **sizes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,11 +1,14 @@
 """Backbones from timm, by name."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from longtail.errors import InputError
-from longtail.models.backbone import Backbone
+from longtail.models.backbone import Backbone, Encoder
 
 
 class TimmBackbone(Backbone):
@@ -34,6 +37,37 @@ class TimmBackbone(Backbone):
         """Features (B, D) of normalised images (B, 3, H, W)."""
         features: Tensor = self.model(images)
         return features
+
+
+@torch.no_grad()
+def check_image_size(encoder: Encoder, name: str, size: Sequence[int], setting: str) -> None:
+    """Rejects an encoder that does not take images of this size, such as many transformers.
+
+    Args:
+        encoder: the encoder.
+        name: its name, for the message.
+        size: height and width of an image.
+        setting: the setting that changes the size, for the message.
+
+    Raises:
+        InputError: names the encoder, the size and the setting.
+    """
+    image = torch.zeros(1, 3, *size, dtype=torch.uint8)
+    state = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
+    encoder.eval()
+    try:  # first with the shapes alone, which takes no time
+        functional_call(
+            encoder, {key: value.to("meta") for key, value in state.items()}, image.to("meta")
+        )
+    except Exception:  # some models need values
+        try:
+            encoder(image)
+        except Exception as error:  # whatever the model raises
+            raise InputError(
+                f"backbone {name} does not accept images of {size[0]} x {size[1]} pixels "
+                f"({error}): set {setting}, or choose another backbone"
+            ) from error
+    encoder.train()
 
 
 def is_timm_model(name: str) -> bool:

@@ -11,6 +11,7 @@ from torch import nn
 from longtail.errors import InputError, NotFiniteError
 from longtail.files import write_json
 from longtail.methods import Method
+from longtail.models.timm_backbone import check_image_size
 from longtail.report import print_table
 from longtail.segmentation.check import PixelFindings, check_pixels
 from longtail.segmentation.config import PixelConfig
@@ -21,10 +22,12 @@ from longtail.segmentation.input import evaluation_pairs, training_pairs
 from longtail.segmentation.layouts import PIXEL_SOURCES, PixelDataConfig
 from longtail.segmentation.methods import PixelClassifier, PixelMethod, create_pixel_method
 from longtail.segmentation.metrics import segmentation_metrics
+from longtail.segmentation.pairs import PairReader
 from longtail.segmentation.predict import confusion_of, target_of
 from longtail.segmentation.predict_files import Segmented, segment_files
 from longtail.segmentation.report import PIXEL_COLUMNS, load_pixel_run, write_pixel_report
 from longtail.segmentation.run import PixelRun
+from longtail.segmentation.timm_model import TimmDense
 from longtail.segmentation.views import PAIRED_VIEWS, named_paired_view
 from longtail.shift import expressed_prior
 from longtail.training import RunFolder, Task
@@ -84,6 +87,9 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         backbone = create_dense_backbone(
             config.backbone, decoder=config.decoder, pretrained=bool(config.pretrained)
         )
+        if isinstance(backbone, TimmDense):
+            for setting, size in _image_sizes(config, dataset).items():
+                check_image_size(backbone, config.backbone, size, setting)
         settings = {key: value for key, value in config.method.items() if key != "name"}
         priors = dataset.priors_as_drawn(config.sampling)
         teacher: Any = stage_model
@@ -198,6 +204,23 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         """See `Task.report`."""
         runs = [load_pixel_run(folder) for folder in folders]
         write_pixel_report(runs if pictures else [replace(r, samples=()) for r in runs], path)
+
+
+def _image_sizes(config: PixelConfig, dataset: PixelDataset) -> dict[str, Sequence[int]]:
+    """Height and width of images in training and in evaluation, by the setting that changes them.
+
+    Of evaluated files, which may differ in size, that of the first.
+    """
+    assert dataset.evaluated  # checked in `settle`
+    split = dataset.splits[dataset.evaluated]
+    reader = PairReader(split.mask_of, dataset.coding, dataset.image_size)
+    first = reader(split.paths[0]) if split.images is None else split.images[0]
+    window = [
+        min(pair) for pair in zip(config.window or first.shape[1:], first.shape[1:], strict=True)
+    ]
+    training = dataset.train.images
+    crop = config.crop or (window if training is None else training.shape[2:])
+    return {"crop": crop, "window": window}
 
 
 SEGMENTATION = Segmentation()
