@@ -52,7 +52,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "command": shlex.join(run.starts[0]["command"]),
         "threads": run.over_starts(lambda start: start["threads"]),
         "packages": run.starts[-1]["packages"],
-        "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
+        "commit": run.commit,
     }
 
 

@@ -124,6 +124,8 @@ def test_a_fault_of_a_users_own_code_keeps_its_traceback(
     ("words", "message"),
     [
         (["digits-lt", "--method", "own.RefusingLoss"], "width must be 3, got 2"),
+        (["digits-lt", "--data.imbalnce", "10"], "did you mean '--data.imbalance'"),
+        (["digits.csv"], "no such file"),
         (["digits-lt", "--method", "own.NoLoss"], "module 'own' has no 'NoLoss'"),
         (["digits-lt", "--method", "none.Loss"], "no module named 'none' in the current folder"),
         (["none.source", "--method", "ce"], "no module named 'none' in the current folder"),

@@ -30,6 +30,14 @@ def test_a_file_that_is_no_utf_8_is_named(read: object, tmp_path: Path) -> None:
         read(path)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000, "{"])
+def test_a_line_that_cannot_be_parsed_is_named(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 0}\n{"epoch": ' + value + "}\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is not valid JSON"):
+        read_records(path)
+
+
 def test_a_link_stays_one_and_what_is_no_file_is_written_to(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     target, link = tmp_path / "far" / "real.txt", tmp_path / "link.txt"

@@ -139,6 +139,14 @@ def test_settings_of_the_data_are_checked(run: Run, tmp_path: Path) -> None:
         longtail.evaluate(file)
 
 
+def test_no_weights_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "FOLDERS", (tmp_path,))
+    assert main(["list", "weights"]) == 0
+    assert capsys.readouterr().out == "no weights found\n"
+
+
 def test_weights_have_names(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,17 +193,17 @@ class Classification(Task[Config, Dataset, Run]):
     ) -> None:
         """See `Task.finish`."""
         card = self.card(config, dataset, method)
-        split = "test" if dataset.test is not None else "val"
-        rows = _predict_split(fabric, config, dataset, method, split)
+        split = dataset.evaluated
+        rows = _predict_split(fabric, config, dataset, method, split) if split else {}
         few = rows or _predict_split(fabric, config, _first_images(dataset), method, "train")
         usable = are_usable(few["logits"])
 
         def write() -> None:
             if not usable:
-                raise refuse_model(run, method.model, split if rows else "train")
+                raise refuse_model(run, method.model, split or "train")
             run.save_model(method.model, card)
             metrics: dict[str, Any] = {}
-            if rows:
+            if split:
                 predictions = Predictions(
                     **rows,
                     paths=dataset.splits[split].paths,
@@ -284,9 +284,7 @@ def _start_of(config: Config, dataset: Dataset) -> ImageClassifier | None:
 def _predict_split(
     fabric: "Fabric", config: Config, dataset: Dataset, method: Method, split: str
 ) -> dict[str, Tensor]:
-    """Logits, labels and index of a split, by all processes; empty if there is no such split."""
-    if split not in dataset.splits:
-        return {}
+    """Logits, labels and index of a split, by all processes."""
     images = dataset.splits[split]
     if config.tune == "head":
         features = frozen_features(dataset, method.model.backbone, config.data.workers)

@@ -215,7 +215,9 @@ def _show_shards(shards: Sequence[Path], arguments: Mapping[str, Any]) -> None:
 
 
 def _show_names(names: Mapping[str, str], arguments: Mapping[str, Any]) -> None:
-    width = min(32, max(map(len, names)))
+    if not names:
+        print(f"no {arguments['kind']} found")
+    width = min(32, max(map(len, names), default=0))
     for name, line in names.items():
         print(f"  {name:<{width}}  {line}")
     if arguments["kind"] == "methods":

@@ -228,7 +228,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     """Reads names and values from every line of a JSON lines file; none if it is missing.
 
     Raises:
-        ValueError: when a line cannot be parsed, or contains something else.
+        InputError: when a line cannot be parsed, or contains something else.
     """
     path = Path(path)
     lines = read_text(path).splitlines() if path.is_file() else []
@@ -236,7 +236,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also of a number of 5,000 digits
             raise InputError(f"{path}, line {number}, is not valid JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{path}, line {number}, must hold names and values, got {line[:40]}")

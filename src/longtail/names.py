@@ -15,16 +15,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Examples:
         >>> "got 'wake'" + nearest("wake", ["weak", "auto"])
         "got 'wake'; did you mean 'weak'?"
-        >>> nearest("my_paper.Loss", ["weak", "auto"])
-        "; no module named 'my_paper' in the current folder or on the path"
         >>> nearest("xyz", ["weak", "auto"])
         ''
     """
-    module = name.rpartition(".")[0]
-    if module and not name.startswith("-"):
-        return f"; no module named {module!r} in the current folder or on the path"
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def nearest_or_module(name: str, known: Iterable[str]) -> str:
+    """As `nearest`, for a name that may also be an import path.
+
+    Examples:
+        >>> nearest_or_module("my_paper.Loss", ["weak", "auto"])
+        "; no module named 'my_paper' in the current folder or on the path"
+    """
+    if not is_import_path(name):
+        return nearest(name, known)
+    return f"; no module named {name.rpartition('.')[0]!r} in the current folder or on the path"
 
 
 def is_import_path(name: str) -> bool:

@@ -116,7 +116,8 @@ def from_words(
     ahead = first.read(asked, lenient=True)
     config = read_config(ahead["config"], _typed(ahead)) if "config" in ahead else {}
     named = overlay(config, ahead)
-    if named.get("resume") == "true" and "out" in named and "source" not in named.get("data", {}):
+    resumed = str(named.get("resume")).lower() == "true"
+    if resumed and "out" in named and "source" not in named.get("data", {}):
         config = overlay(_settings_of_run(ahead["out"], _typed(ahead)), config)
     grammar = make_grammar(command, function, overlay(config, ahead))
     _add_config(grammar)

@@ -127,7 +127,7 @@ def write_weights(run: Run, path: Path, root: str | None = None) -> Path:
         "views": config["views"],
         "settings": config["method"],
         "selection": run.metrics.get("selection"),
-        "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
+        "commit": run.commit,
     }
     model = run.model()
     exact = metrics_on_test(model, card, dataset)

@@ -1,11 +1,14 @@
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 from longtail.cli import main
-from longtail.data import DataConfig, Findings, check_source
+from longtail.data import DataConfig, Dataset, Findings, Split, check_source
 
 
 @pytest.fixture
@@ -73,6 +76,18 @@ def test_a_made_test_split_is_counted_as_a_training_would_make_it(make_folder):
 def test_images_in_memory_have_no_files(capsys):
     assert main(["data", "check", "digits-lt"]) == 0
     assert "imbalance 33.5" in capsys.readouterr().out
+
+
+def test_files_of_a_users_function_that_do_not_exist(tmp_path, monkeypatch):
+    files = (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
+    Image.new("RGB", (8, 8)).save(files[0])
+    split = Split(torch.tensor([0, 1]), torch.arange(2), None, files)
+    own = Dataset("own", ("a", "b"), split, None, None, 32)
+    monkeypatch.setitem(sys.modules, "own_data", SimpleNamespace(source=lambda config: own))
+    findings = check("own_data.source")
+    assert findings.checked == "1 of 2 exist"
+    assert len(findings.problems) == 1
+    assert files[1] in findings.problems[0]
 
 
 def test_errors_name_what_is_wrong(capsys):

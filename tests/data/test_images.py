@@ -222,4 +222,4 @@ def test_natural_size(tmp_path, size, expected):
     Image.new("L", size).save(tmp_path / "a.png")
     (tmp_path / "broken.png").write_bytes(b"")
     paths = [str(tmp_path / "a.png"), str(tmp_path / "broken.png")]
-    assert natural_size(paths, 64, 224) == expected
+    assert natural_size(paths) == expected

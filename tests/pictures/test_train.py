@@ -16,6 +16,7 @@ from PIL import Image
 import longtail
 from longtail.cli import main
 from longtail.data import DataConfig, load
+from longtail.data.load import read_source
 from longtail.data.tree import Tree
 from longtail.models import create_backbone
 from longtail.pictures import resolve, train
@@ -56,6 +57,10 @@ def settings(folder: Path, **changes: object) -> Config:
     return replace(config, precision="32-true", **changes)
 
 
+def resolved(config: Config) -> Config:
+    return resolve(config, read_source(config.data))
+
+
 @pytest.fixture(scope="module")
 def frozen(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "frozen"
@@ -65,7 +70,7 @@ def frozen(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_own_images_take_pretrained_weights_at_their_size(folder: Path) -> None:
-    found = resolve(Config(DataConfig(str(folder)), {"name": "auto"}))
+    found = resolved(Config(DataConfig(str(folder)), {"name": "auto"}))
     assert (found.backbone, found.pretrained, found.data.image_size) == (
         "efficientnet_lite0",
         True,
@@ -77,7 +82,7 @@ def test_own_images_take_pretrained_weights_at_their_size(folder: Path) -> None:
     "changes", [{"pretrained": False}, {"backbone": "resnet20"}], ids=["asked", "none there"]
 )
 def test_training_from_scratch(folder: Path, changes: dict[str, object]) -> None:
-    found = resolve(replace(Config(DataConfig(str(folder)), {"name": "ce"}), **changes))
+    found = resolved(replace(Config(DataConfig(str(folder)), {"name": "ce"}), **changes))
     assert (found.pretrained, found.data.image_size) == (False, None)
 
 
@@ -88,7 +93,7 @@ def test_small_pictures_and_data_sets_of_papers_stay_as_they_are(tmp_path: Path)
         for number in range(3):
             Image.new("RGB", (12, 12), (number, 0, 0)).save(tiny / name / f"{number}.png")
     for source in (str(tiny), "digits-lt", "cifar100-lt"):
-        found = resolve(Config(DataConfig(source), {"name": "ce"}))
+        found = resolved(Config(DataConfig(source), {"name": "ce"}))
         assert (found.backbone, found.pretrained) == ("auto", False)
 
 
@@ -565,7 +570,7 @@ def test_the_faster_precision_of_the_processor_is_used(
     monkeypatch.setattr(sys.modules["longtail.training.train"], "has_bf16", lambda device: True)
     monkeypatch.setattr(sys.modules["longtail.pictures.plan"], "_epoch_seconds", seconds)
     dataset = load(DataConfig(str(folder), image_size=32))
-    config = replace(resolve(settings(folder)), precision="auto")
+    config = replace(resolved(settings(folder)), precision="auto")
     assert make_plan(config, dataset).precision == faster
     for given in ("32-true", "bf16-mixed"):
         assert make_plan(replace(config, precision=given), dataset).precision == given

@@ -415,7 +415,13 @@ def test_what_the_user_names_is_trusted(
     assert main(words) == 0
     (out / "metrics.json").unlink()
     assert main([*words, "--resume"]) == 0
-    resume = ["train", "--resume", "--out", str(out)]  # whose settings are those of the file
+    resume = [
+        "train",
+        "--resume",
+        "True",
+        "--out",
+        str(out),
+    ]  # its file has the settings
     assert f"--trust {OWN}" in one_line(resume, capsys)
     (out / "metrics.json").unlink()
     assert main([*resume, "--trust", OWN]) == 0

@@ -143,6 +143,13 @@ images: 0 below 5, 0 below 20
         assert isinstance(source, Dataset)
         labels = {name: split.labels.numpy() for name, split in source.splits.items()}
         counts = {n: np.bincount(y, minlength=source.num_classes) for n, y in labels.items()}
+        splits = source.splits.values()
+        if files := [path for split in splits if split.images is None for path in split.paths]:
+            missing = find_missing(files)
+            checked = f"{len(files) - len(missing):,} of {len(files):,} exist"
+            if missing:
+                named = [files[row] for row in missing]
+                problems.append(counted("files that do not exist", named))
     if alike := look_alikes(source.class_names):
         problems.append(counted("classes whose names look alike", alike))
     return Findings(
@@ -166,24 +173,7 @@ def _read_all(records: Records, verbose: bool) -> tuple[list[str], list[str], st
     """Decodes all files and compares them; returns problems, warnings and a description."""
     missing = set(find_missing(records.paths))
     there = [row for row in range(len(records.paths)) if row not in missing]
-    paths = [records.paths[row] for row in there]
-    fingerprints = Fingerprints.empty(len(records.paths))
-    problems, failed = [], set[str]()
-    with progress("reading images", len(paths), verbose) as done:
-
-        def read(i: int) -> None:
-            try:
-                fingerprints.read(there[i], paths[i])
-            finally:
-                done(1)
-
-        try:
-            for_each_file(paths, read)
-        except UnreadableImagesError as error:
-            failed = {path for path, _ in error.failures}
-            named = [f"{path}: {reason}" for path, reason in error.failures]
-            problems.append(counted("images that cannot be read", named))
-    good = np.array([row for row in there if records.paths[row] not in failed], dtype=np.int64)
+    fingerprints, good, problems = read_files(records.paths, there, verbose)
     repeats = Repeats(records)
     first = same_files(fingerprints, good)
     copies = good[first[good] != good]
@@ -201,6 +191,30 @@ def _read_all(records: Records, verbose: bool) -> tuple[list[str], list[str], st
     found += near.named("nearly the same picture", across=True)
     found += near.named("nearly the same picture", across=False)
     return problems, found, f"{checked} and compared"
+
+
+def read_files(
+    paths: Sequence[str], rows: Sequence[int], verbose: bool
+) -> tuple[Fingerprints, NDArray[np.int64], list[str]]:
+    """Decodes some files: fingerprints of all rows, rows that could be read, and problems."""
+    fingerprints, chosen = Fingerprints.empty(len(paths)), [paths[row] for row in rows]
+    problems, failed = list[str](), set[str]()
+    with progress("reading images", len(chosen), verbose) as done:
+
+        def read(i: int) -> None:
+            try:
+                fingerprints.read(rows[i], chosen[i])
+            finally:
+                done(1)
+
+        try:
+            for_each_file(chosen, read)
+        except UnreadableImagesError as error:
+            failed = {path for path, _ in error.failures}
+            named = [f"{path}: {reason}" for path, reason in error.failures]
+            problems.append(counted("images that cannot be read", named))
+    good = np.array([row for row in rows if paths[row] not in failed], dtype=np.int64)
+    return fingerprints, good, problems
 
 
 def _too_small(counts: Counts, names: Sequence[str]) -> list[str]:

@@ -77,3 +77,8 @@ class Dataset:
         """The existing splits by name: train, val, test."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
+
+    @property
+    def evaluated(self) -> str | None:
+        """Name of the split that a run is evaluated on: test, else val, else None."""
+        return next((name for name in ("test", "val") if name in self.splits), None)

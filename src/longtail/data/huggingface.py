@@ -1,5 +1,6 @@
 """Data sets of Hugging Face `datasets`, in memory or saved in a folder."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,7 @@ def as_source(data: Any) -> Dataset | Records | None:
 
 def _rows(dataset: Any, folder: Path) -> list[Rows]:
     """The splits of a `datasets.DatasetDict`, or the rows of a `Dataset`."""
-    try:
-        import datasets
-    except ImportError:
-        datasets = None  # then it cannot be one of its classes
+    datasets = sys.modules.get("datasets")  # otherwise it cannot be one of its classes
     if datasets is None or not isinstance(dataset, datasets.Dataset | datasets.DatasetDict):
         raise InputError(
             f"dataset must be a datasets.Dataset or DatasetDict, got {type(dataset).__name__}"

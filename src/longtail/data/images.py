@@ -20,6 +20,8 @@ from longtail.errors import InputError
 
 # Torchvision's default, used by the published recipes; Pillow antialiases when it shrinks.
 RESAMPLE = Image.Resampling.BILINEAR
+SMALL = 64  # largest side in pixels of images that are held in memory
+LARGE = 224  # default side of larger images
 CHUNK = 32  # files that a thread reads at a time
 NAMED = 1000  # unreadable files that a message lists
 
@@ -198,14 +200,14 @@ def resize_images(images: Tensor, size: int) -> Tensor:
     return torch.stack([resize_crop(Image.fromarray(array), size) for array in arrays])
 
 
-def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100) -> int:
+def natural_size(paths: Sequence[str]) -> int:
     """Default image size for a set of files.
 
-    Returns: the median of the shorter sides of about `sample` evenly spaced files, if it is at
-        most `small`; else `large`.
+    Returns: the median of the shorter sides of about 100 evenly spaced files, if it is at most
+        `SMALL`; else `LARGE`.
     """
     sides = []
-    chosen = paths[:: max(1, len(paths) // sample)]
+    chosen = paths[:: max(1, len(paths) // 100)]
     prefetch(chosen)
     for path in chosen:
         try:
@@ -215,8 +217,8 @@ def natural_size(paths: Sequence[str], small: int, large: int, sample: int = 100
             raise
         except Exception:  # broken files are reported when all are decoded
             continue
-    median = int(np.median(sides)) if sides else large
-    return median if median <= small else large
+    median = int(np.median(sides)) if sides else LARGE
+    return median if median <= SMALL else LARGE
 
 
 def reason_of(error: Exception, path: str) -> str:

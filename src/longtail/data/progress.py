@@ -41,7 +41,7 @@ class _Lines:
     def __init__(self, what: str, total: int | None) -> None:
         self._what, self._of = what, "" if total is None else f" of {total:,}"
         self._done, self._shown, self._lock = 0, time.monotonic(), Lock()
-        print(f"{what}: {total or 0:,}" if total else f"{what} ...", file=sys.stderr, flush=True)
+        print(f"{what}: {total:,}" if total else f"{what} ...", file=sys.stderr, flush=True)
 
     def advance(self, count: int) -> None:
         with self._lock:

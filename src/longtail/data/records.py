@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from longtail.data.config import DataConfig
 from longtail.data.dataset import Dataset, Split
-from longtail.data.images import check_images, check_remote, natural_size, read_images
+from longtail.data.images import SMALL, check_images, check_remote, natural_size, read_images
 from longtail.data.missing import find_missing, similar_file
 from longtail.data.problems import counted, report_problems
 from longtail.data.split_names import SPLITS
 from longtail.data.stratified import empty_split, hold_out
 from longtail.errors import InputError
 
-SMALL = 64  # largest side in pixels of images that are held in memory
-LARGE = 224  # default side of larger images
 MEMORY = 2 << 30  # largest number of bytes of images in memory
 
 
@@ -84,7 +82,7 @@ def to_dataset(records: Records, config: DataConfig) -> Dataset:
     report_problems(records.name, find_problems(records))
     records = make_splits(records, config)
     training = [records.paths[i] for i in np.flatnonzero(records.splits == "train")]
-    size = config.image_size or natural_size(training, SMALL, LARGE)
+    size = config.image_size or natural_size(training)
     in_memory = size <= SMALL and len(records.paths) * 3 * size**2 <= MEMORY
     if not in_memory:
         decode = (config.check or records.check) == "decode"

@@ -124,23 +124,15 @@ def _invalid(
 ) -> list[str]:
     """Values of an index that are out of range."""
     outside = [repr(name) for name in shards if not SHARD.fullmatch(name)]
-    problems = []
-    if outside:
-        problems.append(counted("shards outside of its folder", outside))
+    problems = [counted("shards outside of its folder", outside)] if outside else []
+    label, split = columns["label"], columns["split"].astype(str)
     valid = {
-        f"labels outside of [0, {num_classes})": _within(columns["label"], num_classes),
-        "splits other than train, val and test": np.isin(columns["split"].astype(str), SPLITS),
-        "negative offsets": columns["offset"] >= 0,
-        "sizes below 1": columns["size"] >= 1,
+        "label": (f"labels outside of [0, {num_classes})", (label >= 0) & (label < num_classes)),
+        "split": ("splits other than train, val and test", np.isin(split, SPLITS)),
+        "offset": ("negative offsets", columns["offset"] >= 0),
+        "size": ("sizes below 1", columns["size"] >= 1),
     }
-    for (what, good), column in zip(
-        valid.items(), ("label", "split", "offset", "size"), strict=True
-    ):
-        rows = np.flatnonzero(~good).tolist()
-        if rows:
+    for column, (what, good) in valid.items():
+        if rows := np.flatnonzero(~good).tolist():
             problems.append(counted(what, [f"{columns[column][r]} (row {r})" for r in rows]))
     return problems
-
-
-def _within(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.bool_]:
-    return (labels >= 0) & (labels < num_classes)

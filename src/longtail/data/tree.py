@@ -22,8 +22,9 @@ SYSTEM = frozenset(
         "$recycle.bin",
         "@recycle",
         "lost+found",
+        "system volume information",
     ]
-) | {"system volume information"}
+)
 SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "ehthumbs.db"))
 
 

@@ -22,8 +22,10 @@ from longtail.sharing import shared, sharing
 LARGEST_BATCH = 256
 STORE_EVERY = 1024  # images between writes to the cache
 
+# Indices and reasons of images that could not be read.
+_Failures = list[tuple[int, str]]
 # Indices of the images that were read; the images, or the network's outputs; failures.
-_Work = Future[tuple[list[int], NDArray[Any], list[Failure]]]
+_Work = Future[tuple[list[int], NDArray[Any], _Failures]]
 
 
 class Chunk(NamedTuple):
@@ -32,12 +34,12 @@ class Chunk(NamedTuple):
     Args:
         indices: indices in the split of the images that were read.
         outputs: (len(indices), D).
-        failures: path and reason of each image that could not be read.
+        failures: index and reason of each image that could not be read.
     """
 
     indices: list[int]
     outputs: Outputs
-    failures: list[Failure]
+    failures: _Failures
 
 
 def outputs(
@@ -78,7 +80,7 @@ def _chunks(
 ) -> Generator[Chunk, None, None]:
     """Outputs of the images of each batch, in order, by this process."""
 
-    def work(rows: list[int]) -> tuple[list[int], NDArray[Any], list[Failure]]:
+    def work(rows: list[int]) -> tuple[list[int], NDArray[Any], _Failures]:
         read, images, failures = _read(split, crop, rows)
         return read, network(images) if network.concurrent and read else images, failures
 
@@ -133,7 +135,7 @@ def extract(
     try:
         for chunk in outputs(network, split, crop, indices=missing, threads=threads):
             rows.update(zip(chunk.indices, chunk.outputs, strict=True))
-            failures += chunk.failures
+            failures += [(split.paths[index], reason) for index, reason in chunk.failures]
             seen(len(chunk.indices) + len(chunk.failures))
             if cache:
                 fresh |= {keys[index]: rows[index] for index in chunk.indices}
@@ -148,9 +150,7 @@ def extract(
     return np.stack([rows[index] for index in range(len(split))]).astype(np.float32, copy=False)
 
 
-def _read(
-    split: Split, crop: CentreCrop, rows: list[int]
-) -> tuple[list[int], Images, list[Failure]]:
+def _read(split: Split, crop: CentreCrop, rows: list[int]) -> tuple[list[int], Images, _Failures]:
     """Images (N, 3, H, W) of some rows, which of them could be read, and why others could not."""
     if split.images is not None:
         return rows, split.images.numpy()[rows], []
@@ -164,6 +164,6 @@ def _read(
         except UnreachableError:
             raise
         except Exception as error:  # broken files make Pillow raise nearly anything
-            failures.append((path, reason_of(error, path)))
+            failures.append((index, reason_of(error, path)))
     # NumPy, since torch would start its own threads in each of ours.
     return read, np.stack(images) if images else np.empty((0, 3, 0, 0), np.uint8), failures

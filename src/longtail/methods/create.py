@@ -11,7 +11,7 @@ from longtail.losses import ClassificationLoss
 from longtail.methods.base import Method
 from longtail.methods.plain import PlainClassifier
 from longtail.models import Backbone, ImageClassifier
-from longtail.names import imported, nearest
+from longtail.names import imported, nearest_or_module
 from longtail.prior import ClassPrior
 
 
@@ -54,7 +54,7 @@ def find_method(name: str, base: type[Method] = Method) -> type[Method] | type[C
     found = imported(name, "method")
     if found is None:
         rule = f"one of {sorted(known)}, or an import path"
-        raise InputError(f"method must be {rule}, got {name!r}{nearest(name, known)}")
+        raise InputError(f"method must be {rule}, got {name!r}{nearest_or_module(name, known)}")
     if not inspect.isclass(found) or not issubclass(found, Method | ClassificationLoss):
         raise InputError(f"method {name!r} must be a Method or a ClassificationLoss, got {found!r}")
     if inspect.isabstract(found):

@@ -5,8 +5,7 @@ from typing import Any
 
 from longtail.data import BUILT_IN, Dataset
 from longtail.data.images import natural_size
-from longtail.data.load import read_source
-from longtail.data.records import LARGE, SMALL, Records
+from longtail.data.records import Records
 from longtail.models import backbone_names, create_backbone, is_timm_model
 from longtail.recipes import TWO_STAGES
 from longtail.training import Config
@@ -30,7 +29,7 @@ FINE_TUNING: dict[str, Any] = {
 OPEN = (*FINE_TUNING, "epochs")  # what the plan decides where the user leaves it open
 
 
-def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
+def resolve(config: Config, source: Dataset | Records) -> Config:
     """Chooses backbone, weights and image size if the settings leave them open.
 
     Only for classification of own images above 16 pixels; the data sets of papers keep their
@@ -38,8 +37,7 @@ def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
 
     Args:
         config: the settings.
-        source: what `read_source` returned for `config.data`; None: not read, if the settings have
-            an image size.
+        source: what `read_source` returned for `config.data`.
 
     Returns: the settings; `pretrained` is true or false.
     """
@@ -48,7 +46,7 @@ def resolve(config: Config, source: Dataset | Records | None = None) -> Config:
         return scratch
     size = config.data.image_size
     if not size:
-        size = _size_of(read_source(config.data) if source is None else source)
+        size = _size_of(source)
     if size <= TINY:
         return scratch
     backbone = BACKBONE if config.backbone == "auto" else config.backbone
@@ -102,7 +100,7 @@ def _size_of(source: Dataset | Records) -> int:
     """Size of the images in pixels."""
     if isinstance(source, Dataset):
         return source.image_size
-    return natural_size(source.paths, SMALL, LARGE)
+    return natural_size(source.paths)
 
 
 def fine_tuning(config: Config, epochs: int, images: int) -> Config:

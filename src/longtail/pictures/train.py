@@ -13,8 +13,9 @@ import torch
 from longtail import tasks
 from longtail.classification import CLASSIFICATION
 from longtail.data import DataConfig, Dataset, load
+from longtail.data.images import SMALL
 from longtail.data.load import read_source
-from longtail.data.records import SMALL, Records, to_dataset
+from longtail.data.records import Records, to_dataset
 from longtail.data.stratified import hold_out
 from longtail.errors import InputError
 from longtail.files import read_values, write_json

@@ -1,8 +1,7 @@
 """Cells of the matrix, each with its configuration and run folder."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from longtail.settings import from_keywords, to_config
 from longtail.training import Run
 from longtail.training.config import STAGES
 from longtail.training.given_models import check_given, checksums
+from longtail.training.run import changed_settings
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,19 @@ class Cell:
     def of(self) -> "Cell | None":
         """The cell whose run this one uses, if any."""
         before = {**cifar_lt.PC_SOFTMAX, **cifar_lt.FIRST_STAGE, **cifar_lt.TEACHER}.get(self.row)
-        return Cell(**{**vars(self), "row": before}) if before else None
+        return replace(self, row=before) if before else None
 
     @property
     def trains(self) -> bool:
         """Whether it has a run of its own."""
         return self.row not in cifar_lt.PC_SOFTMAX
 
-    def _recipe(self, method: str) -> Mapping[str, Any]:
-        """The settings of a method's recipe at this imbalance."""
-        return find_recipe(self.source, method, self.imbalance).settings
-
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of its run, with all epochs scaled by the same factor."""
         method, changes = cifar_lt.VARIANTS.get(self.row, (self.row, {}))
-        settings: dict[str, Any] = overlay(self._recipe(method), changes)
+        recipe = find_recipe(self.source, method, self.imbalance)
+        settings: dict[str, Any] = overlay(recipe.settings, changes)
         if self.scale == 2:
             settings = overlay(settings, cifar_lt.LONG.get(self.row, {}))
         settings["epochs"] = scaled(settings["epochs"], self.scale)
@@ -163,7 +160,7 @@ class Cell:
             for name, value in config.stored.items()
         }
         settled |= check_given(run, checksums(CLASSIFICATION, config))
-        if other := run.differences(settled, config.defaults):
+        if other := changed_settings(run.config, settled, config.defaults):
             raise InputError(
                 f"{self.folder} holds a run with other settings ({'; '.join(other)}): "
                 "remove it, or name another folder with --runs"

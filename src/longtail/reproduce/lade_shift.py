@@ -6,12 +6,13 @@ Hong et al., CVPR 2021, arXiv 2012.00321, trained at imbalance 50 on their own n
 import shlex
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from longtail.reproduce.cells import Cell
 from longtail.reproduce.matrix import make_cells, train_cells
-from longtail.reproduce.results import ResultFile, Row, keep_weights, kept_by
+from longtail.reproduce.results import ResultFile, Row, kept_by, write_results
 from longtail.shift.protocol import set_name
 from longtail.training import Run, evaluate_protocol
 
@@ -55,16 +56,7 @@ def reproduce_lade_shift(
     file = ResultFile(out, _identity, shift_table)  # an invalid one is rejected before training
     trained = dict.fromkeys(row for row, _ in ROWS.values())
     cells = make_cells(SOURCE, list(trained), [IMBALANCE], seeds, epochs_scale, runs, kept_by(out))
-    train_cells(cells, root, jobs, lambda: _write(cells, file, root))
-    return _write(cells, file, root)
-
-
-def _write(cells: Sequence[Cell], file: ResultFile, root: str | None) -> list[Row]:
-    """Writes the rows of the finished runs to the result file, and weights next to it."""
-    keep_weights(cells, file.path, root)
-    rows = [row for cell in cells if cell.done for row in _rows(cell)]
-    file.add(rows)
-    return rows
+    return train_cells(cells, root, jobs, partial(write_results, cells, file, root, _rows))
 
 
 def _identity(row: Row) -> tuple[Any, ...]:
@@ -90,7 +82,7 @@ def _rows(cell: Cell) -> list[dict[str, Any]]:
             "balanced": {name: round(balanced["scores"][prior][name], 4) for name in METRICS},
             "selection": "last epoch",
             "minutes": round(sum(record["seconds"] for record in run.history) / 60, 2),
-            "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
+            "commit": run.commit,
             "command": shlex.join([*words, "--seeds", str(cell.seed + 1)]),
         }
         for method, (row, prior) in ROWS.items()

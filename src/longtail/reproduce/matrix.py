@@ -20,7 +20,7 @@ from longtail.errors import InputError
 from longtail.files import write_text
 from longtail.ranges import MAX_COUNT, MAX_WORKERS, check_range
 from longtail.reproduce.cells import Cell, row_names
-from longtail.reproduce.results import kept_by, matrix_file, write_results
+from longtail.reproduce.results import Row, kept_by, matrix_file, matrix_row, write_results
 
 Slots = Queue[dict[str, str]]  # environments that runs at the same time take turns in
 
@@ -49,8 +49,11 @@ def train_matrix(
     out = Path(out or f"results/{source}.json")
     cells = make_cells(source, chosen, imbalance, seeds, epochs_scale, runs, kept_by(out))
     file = matrix_file(out, source)  # an invalid one is rejected before anything is trained
-    train_cells(cells, root, jobs, lambda: write_results(cells, file, root))
-    return write_results(cells, file, root)
+
+    def write() -> list[Row]:
+        return write_results(cells, file, root, lambda cell: [matrix_row(cell, root)])
+
+    return train_cells(cells, root, jobs, write)
 
 
 def make_cells(
@@ -80,16 +83,17 @@ def make_cells(
 
 
 def train_cells(
-    cells: Sequence[Cell], root: str | None, jobs: int | None, then: Callable[[], Any]
-) -> None:
+    cells: Sequence[Cell], root: str | None, jobs: int | None, write: Callable[[], list[Row]]
+) -> list[Row]:
     """Trains the runs of cells that are missing.
 
     Args:
         cells: the cells.
         root: folder of the data files.
         jobs: number of runs at a time; default: one per core on a CPU, 1 on a GPU.
-        then: called after each run.
+        write: writes the results so far, and returns them; called after each run, and at the end.
 
+    Returns: the results.
     Raises:
         InputError: for `jobs` below 1, or a run folder with other settings.
         ChildProcessError: when runs failed, after all others are done; it names them.
@@ -102,8 +106,9 @@ def train_cells(
     todo = [cell for cell in trained if not cell.done]
     jobs = jobs or _default_jobs(len(todo))
     print(f"{len(trained) - len(todo)} of {len(trained)} runs are done, {jobs} at a time")
-    if failed := _train_all(todo, root, jobs, then):
+    if failed := _train_all(todo, root, jobs, write):
         raise ChildProcessError("these runs failed; the same command repeats them: " + failed)
+    return write()
 
 
 def _trained(cells: Sequence[Cell]) -> list[Cell]:

@@ -89,13 +89,18 @@ def matrix_file(out: Path, source: str) -> ResultFile:
     return ResultFile(out, identity, table)
 
 
-def write_results(cells: Sequence[Cell], file: ResultFile, root: str | None) -> list[Row]:
-    """Writes the rows of these cells to the result file, and weights next to it.
+def write_results(
+    cells: Sequence[Cell],
+    file: ResultFile,
+    root: str | None,
+    rows_of: Callable[[Cell], list[Row]],
+) -> list[Row]:
+    """Writes the rows of finished cells to the result file, and weights next to it.
 
     Returns: the rows.
     """
     keep_weights(cells, file.path, root)
-    rows = [_row(cell, root) for cell in cells if cell.done]
+    rows = [row for cell in cells if cell.done for row in rows_of(cell)]
     file.add(rows)
     return rows
 
@@ -120,8 +125,8 @@ def keep_weights(cells: Sequence[Cell], out: Path, root: str | None) -> None:
             write_weights(Run(cell.folder), path, root)
 
 
-def _row(cell: Cell, root: str | None) -> Row:
-    """A row of the result file."""
+def matrix_row(cell: Cell, root: str | None) -> Row:
+    """The row of a matrix for one cell."""
     run = Run(cell.folder)
     metrics = run.metrics if cell.trains else evaluate_predictions(run.predictions(), "uniform")
     trained = [run, *run.stages]
@@ -149,7 +154,7 @@ def _row(cell: Cell, root: str | None) -> Row:
         ),
         "precision": run.over_starts(lambda start: start["precision"]),
         "packages": run.starts[-1]["packages"] if run.starts else None,
-        "commit": run.over_starts(lambda start: (start["git"] or {}).get("commit")),
+        "commit": run.commit,
         "command": shlex.join(words),
         "settings": own.config(root),
     }

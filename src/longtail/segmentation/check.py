@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from longtail.data.check import RARE, in_words
-from longtail.data.duplicates import Fingerprints, same_files
-from longtail.data.images import UnreadableImagesError, for_each_file
+from longtail.data.check import RARE, in_words, read_files
+from longtail.data.duplicates import same_files
 from longtail.data.problems import counted, shown
 from longtail.data.progress import progress
 from longtail.segmentation.counts import BadPairsError
@@ -112,24 +111,7 @@ def _read_images(layout: Layout, verbose: bool) -> list[str]:
     """Decodes all images; returns those that cannot be read, and those in several splits."""
     paths = [image for pairs in layout.splits.values() for image, _ in pairs]
     splits = [name for name, pairs in layout.splits.items() for _ in pairs]
-    fingerprints = Fingerprints.empty(len(paths))
-    failed: set[str] = set()
-    problems = []
-    with progress("reading images", len(paths), verbose) as done:
-
-        def read(i: int) -> None:
-            try:
-                fingerprints.read(i, paths[i])
-            finally:
-                done(1)
-
-        try:
-            for_each_file(paths, read)
-        except UnreadableImagesError as error:
-            failed = {path for path, _ in error.failures}
-            named = [f"{path}: {reason}" for path, reason in error.failures]
-            problems.append(counted("images that cannot be read", named))
-    good = np.array([i for i, path in enumerate(paths) if path not in failed], dtype=np.int64)
+    fingerprints, good, problems = read_files(paths, range(len(paths)), verbose)
     first = same_files(fingerprints, good)
     leaks = [f"{paths[first[i]]} and {paths[i]}" for i in good if splits[first[i]] != splits[i]]
     if leaks:

@@ -14,7 +14,7 @@ from longtail.training.checkpoint import Checkpoints
 from longtail.training.config import Config
 from longtail.training.given_models import check_given, checksums, write_given
 from longtail.training.lock import locked_folder
-from longtail.training.run import RunFolder
+from longtail.training.run import RunFolder, changed_settings
 from longtail.training.split_record import FILE, check_split, write_split
 from longtail.training.task import AnyRun, Task, TrainingData
 from longtail.version import VERSION
@@ -98,7 +98,7 @@ def begin_run(
             f"{folder / 'config.yaml'} is cut or damaged: it lacks {', '.join(lacking)}"
         )
     same = check_given(run, models)
-    if other := run.differences({**settings, **same}, config.defaults):
+    if other := changed_settings(before, {**settings, **same}, config.defaults):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
         )

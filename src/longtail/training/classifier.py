@@ -1,6 +1,5 @@
 """A run's model for batches of images, under any class prior."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -66,7 +65,7 @@ class Classifier:
             self._shift = log_ratio(self._expressed, target)
         model = run.model()
         self._reference = Reference.read(run.folder, model.backbone.num_features)
-        self._backbone, self._head = model.backbone, copy.deepcopy(model.head).cpu().eval()
+        self._backbone, self._head = model.backbone, model.head
 
     def batches(self, split: Split) -> Iterator[Batch]:
         """Predictions for the images of a split in order, in constant memory.
@@ -88,20 +87,15 @@ class Classifier:
     @torch.no_grad()
     def _raw(self, chunks: Iterator[Chunk]) -> Iterator[Batch]:
         """Unadjusted predictions."""
-        begin = 0
         for chunk in chunks:
-            features = torch.from_numpy(chunk.outputs)
             logits, unlike = torch.empty(0, len(self.class_names)), torch.empty(0)
             if chunk.indices:
+                features = torch.from_numpy(chunk.outputs)
                 logits = self._head(features).float()
                 unlike = torch.full((len(features),), torch.nan)
                 if self._reference is not None:
                     unlike = self._reference.unlike(features)
-            end = begin + len(chunk.indices) + len(chunk.failures)
-            failed = sorted(set(range(begin, end)).difference(chunk.indices))
-            reasons = [reason for _, reason in chunk.failures]
-            yield Batch(chunk.indices, logits, unlike, list(zip(failed, reasons, strict=True)))
-            begin = end
+            yield Batch(chunk.indices, logits, unlike, chunk.failures)
 
     def _estimated(self, logits: Sequence[Tensor]) -> Tensor:
         """Adjusts the logits to the estimated class prior of the images."""

@@ -39,7 +39,9 @@ def evaluate_protocol(predictions: Predictions) -> list[dict[str, Any]]:
 
     Returns: a record for each of the eleven sets, from `forward` 50 via 1 to `backward` 50, with
     all fields of `longtail.shift.Column`; `scores` has accuracy, ECE, Brier score and NLL for the
-    `raw` logits, and for those adjusted to the `known` and to the `estimated` prior. Raises:
+    `raw` logits, and for those adjusted to the `known` and to the `estimated` prior.
+
+    Raises:
         InputError: when a class has no test image.
     """
     prior = predictions.prior

@@ -179,19 +179,18 @@ class Monitor:
         raise SystemExit(128 + self.signal)
 
 
-def are_usable(logits: Tensor, classes: int = 1) -> bool:
+def are_usable(logits: Tensor) -> bool:
     """Whether every row of logits gives probabilities; -inf, which rules a class out, is allowed.
 
     Args:
-        logits: any shape.
-        classes: dimension of the classes.
+        logits: (batch, classes, ...).
 
     Examples:
         >>> inf = torch.inf
         >>> [are_usable(torch.tensor([row])) for row in ([0, -inf], [-inf, -inf], [0, torch.nan])]
         [True, False, False]
     """
-    return bool(torch.isfinite(logits.float().amax(classes)).all())
+    return bool(torch.isfinite(logits.float().amax(1)).all())
 
 
 def cause(model: nn.Module) -> str:

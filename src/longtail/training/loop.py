@@ -177,8 +177,8 @@ def restore(
             average.load_state_dict(state["average"])
         if scale := state.get("precision"):  # for 16-mixed; empty for any other precision
             fabric.strategy.precision.load_state_dict(scale)
-        known = asdict(TrainingProgress())
-        at = TrainingProgress(**{name: state[name] for name in known if name in state})
+        names = asdict(TrainingProgress())
+        at = TrainingProgress(**{name: state[name] for name in names if name in state})
         at.epoch, at.step, at.images = int(at.epoch), int(at.step), int(at.images)
         at.sums = {name: value.to(fabric.device) for name, value in at.sums.items()}
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:

@@ -53,8 +53,8 @@ def predicted_now(run: Run) -> Predictions:
     card, config = run.model_card(), data_settings(run, DataConfig)
     dataset = load(config)
     check_split(run.folder, dataset, use="evaluated")
-    name = "test" if dataset.test is not None else "val"
-    if name not in dataset.splits:
+    name = dataset.evaluated
+    if name is None:
         raise InputError(f"the data of {run.folder} have no test or val split to evaluate on")
     return predict_split(run.model(), card, dataset, name, config.workers)
 

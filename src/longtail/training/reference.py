@@ -109,8 +109,8 @@ def keep_reference(run: Run, dataset: Dataset) -> None:
         run: a finished run.
         dataset: the data that it was trained on.
     """
-    held_out = "test" if dataset.test is not None else "val"
-    if held_out not in dataset.splits or (run.folder / FILE).is_file():
+    held_out = dataset.evaluated
+    if held_out is None or (run.folder / FILE).is_file():
         return
     rows = {
         "train": spread_rows(dataset.train.labels, STORED),

@@ -153,21 +153,15 @@ class RunFolder(ABC):
         picked = dict.fromkeys(pick(start) for start in self.starts)
         return None if set(picked) == {None} else ", then ".join(map(str, picked))
 
-    def differences(
-        self, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
-    ) -> list[str]:
-        """Describes settings with which the run would be trained differently.
-
-        Args:
-            settings: settings of a `Config`, as `config.yaml` has them.
-            defaults: values of settings that the file may lack if an older version wrote it.
-        """
-        return changed_settings(self.config, settings, defaults)
+    @property
+    def commit(self) -> str | None:
+        """The commit of longtail that trained it; None if it was not run from a checkout."""
+        return self.over_starts(lambda start: (start["git"] or {}).get("commit"))
 
     @classmethod
-    def has_ended(cls, folder: str | Path, trust: Any = ()) -> bool:
+    def has_ended(cls, folder: str | Path) -> bool:
         """Whether a folder holds a finished run."""
-        return (Path(folder) / "config.yaml").is_file() and cls(folder, trust).finished
+        return (Path(folder) / "config.yaml").is_file() and cls(folder).finished
 
     @property
     def finished(self) -> bool:
@@ -308,9 +302,9 @@ class RunFolder(ABC):
         state = self._state
         if state is None:
             return load_weights(self.file, card, make, self.trust)
+        path, config = self.folder / CARD, self.config
         return load_weights(
-            *(self.folder / CARD, card, make, self.trust),
-            lambda model: load_checkpoint(model, state, self.config),
+            path, card, make, self.trust, lambda model: load_checkpoint(model, state, config)
         )
 
 
@@ -475,7 +469,13 @@ def changed_settings(
     settings: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Settings that would train differently; see `RunFolder.differences`."""
+    """Describes settings with which a run would be trained differently.
+
+    Args:
+        before: its settings, as `config.yaml` has them.
+        settings: the other settings.
+        defaults: values of settings that `before` may lack if an older version wrote it.
+    """
     gone = [name for name in before if name not in settings]
     before = {**(defaults or {}), **before}
     return [
@@ -505,7 +505,7 @@ def _is_record(line: bytes) -> bool:
     """Whether a line of `metrics.jsonl` was written completely."""
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -83,12 +83,6 @@ class Stage:
         given = [config.teacher] if isinstance(config.teacher, str) else config.teacher
         return cls("teacher", tuple(given), _changed(config, "teacher_stage", own_settings))
 
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Names the stage in input errors that its settings cause."""
-        with errors_named(f"{self.name}_stage"):
-            yield
-
     def check(self, given: str, card: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         """Rejects a given model that cannot be this stage.
 

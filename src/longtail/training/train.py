@@ -51,7 +51,7 @@ def train_run(
     dataset = task.load(config.data) if dataset is None else dataset
     how = {"resume": resume, "accept_replaced": accept_replaced}
     # Before the given models are read: they are needed no more, and may be gone.
-    if resume and folder and task.runs.has_ended(folder, config.trusted):
+    if resume and folder and task.runs.has_ended(folder):
         settled = settle_common(task.settle(config, dataset), dataset)
         return begin_run(task, folder, settled, dataset, **how)
     prepared = prepare(task, config, dataset)
@@ -115,7 +115,7 @@ def prepare(
     model: nn.Module | None = None
     if stage and stage.trained:
         below: Any = stage.config
-        with stage.named():
+        with errors_named(f"{stage.name}_stage"):
             first = prepare(task, below, dataset).method.model
             merge_lora(first.backbone)  # like the model of a finished run
             model = first

@@ -1,13 +1,12 @@
 """Files of weights: one trained model each, with its card, by path or by name."""
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from longtail.errors import InputError
 from longtail.models import ImageClassifier
-from longtail.names import trusted_paths
+from longtail.names import nearest, trusted_paths
 from longtail.prior import ClassPrior
 from longtail.training.card import read_card
 from longtail.training.run import Run, load_weights, make_classifier
@@ -64,13 +63,8 @@ def refuse_missing(run: str | Path) -> None:
         InputError: names the nearest weights.
     """
     if not are_weights(run) and not Path(run).is_dir():
-        raise InputError(f"{run} is not a run folder, nor the name of weights{_nearest(run)}")
-
-
-def _nearest(name: str | Path) -> str:
-    """The end of an error about an unknown name, in which a dot does not mean a module."""
-    near = get_close_matches(str(name), dict(known_files()), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(str(run), dict(known_files()))
+        raise InputError(f"{run} is not a run folder, nor the name of weights{hint}")
 
 
 def find_file(name: str | Path) -> Path:
@@ -87,7 +81,7 @@ def find_file(name: str | Path) -> Path:
     if str(name) not in files:
         raise InputError(
             f"weights must be one of {[*files]} or a {ENDING} file, got {str(name)!r}"
-            f"{_nearest(name)}"
+            f"{nearest(str(name), files)}"
         )
     return files[str(name)]
 
