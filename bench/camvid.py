@@ -109,15 +109,17 @@ def evaluated(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, An
 def table(rows: list[dict[str, Any]], means: dict[str, Any]) -> list[str]:
     """Results of each method in Markdown: for its own prior, then for each power of the prior."""
     lines = [
-        "| CamVid test, percent | " + " | ".join(TITLES) + " |",
-        "|---|" + "---|" * len(TITLES),
+        "| CamVid test, percent | prior power | " + " | ".join(TITLES) + " |",
+        "|---|---|" + "---|" * len(TITLES),
     ]
+    powers = {row["method"]: row["prior_power"] for row in rows}
     for method, figures in means.items():
         cells = [
             f"{f['mean']:.1f}" + (f" ± {f['std']:.1f}" if f["std"] is not None else "")
             for f in figures.values()
         ]
-        lines.append(f"| {' | '.join([method, *cells])} |")
+        power = "1, its own" if powers[method] is None else str(powers[method])
+        lines.append(f"| {' | '.join([method, power, *cells])} |")
     lines += [
         "",
         "| mIoU / mAcc / tail IoU at prior power | " + " | ".join(map(str, POWERS)) + " |",

@@ -128,8 +128,8 @@ def predict(work: Path, count: int) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> list[str]:
     """Markdown lines."""
     lines = [
-        "| network | images | memory, MB | images per second | of processor time "
-        "| onnxruntime, on pixels |",
+        "| network | images | memory, MB | images per second | per second of processor time "
+        "| onnxruntime alone, images in memory |",
         "|---|---|---|---|---|---|",
     ]
     for name, found in result.items():

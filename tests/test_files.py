@@ -26,7 +26,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
 def test_a_file_that_is_no_utf_8_is_named(read: object, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes("Sträucher".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"a\.json must be a text in UTF-8: .*0xe4"):
+    with pytest.raises(ValueError, match=r"a\.json must be UTF-8 text: .*0xe4"):
         read(path)  # type: ignore[operator]
 
 

@@ -69,7 +69,8 @@ def train(
             `longtail.data.Dataset` keep their size; those of up to 64 pixels in memory are trained
             from scratch. With `resume`, the default is that of the run, as for all settings.
         method: a name from `longtail list`, an import path, or a mapping with `name` and its
-            settings; `auto` compares methods on your own images, and is `gml` for other data.
+            settings; `auto` compares methods on your own images if training starts from pretrained
+            weights, and is `gml` otherwise.
         out: run folder (default: a new one under `runs/`)
         resume: resume the run in the folder `out`, with its settings and data
         accept_replaced: with `resume`, accept image files that have changed since the run was
@@ -398,7 +399,7 @@ def reproduce(
         root: folder of the data files
         runs: folder for the run folders
         out: JSON file to write (default: `results/SOURCE.json`); the table is written next to it
-        jobs: number of runs at a time (default: one per core on a CPU, 1 on a GPU)
+        jobs: number of runs at a time (default: one per GPU; without a GPU, one per core)
 
     Returns: the rows of these runs.
     Raises:

@@ -133,7 +133,7 @@ def read_text(path: str | Path, most: int | None = None) -> str:
         with Path(path).open(encoding="utf-8-sig") as handle:
             text = handle.read(-1 if most is None else most + 1)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} must be a text in UTF-8: {error}") from error
+        raise InputError(f"{path} must be UTF-8 text: {error}") from error
     if most is not None and len(text) > most:
         raise InputError(f"{path} must not have more than {most:,} characters")
     return text
@@ -190,7 +190,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a valid JSON number")
 
 
 def _parse_yaml(text: str) -> Any:

@@ -162,7 +162,7 @@ def test_columns_that_cannot_be_read_as_text(images):
 
 def test_labels_that_differ_in_blanks_alone(images):
     lines = [row(n, label) for n, label in enumerate(["cat", "cat ", "dog", " dog", "eel"])]
-    with pytest.raises(ValueError, match=r"only in blanks \(2\): ' dog', 'cat '"):
+    with pytest.raises(ValueError, match=r"only in whitespace \(2\): ' dog', 'cat '"):
         load(DataConfig(write(images, *lines)))
 
 

@@ -149,7 +149,7 @@ def test_what_a_folder_passes_over_is_named(run: Run, photos: Path, tmp_path: Pa
     (photos / "@eaDir").mkdir()
     coloured(0, 0).save(photos / "@eaDir" / "thumbnail.png")
     coloured(0, 0).save(photos / ".hidden.png")
-    with pytest.warns(UserWarning, match=r"passed over 3 files .* not images: .*\.txt \(1\).*PNG"):
+    with pytest.warns(UserWarning, match=r"skipped 3 files .* not images: .*\.txt \(1\).*PNG"):
         found = api.predict(run, photos, out=tmp_path / "out.csv")
     assert (len(found), found.failed) == (3, 0)
 

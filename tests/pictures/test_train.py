@@ -680,4 +680,4 @@ def test_what_is_said_after(frozen: Run, tmp_path: Path) -> None:
     same.write(run.folder / "predictions.parquet")
     said = "".join(after(run))
     assert "predicts one class only, 'blue'" in said
-    assert "differ by 500 nats" in said
+    assert "typically 500 nats above" in said

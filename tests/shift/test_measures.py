@@ -68,7 +68,7 @@ def test_bad_arguments() -> None:
     for change, message in (
         ({"protocol": "abc"}, "protocol of target_sets must be one of .* got 'abc'"),
         ({"size": 0}, "must be >= 1, got 0, 1, 10"),
-        ({"labels": [0, 2]}, "must have every class, got no 1"),
+        ({"labels": [0, 2]}, "must contain every class, got no sample of class 1"),
         ({"labels": list(range(30))}, "steps of target_sets must give at most 1,000,000 priors"),
     ):
         given = {"labels": [0, 1], "protocol": "app", "size": 2, "repeats": 1} | change

@@ -113,7 +113,7 @@ def test_dirichlet_draws_are_seeded_and_fill_up() -> None:
     assert np.abs(np.array(mixes) / 4000 - 0.25).max() < 0.1
     with pytest.raises(ValueError, match="must be above 0, got 0 and 5"):
         dirichlet_test_set(labels, 0, 5, 0)
-    with pytest.raises(ValueError, match="must have every class, got no 1"):
+    with pytest.raises(ValueError, match="must contain every class, got no sample of class 1"):
         dirichlet_test_set([0, 2], 1.0, 5, 0)
 
 

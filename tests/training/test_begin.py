@@ -83,7 +83,7 @@ def test_a_torn_last_line_of_the_log_costs_its_record_alone(
     path = stopped / "metrics.jsonl"
     first, _ = path.read_text().splitlines()
     path.write_bytes(first.encode() + b"\n" + torn.encode("latin-1"))
-    with pytest.warns(UserWarning, match=r"last line of .*metrics\.jsonl is torn"):
+    with pytest.warns(UserWarning, match=r"last line of .*metrics\.jsonl is incomplete"):
         check_resumed(stopped, runs[0], [0, 2])
 
 
@@ -113,7 +113,9 @@ def test_settings_that_were_changed_in_the_folder(stopped: Path) -> None:
 def test_settings_that_were_cut_off(stopped: Path) -> None:
     path = stopped / "config.yaml"
     path.write_text(path.read_text().partition("precision:")[0])
-    with pytest.raises(InputError, match=r"config\.yaml is cut or damaged: it lacks precision"):
+    with pytest.raises(
+        InputError, match=r"config\.yaml is truncated or damaged: precision missing"
+    ):
         train(settings(), stopped, resume=True)
 
 

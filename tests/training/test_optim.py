@@ -87,7 +87,7 @@ def test_gradients_that_come_late_are_as_in_torchs_own_steps() -> None:
         ({"lr": -0.1}, "lr must be >= 0, got -0.1"),
         ({"lr": float("nan")}, "lr must be >= 0 and finite, got nan"),
         ({"milestones": [160]}, r"milestones must lie between 0 and 1 .*, got \[160\]"),
-        ({"milestones": [0.8, 0.6]}, r"milestones .* and not fall, got \[0.8, 0.6\]"),
+        ({"milestones": [0.8, 0.6]}, r"milestones .* and must not decrease, got \[0.8, 0.6\]"),
     ],
 )
 def test_impossible_settings(setting: dict, message: str) -> None:

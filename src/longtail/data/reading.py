@@ -70,7 +70,7 @@ def read_text(path: str) -> str:
     try:
         return io.TextIOWrapper(open_file(path), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} must be a text in UTF-8: {error}") from error
+        raise InputError(f"{path} must be UTF-8 text: {error}") from error
 
 
 def is_file(path: str) -> bool:

@@ -55,7 +55,7 @@ def table(config: DataConfig) -> Records:
     names = class_order(text.strip() for text in texts)
     if len(names) < len(texts):
         blanks = sorted(repr(text) for text in texts if text != text.strip())
-        problems.append(counted("labels that differ from others only in blanks", blanks))
+        problems.append(counted("labels that differ only in whitespace", blanks))
     splits = np.full(len(paths), "train", dtype="U5")
     if "split" in coded:
         splits, odd = _splits(*coded["split"])

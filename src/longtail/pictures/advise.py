@@ -102,7 +102,7 @@ def advise(
     The test split is not used.
 
     Args:
-        data: the images, or features from `longtail.embed`.
+        data: the images, or features from `longtail.api.embed`.
         backbone: a pretrained backbone; default: EfficientNet-Lite0.
         candidates: the methods to compare.
         seed: seeds the folds.

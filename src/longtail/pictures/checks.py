@@ -70,7 +70,7 @@ def after(run: Run) -> Iterator[str]:
     if (loss := run.history[-1].get("loss", 0.0)) > 2 * chance and not smoothed:
         yield (
             f"the training loss ended at {loss:.2f}, far above ln(number of classes) = "
-            f"{chance:.2f}, that of a guess: reduce --lr"
+            f"{chance:.2f}, that of a uniform guess: reduce --lr"
         )
     if not (run.folder / "predictions.parquet").is_file():
         return
@@ -83,6 +83,6 @@ def after(run: Run) -> Iterator[str]:
     spread = (logits.amax(1) - logits.median(1).values).median()
     if spread > SPREAD * max(1.0, float(log_prior.max() - log_prior.min())):
         yield (
-            f"the logits of an image differ by {spread:.0f} nats, so that a class prior makes "
-            "no difference: reduce --lr, or use --tune head"
+            f"the largest logit of an image is typically {spread:.0f} nats above the median one, "
+            "so that changing the class prior has no effect: reduce --lr, or use --tune head"
         )

@@ -1,7 +1,7 @@
 """CIFAR-10-LT and CIFAR-100-LT: the settings of each paper at `--data.imbalance` 10, 50 and 100.
 
 All times are fractions of training, so that `--epochs 400` gives the long variant of a paper
-and a smaller number a short one (for a two-stage method, `--first_stage` sets the epochs of the
+and a smaller number a short one (for a two-stage method, `--first-stage.epochs` sets those of the
 first stage; `longtail reproduce --epochs-scale` scales both, and applies LONG). Where a paper gives
 no settings for CIFAR or never published them, those of the closest method are used, and a comment
 says so.

@@ -90,7 +90,7 @@ def train_cells(
     Args:
         cells: the cells.
         root: folder of the data files.
-        jobs: number of runs at a time; default: one per core on a CPU, 1 on a GPU.
+        jobs: number of runs at a time; default: one per GPU; without a GPU, one per core.
         write: writes the results so far, and returns them; called after each run, and at the end.
 
     Returns: the results.

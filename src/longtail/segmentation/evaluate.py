@@ -62,7 +62,9 @@ def evaluate_pixels(
     if not run.finished:
         check_split(run.folder, dataset, use="evaluated")
     if dataset.class_names != tuple(run.model_card()["class_names"]):
-        raise InputError(f"the data of {run.folder} have other classes now: {dataset.class_names}")
+        raise InputError(
+            f"the classes of the data differ from those of {run.folder}, got {dataset.class_names}"
+        )
     split = split or dataset.evaluated
     if split not in dataset.splits:
         raise InputError(f"split must be one of {sorted(dataset.splits)}, got {split!r}")

@@ -27,8 +27,8 @@ def dense_logits(
     Args:
         model: the model, in evaluation mode.
         images: (B, 3, H, W) uint8.
-        window: height and width of windows that overlap by a third, where their logits are
-            averaged. None: the whole image at once.
+        window: height and width of windows that overlap by at least a third, where their
+            logits are averaged. None: the whole image at once.
         flip: average with the logits of the mirrored image.
 
     Returns: (B, C, H, W) float32.

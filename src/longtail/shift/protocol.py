@@ -113,7 +113,9 @@ def dirichlet_test_set(
     for c, count in enumerate(wanted):
         mine = np.flatnonzero(truth == c)
         if len(mine) == 0:
-            raise InputError(f"labels of dirichlet_test_set must have every class, got no {c}")
+            raise InputError(
+                f"labels of dirichlet_test_set must contain every class, got no sample of class {c}"
+            )
         chosen.append(np.resize(generator.permutation(mine), count))
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 

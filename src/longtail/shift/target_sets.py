@@ -66,7 +66,9 @@ def target_sets(
     pools = [np.flatnonzero(truth == c) for c in range(classes)]
     empty = [c for c, pool in enumerate(pools) if not len(pool)]
     if empty and protocol != "npp":
-        raise InputError(f"labels of target_sets must have every class, got no {empty[0]}")
+        raise InputError(
+            f"labels of target_sets must contain every class, got no sample of class {empty[0]}"
+        )
     grid = comb(steps + classes - 1, classes - 1)
     if protocol == "app" and grid > MOST:
         raise InputError(

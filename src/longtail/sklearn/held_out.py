@@ -172,7 +172,7 @@ def _folds(
     count = np.bincount(target)
     if count.max() < 2:
         raise InputError(
-            "y must have a class with 2 samples or more to hold samples out, got 1 sample per class"
+            "y must have at least one class with 2 or more samples, got 1 sample per class"
         )
     shared, alone = np.flatnonzero(count[target] > 1), np.flatnonzero(count[target] == 1)
     splitter = StratifiedKFold(min(cv, int(count.max())), shuffle=True, random_state=random_state)

@@ -101,7 +101,7 @@ class Config:
         first_stage: settings of the first stage's training that differ from the run's.
         seed: seed of the weights, the order of the images and their views.
         precision: precision of the network: `32-true`, `bf16-mixed`, ...; `auto` is bf16 if the
-            hardware supports it.
+            hardware supports it; on a CPU, fine-tuning on your own images measures both.
         device: `auto`, `cpu`, `cuda`, ...
         devices: processes per machine, one per device; under torchrun, its number by default.
         nodes: number of machines.
@@ -195,7 +195,7 @@ class Config:
         falls = any(later < earlier for earlier, later in pairwise(self.milestones))
         if falls or any(not 0 < m < 1 for m in self.milestones):
             raise InputError(
-                f"milestones must lie between 0 and 1 and not fall, got {self.milestones}"
+                f"milestones must lie between 0 and 1 and must not decrease, got {self.milestones}"
             )
 
     @property

@@ -74,7 +74,7 @@ def _of_folder(folder: Path) -> list[str]:
     files = sorted(files_below(folder))
     if others := [file for file in files if not is_image(file)]:
         warnings.warn(
-            f"{folder}: passed over {len(others):,} files that are not images: "
+            f"{folder}: skipped {len(others):,} files that are not images: "
             + counted_by_suffix(others),
             stacklevel=2,
         )

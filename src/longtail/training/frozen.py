@@ -90,7 +90,9 @@ def check_frozen(config: Config, recipe: Mapping[str, Any]) -> None:
             rule = "must be 0 for tune head, whose solver has none"
             raise InputError(f"{setting} {rule}, got {value:g}")
     if config.devices * config.nodes > 1:
-        raise InputError("devices and nodes must be 1 for tune head, which is fitted at once")
+        raise InputError(
+            "devices and nodes must be 1 for tune head, which is fitted in one process"
+        )
 
 
 def fit_frozen(

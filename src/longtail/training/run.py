@@ -141,7 +141,7 @@ class RunFolder(ABC):
         path = self.folder / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         if lines and not _is_record(lines[-1]):
-            warnings.warn(f"the last line of {path} is torn: it is removed", stacklevel=2)
+            warnings.warn(f"the last line of {path} is incomplete and was removed", stacklevel=2)
             with whole_file(path) as part:
                 part.write_bytes(b"".join(lines[:-1]))
         for number, record in enumerate(self.history, 1):

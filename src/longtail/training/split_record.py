@@ -153,7 +153,7 @@ def check_split(
     before = read_split(folder)
     if before is None:
         warnings.warn(
-            f"{folder} has no {FILE}: whether its data have changed is unknown", stacklevel=2
+            f"{folder} has no {FILE}: cannot check whether its data have changed", stacklevel=2
         )
         return []
     images = _images(dataset, _stats(dataset))

@@ -50,12 +50,12 @@ class Stage:
         own = found if issubclass(found, Method) else Method
         if (config.teacher != "none" or config.teacher_stage) and not own.teacher_method:
             raise InputError(
-                f"method {name!r} does not take a teacher; remove --teacher and --teacher_stage, "
+                f"method {name!r} does not take a teacher; remove --teacher and --teacher-stage.*, "
                 f"got {config.teacher!r} and {config.teacher_stage}"
             )
         if (config.first != "train" or config.first_stage) and not own.first_method:
             raise InputError(
-                f"method {name!r} has no first stage; remove --first and --first_stage, "
+                f"method {name!r} has no first stage; remove --first and --first-stage.*, "
                 f"got {config.first!r} and {config.first_stage}"
             )
         if own.first_method:
