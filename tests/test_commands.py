@@ -211,6 +211,38 @@ def test_a_file_that_cannot_be_written_is_refused_first(digits: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_data_may_be_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for n in range(10):
+            Image.new("L", (8, 8), 20 * n).save(tmp_path / "pets" / label / f"{n}.png")
+    assert from_keywords(tmp_path / "pets") == from_keywords(str(tmp_path / "pets"))
+    assert from_keywords({"source": tmp_path}) == from_keywords(str(tmp_path))
+    found = api.check_data(tmp_path / "pets")
+    assert found.class_names == ("cat", "dog")
+    monkeypatch.chdir(tmp_path / "pets")
+    how = {"epochs": 1, "device": "cpu", "batch_size": 4, "verbose": False}
+    assert longtail.train(Path(), "ce", **how).folder.name == "pets-ce-seed0"
+
+
+def test_a_configuration_may_say_what_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    quick = ["--epochs", "1", "--device", "cpu"]
+    assert main(["train", "digits-lt", "--method", "ce", "--out", str(out), *quick]) == 0
+    config = tmp_path / "a.yaml"
+    config.write_text(f"out: {out}\nresume: true\n")
+    assert main(["train", "--config", str(config)]) == 0
+    config.write_text(f"out: {out}\n")
+    assert main(["train", "--config", str(config), "--resume"]) == 0
+
+
+def test_features_are_written_as_parquet_only(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"out of embed must end in \.parquet, got .*a\.csv"):
+        api.embed("digits-lt", backbone="efficientnet_lite0", out=tmp_path / "a.csv")
+
+
 def test_settings_of_a_source_from_python() -> None:
     with pytest.raises(ValueError, match="sorce"):
         api.embed({"sorce": "digits-lt"}, backbone="efficientnet_lite0")

@@ -126,9 +126,14 @@ def test_a_student_is_trained_from_the_kept_weights_of_its_teacher(
     assert trained[3:] == ["gml_teacher", "gml_dbm"]
 
 
-def test_rows_of_other_runs_stay_in_the_file(tmp_path: Path, trained: list[str]) -> None:
+def test_rows_of_other_runs_stay_in_the_file(
+    tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {"seeds": 1, "runs": tmp_path / "runs", "out": tmp_path / "r.json", "jobs": 1}
     reproduce(SOURCE, methods=["ce"], epochs_scale=1.0, **settings)
+    said = capsys.readouterr()
+    assert said.err.startswith("0 of 1 runs are done")
+    assert "runs are done" not in said.out
     reproduce(SOURCE, methods="lade", epochs_scale=0.1, **settings)
     reproduce(SOURCE, methods=["ce"], epochs_scale=1.0, **settings)
     with pytest.raises(ChildProcessError):
@@ -220,7 +225,8 @@ def test_gpus_are_given_out_in_turn(
     class Process:
         """Notes what a run would see, and holds on until all of them have begun."""
 
-        def __init__(self, words: list[str], env: dict[str, str]) -> None:
+        def __init__(self, words: list[str], env: dict[str, str], stdout: int) -> None:
+            assert stdout == 2  # the standard output is for the results
             seen.append(env.get("CUDA_VISIBLE_DEVICES"))
 
         def __enter__(self) -> "Process":

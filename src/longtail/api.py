@@ -52,7 +52,7 @@ __all__ = [
 
 
 def train(
-    data: str | Mapping[str, Any] | Dataset | None = None,
+    data: str | Path | Mapping[str, Any] | Dataset | None = None,
     method: str | Mapping[str, Any] = "auto",
     *,
     out: str | Path | None = None,
@@ -125,7 +125,7 @@ def start(
 
 
 def advise(
-    data: str | Mapping[str, Any] | Embeddings | Dataset,
+    data: str | Path | Mapping[str, Any] | Embeddings | Dataset,
     *,
     backbone: str = "auto",
     seed: int = 0,
@@ -149,7 +149,7 @@ def advise(
     from longtail.training.progress import shown_progress
 
     source: Any = as_source(data) or data
-    if isinstance(source, str | Mapping):
+    if isinstance(source, str | Path | Mapping):
         source = read_data(source)
     with shown_progress(verbose):
         return compare(source, backbone, seed=seed, devices=devices)
@@ -280,7 +280,7 @@ def predict(
 
 
 def embed(
-    data: str | Mapping[str, Any],
+    data: str | Path | Mapping[str, Any],
     *,
     backbone: str,
     out: str | Path | None = None,
@@ -295,8 +295,8 @@ def embed(
         data: as for `train`; its `image_size` is the size that the backbone sees.
         backbone: a pretrained backbone, such as `efficientnet_lite0` or a timm name, or a run
             folder
-        out: Parquet file to write: features, label, split, path, index, with class names in its
-            metadata (required on the command line)
+        out: file to write, in `.parquet`: features, label, split, path, index, with class names in
+            its metadata (required on the command line)
         precision: precision of the network
         devices: processes, as for `predict`
         verbose: show a progress bar on a terminal
@@ -311,6 +311,8 @@ def embed(
     config = read_data(data)
     if out is not None:
         check_out(Path(out), "embed", [config.source, *parquet_files(Path(config.source))])
+        if Path(out).suffix.lower() != ".parquet":
+            raise InputError(f"out of embed must end in .parquet, got {out}")
     with shown_progress(verbose), shared_by(devices):
         embeddings = embed_dataset(config, backbone, precision, trust=trust)
     if out is not None:
@@ -418,7 +420,7 @@ def reproduce(
     return reproduce_lade_shift(*common)
 
 
-def check_data(data: str | Mapping[str, Any], *, task: str | None = None) -> Checked:
+def check_data(data: str | Path | Mapping[str, Any], *, task: str | None = None) -> Checked:
     """Checks a data set: images or pixels per class, missing and broken files.
 
     Args:
@@ -435,7 +437,7 @@ def check_data(data: str | Mapping[str, Any], *, task: str | None = None) -> Che
 
 
 def shard_data(
-    data: str | Mapping[str, Any], *, out: str | Path, megabytes: int = 256
+    data: str | Path | Mapping[str, Any], *, out: str | Path, megabytes: int = 256
 ) -> list[Path]:
     """Packs the images of a data set into shards, which are read faster than single files.
 

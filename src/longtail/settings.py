@@ -118,7 +118,7 @@ def from_words(
     named = overlay(config, ahead)
     resumed = str(named.get("resume")).lower() == "true"
     if resumed and "out" in named and "source" not in named.get("data", {}):
-        config = overlay(_settings_of_run(ahead["out"], _typed(ahead)), config)
+        config = overlay(_settings_of_run(named["out"], _typed(ahead)), config)
     grammar = make_grammar(command, function, overlay(config, ahead))
     _add_config(grammar)
     if len(asked) < len(words):
@@ -159,7 +159,7 @@ def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def from_keywords(
-    data: str | Mapping[str, Any], method: str | Mapping[str, Any] = "auto", **settings: Any
+    data: str | Path | Mapping[str, Any], method: str | Mapping[str, Any] = "auto", **settings: Any
 ) -> dict[str, Any]:
     """The settings of a run from Python: nested mappings as in `config.yaml`.
 
@@ -244,7 +244,7 @@ def any_training(data: str, method: str, **settings: Any) -> None:
     """Stands for a function with every setting of `train` as an argument."""
 
 
-def read_data(data: str | Mapping[str, Any]) -> DataConfig:
+def read_data(data: str | Path | Mapping[str, Any]) -> DataConfig:
     """The settings of a source from Python.
 
     Raises:
@@ -255,7 +255,7 @@ def read_data(data: str | Mapping[str, Any]) -> DataConfig:
 
 
 def read_task_data(
-    data: str | Mapping[str, Any], task: str | None = None
+    data: str | Path | Mapping[str, Any], task: str | None = None
 ) -> tuple[Task[Any, Any, Any], Any]:
     """A task, and its settings of a source from Python.
 
@@ -282,9 +282,10 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _with_name(what: str, name: str, given: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a mapping; a string is only the name."""
-    settings = {name: given} if isinstance(given, str) else dict(given)
+def _with_name(what: str, name: str, given: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a mapping, with paths as strings; a string or path is only the name."""
+    settings: dict[str, Any] = {name: given} if isinstance(given, str | Path) else dict(given)
+    settings |= {key: str(value) for key, value in settings.items() if isinstance(value, Path)}
     if name not in settings:
         raise InputError(f"{what} must have a {name}, got {settings}")
     return settings

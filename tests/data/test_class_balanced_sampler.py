@@ -1,3 +1,5 @@
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,32 @@ def test_a_loader_that_draws_ahead_says_what_it_consumed():
     resumed.load_state_dict(sampler.state_dict(consumed=30))
     rest = torch.cat([batch for (batch,) in DataLoader(data, batch_size=10, sampler=resumed)])
     assert rest.tolist() == drawn(1, 0)[30:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_consumed_counts_up_to_the_last_batch(workers):
+    """The last batches are trained on when the sampler has already drawn the whole epoch."""
+    data = TensorDataset(torch.arange(103))
+    sampler = ClassBalancedSampler(LABELS)
+    consumed = 0
+    for (batch,) in DataLoader(data, batch_size=10, sampler=sampler, num_workers=workers):
+        consumed += len(batch)
+        resumed = ClassBalancedSampler(LABELS)
+        resumed.load_state_dict(sampler.state_dict(consumed=consumed))
+        assert list(resumed) == (drawn(1, 0)[consumed:] or drawn(1, 0, epoch=1))
+    assert list(sampler) == drawn(1, 0, epoch=1)
+
+
+def test_a_pass_after_one_that_was_left_early_is_another_epoch():
+    sampler = ClassBalancedSampler(LABELS)
+    passes = [list(islice(sampler, 20)) for _ in range(3)]
+    assert passes == [drawn(1, 0, epoch)[:20] for epoch in range(3)]
+    sampler.set_epoch(1)
+    assert list(sampler) == drawn(1, 0, epoch=1)
+    assert list(sampler) == drawn(1, 0, epoch=2)
+    list(islice(sampler, 20))
+    sampler.load_state_dict(sampler.state_dict())
+    assert list(sampler) == drawn(1, 0, epoch=3)[20:]
 
 
 def test_a_state_at_the_end_of_an_epoch_starts_the_next():

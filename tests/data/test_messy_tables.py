@@ -93,6 +93,21 @@ def test_a_packed_table_is_named(images):
         read(images, gzip.compress(b"path,label"))
 
 
+@pytest.mark.parametrize("cut", range(3))
+def test_a_large_table_may_be_cut_inside_a_letter(images, cut):
+    """Its first part, which tells the separator, ends in one of three bytes of a letter."""
+    rest = "".join(f"images/{n % 6}.png,{'鯨' * 40},train,{n}\n" for n in range(800))
+    text = "path,label,split,注\n" + rows().replace("\n", f",{'y' * cut}\n") + rest
+    data = read(images, text.encode("utf-8-sig"))
+    assert data.class_names == ("cat", "dog", "鯨" * 40)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_quoted_names_after_a_blank(images, separator):
+    header = f'"path"{separator} "label"{separator} "split"\n'
+    assert read(images, header + rows(separator)).class_names == ("cat", "dog")
+
+
 @pytest.mark.parametrize(
     ("header", "hint"),
     [

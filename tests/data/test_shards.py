@@ -84,7 +84,7 @@ def test_what_cannot_be_put_in_shards(loose, tmp_path):
     write_shards(DataConfig(str(loose)), tmp_path / "shards")
     with pytest.raises(ValueError, match="already has some"):
         write_shards(DataConfig(str(loose)), tmp_path / "shards")
-    with pytest.raises(ValueError, match="already consists of shards"):
+    with pytest.raises(ValueError, match="in shards or one file already"):
         write_shards(DataConfig(str(tmp_path / "shards")), tmp_path / "again")
 
 

@@ -48,6 +48,15 @@ def test_gradients_by_finite_differences(cls: type[ClassificationLoss], progress
     assert torch.autograd.gradcheck(lambda x: loss(x, target), logits.requires_grad_())
 
 
+def test_buffers_may_be_float32(cls: type[ClassificationLoss]) -> None:
+    """For devices without float64."""
+    logits, target = batch()
+    single = late(cls).float()
+    assert all(value.dtype != torch.float64 for value in single.state_dict().values())
+    expected = late(cls)(logits.float(), target)
+    torch.testing.assert_close(single(logits.float(), target), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_order_of_the_batch_plays_no_part(cls: type[ClassificationLoss]) -> None:
     logits, target = batch()
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(1))

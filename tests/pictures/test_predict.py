@@ -307,6 +307,9 @@ def test_a_table_of_urls(run: Run, photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_table_without_that_column(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("Path,label\na.png,b\n")
+    with pytest.raises(ValueError, match="did you mean --path-column 'Path'"):
+        api.predict(run, tmp_path / "table.csv", out=tmp_path / "out.csv")
     (tmp_path / "table.csv").write_text("file,label\na.png,b\n")
     with pytest.raises(ValueError, match="has no path_column 'path'; its columns are file, label"):
         api.predict(run, tmp_path / "table.csv", out=tmp_path / "out.csv")

@@ -18,7 +18,7 @@ from longtail.cli import main
 from longtail.data import DataConfig, load
 from longtail.data.load import read_source
 from longtail.data.tree import Tree
-from longtail.models import create_backbone
+from longtail.models import Backbone, create_backbone
 from longtail.pictures import resolve, train
 from longtail.pictures.checks import after, before
 from longtail.pictures.plan import fastest_of, make_plan, passes_per_image
@@ -142,6 +142,39 @@ def test_the_run_has_cross_entropy_beside_it(frozen: Run) -> None:
     assert frozen.folder.joinpath("ce", "metrics.json").is_file()
     assert frozen.metrics["balanced_accuracy"] > 0.5
     assert frozen.model_card()["head"] == "linear"
+
+
+def test_cross_entropy_for_comparison_is_plain(folder: Path, tmp_path: Path) -> None:
+    asked = {"tune": "head", "method": {"name": "ce"}, "sampling": "class_balanced"}
+    run = train(settings(folder, **asked), tmp_path / "run")
+    assert run.config["sampling"] == "class_balanced"
+    assert Run(run.folder / "ce").config["sampling"] == "shuffle"
+
+
+def own_backbone(*, pretrained: bool = False) -> Backbone:
+    return create_backbone("efficientnet_lite0", pretrained=pretrained)
+
+
+def own_backbone_without_weights() -> Backbone:
+    return create_backbone("resnet20")
+
+
+def test_a_backbone_of_the_users_own_says_whether_it_has_weights(folder: Path) -> None:
+    for make, expected in ((own_backbone, True), (own_backbone_without_weights, False)):
+        name = f"{make.__module__}.{make.__name__}"
+        config = replace(Config(DataConfig(str(folder)), {"name": "ce"}), backbone=name)
+        assert resolved(config).pretrained is expected
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu", "abacus"])
+def test_a_device_that_is_absent_is_refused_first(
+    device: str, folder: Path, tmp_path: Path
+) -> None:
+    if device != "abacus" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ValueError, match=f"device '{device}' is not available"):
+        train(settings(folder, tune="head", device=device), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_predictions_of_paths_images_and_arrays(folder: Path, frozen: Run) -> None:
@@ -648,6 +681,8 @@ def test_a_run_that_stopped_before_its_first_stage_knows_its_images(
     new = data / "train" / "red" / "new.jpg"
     shutil.copy(data / "train" / "red" / "3.jpg", new)
     resume = ["train", "--resume", "--out", str(out)]
+    assert main(["evaluate", str(out)]) == 2
+    assert "has not reached its last stage: continue it with" in capsys.readouterr().err
     assert main(resume) == 2
     assert f"images added (1): {new}" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == ["decisions.json", "split.csv"]

@@ -27,13 +27,16 @@ class Columns:
     origin: Callable[[int], str]
 
 
-def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, str]) -> Columns:
+def read_columns(
+    source: str, wanted: Mapping[str, str], optional: Mapping[str, str], prefix: str = "--data."
+) -> Columns:
     """Reads columns of a table; other columns are not read.
 
     Args:
         source: path or URL of a .parquet file, or any other name for a text file.
         wanted: name in the table of each column that must exist.
         optional: name in the table of each column that may exist, in any case.
+        prefix: of the options that name the columns, for messages.
 
     Raises:
         InputError: when the file is not a table, a column is absent or listed twice, or a text is
@@ -55,7 +58,7 @@ def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, 
         raise InputError(
             f"{source} has no {listed}; its columns are "
             + ", ".join(map(shown, read.names))
-            + _advice(absent, read.names)
+            + _advice(absent, read.names, prefix)
         )
     twice = [name for name in names.values() if read.names.count(name) > 1]
     if twice:
@@ -68,12 +71,12 @@ def read_columns(source: str, wanted: Mapping[str, str], optional: Mapping[str, 
         raise InputError(f"{source} cannot be read as a table: {error}") from error
 
 
-def _advice(absent: Mapping[str, str], names: Sequence[str]) -> str:
+def _advice(absent: Mapping[str, str], names: Sequence[str], prefix: str) -> str:
     """End of the message about absent columns: advice from the look of the header."""
     if names and is_image(names[0]):
         return "; the first line looks like a row, but must be a header"
     found = {key: [n for n in names if _plain(n) == _plain(absent[key])] for key in absent}
-    options = [f"--data.{key}-column {like[0]!r}" for key, like in found.items() if like]
+    options = [f"{prefix}{key}-column {like[0]!r}" for key, like in found.items() if like]
     return f"; did you mean {' '.join(options)}?" if options else ""
 
 

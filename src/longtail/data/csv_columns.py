@@ -200,18 +200,17 @@ def undecodable(source: str) -> str:
 
 def _decode(head: bytes, encoding: str) -> str:
     try:
-        return head.decode(encoding)
-    except UnicodeDecodeError:
-        # The end may be cut, and a name in another encoding is shown as such.
+        return codecs.getincrementaldecoder(encoding)().decode(head)  # the last letter may be cut
+    except UnicodeDecodeError:  # a name in another encoding is shown as such
         return head.decode("cp1252" if encoding == "utf-8-sig" else encoding, errors="replace")
 
 
 def _header(line: str, given: str, wanted: Collection[str]) -> tuple[str, list[str]]:
     """Separator and column names, by the separator that gives the wanted or else most names."""
-    read = {
-        separator: [name.strip() for name in next(csv.reader([line], delimiter=separator))]
-        for separator in given or SEPARATORS
-    }
+    read = {}
+    for separator in given or SEPARATORS:
+        names = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        read[separator] = [name.strip() for name in names]
     return max(
         read.items(),
         key=lambda item: (len(set(wanted).intersection(item[1])), len(item[1])),

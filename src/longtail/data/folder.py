@@ -38,6 +38,8 @@ def folder(config: DataConfig) -> Records:
     )
     for text in [*layout.left_out, *_left_out(tree, layout)]:
         warnings.warn(f"{root}: left out {text}", stacklevel=2)
+    for text in layout.doubts:
+        warnings.warn(f"{root}: {text}", stacklevel=2)
     return Records(
         name=root.name,
         paths=[path for path, _, _ in rows],

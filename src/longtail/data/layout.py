@@ -38,12 +38,14 @@ class Layout:
         empty: names of the class folders without an image.
         notes: what is not obvious, one sentence each.
         left_out: what is not used although it may have been intended to, one sentence each.
+        doubts: what may be understood wrongly, one sentence each.
     """
 
     folders: dict[Parts, tuple[str, str]] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 def understand(tree: Tree, depth: int | None) -> Layout:
@@ -69,6 +71,8 @@ def understand(tree: Tree, depth: int | None) -> Layout:
         layout.folders = per_class
         layout.notes.append("the class folders contain a folder for each split")
         return layout
+    else:
+        layout.doubts += _held_out_among_classes(tree, base)
     tops = {split: _descend(tree, (*base, name)) for split, name in splits.items()}
     tops = tops or {"train": base}
     for split, top in tops.items():
@@ -126,6 +130,24 @@ def _splits(tree: Tree, base: Parts) -> dict[str, str]:
                 "move all but one of them away"
             )
     return {split: names[0] for split, names in found.items()}
+
+
+def _held_out_among_classes(tree: Tree, base: Parts) -> list[str]:
+    """Folders named val or test that are read as classes, since there is no folder train.
+
+    Raises:
+        InputError: when such a folder has folders of other classes.
+    """
+    names = tree.full(base)
+    held_out = [name for name in names if split_named(name) in ("val", "test")]
+    for name in held_out:
+        same = sorted(set(tree.full((*base, name))).intersection(names))
+        if same:
+            raise InputError(
+                f"{tree.root.joinpath(*base)} has {counted('class folders', same)}, next to {name} "
+                f"and in it: move those next to {name} into a folder train"
+            )
+    return [f"{name} is read as a class, since there is no folder train" for name in held_out]
 
 
 def _splits_below_classes(tree: Tree, base: Parts) -> dict[Parts, tuple[str, str]]:

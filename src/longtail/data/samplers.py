@@ -72,8 +72,9 @@ class ClassBalancedSampler(Sampler[int]):
 
     An epoch has N draws, divided among the processes: each draw goes to one of them, and the last
     N modulo `num_replicas` are dropped, so that all take equally many. Every pass over the sampler
-    is a new epoch. The order depends only on seed, epoch and labels; a run that is resumed, with
-    any number of processes, continues with the remaining draws of its epoch.
+    is a new epoch, also after one that was left early. The order depends only on seed, epoch and
+    labels; a run that is resumed, with any number of processes, continues with the remaining draws
+    of its epoch.
 
     Args:
         labels: (N,), class index of each sample of the data set.
@@ -92,6 +93,9 @@ class ClassBalancedSampler(Sampler[int]):
         >>> len(drawn), sum(index >= 96 for index in drawn) > 30
         (100, True)
     """
+
+    _start: int
+    _under_way: bool
 
     def __init__(
         self,
@@ -120,8 +124,7 @@ class ClassBalancedSampler(Sampler[int]):
         if int(self.labels.min()) < 0:
             raise InputError(f"{name} must be 0 or more, got {int(self.labels.min())}")
         self.num_replicas, self.rank, self.power, self.seed = num_replicas, rank, power, seed
-        # Draws of the epoch, over all processes: before the next pass, before this one, and now.
-        self.epoch = self._start = self._begin = self._taken = 0
+        self.set_epoch(0)
 
     def __len__(self) -> int:
         """Number of draws that this process takes in the next pass."""
@@ -129,29 +132,44 @@ class ClassBalancedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """The indices of this process in the next epoch, or in the rest of a resumed one."""
+        if self._under_way:  # the last pass was left early
+            self.set_epoch(self.epoch + 1)
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
         order = draw_by_class(self.labels, self.power, generator).tolist()
         begin, number = self._start, len(self)
-        self._start, self._begin, self._taken = 0, begin, begin
+        self._pass, self._under_way = (self.epoch, begin), True
+        self._start, self._taken = 0, begin
         for step in range(number):
             self._taken = begin + (step + 1) * self.num_replicas
             yield order[begin + step * self.num_replicas + self.rank]
+        last = self._pass  # of which batches may still be trained on
         self.set_epoch(self.epoch + 1)
+        self._pass = last
 
     def set_epoch(self, epoch: int) -> None:
         """Starts the next pass at the beginning of this epoch."""
+        self._continue(epoch, 0)
+
+    def _continue(self, epoch: int, taken: int) -> None:
+        """Starts the next pass in an epoch of which all processes have taken so many draws."""
         self.epoch = epoch
-        self._start = self._begin = self._taken = 0
+        self._start = self._taken = taken
+        self._pass = epoch, taken  # epoch, and draws taken before, of the last pass that began
+        self._under_way = False
 
     def state_dict(self, consumed: int | None = None) -> dict[str, int]:
-        """State to resume from, in this epoch.
+        """State to resume from, in the middle of an epoch or at its end.
 
         Args:
-            consumed: number of samples that this process trained on in this pass (default: all
-                that were drawn). It must be given if a `DataLoader` with workers draws ahead.
+            consumed: number of samples that this process trained on in the last pass that began
+                (default: all that were drawn). It must be given if a `DataLoader` with workers
+                draws ahead.
         """
-        taken = self._taken if consumed is None else self._begin + consumed * self.num_replicas
-        return {"epoch": self.epoch, "taken": taken, "seed": self.seed, "samples": len(self.labels)}
+        epoch, taken = self.epoch, self._taken
+        if consumed is not None:
+            epoch, begin = self._pass
+            taken = begin + consumed * self.num_replicas
+        return {"epoch": epoch, "taken": taken, "seed": self.seed, "samples": len(self.labels)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continues from a state; the number of processes may differ.
@@ -163,8 +181,7 @@ class ClassBalancedSampler(Sampler[int]):
         for name, value in own.items():
             if state[name] != value:
                 raise InputError(f"{name} of the state must be {value}, got {state[name]}")
-        self.set_epoch(state["epoch"])
         if len(self.labels) - state["taken"] < self.num_replicas:
             self.set_epoch(state["epoch"] + 1)
         else:
-            self._start = self._begin = self._taken = state["taken"]
+            self._continue(state["epoch"], state["taken"])

@@ -50,7 +50,7 @@ def write_shards(config: DataConfig, folder: Path, megabytes: int = 256) -> list
     if not isinstance(source, Records):
         raise InputError(f"{config.source} is in memory; only image files can be written to shards")
     if any(file_of(path) != path for path in source.paths[:1]):
-        raise InputError(f"{config.source} already consists of shards")
+        raise InputError(f"the images of {config.source} are in shards or one file already")
     if (folder / INDEX).exists():
         raise InputError(f"out must be a folder without shards, {folder} already has some")
     report_problems(source.name, find_problems(source))

@@ -77,6 +77,16 @@ def is_own_backbone(name: str) -> bool:
     return is_import_path(name) and not is_timm_model(name)
 
 
+def takes_pretrained(name: str) -> bool:
+    """Whether a user's own backbone can load pretrained weights: it has a parameter for that.
+
+    Args:
+        name: its import path.
+    """
+    make = imported(name, "backbone")
+    return callable(make) and "pretrained" in inspect.signature(make).parameters
+
+
 def make_named(
     name: str,
     known: Mapping[str, Callable[..., AnyEncoder]],

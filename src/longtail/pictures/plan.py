@@ -13,10 +13,10 @@ from longtail.data.loaders import available_cpus
 from longtail.features import FeatureCache, fastest, fingerprint, keep_freed_memory, outputs
 from longtail.features.cache import keys_of
 from longtail.methods import Method, find_method
-from longtail.models import Backbone, create_backbone
+from longtail.models import Backbone, create_backbone, is_own_backbone
 from longtail.pictures.settings import BACKBONE, STRONGER, fine_tunes_method, fine_tuning
 from longtail.training import Config
-from longtail.training.distributed import best_device
+from longtail.training.distributed import best_device, device_of
 from longtail.training.embed import reading_of
 from longtail.training.input import evaluation_crop
 from longtail.training.stages import Stage
@@ -57,7 +57,7 @@ class Plan:
 
 def make_plan(config: Config, dataset: Dataset) -> Plan:
     """Measures the speed on a few batches, and plans the time."""
-    device = torch.device(best_device() if config.device == "auto" else config.device)
+    device = device_of(config)
     backbone = create_backbone(config.backbone, pretrained=bool(config.pretrained))
     features = _feature_seconds(backbone, dataset)
     minutes = config.minutes
@@ -108,12 +108,16 @@ def describe(config: Config, dataset: Dataset, plan: Plan, method: str, folder: 
     rarest = dataset.class_names[int(counts.argmin())]
     images = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     device = "GPU" if torch.cuda.is_available() and config.device != "cpu" else "CPU"
-    weights = "installed with longtail" if config.backbone == BACKBONE else "from timm's hub"
+    weights = "weights from timm's hub"
+    if config.backbone == BACKBONE:
+        weights = "weights installed with longtail"
+    elif is_own_backbone(config.backbone):
+        weights = "your own"
     features = duration(plan.feature_seconds) if plan.feature_seconds else "in the cache"
     lines = [
         f"{config.data.source}: {images} images, {dataset.num_classes} classes of "
         f"{counts.max():,} to {counts.min():,} training images (rarest: {rarest})",
-        f"{device}, {available_cpus()} processors; backbone {config.backbone}, weights {weights}; "
+        f"{device}, {available_cpus()} processors; backbone {config.backbone}, {weights}; "
         f"images of {dataset.image_size} pixels",
         f"1. features of all images: {features}; a head on them: seconds",
     ]

@@ -6,7 +6,8 @@ from typing import Any
 from longtail.data import BUILT_IN, Dataset
 from longtail.data.images import natural_size
 from longtail.data.records import Records
-from longtail.models import backbone_names, create_backbone, is_timm_model
+from longtail.models import backbone_names, create_backbone, is_own_backbone, is_timm_model
+from longtail.models.create import takes_pretrained
 from longtail.recipes import TWO_STAGES
 from longtail.training import Config
 
@@ -88,6 +89,8 @@ def has_weights(backbone: str) -> bool:
     """Whether there are pretrained weights for a backbone, installed or not."""
     if backbone in backbone_names():
         return backbone == BACKBONE
+    if is_own_backbone(backbone):
+        return takes_pretrained(backbone)
     if not is_timm_model(backbone):
         return False
     import timm

@@ -50,17 +50,17 @@ from longtail.training.begin import (
 )
 from longtail.training.command import data_options, method_options, options
 from longtail.training.config import STAGES
+from longtail.training.distributed import device_of
 from longtail.training.frozen import frozen_features
 from longtail.training.given_models import given_models
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
 from longtail.training.reference import keep_reference
-from longtail.training.run import changed_settings
+from longtail.training.run import DECISIONS, changed_settings
 from longtail.training.split_record import write_split
 from longtail.training.train import prepare
 from longtail.training.unused import check_used
 
-DECISIONS = "decisions.json"
 CHOICES = tuple(c for c in CANDIDATES if c.method in ("logit_adjust", "lade", "gml"))
 PLAIN = "ce"
 DEFAULT = {"name": CHOICES[0].method}  # logit adjustment
@@ -208,7 +208,9 @@ class Training:
         )
         method = self.decide("method", lambda: self._choose(features["train"]))
         frozen = self._frozen(method)
-        plain = self._train(alone(frozen, {"name": PLAIN}), self.folder / PLAIN)
+        plain = self._train(
+            replace(alone(frozen, {"name": PLAIN}), sampling="shuffle"), self.folder / PLAIN
+        )
         epochs = self.decide("epochs", lambda: plan.epochs)
         if self.config.tune == "head" or (self.config.tune == "auto" and not epochs):
             run = self._train(frozen, self.folder)
@@ -258,6 +260,7 @@ class Training:
         Raises:
             InputError: for settings that a stage does not support.
         """
+        device_of(self.config)
         name = self.config.method["name"]
         method = DEFAULT if name == "auto" else self.config.method
         stages = [self._frozen(method)]

@@ -22,6 +22,7 @@ from longtail.ranges import MAX_COUNT, MAX_WORKERS, check_range
 from longtail.reproduce.cells import Cell, row_names
 from longtail.reproduce.results import Row, kept_by, matrix_file, matrix_row, write_results
 
+STDERR = 2  # the standard output is for the results
 Slots = Queue[dict[str, str]]  # environments that runs at the same time take turns in
 
 
@@ -105,7 +106,8 @@ def train_cells(
         cell.check(root)
     todo = [cell for cell in trained if not cell.done]
     jobs = jobs or _default_jobs(len(todo))
-    print(f"{len(trained) - len(todo)} of {len(trained)} runs are done, {jobs} at a time")
+    done = f"{len(trained) - len(todo)} of {len(trained)} runs are done"
+    print(f"{done}, {jobs} at a time", file=sys.stderr)
     if failed := _train_all(todo, root, jobs, write):
         raise ChildProcessError("these runs failed; the same command repeats them: " + failed)
     return write()
@@ -155,7 +157,7 @@ def _train(
     words += ["--out", str(cell.folder), "--resume"]
     slot = slots.get()
     try:
-        with subprocess.Popen(words, env={**os.environ, **slot}) as process:
+        with subprocess.Popen(words, env={**os.environ, **slot}, stdout=STDERR) as process:
             running.add(process)
             status = process.wait()
         running.discard(process)

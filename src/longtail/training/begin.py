@@ -43,7 +43,7 @@ def run_folder(folder: Path | None, config: Config) -> Iterator[Path]:
 
 def _new_folder(config: Config, stack: ExitStack) -> Path:
     """Makes and locks a folder that did not exist: two runs never get the same one."""
-    source = re.sub(r"\W+", "-", Path(config.data.source).stem)
+    source = re.sub(r"\W+", "-", Path(os.path.abspath(config.data.source)).stem)
     method = config.method["name"].rpartition(".")[2]
     name = source if method == "auto" else f"{source}-{method}"
     base = Path("runs") / f"{name}-seed{config.seed}"

@@ -113,6 +113,19 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_of(config: Config) -> torch.device:
+    """The device that a run will use.
+
+    Raises:
+        InputError: when it is not available.
+    """
+    name = {"auto": best_device(), "gpu": "cuda"}.get(config.device, config.device)
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch was built without CUDA
+        raise InputError(f"device {config.device!r} is not available: {error}") from error
+
+
 def _end_with_parent() -> None:
     """Makes the processes started by this one end when it ends, for whatever reason.
 

@@ -83,6 +83,6 @@ def _of_folder(folder: Path) -> list[str]:
 
 def _of_table(table: Path, column: str, root: str | Path | None) -> Files:
     """Paths as written in a table, and their locations."""
-    columns = read_columns(str(table), {"path": column}, {})
+    columns = read_columns(str(table), {"path": column}, {}, prefix="--")
     names = [text or "" for text in columns.texts["path"].to_pylist()]
     return Files(names, absolute_paths(str(root or table.parent), names))

@@ -47,6 +47,7 @@ MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "lo
 WORDS = {"split", "selection"}  # what the metrics are from, next to them
 MODEL, CARD = "model.safetensors", "card.json"
 GIVEN = "given_models.json"
+DECISIONS = "decisions.json"  # of a run on own images, whose last stage writes `config.yaml`
 GIVEN_NAMES = ("teacher", "first", "start")  # settings that name a model
 STAGE_FOLDERS = ("teacher", "first", "ce", "head")
 Model = TypeVar("Model", bound=nn.Module)
@@ -380,6 +381,13 @@ def task_of(folder: str | Path) -> str:
         InputError: when the folder does not hold a run.
     """
     path = Path(folder) / "config.yaml"
+    if (Path(folder) / DECISIONS).is_file() and not path.is_file():
+        head = Path(folder) / "head"
+        hint = f"; until then, use {head}" if Run.has_ended(head) else ""
+        raise InputError(
+            f"the training in {folder} has not reached its last stage: continue it with "
+            f"`longtail train --resume true --out {folder}`{hint}"
+        )
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no config.yaml")
     return str(read_values(path).get("task", Run.reads))  # 0.1.0 named only the other tasks
