@@ -440,7 +440,11 @@ def good() -> dict[str, object]:
         ({"source_prior": [0.5, 0.6]}, "source_prior of estimate_prior must sum to 1"),
         ({"method": "bbs"}, "method of estimate_prior must be one of .* got 'bbs'"),
         ({"calibration": "ts"}, "calibration of estimate_prior must be .* got 'ts'"),
-        ({"strength": -1.0}, "must be >= 0, got -1.0"),
+        ({"strength": -1.0}, "strength of estimate_prior must be >= 0, got -1.0"),
+        ({"strength": np.nan}, "strength of estimate_prior must be >= 0 and finite, got nan"),
+        ({"strength": np.inf}, "strength of estimate_prior must be >= 0 and finite, got inf"),
+        ({"resamples": -1}, "resamples of estimate_prior must be >= 0, got -1"),
+        ({"resamples": 1.5}, "resamples of estimate_prior must be a whole number, got 1.5"),
         (
             {"source_logits": None, "source_labels": None, "method": "bbse"},
             "method 'bbse' of estimate_prior needs source samples",
@@ -508,5 +512,7 @@ def test_calibration_keeps_the_type_and_none_changes_nothing() -> None:
     assert torch.equal(Calibration.none(3)(logits), logits)
     with pytest.raises(ValueError, match="ridge of fit_calibration must be >= 0, got -1"):
         fit_calibration(logits, [0, 1, 2, 0], [0.2, 0.3, 0.5], ridge=-1)
+    with pytest.raises(ValueError, match="ridge of fit_calibration must be >= 0 and finite, got"):
+        fit_calibration(logits, [0, 1, 2, 0], [0.2, 0.3, 0.5], ridge=np.nan)
     with pytest.raises(ValueError, match="kind of fit_calibration must be 'bcts' or 'vs'"):
         fit_calibration(logits, [0, 1, 2, 0], [0.2, 0.3, 0.5], kind="ts")  # type: ignore[arg-type]

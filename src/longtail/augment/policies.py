@@ -14,7 +14,7 @@ from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, c
 from longtail.augment.filters import sharpness
 from longtail.augment.geometry import affine, affine_matrix
 from longtail.augment.transforms import ColorJitter, RandomGreyscale
-from longtail.errors import InputError
+from longtail.ranges import check_range
 
 # name, probability and level in [0, 9] of the two operations of each sub-policy
 CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
@@ -73,7 +73,7 @@ class AutoAugment(Operation):
     fill: int = 0
 
     def __post_init__(self) -> None:
-        _check_fill("AutoAugment", self.fill)
+        check_range("fill of AutoAugment", self.fill, least=0, most=255)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws two steps of the policy, for images (B, 3, H, W)."""
@@ -220,8 +220,3 @@ def _operations(fill: int) -> Sequence[ParameterisedOperation | None]:
 
 def _affine(images: Tensor, values: Tensor, fill: int) -> Tensor:
     return affine(images, values.view(-1, 2, 3), fill)
-
-
-def _check_fill(owner: str, fill: int) -> None:
-    if not 0 <= fill <= 255:
-        raise InputError(f"fill of {owner} must lie in [0, 255], got {fill}")

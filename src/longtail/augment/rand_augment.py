@@ -11,9 +11,10 @@ from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, c
 from longtail.augment.filters import sharpness
 from longtail.augment.resample import resample
 from longtail.errors import InputError
+from longtail.ranges import check_range
 
 IMAGENET_MEAN = (124, 116, 104)
-LARGEST = 10.0
+LARGEST = 10
 # Chosen with equal probability, as in timm's set for a "rand" policy.
 RAND_AUGMENT = (
     "AutoContrast",
@@ -67,15 +68,14 @@ class RandAugment(Operation):
     fill: tuple[int, int, int] = IMAGENET_MEAN
 
     def __post_init__(self) -> None:
-        for name, valid, rule in (
-            ("num_ops", self.num_ops >= 1, "1 or more"),
-            ("magnitude", 0 <= self.magnitude <= LARGEST, f"in [0, {LARGEST:g}]"),
-            ("std", self.std >= 0, "0 or more"),
-            ("p", 0 <= self.p <= 1, "in [0, 1]"),
-            ("fill", all(0 <= value <= 255 for value in self.fill), "three values in [0, 255]"),
-        ):
-            if not valid:
-                raise InputError(f"{name} of RandAugment must be {rule}, got {getattr(self, name)}")
+        check_range("num_ops of RandAugment", self.num_ops, least=1, whole=True)
+        check_range("magnitude of RandAugment", self.magnitude, least=0, most=LARGEST)
+        check_range("std of RandAugment", self.std, least=0)
+        check_range("p of RandAugment", self.p, least=0, most=1)
+        if not all(0 <= value <= 255 for value in self.fill):
+            raise InputError(
+                f"fill of RandAugment must be three values in [0, 255], got {self.fill}"
+            )
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws operations and their strengths, for images (B, 3, H, W)."""

@@ -21,6 +21,7 @@ from longtail.augment.transforms import (
 )
 from longtail.errors import InputError
 from longtail.names import nearest
+from longtail.ranges import check_range
 
 AnyOperation = Callable[[Tensor, torch.Generator], Tensor]  # an `Operation`, or a function
 LARGE = 96  # side from which views begin with a resized crop
@@ -93,8 +94,7 @@ def named_view(name: str, size: int) -> View:
         >>> named_view("weak", 32)
         View(operations=(RandomCrop(padding=4), RandomFlip(p=0.5)))
     """
-    if size < 1:
-        raise InputError(f"size of named_view must be >= 1, got {size}")
+    check_range("size of named_view", size, least=1, whole=True)
     large = size >= LARGE
     crop: Operation = RandomResizedCrop() if large else RandomCrop(size // 8)
     weak = (crop, RandomFlip())

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from longtail.errors import InputError
 from longtail.metrics.scores import class_gaps, class_indices, largest
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 class _Counts(Metric):
@@ -133,8 +134,7 @@ class ClasswiseCalibrationError(Metric):
 
     def __init__(self, num_classes: int, bins: int = 20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if bins < 1:
-            raise InputError(f"bins of ClasswiseCalibrationError must be 1 or more, got {bins}")
+        check_range("bins of ClasswiseCalibrationError", bins, least=1, whole=True)
         self.num_classes, self.bins = num_classes, bins
         gap = torch.zeros(num_classes, bins, dtype=torch.float64)
         self.add_state("gap", default=gap, dist_reduce_fx="sum")

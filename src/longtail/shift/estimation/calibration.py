@@ -9,6 +9,7 @@ from torch import Tensor
 
 from longtail.errors import InputError
 from longtail.precision import full_precision
+from longtail.ranges import check_range
 from longtail.shift.estimation.likelihood import LabelLikelihood, centred
 from longtail.shift.estimation.posterior import (
     Logits,
@@ -110,8 +111,7 @@ def fit_calibration(
         >>> bool(fitted.scale < 1)  # three of four right is less sure than a margin of 3
         True
     """
-    if ridge < 0:
-        raise InputError(f"ridge of fit_calibration must be >= 0, got {ridge}")
+    check_range("ridge of fit_calibration", ridge, least=0)
     prior = probabilities(expressed, "expressed of fit_calibration")
     num_classes = len(prior)
     matrix = as_logits(logits, "logits of fit_calibration", num_classes)
