@@ -1,7 +1,7 @@
-"""AutoAugment and SimAugment."""
+"""AutoAugment with the policy of CIFAR-10."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
@@ -13,7 +13,6 @@ from longtail.augment import colour
 from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, chosen_operations
 from longtail.augment.filters import sharpness
 from longtail.augment.geometry import affine, affine_matrix
-from longtail.augment.transforms import ColorJitter, RandomGreyscale
 from longtail.ranges import check_range
 
 # name, probability and level in [0, 9] of the two operations of each sub-policy
@@ -89,44 +88,6 @@ class AutoAugment(Operation):
         probability = _probabilities()[policy, stage]
         chosen = torch.rand((2, batch), generator=generator) < probability
         return torch.where(chosen, 1 + (policy * 2 + stage) * 2 + positive, 0)
-
-
-@dataclass(frozen=True)
-class SimAugment(Operation):
-    """Jitter, hue and greyscale: the colour part of the views of SimCLR and BCL.
-
-    Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022. The
-    other part, resized crop and flip, comes before it in the view `sim`.
-
-    Args:
-        jitter: amount of brightness, contrast and saturation.
-        hue: largest shift, turns.
-        p: probability of the jitter.
-        greyscale: probability of a conversion to grey, after the jitter.
-
-    Raises: ValueError: when an argument is out of range.
-    """
-
-    jitter: float = 0.4
-    hue: float = 0.1
-    p: float = 0.8
-    greyscale: float = 0.2
-
-    def __post_init__(self) -> None:
-        self._steps()
-
-    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
-        """Draws jitter and greyscale, for images (B, 3, H, W)."""
-        jitter, grey = (step.draw(shape, generator) for step in self._steps())
-
-        def apply(images: Tensor, drawn: Iterator[Tensor]) -> Tensor:
-            return grey.apply(jitter.apply(images, drawn), drawn)
-
-        return Drawn((*jitter.parameters, *grey.parameters), apply)
-
-    def _steps(self) -> tuple[ColorJitter, RandomGreyscale]:
-        jitter = ColorJitter(self.jitter, self.jitter, self.jitter, self.hue, self.p)
-        return jitter, RandomGreyscale(self.greyscale)
 
 
 PolicyStep = tuple[str, int, int]  # operation, level, sign
