@@ -95,5 +95,7 @@ def test_fill_comes_from_outside():
 
 @pytest.mark.parametrize("fill", [256, -1, float("nan")])
 def test_settings_that_make_no_sense_are_refused(fill):
-    with pytest.raises(ValueError, match=rf"fill of AutoAugment must be in \[0, 255\].*, got {fill}"):
+    with pytest.raises(
+        ValueError, match=rf"fill of AutoAugment must be in \[0, 255\].*, got {fill}"
+    ):
         AutoAugment(fill=fill)

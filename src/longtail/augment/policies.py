@@ -9,10 +9,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from longtail.augment import colour
 from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, chosen_operations
-from longtail.augment.filters import sharpness
 from longtail.augment.geometry import affine, affine_matrix
+from longtail.augment.named import named_operation
 from longtail.ranges import check_range
 
 # name, probability and level in [0, 9] of the two operations of each sub-policy
@@ -76,7 +75,7 @@ class AutoAugment(Operation):
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws two steps of the policy, for images (B, 3, H, W)."""
-        choice, parameters = _table(cifar10_rows(), 10, *shape[2:])
+        choice, parameters = _table(*shape[2:])
         rows = self.rows(shape[0], generator)
         return chosen_operations(choice[rows], parameters[rows], _operations(self.fill))
 
@@ -143,14 +142,13 @@ def _matrix(name: str, strength: float, height: int, width: int) -> Tensor:
 
 
 @lru_cache
-def _table(
-    rows: tuple[PolicyStep, ...], bins: int, height: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """For each row its index in OPERATIONS, and the parameters of the operation (rows, 6)."""
+def _table(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """For each of `cifar10_rows` its index in OPERATIONS, and the parameters (rows, 6)."""
+    rows = cifar10_rows()
     choice, parameters = [], torch.zeros(len(rows), 6, dtype=torch.float64)
     for row, (name, level, sign) in enumerate(rows):
         choice.append(OPERATIONS.index("Affine" if name in GEOMETRIC else name))
-        strength = magnitude(name, level, bins, height, width)
+        strength = magnitude(name, level, 10, height, width)
         if name in GEOMETRIC:
             parameters[row] = _matrix(name, sign * strength, height, width).flatten()
         elif name == "Posterize":
@@ -167,15 +165,7 @@ def _operations(fill: int) -> Sequence[ParameterisedOperation | None]:
     return (
         None,
         partial(_affine, fill=fill),
-        lambda images, value: colour.brightness(images, value[:, 0]),
-        lambda images, value: colour.saturation(images, value[:, 0]),
-        lambda images, value: colour.contrast(images, value[:, 0]),
-        lambda images, value: sharpness(images, value[:, 0]),
-        lambda images, value: colour.posterize(images, value[:, 0]),
-        lambda images, value: colour.solarize(images, value[:, 0]),
-        lambda images, _: colour.autocontrast(images),
-        lambda images, _: colour.equalize(images),
-        lambda images, _: colour.invert(images),
+        *(named_operation(name) for name in (*COLOURING, *PARAMETERLESS)),
     )
 
 

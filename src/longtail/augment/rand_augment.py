@@ -6,9 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from longtail.augment import colour
 from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, chosen_operations
-from longtail.augment.filters import sharpness
+from longtail.augment.named import named_operation
 from longtail.augment.resample import resample
 from longtail.errors import InputError
 from longtail.ranges import check_range
@@ -155,16 +154,7 @@ def _operations(fill: tuple[int, int, int]) -> tuple[ParameterisedOperation | No
     none = (None,) * len(GEOMETRIC)
     return (
         None,
-        lambda images, _: colour.autocontrast(images),
-        lambda images, _: colour.equalize(images),
-        lambda images, _: colour.invert(images),
-        lambda images, value: colour.posterize(images, value[:, 0]),
-        lambda images, value: colour.solarize(images, value[:, 0]),
-        lambda images, value: colour.solarize_add(images, value[:, 0]),
-        lambda images, value: colour.saturation(images, value[:, 0]),
-        lambda images, value: colour.contrast(images, value[:, 0]),
-        lambda images, value: colour.brightness(images, value[:, 0]),
-        lambda images, value: sharpness(images, value[:, 0]),
+        *(named_operation(name) for name in RAND_AUGMENT if name not in GEOMETRIC),
         *none,
         partial(resample, cubic=False, fill=fill),
         partial(resample, cubic=True, fill=fill),
