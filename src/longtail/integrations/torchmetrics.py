@@ -49,6 +49,10 @@ class _Counts(Metric):
         self.support += torch.bincount(target, minlength=self.num_classes)
         self.correct += torch.bincount(target[predicted == target], minlength=self.num_classes)
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots one value or several of `compute`; see `torchmetrics.Metric.plot`."""
+        return self._plot(val, ax)
+
 
 class GroupAccuracy(_Counts):
     """Accuracy over all samples and over those of the many, medium and few classes.
@@ -76,10 +80,6 @@ class GroupAccuracy(_Counts):
             for name, classes in groups.items()
         }
 
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots one value or several of `compute`; see `torchmetrics.Metric.plot`."""
-        return self._plot(val, ax)
-
 
 class BalancedAccuracy(_Counts):
     """Mean recall over the classes that have a sample.
@@ -99,10 +99,6 @@ class BalancedAccuracy(_Counts):
         """Scalar fraction; NaN without a sample."""
         recall = self.correct / self.support
         return recall[self.support > 0].mean()
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots one value or several of `compute`; see `torchmetrics.Metric.plot`."""
-        return self._plot(val, ax)
 
 
 class ClasswiseCalibrationError(Metric):
