@@ -87,7 +87,7 @@ def evaluated(run: PixelRun, method: str, dataset: PixelDataset) -> dict[str, An
     for part, split in dataset.splits.items():
         if part == "train":
             continue
-        pairs = evaluation_pairs(dataset, split, torch.device("cpu"), 0)
+        pairs = evaluation_pairs(split, dataset.reader(split), torch.device("cpu"), 0)
         matrices = confusion_of(model, pairs, expressed, targets)
         by_power[part] = {
             str(power): percent(segmentation_metrics(matrix, dataset.prior))

@@ -126,9 +126,11 @@ def test_the_same_seed_gives_the_same_views_and_magnitude_0_of_p_1_is_not_identi
 @pytest.mark.parametrize(
     ("setting", "rule"),
     [
-        ({"num_ops": 0}, "1 or more, got 0"),
+        ({"num_ops": 0}, ">= 1, got 0"),
+        ({"num_ops": 1.5}, "a whole number, got 1.5"),
         ({"magnitude": 11}, r"in \[0, 10\], got 11"),
-        ({"std": -1.0}, "0 or more, got -1.0"),
+        ({"std": -1.0}, ">= 0, got -1.0"),
+        ({"std": float("inf")}, ">= 0 and finite, got inf"),
         ({"p": 1.5}, r"in \[0, 1\], got 1.5"),
         ({"fill": (0, 0, 300)}, r"in \[0, 255\], got \(0, 0, 300\)"),
     ],

@@ -1,5 +1,6 @@
 """Random operations: what they draw, and how often."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -138,16 +139,22 @@ def test_blur_changes_its_share():
     ("make", "message"),
     [
         (lambda: RandomCrop(-1), "padding of RandomCrop must be >= 0, got -1"),
-        (lambda: RandomFlip(1.1), r"p of RandomFlip must lie in \[0, 1\], got 1.1"),
+        (lambda: RandomFlip(1.1), r"p of RandomFlip must be in \[0, 1\], got 1.1"),
         (lambda: RandomResizedCrop((0.5, 1.5)), "scale of RandomResizedCrop must be .* <= 1, got"),
         (lambda: RandomResizedCrop(ratio=(2, 1)), "ratio of RandomResizedCrop must be .* got"),
         (lambda: RandomAffine(-5), "degrees of RandomAffine must be >= 0, got -5"),
         (lambda: RandomAffine(5, (0, 1)), "scale of RandomAffine must be 0 < .* got"),
         (lambda: Cutout(0), "length of Cutout must be >= 1, got 0"),
         (lambda: ColorJitter(contrast=-0.1), "contrast of ColorJitter must be >= 0, got -0.1"),
-        (lambda: ColorJitter(p=2), r"p of ColorJitter must lie in \[0, 1\], got 2"),
-        (lambda: RandomGreyscale(-1), r"p of RandomGreyscale must lie in \[0, 1\], got -1"),
+        (lambda: ColorJitter(p=2), r"p of ColorJitter must be in \[0, 1\], got 2"),
+        (lambda: RandomGreyscale(-1), r"p of RandomGreyscale must be in \[0, 1\], got -1"),
+        (lambda: ColorJitter(hue=0.6), r"hue of ColorJitter must be in \[0, 0.5\], got 0.6"),
         (lambda: RandomBlur(3, sigma=(0, 1)), "sigma of RandomBlur must be 0 < .* got"),
+        (lambda: RandomCrop(math.nan), "padding of RandomCrop must be >= 0 and finite, got nan"),
+        (lambda: RandomCrop(1.5), "padding of RandomCrop must be a whole number, got 1.5"),
+        (lambda: RandomAffine(math.nan), "degrees of RandomAffine must be >= 0 and finite, got"),
+        (lambda: Cutout(2.5), "length of Cutout must be a whole number, got 2.5"),
+        (lambda: ColorJitter(math.nan), "brightness of ColorJitter must be >= 0 and finite, got"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make, message):

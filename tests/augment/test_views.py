@@ -69,6 +69,18 @@ def test_every_view_keeps_shape_and_follows_its_generator(name, shape):
     assert torch.equal(images, before)
 
 
+def test_sim_makes_a_fifth_grey():
+    images = torch.randint(
+        0, 256, (2000, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    _, colouring = named_view("sim", 32).apart()
+    seen = View(colouring.operations[1:])(images, torch.Generator().manual_seed(0))  # no flip
+    grey = (seen == seen[:, :1]).flatten(1).all(dim=1)
+    same = (seen == images).flatten(1).all(dim=1)
+    assert 0.16 < grey.float().mean() < 0.24
+    assert 0.12 < same.float().mean() < 0.20  # 0.2 without jitter, of which 0.8 stay coloured
+
+
 @pytest.mark.parametrize("name", [name for name in VIEWS if name != "none"])
 def test_images_of_a_batch_are_seen_differently(name):
     images = noise((1, 3, 32, 32)).expand(64, -1, -1, -1)

@@ -344,7 +344,7 @@ def test_networks_of_any_number_of_steps(steps: int, data: Any) -> None:
 
 
 def test_networks_without_a_step(data: Any) -> None:
-    with pytest.raises(ValueError, match="epochs of bcl must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="epochs of bcl must be >= 1, got 0"):
         LongTailClassifier("bcl", method_params={"epochs": 0}).fit(data.x, data.y)
 
 

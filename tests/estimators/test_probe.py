@@ -44,3 +44,22 @@ def test_a_linear_head_goes_into_a_layer(data: Any) -> None:
 def test_invalid_method() -> None:
     with pytest.raises(ValueError, match=r"method must be one of .* got 'logit_ajust'"):
         fit_head(torch.zeros(2, 1), torch.tensor([0, 1]), ClassPrior([1, 1]), "logit_ajust")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "rule"),
+    [
+        ("gml", {"keys": 2}, ">= the 3 classes, got 2"),
+        ("gml", {"keys": np.nan}, "finite, got nan"),
+        ("gml", {"width": 0}, ">= 1, got 0"),
+        ("gml", {"width": 2.5}, "a whole number, got 2.5"),
+        ("gml", {"shrinkage": 0.0}, r"in \(0, 1\], got 0.0"),
+        ("gml", {"temperature": np.inf}, "> 0 and finite, got inf"),
+        ("bcl", {"epochs": 1.5}, "a whole number, got 1.5"),
+        ("bcl", {"batch_size": np.nan}, ">= 1 and finite, got nan"),
+    ],
+)
+def test_settings_that_make_no_sense(method: str, settings: dict[str, Any], rule: str) -> None:
+    x, target = torch.randn(6, 4), torch.arange(6) % 3
+    with pytest.raises(ValueError, match=f"{next(iter(settings))} of {method} must be {rule}"):
+        fit_head(x, target, ClassPrior.from_labels(target), method, settings=settings)

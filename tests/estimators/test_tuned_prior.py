@@ -165,9 +165,22 @@ def test_frozen_and_groups_and_weights(data: Any) -> None:
         ({"n_jobs": 1.5}, r"'n_jobs' parameter of TunedPriorClassifierCV .* 1\.5"),
         ({"random_state": "x"}, "'random_state' parameter of TunedPriorClassifierCV .* 'x'"),
         ({"expressed_prior": 1}, "'expressed_prior' parameter of TunedPrior.* 1"),
+        ({"expressed_prior": "unform"}, "expressed_prior of TunedPriorClassifierCV must be one of"),
         ({"estimator": StratifiedKFold()}, "'estimator' parameter of TunedPrior.* 'predict_proba'"),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str, data: Any) -> None:
     with pytest.raises(ValueError, match=message):
         TunedPriorClassifierCV(**({"estimator": GaussianNB()} | settings)).fit(data.x, data.y)
+
+
+def test_messages_of_the_fit_name_the_tuned_classifier(data: Any) -> None:
+    with pytest.raises(ValueError, match="TunedPriorClassifierCV requires y to be passed"):
+        TunedPriorClassifierCV(GaussianNB()).fit(data.x, None)
+    frozen = FrozenEstimator(LogisticRegression().fit(data.x, data.y))
+    with pytest.raises(ValueError, match="expressed_prior of TunedPriorClassifierCV must be given"):
+        TunedPriorClassifierCV(frozen).fit(data.x, data.y)
+    few = FrozenEstimator(GaussianNB().fit(data.x[:90], data.y[:90]))
+    unknown = np.where(data.y == "ant", "gnu", data.y)
+    with pytest.raises(ValueError, match=r"y of TunedPriorClassifierCV\.fit must contain known"):
+        TunedPriorClassifierCV(few, expressed_prior="uniform").fit(data.x, unknown)

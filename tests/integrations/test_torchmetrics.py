@@ -114,6 +114,8 @@ def test_logits_are_not_taken_for_probabilities() -> None:
         ClasswiseCalibrationError(4).update(*made())
     with pytest.raises(ValueError, match=r"bins .* got 0"):
         ClasswiseCalibrationError(4, bins=0)
+    with pytest.raises(ValueError, match=r"bins .* whole number, got 2.5"):
+        ClasswiseCalibrationError(4, bins=2.5)  # type: ignore[arg-type]
 
 
 def test_plots() -> None:

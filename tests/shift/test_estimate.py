@@ -74,7 +74,7 @@ def test_hard_rlls_agrees_with_abstention(path: Path) -> None:
     confusion = Confusion(posteriors.argmax(dim=1), labels, posteriors)
     predicted = fitted.posteriors(target, p, p).argmax(dim=1)
     mean = torch.bincount(predicted, minlength=len(p)).double() / len(target)
-    found, _ = rlls_prior(confusion.matrix, mean, p, rlls_radius(len(p), len(labels)))
+    found = rlls_prior(confusion.matrix, mean, p, rlls_radius(len(p), len(labels)))
     np.testing.assert_allclose(found, golden["bcts_rlls_hard"], atol=1e-4)
 
 
@@ -110,7 +110,7 @@ def test_bbse_is_exact_for_a_known_confusion() -> None:
     q = torch.tensor([0.1, 0.9], dtype=torch.float64)
     torch.testing.assert_close(bbse_prior(matrix, matrix @ q), q)
     torch.testing.assert_close(
-        rlls_prior(matrix, matrix @ q, torch.tensor([0.5, 0.5]).double(), radius=1e-9)[0], q
+        rlls_prior(matrix, matrix @ q, torch.tensor([0.5, 0.5]).double(), radius=1e-9), q
     )
 
 
@@ -133,7 +133,7 @@ def test_kdey_maximises_the_likelihood_of_kernel_densities() -> None:
 def test_rlls_with_a_large_radius_stays_where_it_is() -> None:
     matrix = torch.tensor([[0.8, 0.3], [0.2, 0.7]], dtype=torch.float64)
     p = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    found, _ = rlls_prior(matrix, torch.tensor([0.9, 0.1]).double(), p, radius=100.0)
+    found = rlls_prior(matrix, torch.tensor([0.9, 0.1]).double(), p, radius=100.0)
     torch.testing.assert_close(found, p)
 
 
@@ -285,6 +285,16 @@ def test_one_target_sample(method: str) -> None:
     assert torch.equal(found.prior, p)
     assert torch.isfinite(found.interval).all()
     assert (found.interval.diff(dim=1) > 0.3).all()
+
+
+@pytest.mark.parametrize("samples", [1, 2, 50])
+def test_intervals_that_are_not_requested_are_undefined(samples: int) -> None:
+    p = tail(3)
+    target = gaussians(p, 50, p, seed=1)[0][:samples]
+    found = estimate_prior(*gaussians(p, 200, p, seed=0), target, p, interval=False)
+    assert found.interval.isnan().all()
+    assert found.region is None
+    assert torch.isfinite(found.prior).all()
 
 
 @pytest.mark.parametrize("method", METHODS[:4])
@@ -440,7 +450,11 @@ def good() -> dict[str, object]:
         ({"source_prior": [0.5, 0.6]}, "source_prior of estimate_prior must sum to 1"),
         ({"method": "bbs"}, "method of estimate_prior must be one of .* got 'bbs'"),
         ({"calibration": "ts"}, "calibration of estimate_prior must be .* got 'ts'"),
-        ({"strength": -1.0}, "must be >= 0, got -1.0"),
+        ({"strength": -1.0}, "strength of estimate_prior must be >= 0, got -1.0"),
+        ({"strength": np.nan}, "strength of estimate_prior must be >= 0 and finite, got nan"),
+        ({"strength": np.inf}, "strength of estimate_prior must be >= 0 and finite, got inf"),
+        ({"resamples": -1}, "resamples of estimate_prior must be >= 0, got -1"),
+        ({"resamples": 1.5}, "resamples of estimate_prior must be a whole number, got 1.5"),
         (
             {"source_logits": None, "source_labels": None, "method": "bbse"},
             "method 'bbse' of estimate_prior needs source samples",
@@ -508,5 +522,7 @@ def test_calibration_keeps_the_type_and_none_changes_nothing() -> None:
     assert torch.equal(Calibration.none(3)(logits), logits)
     with pytest.raises(ValueError, match="ridge of fit_calibration must be >= 0, got -1"):
         fit_calibration(logits, [0, 1, 2, 0], [0.2, 0.3, 0.5], ridge=-1)
+    with pytest.raises(ValueError, match="ridge of fit_calibration must be >= 0 and finite, got"):
+        fit_calibration(logits, [0, 1, 2, 0], [0.2, 0.3, 0.5], ridge=np.nan)
     with pytest.raises(ValueError, match="kind of fit_calibration must be 'bcts' or 'vs'"):
         fit_calibration(logits, [0, 1, 2, 0], [0.2, 0.3, 0.5], kind="ts")  # type: ignore[arg-type]

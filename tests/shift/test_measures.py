@@ -38,6 +38,8 @@ def test_bounds_of_the_errors() -> None:
         absolute_error(true, [0.5, 0.5])
     with pytest.raises(ValueError, match="must be >= 1, got 0"):
         kl_divergence(true, found, 0)
+    with pytest.raises(ValueError, match="samples of an error of a prior must be >= 1 and finite"):
+        kl_divergence(true, found, np.nan)  # type: ignore[arg-type]
 
 
 def test_artificial_prevalence_visits_the_grid() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from longtail.errors import InputError
 from longtail.prior import ClassPrior
 from longtail.shift import (
     adjust,
@@ -124,6 +125,8 @@ def test_list_files(tmp_path: Path) -> None:
     assert read_test_list(path, 3, names).tolist() == [2, 0]
     path.write_text("# from the list of the data set\nc.png 7\na b.png 1\n\n2\n")
     assert read_test_list(path, 3, names).tolist() == [1, 0, 2]
+    path.write_bytes(b"\xef\xbb\xbfc.png\n")  # as Windows writes it
+    assert read_test_list(path, 3, names).tolist() == [1]
     write_test_list(path, np.array([1, 1]))
     assert read_test_list(path, 3).tolist() == [1, 1]
 
@@ -140,6 +143,12 @@ def test_list_files(tmp_path: Path) -> None:
 def test_bad_list_files(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
+        read_test_list(tmp_path / "list.txt", 3)
+
+
+def test_a_list_file_of_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("Bär.png\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"list.txt must be a text in UTF-8"):
         read_test_list(tmp_path / "list.txt", 3)
 
 

@@ -121,6 +121,8 @@ def test_bad_arguments() -> None:
         PriorTracker(P, half_life=0)
     with pytest.raises(ValueError, match="strength of PriorTracker must be >= 0, got -1"):
         PriorTracker(P, strength=-1)
+    with pytest.raises(ValueError, match="strength of PriorTracker must be >= 0 and finite, got"):
+        PriorTracker(P, strength=float("inf"))
     with pytest.raises(ValueError, match="expressed of PriorTracker must sum to 1"):
         PriorTracker([0.5, 0.6])
     with pytest.raises(ValueError, match=r"must have counts of shape \(3,\), got nothing"):

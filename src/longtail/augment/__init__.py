@@ -24,7 +24,7 @@ from longtail.augment.geometry import (
     resized_crop,
 )
 from longtail.augment.mix import CutMix, MixedBatch, Mixup
-from longtail.augment.policies import AutoAugment, SimAugment
+from longtail.augment.policies import AutoAugment
 from longtail.augment.rand_augment import RandAugment
 from longtail.augment.transforms import (
     ColorJitter,
@@ -55,7 +55,6 @@ __all__ = [
     "RandomFlip",
     "RandomGreyscale",
     "RandomResizedCrop",
-    "SimAugment",
     "View",
     "affine",
     "affine_matrix",

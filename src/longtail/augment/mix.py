@@ -62,7 +62,7 @@ class Mixup:
     shared: bool = False
 
     def __post_init__(self) -> None:
-        _check_alpha("Mixup", self.alpha)
+        check_range("alpha of Mixup", self.alpha, above=0)
 
     def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> MixedBatch:
         """Mixes images (B, ...), bytes or floats, and their targets (B,)."""
@@ -105,7 +105,7 @@ class CutMix:
     shared: bool = False
 
     def __post_init__(self) -> None:
-        _check_alpha("CutMix", self.alpha)
+        check_range("alpha of CutMix", self.alpha, above=0)
 
     def __call__(self, images: Tensor, target: Tensor, generator: torch.Generator) -> MixedBatch:
         """Mixes images (B, ..., H, W), bytes or floats, and their targets (B,)."""
@@ -152,7 +152,3 @@ def _beta(alpha: float, shared: bool, batch: int, generator: torch.Generator) ->
     # As in torch.distributions.Beta, which takes no generator.
     drawn = torch._sample_dirichlet(concentration, generator)[:, 0]
     return drawn.expand(batch) if shared else drawn
-
-
-def _check_alpha(owner: str, alpha: float) -> None:
-    check_range(f"alpha of {owner}", alpha, above=0)

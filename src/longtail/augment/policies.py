@@ -1,7 +1,7 @@
-"""AutoAugment and SimAugment."""
+"""AutoAugment with the policy of CIFAR-10."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
@@ -9,12 +9,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from longtail.augment import colour
 from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, chosen_operations
-from longtail.augment.filters import sharpness
 from longtail.augment.geometry import affine, affine_matrix
-from longtail.augment.transforms import ColorJitter, RandomGreyscale
-from longtail.errors import InputError
+from longtail.augment.named import named_operation
+from longtail.ranges import check_range
 
 # name, probability and level in [0, 9] of the two operations of each sub-policy
 CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
@@ -73,11 +71,11 @@ class AutoAugment(Operation):
     fill: int = 0
 
     def __post_init__(self) -> None:
-        _check_fill("AutoAugment", self.fill)
+        check_range("fill of AutoAugment", self.fill, least=0, most=255)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws two steps of the policy, for images (B, 3, H, W)."""
-        choice, parameters = _table(cifar10_rows(), 10, *shape[2:])
+        choice, parameters = _table(*shape[2:])
         rows = self.rows(shape[0], generator)
         return chosen_operations(choice[rows], parameters[rows], _operations(self.fill))
 
@@ -89,44 +87,6 @@ class AutoAugment(Operation):
         probability = _probabilities()[policy, stage]
         chosen = torch.rand((2, batch), generator=generator) < probability
         return torch.where(chosen, 1 + (policy * 2 + stage) * 2 + positive, 0)
-
-
-@dataclass(frozen=True)
-class SimAugment(Operation):
-    """Jitter, hue and greyscale: the colour part of the views of SimCLR and BCL.
-
-    Zhu et al., Balanced Contrastive Learning for Long-Tailed Visual Recognition, CVPR 2022. The
-    other part, resized crop and flip, comes before it in the view `sim`.
-
-    Args:
-        jitter: amount of brightness, contrast and saturation.
-        hue: largest shift, turns.
-        p: probability of the jitter.
-        greyscale: probability of a conversion to grey, after the jitter.
-
-    Raises: ValueError: when an argument is out of range.
-    """
-
-    jitter: float = 0.4
-    hue: float = 0.1
-    p: float = 0.8
-    greyscale: float = 0.2
-
-    def __post_init__(self) -> None:
-        self._steps()
-
-    def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
-        """Draws jitter and greyscale, for images (B, 3, H, W)."""
-        jitter, grey = (step.draw(shape, generator) for step in self._steps())
-
-        def apply(images: Tensor, drawn: Iterator[Tensor]) -> Tensor:
-            return grey.apply(jitter.apply(images, drawn), drawn)
-
-        return Drawn((*jitter.parameters, *grey.parameters), apply)
-
-    def _steps(self) -> tuple[ColorJitter, RandomGreyscale]:
-        jitter = ColorJitter(self.jitter, self.jitter, self.jitter, self.hue, self.p)
-        return jitter, RandomGreyscale(self.greyscale)
 
 
 PolicyStep = tuple[str, int, int]  # operation, level, sign
@@ -182,14 +142,13 @@ def _matrix(name: str, strength: float, height: int, width: int) -> Tensor:
 
 
 @lru_cache
-def _table(
-    rows: tuple[PolicyStep, ...], bins: int, height: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """For each row its index in OPERATIONS, and the parameters of the operation (rows, 6)."""
+def _table(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """For each of `cifar10_rows` its index in OPERATIONS, and the parameters (rows, 6)."""
+    rows = cifar10_rows()
     choice, parameters = [], torch.zeros(len(rows), 6, dtype=torch.float64)
     for row, (name, level, sign) in enumerate(rows):
         choice.append(OPERATIONS.index("Affine" if name in GEOMETRIC else name))
-        strength = magnitude(name, level, bins, height, width)
+        strength = magnitude(name, level, 10, height, width)
         if name in GEOMETRIC:
             parameters[row] = _matrix(name, sign * strength, height, width).flatten()
         elif name == "Posterize":
@@ -206,22 +165,9 @@ def _operations(fill: int) -> Sequence[ParameterisedOperation | None]:
     return (
         None,
         partial(_affine, fill=fill),
-        lambda images, value: colour.brightness(images, value[:, 0]),
-        lambda images, value: colour.saturation(images, value[:, 0]),
-        lambda images, value: colour.contrast(images, value[:, 0]),
-        lambda images, value: sharpness(images, value[:, 0]),
-        lambda images, value: colour.posterize(images, value[:, 0]),
-        lambda images, value: colour.solarize(images, value[:, 0]),
-        lambda images, _: colour.autocontrast(images),
-        lambda images, _: colour.equalize(images),
-        lambda images, _: colour.invert(images),
+        *(named_operation(name) for name in (*COLOURING, *PARAMETERLESS)),
     )
 
 
 def _affine(images: Tensor, values: Tensor, fill: int) -> Tensor:
     return affine(images, values.view(-1, 2, 3), fill)
-
-
-def _check_fill(owner: str, fill: int) -> None:
-    if not 0 <= fill <= 255:
-        raise InputError(f"fill of {owner} must lie in [0, 255], got {fill}")

@@ -6,14 +6,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from longtail.augment import colour
 from longtail.augment.batched import Drawn, Operation, ParameterisedOperation, chosen_operations
-from longtail.augment.filters import sharpness
+from longtail.augment.named import named_operation
 from longtail.augment.resample import resample
 from longtail.errors import InputError
+from longtail.ranges import check_range
 
 IMAGENET_MEAN = (124, 116, 104)
-LARGEST = 10.0
+LARGEST = 10
 # Chosen with equal probability, as in timm's set for a "rand" policy.
 RAND_AUGMENT = (
     "AutoContrast",
@@ -67,15 +67,14 @@ class RandAugment(Operation):
     fill: tuple[int, int, int] = IMAGENET_MEAN
 
     def __post_init__(self) -> None:
-        for name, valid, rule in (
-            ("num_ops", self.num_ops >= 1, "1 or more"),
-            ("magnitude", 0 <= self.magnitude <= LARGEST, f"in [0, {LARGEST:g}]"),
-            ("std", self.std >= 0, "0 or more"),
-            ("p", 0 <= self.p <= 1, "in [0, 1]"),
-            ("fill", all(0 <= value <= 255 for value in self.fill), "three values in [0, 255]"),
-        ):
-            if not valid:
-                raise InputError(f"{name} of RandAugment must be {rule}, got {getattr(self, name)}")
+        check_range("num_ops of RandAugment", self.num_ops, least=1, whole=True)
+        check_range("magnitude of RandAugment", self.magnitude, least=0, most=LARGEST)
+        check_range("std of RandAugment", self.std, least=0)
+        check_range("p of RandAugment", self.p, least=0, most=1)
+        if not all(0 <= value <= 255 for value in self.fill):
+            raise InputError(
+                f"fill of RandAugment must be three values in [0, 255], got {self.fill}"
+            )
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws operations and their strengths, for images (B, 3, H, W)."""
@@ -155,16 +154,7 @@ def _operations(fill: tuple[int, int, int]) -> tuple[ParameterisedOperation | No
     none = (None,) * len(GEOMETRIC)
     return (
         None,
-        lambda images, _: colour.autocontrast(images),
-        lambda images, _: colour.equalize(images),
-        lambda images, _: colour.invert(images),
-        lambda images, value: colour.posterize(images, value[:, 0]),
-        lambda images, value: colour.solarize(images, value[:, 0]),
-        lambda images, value: colour.solarize_add(images, value[:, 0]),
-        lambda images, value: colour.saturation(images, value[:, 0]),
-        lambda images, value: colour.contrast(images, value[:, 0]),
-        lambda images, value: colour.brightness(images, value[:, 0]),
-        lambda images, value: sharpness(images, value[:, 0]),
+        *(named_operation(name) for name in RAND_AUGMENT if name not in GEOMETRIC),
         *none,
         partial(resample, cubic=False, fill=fill),
         partial(resample, cubic=True, fill=fill),

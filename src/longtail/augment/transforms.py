@@ -19,6 +19,7 @@ from longtail.augment.batched import (
 from longtail.augment.filters import gaussian_blur
 from longtail.augment.geometry import affine, affine_matrix, crop, cutout, resized_crop
 from longtail.errors import InputError
+from longtail.ranges import check_range
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class RandomCrop(Operation):
     padding: int
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise InputError(f"padding of RandomCrop must be >= 0, got {self.padding}")
+        check_range("padding of RandomCrop", self.padding, least=0, whole=True)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws the windows, for images (B, 3, H, W)."""
@@ -104,7 +104,7 @@ class RandomFlip(Operation):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_probability("RandomFlip", self.p)
+        check_range("p of RandomFlip", self.p, least=0, most=1)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws which of the images (B, 3, H, W) are flipped."""
@@ -127,8 +127,7 @@ class RandomAffine(Operation):
     scale: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.degrees < 0:
-            raise InputError(f"degrees of RandomAffine must be >= 0, got {self.degrees}")
+        check_range("degrees of RandomAffine", self.degrees, least=0)
         if not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(
                 f"scale of RandomAffine must be 0 < least <= largest, got {self.scale}"
@@ -158,8 +157,7 @@ class Cutout(Operation):
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise InputError(f"length of Cutout must be >= 1, got {self.length}")
+        check_range("length of Cutout", self.length, least=1, whole=True)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws the centres, for images (B, 3, H, W)."""
@@ -191,12 +189,10 @@ class ColorJitter(Operation):
     p: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_probability("ColorJitter", self.p)
-        for name in ("brightness", "contrast", "saturation", "hue"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} of ColorJitter must be >= 0, got {getattr(self, name)}")
-        if self.hue > 0.5:
-            raise InputError(f"hue of ColorJitter must be <= 0.5, got {self.hue}")
+        check_range("p of ColorJitter", self.p, least=0, most=1)
+        for name in ("brightness", "contrast", "saturation"):
+            check_range(f"{name} of ColorJitter", getattr(self, name), least=0)
+        check_range("hue of ColorJitter", self.hue, least=0, most=0.5)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws order and amounts of the changes, for images (B, 3, H, W)."""
@@ -224,7 +220,7 @@ class RandomGreyscale(Operation):
     p: float = 0.2
 
     def __post_init__(self) -> None:
-        _check_probability("RandomGreyscale", self.p)
+        check_range("p of RandomGreyscale", self.p, least=0, most=1)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Drawn[Tensor]:
         """Draws which of the images (B, 3, H, W) become grey."""
@@ -251,7 +247,7 @@ class RandomBlur(Operation):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_probability("RandomBlur", self.p)
+        check_range("p of RandomBlur", self.p, least=0, most=1)
         if not 0 < self.sigma[0] <= self.sigma[1]:
             raise InputError(f"sigma of RandomBlur must be 0 < least <= largest, got {self.sigma}")
 
@@ -270,8 +266,3 @@ class RandomBlur(Operation):
 def _rows(p: float, batch: int, generator: torch.Generator) -> Tensor:
     """Draws, with probability `p` for each image, rows for `choose`."""
     return chosen_rows(uniform((batch,), 0, 1, generator) < p)
-
-
-def _check_probability(owner: str, p: float) -> None:
-    if not 0 <= p <= 1:
-        raise InputError(f"p of {owner} must lie in [0, 1], got {p}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longtail.augment.batched import Drawn, Operation, check_batch
-from longtail.augment.policies import AutoAugment, SimAugment
+from longtail.augment.policies import AutoAugment
 from longtail.augment.rand_augment import RandAugment
 from longtail.augment.transforms import (
     ColorJitter,
@@ -21,6 +21,7 @@ from longtail.augment.transforms import (
 )
 from longtail.errors import InputError
 from longtail.names import nearest
+from longtail.ranges import check_range
 
 AnyOperation = Callable[[Tensor, torch.Generator], Tensor]  # an `Operation`, or a function
 LARGE = 96  # side from which views begin with a resized crop
@@ -32,7 +33,7 @@ VIEWS = {
     "auto": "weak, then AutoAugment (CIFAR-10 policy, filled with grey) and Cutout",
     "rand": "weak, then jitter 0.4 and RandAugment (timm's rand-n2-m10-mstd0.5)",
     "rand_stack": "rand with greyscale 0.2, and on large images blur 0.5, before RandAugment",
-    "sim": "resized crop, flip, then SimAugment (jitter, hue, greyscale)",
+    "sim": "resized crop, flip, then jitter 0.4 with hue 0.1, and greyscale 0.2",
     "moco": "sim with crops of a fifth of the area or more, and blur 0.5",
     "shift": "small shifts, rotations and scales, no flip: for digits and letters",
 }
@@ -93,8 +94,7 @@ def named_view(name: str, size: int) -> View:
         >>> named_view("weak", 32)
         View(operations=(RandomCrop(padding=4), RandomFlip(p=0.5)))
     """
-    if size < 1:
-        raise InputError(f"size of named_view must be >= 1, got {size}")
+    check_range("size of named_view", size, least=1, whole=True)
     large = size >= LARGE
     crop: Operation = RandomResizedCrop() if large else RandomCrop(size // 8)
     weak = (crop, RandomFlip())
@@ -102,6 +102,7 @@ def named_view(name: str, size: int) -> View:
     kernel = size // 10 // 2 * 2 + 1
     blur = (RandomBlur(kernel),) if large else ()
     jitter, rand = ColorJitter(0.4, 0.4, 0.4, 0.0), RandAugment()
+    sim = (ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8), RandomGreyscale(0.2))  # as in SimCLR and BCL
     operations: dict[str, tuple[Operation, ...]] = {
         "none": (),
         "weak": weak,
@@ -110,11 +111,11 @@ def named_view(name: str, size: int) -> View:
         "auto": (*weak, AutoAugment(fill=128), hole),  # as in all published code
         "rand": (*weak, jitter, rand),
         "rand_stack": (*weak, jitter, RandomGreyscale(0.2), *blur, rand),
-        "sim": (RandomResizedCrop(), RandomFlip(), SimAugment()),
+        "sim": (RandomResizedCrop(), RandomFlip(), *sim),
         "moco": (
             RandomResizedCrop(scale=(0.2, 1.0)),
             RandomFlip(),
-            SimAugment(),
+            *sim,
             RandomBlur(max(9, kernel)),
         ),
         "shift": (RandomCrop(size // 8), RandomAffine(10, scale=(0.9, 1.1))),

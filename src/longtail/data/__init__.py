@@ -31,7 +31,7 @@ from longtail.data.samplers import ClassBalancedSampler, Sampling, draw
 from longtail.data.shard_writer import write_shards
 from longtail.data.shards import shards
 from longtail.data.table import table
-from longtail.data.tree import files_below
+from longtail.data.tree import files_below, images_below
 
 __all__ = [
     "BUILT_IN",
@@ -61,6 +61,7 @@ __all__ = [
     "folder",
     "from_huggingface",
     "imagenet_lt",
+    "images_below",
     "inaturalist18",
     "is_image",
     "is_url",

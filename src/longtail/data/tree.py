@@ -133,3 +133,8 @@ def files_below(folder: Path) -> Iterator[str]:
     """Files at any depth, without hidden files and those in hidden or system folders."""
     for place, names in folders_below(folder):
         yield from (os.path.join(place, name) for name in names)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Image files at any depth, sorted; see `files_below`."""
+    return sorted(Path(path) for path in files_below(folder) if is_image(path))

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from longtail.errors import InputError
 from longtail.metrics.scores import class_gaps, class_indices, largest
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 class _Counts(Metric):
@@ -48,6 +49,10 @@ class _Counts(Metric):
         self.support += torch.bincount(target, minlength=self.num_classes)
         self.correct += torch.bincount(target[predicted == target], minlength=self.num_classes)
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots one value or several of `compute`; see `torchmetrics.Metric.plot`."""
+        return self._plot(val, ax)
+
 
 class GroupAccuracy(_Counts):
     """Accuracy over all samples and over those of the many, medium and few classes.
@@ -75,10 +80,6 @@ class GroupAccuracy(_Counts):
             for name, classes in groups.items()
         }
 
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots one value or several of `compute`; see `torchmetrics.Metric.plot`."""
-        return self._plot(val, ax)
-
 
 class BalancedAccuracy(_Counts):
     """Mean recall over the classes that have a sample.
@@ -98,10 +99,6 @@ class BalancedAccuracy(_Counts):
         """Scalar fraction; NaN without a sample."""
         recall = self.correct / self.support
         return recall[self.support > 0].mean()
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots one value or several of `compute`; see `torchmetrics.Metric.plot`."""
-        return self._plot(val, ax)
 
 
 class ClasswiseCalibrationError(Metric):
@@ -133,8 +130,7 @@ class ClasswiseCalibrationError(Metric):
 
     def __init__(self, num_classes: int, bins: int = 20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if bins < 1:
-            raise InputError(f"bins of ClasswiseCalibrationError must be 1 or more, got {bins}")
+        check_range("bins of ClasswiseCalibrationError", bins, least=1, whole=True)
         self.num_classes, self.bins = num_classes, bins
         gap = torch.zeros(num_classes, bins, dtype=torch.float64)
         self.add_state("gap", default=gap, dist_reduce_fx="sum")

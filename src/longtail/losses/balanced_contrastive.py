@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import InputError
-from longtail.losses.contrast import check_temperature, check_views
+from longtail.losses.contrast import check_views
 from longtail.precision import full_precision, no_autocast
+from longtail.ranges import check_range
 from longtail.targets import check_tensor, mean_over_rows
 
 
@@ -40,7 +41,7 @@ def balanced_contrastive_loss(
         >>> balanced_contrastive_loss(features, torch.eye(2), torch.tensor([0, 1]), temperature=1.0)
         tensor(0.3133)
     """
-    check_temperature("balanced_contrastive_loss", temperature)
+    check_range("temperature of balanced_contrastive_loss", temperature, above=0)
     check_tensor("balanced_contrastive_loss", "features", features)
     check_tensor("balanced_contrastive_loss", "prototypes", prototypes, features.device)
     labels, counts = check_views("balanced_contrastive_loss", features, target, len(prototypes))
@@ -72,7 +73,7 @@ class BalancedContrastiveLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()
-        check_temperature("BalancedContrastiveLoss", temperature)
+        check_range("temperature of BalancedContrastiveLoss", temperature, above=0)
         self.temperature = temperature
 
     def forward(self, features: Tensor, prototypes: Tensor, target: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from longtail.errors import InputError
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 from longtail.targets import check_labels, check_tensor, mean_over_rows
 
 
@@ -73,8 +74,7 @@ class ClassificationLoss(nn.Module, ABC):
         Raises:
             InputError: when the share is out of range, or the loss does not support it.
         """
-        if not 0 <= share < 1:
-            raise InputError(f"label_smoothing must be in [0, 1), got {share}")
+        check_range("label_smoothing", share, least=0, below=1)
         self.smoothing = share
         if share:
             self.any_class(torch.zeros(1, len(self.log_prior)).to(self.log_prior))

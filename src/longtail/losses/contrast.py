@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from longtail.errors import InputError
-from longtail.ranges import check_range
 from longtail.targets import check_labels, check_tensor
 
 
@@ -31,11 +30,6 @@ def contrast_nats(similarity: Tensor, log_weight: Tensor, positive: Tensor) -> T
     log_sum = torch.logsumexp(similarity + log_weight, dim=1)
     mean = (similarity * positive).sum(1) / weight.masked_fill(alone, 1.0)
     return torch.where(alone, 0.0, log_sum - mean)
-
-
-def check_temperature(name: str, temperature: float) -> None:
-    """Raises a ValueError when the temperature is not above 0."""
-    check_range(f"temperature of {name}", temperature, above=0)
 
 
 def check_views(

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from longtail.errors import InputError
-from longtail.losses.contrast import check_temperature
 from longtail.precision import full_precision
+from longtail.ranges import check_range
 from longtail.targets import check_tensor, mean_over_rows
 
 
@@ -35,7 +35,7 @@ def distillation_loss(
         >>> distillation_loss(logits, logits + 1.0, temperature=4.0)
         tensor(0.)
     """
-    check_temperature("distillation_loss", temperature)
+    check_range("temperature of distillation_loss", temperature, above=0)
     check_tensor("distillation_loss", "logits", logits)
     check_tensor("distillation_loss", "teacher_logits", teacher_logits, logits.device)
     if logits.ndim != 2 or logits.shape != teacher_logits.shape:
@@ -73,7 +73,7 @@ class DistillationLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()
-        check_temperature("DistillationLoss", temperature)
+        check_range("temperature of DistillationLoss", temperature, above=0)
         self.temperature = temperature
 
     def forward(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:

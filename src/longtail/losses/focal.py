@@ -33,7 +33,7 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([1]), gamma=2.0)  # log(2) / 4
         tensor(0.1733)
     """
-    _check_gamma("focal_loss", gamma)
+    check_range("gamma of focal_loss", gamma, least=0)
     check_tensor("focal_loss", "logits", logits)
     num_classes = logits.shape[-1] if logits.ndim else 0
     target, counts = check_batch("focal_loss", logits, target, num_classes)
@@ -63,7 +63,7 @@ class FocalLoss(ClassificationLoss):
 
     def __init__(self, prior: ClassPrior, *, gamma: float = 2.0) -> None:
         super().__init__(prior)
-        _check_gamma("FocalLoss", gamma)
+        check_range("gamma of FocalLoss", gamma, least=0)
         self.gamma = gamma
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -84,7 +84,3 @@ def _weighted_down(nats: Tensor, gamma: float) -> Tensor:
     # an infinite slope, which the smallest number above 0 avoids.
     missing = -torch.expm1(-nats)
     return missing.clamp(min=torch.finfo(nats.dtype).tiny) ** gamma * nats
-
-
-def _check_gamma(name: str, gamma: float) -> None:
-    check_range(f"gamma of {name}", gamma, least=0)

@@ -37,7 +37,7 @@ def logit_adjusted_loss(
         >>> logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([1]), log_prior)
         tensor(2.3026)
     """
-    _check_tau("logit_adjusted_loss", tau)
+    check_range("tau of logit_adjusted_loss", tau, least=0)
     target, counts = check_batch("logit_adjusted_loss", logits, target, len(log_prior))
     nats = _adjusted_nats(full_precision(logits), target, log_prior, tau)
     return mean_over_rows(nats, counts)
@@ -68,7 +68,7 @@ class LogitAdjustedLoss(ClassificationLoss):
 
     def __init__(self, prior: ClassPrior, *, tau: float = 1.0) -> None:
         super().__init__(prior)
-        _check_tau("LogitAdjustedLoss", tau)
+        check_range("tau of LogitAdjustedLoss", tau, least=0)
         self.tau = tau
         if tau != 1:
             mass = prior.probabilities ** (1 - tau)
@@ -85,7 +85,3 @@ class LogitAdjustedLoss(ClassificationLoss):
 
 def _adjusted_nats(logits: Tensor, target: Tensor, log_prior: Tensor, tau: float) -> Tensor:
     return cross_entropy(logits + tau * log_prior.to(logits), target, reduction="none")
-
-
-def _check_tau(name: str, tau: float) -> None:
-    check_range(f"tau of {name}", tau, least=0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import InputError
-from longtail.losses.contrast import check_temperature, contrast_nats
+from longtail.losses.contrast import contrast_nats
 from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
 from longtail.ranges import check_range
@@ -156,7 +156,7 @@ class PaCoLoss(nn.Module):
 
 
 def _check_settings(name: str, alpha: float, beta: float, gamma: float, temperature: float) -> None:
-    check_temperature(name, temperature)
+    check_range(f"temperature of {name}", temperature, above=0)
     check_range(f"alpha of {name}", alpha, least=0)
     check_range(f"beta of {name}", beta, above=0)
     check_range(f"gamma of {name}", gamma, least=0)

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from longtail.errors import InputError
-from longtail.losses.contrast import check_temperature
 from longtail.losses.log_bessel import log_bessel
 from longtail.precision import full_precision, no_autocast
 from longtail.prior import ClassPrior
@@ -42,7 +41,7 @@ def proco_loss(
         >>> proco_loss(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), log_prior, temperature=0.5)
         tensor(0.1269)
     """
-    check_temperature("proco_loss", temperature)
+    check_range("temperature of proco_loss", temperature, above=0)
     check_tensor("proco_loss", "features", features)
     check_tensor("proco_loss", "target", target, features.device)
     check_tensor("proco_loss", "mean", mean, features.device)
@@ -134,7 +133,7 @@ class ProCoLoss(nn.Module):
 
     def __init__(self, prior: ClassPrior, *, width: int, temperature: float = 0.1) -> None:
         super().__init__()
-        check_temperature("ProCoLoss", temperature)
+        check_range("temperature of ProCoLoss", temperature, above=0)
         check_range("width of ProCoLoss", width, least=2, most=MAX_WIDTH)
         self.register_buffer("log_prior", prior.log_prior.clone())
         self.register_buffer("total", torch.zeros(2, prior.num_classes, width))

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from longtail.losses.contrast import check_temperature, check_views, contrast_nats
+from longtail.losses.contrast import check_views, contrast_nats
 from longtail.precision import full_precision, no_autocast
+from longtail.ranges import check_range
 from longtail.targets import mean_over_rows
 
 
@@ -32,7 +33,7 @@ def supervised_contrastive_loss(features: Tensor, target: Tensor, *, temperature
         >>> supervised_contrastive_loss(features, torch.tensor([0, 1]), temperature=1.0)
         tensor(0.5514)
     """
-    check_temperature("supervised_contrastive_loss", temperature)
+    check_range("temperature of supervised_contrastive_loss", temperature, above=0)
     labels, counts = check_views("supervised_contrastive_loss", features, target)
     anchor = full_precision(features).flatten(0, 1)
     with no_autocast(anchor):
@@ -60,7 +61,7 @@ class SupervisedContrastiveLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()
-        check_temperature("SupervisedContrastiveLoss", temperature)
+        check_range("temperature of SupervisedContrastiveLoss", temperature, above=0)
         self.temperature = temperature
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:

@@ -95,13 +95,13 @@ class BranchedResNet(CifarResNet):
 
     Args:
         depth: number of layers, 6n + 2.
-        widths: channels of the three stages; the features are twice the last.
     """
 
-    def __init__(self, depth: int, widths: Sequence[int] = (16, 32, 64)) -> None:
-        super().__init__(depth, widths)
-        self.num_features = 2 * widths[-1]
-        self.twin = _Block(widths[-1], widths[-1], stride=1).apply(_start)
+    def __init__(self, depth: int) -> None:
+        super().__init__(depth)
+        width = self.num_features
+        self.num_features = 2 * width
+        self.twin = _Block(width, width, stride=1).apply(_start)
 
     def encode(self, images: Tensor) -> Tensor:
         """Features (B, D) of normalised images (B, 3, H, W)."""

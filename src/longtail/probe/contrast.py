@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longtail.errors import InputError
 from longtail.losses import BalancedContrastiveLoss, LogitAdjustedLoss
 from longtail.models import CosineHead, Projection
 from longtail.prior import ClassPrior
+from longtail.ranges import check_range
 
 
 class ContrastNetwork(nn.Module):
@@ -111,9 +111,8 @@ def train_contrast(
 
     Returns: the network, in eval mode.
     """
-    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
-        if value < 1:
-            raise InputError(f"{name} of bcl must be 1 or more, got {value}")
+    check_range("epochs of bcl", epochs, least=1, whole=True)
+    check_range("batch_size of bcl", batch_size, least=1, whole=True)
     mean = x.mean(0)
     scale = torch.ones_like(mean) if scale is None else scale
     spread = ((x - mean) / scale).square().mean().sqrt()

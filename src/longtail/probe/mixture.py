@@ -11,6 +11,7 @@ from longtail.losses import class_scores
 from longtail.memory import ClassQueue
 from longtail.prior import ClassPrior
 from longtail.probe.linear import Linear
+from longtail.ranges import check_range
 
 # Rows scored at once, which limits the similarities to 64 MB with the usual number of keys.
 ROWS = 2048
@@ -148,11 +149,9 @@ def discriminants(
 
 
 def _check(keys: int, width: int, shrinkage: float, temperature: float, num_classes: int) -> None:
+    check_range("keys of gml", keys, whole=True)
     if keys < num_classes:
         raise InputError(f"keys of gml must be >= the {num_classes} classes, got {keys}")
-    if width < 1:
-        raise InputError(f"width of gml must be >= 1, got {width}")
-    if not 0 < shrinkage <= 1:
-        raise InputError(f"shrinkage of gml must lie in (0, 1], got {shrinkage}")
-    if not temperature > 0:
-        raise InputError(f"temperature of gml must be > 0, got {temperature}")
+    check_range("width of gml", width, least=1, whole=True)
+    check_range("shrinkage of gml", shrinkage, above=0, most=1)
+    check_range("temperature of gml", temperature, above=0)

@@ -10,6 +10,7 @@ from longtail.shift.protocol import set_name
 from longtail.text import printable
 
 FEW_IMAGES = 100  # of a test set: the standard error of its accuracy is up to 5 points
+MOST = 40  # classes in the table of an estimated prior
 METRICS = (
     Column("accuracy", "accuracy"),
     Column("ece", "ECE", percent=False, higher=False),
@@ -60,16 +61,15 @@ def print_protocol(rows: Sequence[Mapping[str, Any]]) -> None:
         console.print(table)
 
 
-def print_estimate(
-    estimate: PriorEstimate, prior: ClassPrior, class_names: Sequence[str], most: int = 40
-) -> None:
+def print_estimate(estimate: PriorEstimate, prior: ClassPrior, class_names: Sequence[str]) -> None:
     """Prints the estimated class prior of new images next to that of the training set.
+
+    At most 40 classes are shown, those with the largest shares.
 
     Args:
         estimate: estimate for the new images.
         prior: class prior of the training set.
         class_names: name of each class.
-        most: number of classes to show, those with the largest shares.
     """
     from rich.console import Console
     from rich.table import Table
@@ -80,7 +80,7 @@ def print_estimate(
     for title in ("training", "estimate", "95 % interval", "used"):
         table.add_column(title, justify="right", no_wrap=True)
     shares = estimate.estimated
-    for c in sorted(shares.argsort(descending=True)[:most].tolist()):
+    for c in sorted(shares.argsort(descending=True)[:MOST].tolist()):
         low, high = estimate.interval[c].tolist()
         table.add_row(
             Text(printable(class_names[c])),
@@ -91,8 +91,8 @@ def print_estimate(
     console = Console()
     console.print("class prior, %")
     console.print(table)
-    if len(shares) > most:
-        console.print(f"and {len(shares) - most:,} classes with a smaller share")
+    if len(shares) > MOST:
+        console.print(f"and {len(shares) - MOST:,} classes with a smaller share")
     verdict = (
         "a shift: the estimated prior is used"
         if estimate.shifted

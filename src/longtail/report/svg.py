@@ -71,14 +71,11 @@ def text(x: float, y: float, content: str, anchor: str = "start", class_: str = 
     return element("text", content, x=float(x), y=float(y), text_anchor=anchor, class_=class_)
 
 
-def lines(
-    x: float, y: float, content: Sequence[str], anchor: str = "start", class_: str = "t"
-) -> Markup:
+def lines(x: float, y: float, content: Sequence[str], anchor: str = "start") -> Markup:
     """Lines of text, vertically centred on one whose baseline is at y."""
     top = y - LINE_HEIGHT * (len(content) - 1) / 2
     return Markup("").join(
-        text(x, top + LINE_HEIGHT * number, row, anchor, class_)
-        for number, row in enumerate(content)
+        text(x, top + LINE_HEIGHT * number, row, anchor) for number, row in enumerate(content)
     )
 
 
@@ -245,13 +242,6 @@ def _linear_ticks(low: float, high: float, about: int) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def grid(x: Scale, y: Scale, ticks_x: Sequence[float], ticks_y: Sequence[float]) -> Markup:
-    """Grid lines at the ticks of both axes."""
-    lines = [line([(x(v), y.start), (x(v), y.end)]) for v in ticks_x]
-    lines += [line([(x.start, y(v)), (x.end, y(v))]) for v in ticks_y]
-    return path("".join(lines), "grid")
-
-
 def axes(
     x: Scale,
     y: Scale,
@@ -263,7 +253,9 @@ def axes(
 ) -> Markup:
     """Grid, ticks and titles of a figure with two axes; `lift` raises the title of y."""
     ticks_x, ticks_y = x.ticks(), y.ticks()
-    parts: list[str] = [grid(x, y, ticks_x, ticks_y)]
+    grid = [line([(x(v), y.start), (x(v), y.end)]) for v in ticks_x]
+    grid += [line([(x.start, y(v)), (x.end, y(v))]) for v in ticks_y]
+    parts: list[str] = [path("".join(grid), "grid")]
     for value in ticks_x:
         content = f"{100 * value:g}" if percent_x else compact(value)
         parts.append(text(x(value), y.start + TEXT_HEIGHT + 5, content, "middle"))

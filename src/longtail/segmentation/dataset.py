@@ -109,6 +109,10 @@ class PixelDataset:
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
+    def reader(self, split: PixelSplit) -> PairReader:
+        """Reader of the image files of one of its splits, with their masks."""
+        return PairReader(split.mask_of, self.coding, self.image_size)
+
     @property
     def evaluated(self) -> str | None:
         """Name of the split that a run is evaluated on: test, else val, else None."""

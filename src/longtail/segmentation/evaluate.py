@@ -1,7 +1,6 @@
 """Evaluation of a segmentation run under any target prior, and samples for its report."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -74,7 +73,8 @@ def evaluate_pixels(
     work = partial(
         _confusion_of_shares,
         run,
-        replace(dataset, train=seen, val=None, test=None),  # no other images are sent
+        seen,
+        dataset.reader(seen),
         workers,
         target_of(config.get("prior_power"), target_prior, run.prior, dataset.class_names),
         window=config.get("window") if window is None else window,
@@ -89,17 +89,19 @@ def evaluate_pixels(
 
 def _confusion_of_shares(
     run: PixelRun,
-    dataset: PixelDataset,
+    seen: PixelSplit,
+    reader: PairReader,
     workers: int,
     target: Tensor | None,
     shares: Sequence[tuple[int, int]],
     **options: Any,
 ) -> Generator[tuple[Tensor, list[Failure]], None, None]:
-    """Confusion matrix (C, C) of each share of the training split, and what cannot be read of it.
+    """Confusion matrix (C, C) of each share of a split, and what cannot be read of it.
 
     Args:
         run: the run.
-        dataset: the images.
+        seen: the split.
+        reader: of its image files.
         workers: processes that read images.
         target: the prior to predict for.
         shares: rank and number of processes of each share.
@@ -109,9 +111,7 @@ def _confusion_of_shares(
     model = run.model().to(device)
     expressed = expressed_prior(run.model_card()["expresses"], run.prior)
     for rank, world_size in shares:
-        pairs = evaluation_pairs(
-            dataset, dataset.train, device, workers, rank=rank, world_size=world_size
-        )
+        pairs = evaluation_pairs(seen, reader, device, workers, rank=rank, world_size=world_size)
         try:
             yield confusion_of(model, pairs, expressed, [target], **options)[0], []
         except UnreadableImagesError as error:
@@ -139,7 +139,7 @@ def save_samples(
 ) -> None:
     """Writes image, truth and prediction of a few images into `samples/` of the run folder."""
     device = next(model.parameters()).device
-    reader = PairReader(split.mask_of, dataset.coding, dataset.image_size)
+    reader = dataset.reader(split)
     window, flip = run.config["window"], run.config["flip_test"]
     for number, index in enumerate(sample_indices(split, dataset.prior)):
         pair = reader(split.paths[index]).to(device)

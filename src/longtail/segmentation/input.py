@@ -67,8 +67,8 @@ def training_pairs(dataset: PixelDataset, config: PixelConfig, fabric: "Fabric")
 
 
 def evaluation_pairs(
-    dataset: PixelDataset,
     split: PixelSplit,
+    reader: PairReader,
     device: torch.device,
     workers: int | None,
     *,
@@ -77,7 +77,7 @@ def evaluation_pairs(
 ) -> Loader:
     """The loader of this process's share of whole pairs (B, 4, H, W), each once, in order.
 
-    Image files are read one by one, since they may differ in size.
+    Image files are read one by one by the reader, since they may differ in size.
     """
     given: dict[str, Any] = {
         "sampler": "sequential",
@@ -87,5 +87,4 @@ def evaluation_pairs(
     }
     if split.images is not None:
         return InMemoryLoader(split, EVALUATION_BATCH * world_size, **given)
-    reader = PairReader(split.mask_of, dataset.coding, dataset.image_size)
     return WorkerLoader(split, world_size, transform=reader, workers=workers, **given)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtail.data import files_below, is_image
+from longtail.data import images_below
 from longtail.data.problems import counted
 from longtail.errors import InputError
 from longtail.files import read_text
@@ -105,7 +105,7 @@ def find_pairs(
         masks: folder of the masks.
         rename: maps an image's path below `images` to its mask's path below `masks`.
     """
-    files = sorted(Path(path) for path in files_below(images) if is_image(path))
+    files = images_below(images)
     return [(str(file), str(masks / rename(file.relative_to(images)))) for file in files]
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from longtail.data import files_below, is_image
+from longtail.data import files_below, images_below, is_image
 from longtail.data.layout import MASKS, PICTURES
 from longtail.data.problems import counted
 from longtail.data.split_names import SPLITS, split_named
@@ -97,7 +97,7 @@ def match_masks(root: Path, folders: dict[str, Folders]) -> dict[str, list[PairF
 
 def _match(images: Path, masks: Path, problems: dict[str, list[str]]) -> list[PairFiles]:
     """Images below a folder, sorted, with their masks; adds to the problems."""
-    files = sorted(Path(path) for path in files_below(images) if is_image(path))
+    files = images_below(images)
     ways = [_by_name(masks), _by_name(masks, AFFIX)]
     used: dict[Path, Path] = {}
     pairs = []
@@ -125,7 +125,7 @@ def _by_name(
 ) -> dict[tuple[Path, str], list[Path]]:
     """Mask files by place and name, without an affix if they have one."""
     found: dict[tuple[Path, str], list[Path]] = defaultdict(list)
-    for path in sorted(Path(p) for p in files_below(masks) if is_image(p)):
+    for path in images_below(masks):
         name = path.stem if affix is None else affix.sub("", path.stem)
         if affix is None or name != path.stem:
             found[path.relative_to(masks).parent, name].append(path)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from longtail.data import UnreadableImagesError, files_below, is_image
+from longtail.data import UnreadableImagesError, images_below
 from longtail.data.images import RESAMPLE, open_image, reason_of, to_rgb, to_tensor
 from longtail.errors import InputError
 from longtail.files import read_text, write_text
@@ -219,8 +219,7 @@ def find_images(files: str | Path | Sequence[str | Path]) -> dict[Path, Path]:
         raise InputError(f"no such file or folder: {', '.join(missing)}")
     for file in map(Path, files):
         if file.is_dir():
-            images = sorted(Path(path) for path in files_below(file) if is_image(path))
-            found |= {image: image.relative_to(file) for image in images}
+            found |= {image: image.relative_to(file) for image in images_below(file)}
         else:
             found[file] = Path(file.name)
     if not found:

@@ -22,7 +22,6 @@ from longtail.segmentation.input import evaluation_pairs, training_pairs
 from longtail.segmentation.layouts import PIXEL_SOURCES, PixelDataConfig
 from longtail.segmentation.methods import PixelClassifier, PixelMethod, create_pixel_method
 from longtail.segmentation.metrics import segmentation_metrics
-from longtail.segmentation.pairs import PairReader
 from longtail.segmentation.predict import confusion_of, target_of
 from longtail.segmentation.predict_files import Segmented, segment_files
 from longtail.segmentation.report import PIXEL_COLUMNS, load_pixel_run, write_pixel_report
@@ -136,8 +135,8 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         expressed = expressed_prior(card["expresses"], dataset.prior)
         target = target_of(config.prior_power, None, dataset.prior, classes)
         pairs = evaluation_pairs(
-            dataset,
             split,
+            dataset.reader(split),
             fabric.device,
             config.data.workers,
             rank=fabric.global_rank,
@@ -213,7 +212,7 @@ def _image_sizes(config: PixelConfig, dataset: PixelDataset) -> dict[str, Sequen
     """
     assert dataset.evaluated  # checked in `settle`
     split = dataset.splits[dataset.evaluated]
-    reader = PairReader(split.mask_of, dataset.coding, dataset.image_size)
+    reader = dataset.reader(split)
     first = reader(split.paths[0]) if split.images is None else split.images[0]
     window = [
         min(pair) for pair in zip(config.window or first.shape[1:], first.shape[1:], strict=True)

@@ -47,14 +47,13 @@ class AtrousDecoder(nn.Module):
     Args:
         widths: channels of the encoder's maps.
         strides: by how much each is smaller than the image.
-        num_features: channels of the result.
     """
 
-    def __init__(
-        self, widths: Sequence[int], strides: Sequence[int], num_features: int = 256
-    ) -> None:
+    num_features = 256  # channels of the result
+
+    def __init__(self, widths: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
-        self.num_features = num_features
+        num_features = self.num_features
         self.fine = list(strides).index(4)
         last = widths[-1]
         rates = [max(1, rate * 16 // strides[-1]) for rate in RATES]
@@ -87,14 +86,13 @@ class PyramidDecoder(nn.Module):
     Args:
         widths: channels of the encoder's maps.
         strides: by how much each is smaller than the image.
-        num_features: channels of the result.
     """
 
-    def __init__(
-        self, widths: Sequence[int], strides: Sequence[int], num_features: int = 128
-    ) -> None:
+    num_features = 128  # channels of the result
+
+    def __init__(self, widths: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
-        self.num_features = num_features
+        num_features = self.num_features
         self.fine = list(strides).index(4)
         self.narrow = nn.ModuleList(_conv(width, num_features) for width in widths[self.fine :])
         self.smooth = _conv(num_features, num_features, 3)

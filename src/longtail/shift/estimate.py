@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from longtail.errors import InputError
+from longtail.ranges import check_range
 from longtail.shift.estimation.calibration import Calibration
 from longtail.shift.estimation.estimator import Estimator, Method, PriorEstimate, Source
 from longtail.shift.estimation.posterior import Logits, as_labels, as_logits
@@ -104,10 +105,9 @@ def estimate_prior(
     if len(p_expressed) < 2:
         raise InputError("expressed of estimate_prior must have 2 classes or more, got 1")
     source = _source(source_logits, source_labels, p_expressed)
-    if (strength or 0) < 0 or resamples < 0:
-        raise InputError(
-            f"strength and resamples of estimate_prior must be >= 0, got {strength}, {resamples}"
-        )
+    if strength is not None:
+        check_range("strength of estimate_prior", strength, least=0)
+    check_range("resamples of estimate_prior", resamples, least=0, whole=True)
     estimator = Estimator(
         source,
         p_expressed,

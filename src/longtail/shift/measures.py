@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from longtail.errors import InputError
+from longtail.ranges import check_range
 from longtail.shift.priors import Prior, probabilities
 
 
@@ -84,7 +84,6 @@ def _both(true: Prior, estimated: Prior) -> tuple[Tensor, Tensor]:
 
 
 def _smoothed(prior: Tensor, samples: int) -> Tensor:
-    if samples < 1:
-        raise InputError(f"samples of an error of a prior must be >= 1, got {samples}")
+    check_range("samples of an error of a prior", samples, least=1)
     epsilon = torch.tensor(1 / (2 * samples), dtype=torch.float64)
     return (prior + epsilon) / (1 + epsilon * len(prior))

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from longtail.errors import InputError
+from longtail.files import read_text, write_text
 from longtail.prior import ClassPrior
 
 Direction = Literal["forward", "backward"]
@@ -126,7 +127,7 @@ def write_test_list(
     """Writes a test set as a list file: one index per line, or one name if `names` are given."""
     rows = np.asarray(indices).tolist()
     lines = [str(row) if names is None else names[row] for row in rows]
-    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def read_test_list(path: str | Path, samples: int, names: Sequence[str] | None = None) -> Indices:
@@ -143,7 +144,7 @@ def read_test_list(path: str | Path, samples: int, names: Sequence[str] | None =
     """
     index_of = {name: index for index, name in enumerate(names or ())}
     found = []
-    for number, raw in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, raw in enumerate(read_text(path).splitlines(), start=1):
         line = raw.strip()
         if not line or line.startswith("#"):
             continue

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from longtail.errors import InputError
+from longtail.ranges import check_range
 from longtail.shift.estimation.calibration import Calibration
 from longtail.shift.estimation.em import FLOOR, default_strength
 from longtail.shift.estimation.posterior import Logits, as_logits
@@ -61,8 +62,8 @@ class PriorTracker:
     ) -> None:
         if not half_life > 0:
             raise InputError(f"half_life of PriorTracker must be above 0, got {half_life}")
-        if strength is not None and not strength >= 0:
-            raise InputError(f"strength of PriorTracker must be >= 0, got {strength}")
+        if strength is not None:
+            check_range("strength of PriorTracker", strength, least=0)
         self.expressed = probabilities(expressed, "expressed of PriorTracker")
         classes = len(self.expressed)
         self.source_prior = self.expressed

@@ -70,11 +70,8 @@ def route(owner: Any, sample_weight: Any, params: dict[str, Any]) -> Bunch:
             f"{type(owner.estimator).__name__}; for a pipeline pass STEP__sample_weight, or enable "
             "metadata routing"
         )
-    return _routed(params, {} if groups is None else {"groups": groups})
-
-
-def _routed(fit: dict[str, Any], split: dict[str, Any]) -> Bunch:
-    return Bunch(estimator=Bunch(fit=fit), splitter=Bunch(split=split), scorer=Bunch(score={}))
+    split = {} if groups is None else {"groups": groups}
+    return Bunch(estimator=Bunch(fit=params), splitter=Bunch(split=split), scorer=Bunch(score={}))
 
 
 def final_weight(estimator: Any, params: dict[str, Any]) -> Array | None:
@@ -116,7 +113,7 @@ def predict_held_out(
         labels: (samples,), class labels.
         classes: (num_classes,), all labels.
         routed: see `route`.
-        cv: number of folds, a splitter, or (train, test) indices.
+        cv: number of folds, a splitter, or (train, test) indices; None: 5 folds.
         random_state: shuffles the samples before they are divided into a number of folds.
         n_jobs: number of parallel fits, as in scikit-learn.
     """
@@ -166,6 +163,7 @@ def _folds(
 
     With a number of folds, a class with one sample is in every training fold and never held out.
     """
+    cv = 5 if cv is None else cv
     if not isinstance(cv, Integral):
         splitter = check_cv(cv, labels, classifier=True)
         return [(np.asarray(a), np.asarray(b)) for a, b in splitter.split(X, labels, **split)]

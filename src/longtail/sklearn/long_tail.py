@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from longtail.errors import InputError
@@ -24,6 +24,7 @@ from longtail.probe.linear import InversePenalty, as_torch, chosen_penalty, torc
 from longtail.probe.methods import NETWORKS, create_loss
 from longtail.probe.scaling import Standardize, column_scale
 from longtail.shift import expressed_prior
+from longtail.sklearn.held_out import checked_weight
 from longtail.sklearn.predictions import Array, PriorClassifier, encode, plain_array
 from longtail.sklearn.stream import Stream
 
@@ -294,11 +295,8 @@ class LongTailClassifier(PriorClassifier):
             accept_sparse="csr" if _is_linear(self) else False,
         )
         check_classification_targets(labels)
-        weight = _check_sample_weight(plain_array(sample_weight), x, dtype=np.float64)
-        if (weight < 0).any():
-            raise InputError(
-                f"sample_weight of LongTailClassifier must be >= 0, got {weight.min():g}"
-            )
+        weight = checked_weight(self, sample_weight, labels)
+        weight = np.ones(len(labels)) if weight is None else weight.astype(np.float64)
         keep = weight > 0
         return (x, labels, weight) if keep.all() else (x[keep], labels[keep], weight[keep])
 

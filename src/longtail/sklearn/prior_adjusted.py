@@ -84,6 +84,8 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         "random_state": ["random_state"],
     }
 
+    _owner = "PriorAdjustedClassifier"  # the name in messages
+
     def __init__(
         self,
         estimator: Any,
@@ -131,7 +133,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
                 labels,
                 self.classes_,
                 routed,
-                5 if self.cv is None else self.cv,
+                self.cv,
                 self.random_state,
             )
         else:
@@ -146,7 +148,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
-        target = encode(labels, self.classes_, "PriorAdjustedClassifier.fit")
+        target = encode(labels, self.classes_, f"{self._owner}.fit")
         weight = final_weight(self.estimator_, fit_params)
         self._note_priors(target, weight)
 
@@ -202,9 +204,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
 
     def _labels(self, y: Any) -> Array:
         if y is None:  # in the words of scikit-learn
-            raise InputError(
-                "PriorAdjustedClassifier requires y to be passed, but the target y is None"
-            )
+            raise InputError(f"{self._owner} requires y to be passed, but the target y is None")
         check_classification_targets(plain_array(y))
         labels: Array = column_or_1d(plain_array(y), warn=True)
         return labels
@@ -215,7 +215,7 @@ class PriorAdjustedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ign
         final = layers(self.estimator_)[-1]
         source = ClassPrior(counts) if counts.all() and not self._is_frozen() else None
         source = source or getattr(final, "prior_", None)
-        name = "expressed_prior of PriorAdjustedClassifier"
+        name = f"expressed_prior of {self._owner}"
         if self.expressed_prior is not None:
             uniform = ClassPrior(np.ones(len(counts)))
             given = read_target_prior(self.expressed_prior, self.classes_, source or uniform, name)

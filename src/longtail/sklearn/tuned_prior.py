@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.metrics import get_scorer, get_scorer_names, make_scorer, recall_score
 from sklearn.utils import check_random_state, get_tags, indexable
@@ -156,6 +157,7 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
                 f"{self.powers!r}"
             )
         inner = PriorAdjustedClassifier(self.estimator, expressed_prior=self.expressed_prior)
+        inner._owner = type(self).__name__
         X, labels = indexable(plain_array(X), inner._labels(y))
         routed = route(self, checked_weight(self, sample_weight, labels), params)
         inner._fit(X, labels, routed.estimator.fit)
@@ -165,9 +167,15 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(inner, name):
                 setattr(self, name, getattr(inner, name))
-        cv = 5 if self.cv is None else self.cv
         held_out = predict_held_out(
-            self.estimator, X, labels, self.classes_, routed, cv, self.random_state, self.n_jobs
+            self.estimator,
+            X,
+            labels,
+            self.classes_,
+            routed,
+            self.cv,
+            self.random_state,
+            self.n_jobs,
         )
         scorer = _scorer(self.scoring, self.classes_)
         logits = held_out.logits - np.log(self.expressed_prior_)
@@ -223,9 +231,7 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
             if self.best_score_ == before:
                 break
         self.class_offsets_ = offsets
-        chosen = log_prior + offsets
-        prior = np.exp(chosen - chosen.max())
-        self.target_prior_ = prior / prior.sum()
+        self.target_prior_ = softmax(log_prior + offsets)
 
     def get_metadata_routing(self) -> MetadataRouter:
         """What the estimator's `fit`, the splitter and the scorer request, for metadata routing."""
@@ -273,8 +279,7 @@ class _Predictions(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return chosen
 
     def predict_proba(self, X: Array) -> Array:
-        odds = np.exp(X - X.max(axis=1, keepdims=True))
-        probability: Array = odds / odds.sum(axis=1, keepdims=True)
+        probability: Array = softmax(X, axis=1)
         return probability
 
     def decision_function(self, X: Array) -> Array:

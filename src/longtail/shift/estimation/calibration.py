@@ -9,12 +9,13 @@ from torch import Tensor
 
 from longtail.errors import InputError
 from longtail.precision import full_precision
+from longtail.ranges import check_range
 from longtail.shift.estimation.likelihood import LabelLikelihood, centred
 from longtail.shift.estimation.posterior import (
     Logits,
     as_labels,
     as_logits,
-    posteriors,
+    row_blocks,
     working_type,
 )
 from longtail.shift.priors import Prior, probabilities
@@ -56,19 +57,24 @@ class Calibration:
         wide = centred(full_precision(logits), self.scale)
         return (wide * self.scale.to(wide) + self.bias.to(wide)).to(logits.dtype)
 
-    def posteriors(
-        self, logits: Tensor, expressed: Tensor, prior: Tensor, indices: Tensor | None = None
-    ) -> Tensor:
+    def posteriors(self, logits: Tensor, expressed: Tensor, prior: Tensor) -> Tensor:
         """Class probabilities (samples, num_classes) under `prior`, calibrated.
 
         Args:
             logits: (samples, num_classes), finite, expressing `expressed`.
             expressed: (num_classes,), float64.
             prior: (num_classes,), float64; 0 rules a class out.
-            indices: int64, rows to take, in place of all.
+
+        Returns: one new matrix in the `working_type` of the logits; rows sum to 1.
         """
-        offset = self.bias + swap(expressed, prior)
-        return posteriors(logits, self.scale, offset, self.scale.ndim > 0, indices)
+        dtype, device = working_type(logits), logits.device
+        scale = self.scale.to(device, dtype)
+        offset = (self.bias + swap(expressed, prior)).to(device, dtype)
+        result = torch.empty(logits.shape, dtype=dtype, device=device)
+        for rows in row_blocks(logits):
+            block = centred(logits[rows].to(dtype), scale)
+            result[rows] = torch.addcmul(offset, block, scale).softmax(dim=1)
+        return result
 
 
 def swap(expressed: Tensor, prior: Tensor) -> Tensor:
@@ -110,8 +116,7 @@ def fit_calibration(
         >>> bool(fitted.scale < 1)  # three of four right is less sure than a margin of 3
         True
     """
-    if ridge < 0:
-        raise InputError(f"ridge of fit_calibration must be >= 0, got {ridge}")
+    check_range("ridge of fit_calibration", ridge, least=0)
     prior = probabilities(expressed, "expressed of fit_calibration")
     num_classes = len(prior)
     matrix = as_logits(logits, "logits of fit_calibration", num_classes)

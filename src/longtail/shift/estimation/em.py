@@ -9,6 +9,8 @@ from longtail.shift.estimation.posterior import blocks
 
 # Smallest multiple of the reference prior that a class can fall to while extrapolating.
 FLOOR = 1e-12
+# Iterations of two EM steps and an extrapolation; a warning if they are not enough.
+MAX_ITERATIONS = 1000
 
 
 def default_strength(num_classes: int, samples: float) -> float:
@@ -28,7 +30,6 @@ def em_prior(
     towards: Tensor | None = None,
     indices: Tensor | None = None,
     tolerance: float | None = None,
-    max_iterations: int = 1000,
 ) -> Tensor:
     """The class prior that maximises the likelihood of unlabelled samples.
 
@@ -49,7 +50,6 @@ def em_prior(
         indices: int64, rows of `posteriors` to take, in place of all; they are not copied.
         tolerance: stops when one step moves less than this in total; by default 1e-9 in float64
             and 1e-5 in float32.
-        max_iterations: iterations of two EM steps and an extrapolation; a warning if not enough.
     Returns: (num_classes,), float64, sums to 1.
 
     Examples:
@@ -77,7 +77,7 @@ def em_prior(
         moved = (ratio * counts + strength * t) / (samples + strength)
         return torch.where(p > 0, moved / p, torch.ones_like(p)), value
 
-    for _ in range(max_iterations):
+    for _ in range(MAX_ITERATIONS):
         first, _ = step(ratio)
         second, value = step(first)
         slope, bend = p * (first - ratio), p * (second - 2 * first + ratio)
@@ -91,7 +91,7 @@ def em_prior(
         ratio = torch.where(reached >= value, third, second)
     else:
         warnings.warn(
-            f"em_prior stopped after {max_iterations} iterations, still moving by more than "
+            f"em_prior stopped after {MAX_ITERATIONS} iterations, still moving by more than "
             f"{tolerance:g}",
             stacklevel=2,
         )

@@ -166,8 +166,10 @@ class Estimator:
             interval: whether to compute intervals and the region.
         """
         samples = len(posteriors) if indices is None else len(indices)
+        bounds, region = torch.full((len(self.reference), 2), torch.nan, dtype=torch.float64), None
         if samples == 1:
-            bounds = intervals(self.reference, torch.zeros_like(self.reference), 1)
+            if interval:
+                bounds = intervals(self.reference, torch.zeros_like(self.reference), 1)
             found = _Found(1.0, 0.0, self.reference, 0.0, None)
             return self._result(self.reference, found, bounds, None, False)
         dense = len(self.reference) <= DENSE
@@ -182,7 +184,6 @@ class Estimator:
             estimated, regularised = self._by_moments(posteriors, indices)
             strength = self.strength or 0.0
             estimated = (samples * estimated + strength * tilted) / (samples + strength)
-        bounds, region = torch.full((len(tilted), 2), torch.nan, dtype=torch.float64), None
         if interval and belief is not None:
             region = ConfidenceRegion(estimated, belief.error_of(estimated), samples)
             variance = region.covariance.diagonal()

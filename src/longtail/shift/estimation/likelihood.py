@@ -42,9 +42,9 @@ class LabelLikelihood:
     ) -> None:
         dtype, device = working_type(logits), logits.device
         self.labels, self.ridge, self.shared = labels, ridge, scale.ndim == 0
-        self.posteriors = torch.empty(logits.shape, dtype=dtype, device=device)
-        if buffer is not None:
-            self.posteriors = buffer
+        if buffer is None:
+            buffer = torch.empty(logits.shape, dtype=dtype, device=device)
+        self.posteriors = buffer
         samples, num_classes = logits.shape
         width, offset = scale.to(device, dtype), (bias + swap).to(device, dtype)
         # d logit / d log scale of the label, and its product with the posteriors, summed over
@@ -99,7 +99,7 @@ class LabelLikelihood:
         corner = corner + ridge * torch.eye(len(corner)).to(corner)
         # Block elimination solves for the bias of many classes without forming its matrix.
         both = torch.cat([right[:num_classes], edge], dim=1)
-        solved = solve_gram(self.posteriors, diagonal, both, sign=-1.0)
+        solved = solve_gram(self.posteriors, diagonal, both)
         columns = right.shape[1]
         rest = right[num_classes:] - edge.T @ solved[:, :columns]
         scale = torch.linalg.solve(corner - edge.T @ solved[:, columns:], rest)
@@ -118,8 +118,8 @@ def centred(logits: Tensor, scale: Tensor) -> Tensor:
     return logits - logits.mean(dim=1, keepdim=True) if scale.ndim else logits.clone()
 
 
-def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0) -> Tensor:
-    """Solves (diag(diagonal) + sign * rows.T @ rows) X = right for a positive definite matrix.
+def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor) -> Tensor:
+    """Solves (diag(diagonal) - rows.T @ rows) X = right for a positive definite matrix.
 
     Uses Cholesky up to 2,048 columns; above that, conjugate gradients to a relative error of one
     percent, which never form the matrix (8,142 columns squared, and 24,426 rows to sum over).
@@ -128,11 +128,10 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
         rows: (samples, columns).
         diagonal: (columns,), float64.
         right: (columns, systems), float64.
-        sign: 1 or -1.
     Returns: (columns, systems), float64.
     """
     if rows.shape[1] <= DENSE:
-        gram = sign * inner(rows, rows) + torch.diag(diagonal)
+        gram = torch.diag(diagonal) - inner(rows, rows)
         # A direction without information from any sample has rounding noise as its eigenvalue.
         noise = max(1e-10, 8 * torch.finfo(rows.dtype).eps)
         gram.diagonal().add_(noise * gram.diagonal().mean())
@@ -140,7 +139,7 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
     diagonal, right = diagonal.to(rows), right.to(rows)
     jacobi = diagonal.clone()
     for part in row_blocks(rows):  # of a whole matrix at once the norms take five times as long
-        jacobi += sign * rows[part].square().sum(dim=0)
+        jacobi -= rows[part].square().sum(dim=0)
     jacobi = jacobi[:, None]
     solution, residual = torch.zeros_like(right), right
     direction = residual / jacobi
@@ -150,7 +149,7 @@ def solve_gram(rows: Tensor, diagonal: Tensor, right: Tensor, sign: float = 1.0)
         image = diagonal[:, None] * direction
         for part in row_blocks(rows):  # each block is still in the cache the second time
             block = rows[part]
-            image.addmm_(block.T, block @ direction, alpha=sign)
+            image.addmm_(block.T, block @ direction, alpha=-1)
         length = energy / (direction * image).sum(dim=0).clamp(min=1e-30)
         solution = solution + length * direction
         residual = residual - length * image

@@ -45,7 +45,7 @@ def moment_prior(
         found = bbse_prior(confusion.matrix, mean)
     else:
         radius = rlls_radius(num_classes, len(confusion.labels))
-        found, _ = rlls_prior(confusion.matrix, mean, reference.to(posteriors), radius)
+        found = rlls_prior(confusion.matrix, mean, reference.to(posteriors), radius)
     return found.double().cpu(), method != "rlls" and not inverted
 
 
@@ -84,12 +84,7 @@ def rlls_radius(num_classes: int, samples: int) -> float:
     return RLLS_ALPHA * 3 * (spread / 3 + math.sqrt(spread))
 
 
-def rlls_prior(
-    matrix: Tensor,
-    mean: Tensor,
-    reference: Tensor,
-    radius: float,
-) -> tuple[Tensor, float]:
+def rlls_prior(matrix: Tensor, mean: Tensor, reference: Tensor, radius: float) -> Tensor:
     """Regularised learning under label shift: the class prior near `reference` that fits.
 
     Azizzadenesheli et al., Regularized learning for domain adaptation under label shifts, ICLR
@@ -104,7 +99,7 @@ def rlls_prior(
         mean: (num_classes,), mean feature of the target samples.
         reference: (num_classes,), the prior to stay near.
         radius: weight of the second norm.
-    Returns: (num_classes,) summing to 1; and the ridge.
+    Returns: (num_classes,), sums to 1.
     """
     scaled = matrix * reference
     residual = scaled.sum(dim=1) - mean
@@ -112,7 +107,7 @@ def rlls_prior(
     theta = torch.zeros_like(reference)
     bound = _largest_eigenvalue(scaled)
     if (scaled.T @ residual).norm() <= radius * residual.norm():
-        return reference.clone(), 1e9 * bound  # theta = 0 is the solution
+        return reference.clone()  # theta = 0 is the solution
     # The ridge satisfies ridge * |theta| = radius * |fit|, and the ratio of both sides grows with
     # it, so it is found by bisection of its logarithm.
     low, high = math.log(1e-13 * bound), math.log(1e9 * bound)
@@ -124,7 +119,7 @@ def rlls_prior(
         else:
             high = math.log(ridge)
     prior = reference * (1 + theta)
-    return prior / prior.sum(), ridge
+    return prior / prior.sum()
 
 
 def _by_pivoting(scaled: Tensor, residual: Tensor, ridge: float, theta: Tensor) -> Tensor:

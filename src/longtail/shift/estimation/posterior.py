@@ -1,4 +1,4 @@
-"""Checks of large logit matrices, and their posteriors block by block."""
+"""Checks of large logit matrices, and the blocks and the type in which they are processed."""
 
 from collections.abc import Iterator
 
@@ -98,32 +98,3 @@ def working_type(logits: Tensor) -> torch.dtype:
     """Float64 for float64 input and for small matrices, else float32."""
     small = logits.numel() <= EXACT
     return torch.float64 if small or logits.dtype == torch.float64 else torch.float32
-
-
-def posteriors(
-    logits: Tensor,
-    scale: Tensor,
-    offset: Tensor,
-    centre: bool = False,
-    indices: Tensor | None = None,
-) -> Tensor:
-    """softmax(scale * logits + offset) of every row, in one new matrix.
-
-    Args:
-        logits: (samples, num_classes).
-        scale: () or (num_classes,).
-        offset: (num_classes,); -inf rules a class out.
-        centre: whether to subtract each row's mean first (needed for vector scaling).
-        indices: int64, rows to take, in place of all; saves a copy of those rows.
-    Returns: (samples, num_classes), `working_type` of the logits, rows sum to 1.
-    """
-    dtype = working_type(logits)
-    scale, offset = scale.to(logits.device, dtype), offset.to(logits.device, dtype)
-    samples = len(logits) if indices is None else len(indices)
-    result = torch.empty((samples, logits.shape[1]), dtype=dtype, device=logits.device)
-    for rows in row_blocks(result):
-        block = logits[rows if indices is None else indices[rows]].to(dtype)
-        if centre:
-            block = block - block.mean(dim=1, keepdim=True)
-        result[rows] = torch.addcmul(offset, block, scale).softmax(dim=1)
-    return result

@@ -52,7 +52,8 @@ class Tilts:
         best = int(errors[1:-1].argmin()) + 1
         left, middle, right = errors[best - 1 : best + 2].tolist()
         bend = left - 2 * middle + right
-        # The minimum of the parabola through three powers, at most half a step away.
+        # The minimum of the parabola through three powers: at most half a step away, or a whole
+        # step at an end of the grid.
         move = min(max((left - right) / (2 * bend), -1.0), 1.0) if bend > 0 else 0.0
         power = self.powers[best] + move * (self.powers[1] - self.powers[0])
         return float(power), self.priors(power[None])[:, 0]
