@@ -114,14 +114,14 @@ def test_a_run_that_has_not_ended(
 ) -> None:
     out = tmp_path / "out"
     commands = (
-        ["embed", "digits-lt", "--backbone", str(unfinished), "--out", str(out)],
+        ["embed", "digits-lt", "--backbone", str(unfinished), "--out", f"{out}.parquet"],
         ["export", str(unfinished), "--to", "safetensors", "--out", str(out)],
         ["export", str(unfinished), "--to", "onnx", "--out", str(out)],
     )
     for words in commands:
         assert main(words) == 2
         assert "training has not ended" in capsys.readouterr().err
-    assert not out.exists()
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_export_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,7 @@ def test_a_fault_of_a_users_own_code_keeps_its_traceback(
         (["digits.csv"], "no such file"),
         (["digits-lt", "--method", "own.NoLoss"], "module 'own' has no 'NoLoss'"),
         (["digits-lt", "--method", "none.Loss"], "no module named 'none' in the current folder"),
+        (["no_such.source", "--method", "ce"], "no module named 'no_such' in the current folder"),
         (["none.source", "--method", "ce"], "no module named 'none' in the current folder"),
         (["own.nothing", "--method", "ce"], "source 'own.nothing' must return a Dataset"),
         (["own.no_function", "--method", "ce"], "must be a function of a DataConfig, got 3"),

@@ -96,10 +96,9 @@ def test_a_packed_table_is_named(images):
 @pytest.mark.parametrize("cut", range(3))
 def test_a_large_table_may_be_cut_inside_a_letter(images, cut):
     """Its first part, which tells the separator, ends in one of three bytes of a letter."""
-    rest = "".join(f"images/{n % 6}.png,{'鯨' * 40},train,{n}\n" for n in range(800))
-    text = "path,label,split,注\n" + rows().replace("\n", f",{'y' * cut}\n") + rest
+    text = "path,label,split,注\n" + rows().replace("\n", f",{'y' * cut}{'鯨' * 10_000}\n")
     data = read(images, text.encode("utf-8-sig"))
-    assert data.class_names == ("cat", "dog", "鯨" * 40)
+    assert data.class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("separator", [",", ";"])

@@ -14,6 +14,7 @@ from PIL import Image
 import longtail
 from longtail.data import DataConfig, from_huggingface, load
 from longtail.losses import CrossEntropyLoss
+from longtail.models import TimmBackbone
 from longtail.models.timm_backbone import create_timm
 
 Blocks = Callable[[str], list[str]]
@@ -39,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, blocks: Blocks) -> dict[st
             path = folder / f"digits/{name}/{int(label)}/{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    training, weights = blocks("timm")
+    training, weights, _ = blocks("timm")
     plain = training.replace("losses.LogitAdjustedLoss(prior)", "losses.CrossEntropyLoss(prior)")
     assert plain != training
     found = []
@@ -50,6 +51,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, blocks: Blocks) -> dict[st
             exec(compile(block, "integrations.md", "exec"), names)
             found.append(names)
     return found[1] | {"plain": found[0]["metrics"]}
+
+
+def test_a_backbone_from_a_checkpoint(
+    blocks: Blocks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"TimmBackbone": TimmBackbone, "torch": torch}
+    exec(compile(blocks("timm")[2], "integrations.md", "exec"), names)
+    torch.save(names["mine"]().model.state_dict(), "mine.pt")
+    one, other = (names["mine"](pretrained=True).state_dict() for _ in range(2))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_the_tail_is_found_more_often_than_with_timms_own_loss(

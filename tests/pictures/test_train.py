@@ -92,8 +92,9 @@ def test_small_pictures_and_data_sets_of_papers_stay_as_they_are(tmp_path: Path)
         (tiny / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (12, 12), (number, 0, 0)).save(tiny / name / f"{number}.png")
+    images = read_source(DataConfig(str(tiny)))
     for source in (str(tiny), "digits-lt", "cifar100-lt"):
-        found = resolved(Config(DataConfig(source), {"name": "ce"}))
+        found = resolve(Config(DataConfig(source), {"name": "ce"}), images)
         assert (found.backbone, found.pretrained) == ("auto", False)
 
 

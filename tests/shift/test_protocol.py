@@ -148,7 +148,7 @@ def test_bad_list_files(tmp_path: Path, text: str, message: str) -> None:
 
 def test_a_list_file_of_another_encoding_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes("Bär.png\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"list.txt must be a text in UTF-8"):
+    with pytest.raises(InputError, match=r"list.txt must be UTF-8 text"):
         read_test_list(tmp_path / "list.txt", 3)
 
 

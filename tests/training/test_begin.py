@@ -114,7 +114,7 @@ def test_settings_that_were_cut_off(stopped: Path) -> None:
     path = stopped / "config.yaml"
     path.write_text(path.read_text().partition("precision:")[0])
     with pytest.raises(
-        InputError, match=r"config\.yaml is truncated or damaged: precision missing"
+        InputError, match=r"config\.yaml is truncated or damaged, without precision"
     ):
         train(settings(), stopped, resume=True)
 

@@ -257,7 +257,7 @@ def test_what_has_no_checkpoint_or_must_have_ended_is_refused(
         "predict": ["predict", str(begun), str(images), "--out", str(tmp_path / "x.csv")],
         "evaluate": ["evaluate", str(begun)],
         "export": ["export", str(begun)],
-        "embed": ["embed", "digits-lt", "--backbone", str(begun), "--out", str(tmp_path / "x")],
+        "embed": ["embed", "digits-lt", "--backbone", str(begun), "--out", f"{tmp_path}/x.parquet"],
         "teacher": [
             *("train", "digits-lt", "--method", "gml", "--teacher", str(begun)),
             *("--out", str(tmp_path / "new")),

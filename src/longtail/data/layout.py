@@ -133,10 +133,10 @@ def _splits(tree: Tree, base: Parts) -> dict[str, str]:
 
 
 def _held_out_among_classes(tree: Tree, base: Parts) -> list[str]:
-    """Folders named val or test that are read as classes, since there is no folder train.
+    """Folders named val or test that are not read as splits, since there is no folder train.
 
     Raises:
-        InputError: when such a folder has folders of other classes.
+        InputError: when such a folder has folders named as the classes next to it.
     """
     names = tree.full(base)
     held_out = [name for name in names if split_named(name) in ("val", "test")]
@@ -147,7 +147,7 @@ def _held_out_among_classes(tree: Tree, base: Parts) -> list[str]:
                 f"{tree.root.joinpath(*base)} has {counted('class folders', same)}, next to {name} "
                 f"and in it: move those next to {name} into a folder train"
             )
-    return [f"{name} is read as a class, since there is no folder train" for name in held_out]
+    return [f"{name} is not read as a split, since there is no folder train" for name in held_out]
 
 
 def _splits_below_classes(tree: Tree, base: Parts) -> dict[Parts, tuple[str, str]]:

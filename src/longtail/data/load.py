@@ -20,7 +20,7 @@ from longtail.data.remote import RefusedError
 from longtail.data.shards import INDEX, shards
 from longtail.data.table import table
 from longtail.errors import InputError
-from longtail.names import imported, nearest, nearest_or_module
+from longtail.names import imported, is_import_path, nearest, nearest_or_module
 
 Source = Callable[[DataConfig], Dataset | Records]
 
@@ -99,8 +99,9 @@ def _find(source: str) -> tuple[Source, set[str]]:
         return table, TABLE
     if suffix not in TABLES and (found := imported(source, "source")) is not None:
         return _own(source, found), {field.name for field in fields(DataConfig)}
-    suggest = nearest if suffix in TABLES else nearest_or_module
-    hint = suggest(source.replace("_", "-"), BUILT_IN)
+    module = is_import_path(source) and suffix not in TABLES
+    dashed = source.replace("_", "-")
+    hint = nearest_or_module(source, BUILT_IN) if module else nearest(dashed, BUILT_IN)
     raise InputError(
         f"source '{source}' is unknown: {_why_unknown(path)}{hint}. Known are "
         f"{', '.join(BUILT_IN)}, a folder with a sub-folder of images for each class, a folder of "

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import nn
 
+from longtail.data.images import upright_size
 from longtail.errors import InputError, NotFiniteError
 from longtail.files import write_json
 from longtail.methods import Method
@@ -22,6 +24,7 @@ from longtail.segmentation.input import evaluation_pairs, training_pairs
 from longtail.segmentation.layouts import PIXEL_SOURCES, PixelDataConfig
 from longtail.segmentation.methods import PixelClassifier, PixelMethod, create_pixel_method
 from longtail.segmentation.metrics import segmentation_metrics
+from longtail.segmentation.pairs import scaled_size
 from longtail.segmentation.predict import confusion_of, target_of
 from longtail.segmentation.predict_files import Segmented, segment_files
 from longtail.segmentation.report import PIXEL_COLUMNS, load_pixel_run, write_pixel_report
@@ -212,11 +215,13 @@ def _image_sizes(config: PixelConfig, dataset: PixelDataset) -> dict[str, Sequen
     """
     assert dataset.evaluated  # checked in `settle`
     split = dataset.splits[dataset.evaluated]
-    reader = dataset.reader(split)
-    first = reader(split.paths[0]) if split.images is None else split.images[0]
-    window = [
-        min(pair) for pair in zip(config.window or first.shape[1:], first.shape[1:], strict=True)
-    ]
+    if split.images is not None:
+        whole = tuple(split.images.shape[2:])
+    else:
+        with Image.open(split.paths[0]) as image:  # the header alone
+            width, height = scaled_size(upright_size(image), dataset.image_size)
+        whole = height, width
+    window = [min(pair) for pair in zip(config.window or whole, whole, strict=True)]
     training = dataset.train.images
     crop = config.crop or (window if training is None else training.shape[2:])
     return {"crop": crop, "window": window}

@@ -95,7 +95,7 @@ def begin_run(
     lacking = [name for name in settings if name not in before]
     if lacking and run.version == VERSION:  # an older version had fewer
         raise InputError(
-            f"{folder / 'config.yaml'} is truncated or damaged: {', '.join(lacking)} missing"
+            f"{folder / 'config.yaml'} is truncated or damaged, without {', '.join(lacking)}"
         )
     same = check_given(run, models)
     if other := changed_settings(before, {**settings, **same}, config.defaults):
