@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -77,14 +77,9 @@ def is_own_backbone(name: str) -> bool:
     return is_import_path(name) and not is_timm_model(name)
 
 
-def takes_pretrained(name: str) -> bool:
-    """Whether a user's own backbone can load pretrained weights: it has a parameter for that.
-
-    Args:
-        name: its import path.
-    """
-    make = imported(name, "backbone")
-    return callable(make) and "pretrained" in inspect.signature(make).parameters
+def takes_pretrained(make: Callable[..., Any]) -> bool:
+    """Whether a function that makes a backbone can load pretrained weights."""
+    return "pretrained" in inspect.signature(make).parameters
 
 
 def make_named(
@@ -115,7 +110,7 @@ def make_named(
         return None
     if not callable(make):
         raise InputError(f"backbone {name!r} must be a function or a class, got {make!r}")
-    if pretrained and "pretrained" not in inspect.signature(make).parameters:
+    if pretrained and not takes_pretrained(make):
         raise InputError(f"backbone {name!r} has no pretrained weights; --pretrained false")
     made = make(pretrained=True) if pretrained else make()
     if not isinstance(made, kind):

@@ -8,6 +8,7 @@ from longtail.data.images import natural_size
 from longtail.data.records import Records
 from longtail.models import backbone_names, create_backbone, is_own_backbone, is_timm_model
 from longtail.models.create import takes_pretrained
+from longtail.names import imported
 from longtail.recipes import TWO_STAGES
 from longtail.training import Config
 
@@ -90,7 +91,8 @@ def has_weights(backbone: str) -> bool:
     if backbone in backbone_names():
         return backbone == BACKBONE
     if is_own_backbone(backbone):
-        return takes_pretrained(backbone)
+        make = imported(backbone, "backbone")
+        return callable(make) and takes_pretrained(make)
     if not is_timm_model(backbone):
         return False
     import timm
