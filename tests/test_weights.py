@@ -15,7 +15,7 @@ from longtail.classification import CLASSIFICATION
 from longtail.cli import main
 from longtail.data import DataConfig, Dataset, load
 from longtail.training import Run, weights
-from longtail.training.run import save_weights
+from longtail.training.model_file import save_weights
 from longtail.weights import Weights, checksum, list_weights, write_weights
 
 

@@ -12,7 +12,7 @@ from longtail.files import whole_file
 from longtail.models import ImageClassifier
 from longtail.shift import expressed_prior
 from longtail.training import RunFolder
-from longtail.training.run import save_weights
+from longtail.training.model_file import save_weights
 from longtail.version import VERSION
 
 Format = Literal["onnx", "safetensors"]

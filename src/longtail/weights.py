@@ -15,8 +15,8 @@ from longtail.export import describe
 from longtail.models import ImageClassifier
 from longtail.settings import read_data
 from longtail.training import Run, evaluate_predictions
+from longtail.training.model_file import save_weights
 from longtail.training.partial import predict_split
-from longtail.training.run import save_weights
 from longtail.training.weights import ModelFile, find_file, known_files
 
 # Settings of the data that are stored: those that decide which images there are, and their labels.

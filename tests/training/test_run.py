@@ -17,7 +17,7 @@ from longtail.files import read_values, write_json
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.tasks import open_run, train
 from longtail.training import Config, Predictions, Run, evaluate_predictions
-from longtail.training.run import changed_settings
+from longtail.training.config import changed_settings
 
 
 def predictions(logits: torch.Tensor | None = None) -> Predictions:

@@ -49,14 +49,14 @@ from longtail.training.begin import (
     run_folder,
 )
 from longtail.training.command import data_options, method_options, options
-from longtail.training.config import STAGES
+from longtail.training.config import STAGES, changed_settings
 from longtail.training.distributed import device_of
 from longtail.training.frozen import frozen_features
 from longtail.training.given_models import given_models
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
 from longtail.training.reference import keep_reference
-from longtail.training.run import DECISIONS, changed_settings
+from longtail.training.run import DECISIONS
 from longtail.training.split_record import write_split
 from longtail.training.train import prepare
 from longtail.training.unused import check_used

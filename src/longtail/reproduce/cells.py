@@ -10,9 +10,8 @@ from longtail.errors import InputError
 from longtail.recipes import cifar_lt, find_recipe, overlay
 from longtail.settings import from_keywords, to_config
 from longtail.training import Run
-from longtail.training.config import STAGES
+from longtail.training.config import STAGES, changed_settings
 from longtail.training.given_models import check_given, checksums
-from longtail.training.run import changed_settings
 
 
 @dataclass(frozen=True)

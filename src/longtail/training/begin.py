@@ -11,10 +11,10 @@ from typing import Any
 
 from longtail.errors import InputError
 from longtail.training.checkpoint import Checkpoints
-from longtail.training.config import Config
+from longtail.training.config import Config, changed_settings
 from longtail.training.given_models import check_given, checksums, write_given
 from longtail.training.lock import locked_folder
-from longtail.training.run import RunFolder, changed_settings
+from longtail.training.run import RunFolder
 from longtail.training.split_record import FILE, check_split, write_split
 from longtail.training.task import AnyRun, Task, TrainingData
 from longtail.version import VERSION

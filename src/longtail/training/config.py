@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
@@ -10,8 +11,8 @@ from longtail.data import DataConfig
 from longtail.errors import InputError
 from longtail.models import Tuning
 from longtail.ranges import MAX_COUNT, check_range
-from longtail.training.loggers import Logger
 
+Logger = Literal["none", "tensorboard", "wandb"]
 STAGES = ("teacher_stage", "first_stage")  # settings of a run's stages
 # Ranges of the numbers; None is not checked.
 RANGES: dict[str, dict[str, Any]] = {
@@ -37,6 +38,8 @@ RANGES: dict[str, dict[str, Any]] = {
     "checkpoint_every": {"least": 1, "most": MAX_COUNT},
 }
 NOT_OF_A_STAGE = {"data", "task", "trust", "given"}  # a stage has those of the run
+# Settings that may change when a run is resumed.
+MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger", "trust"}
 
 
 @dataclass
@@ -228,3 +231,40 @@ class Config:
     def trusted(self) -> list[str]:
         """Import paths that files of the run may name; those in the settings come from the user."""
         return [self.backbone, *self.trust]
+
+
+def changed_settings(
+    before: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Describes settings with which a run would be trained differently.
+
+    Args:
+        before: its settings, as `config.yaml` has them.
+        settings: the other settings.
+        defaults: values of settings that `before` may lack if an older version wrote it.
+    """
+    gone = [name for name in before if name not in settings]
+    before = {**(defaults or {}), **before}
+    return [
+        f"{name} was {before.get(name)!r} and is {value!r}"
+        for name, value in settings.items()
+        if name not in MAY_DIFFER and _lasting(before.get(name)) != _lasting(value)
+    ] + [f"{name} was {before[name]!r} and is not a setting any more" for name in gone]
+
+
+def _lasting(value: Any) -> Any:
+    """A setting without what may change: paths of the data, workers, spelling of paths."""
+    if isinstance(value, Mapping):
+        left_out = ("root", "workers", "check")
+        return {
+            name: _lasting(inner)
+            for name, inner in value.items()
+            if name not in left_out and inner is not None
+        }
+    if isinstance(value, list):
+        return [_lasting(inner) for inner in value]
+    if isinstance(value, str) and os.path.exists(value):
+        return os.path.realpath(value)
+    return value

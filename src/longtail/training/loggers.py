@@ -4,13 +4,13 @@ import importlib.util
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from longtail.errors import InputError
 from longtail.files import write_text
+from longtail.training.config import Logger
 from longtail.training.run import RunFolder
 
-Logger = Literal["none", "tensorboard", "wandb"]
 Record = Mapping[str, float]
 
 

@@ -15,7 +15,7 @@ from longtail.features import keep_freed_memory
 from longtail.files import parse_json
 from longtail.methods import Method
 from longtail.training.batch_norm import share_batch_norm
-from longtail.training.config import Config
+from longtail.training.config import Config, changed_settings
 from longtail.training.distributed import mean_of, on_first
 from longtail.training.graphed import Gradients, compute_gradients, gradients_of
 from longtail.training.input import TrainingBatch, TrainingLoader
@@ -29,7 +29,7 @@ from longtail.training.optim import (
     start_momentum,
 )
 from longtail.training.progress import ProgressBar
-from longtail.training.run import RunFolder, changed_settings
+from longtail.training.run import RunFolder
 from longtail.training.sharpness import SharpnessAware
 
 if TYPE_CHECKING:  # it takes seconds to import, and only training needs it

@@ -19,7 +19,8 @@ from longtail.models import Backbone
 from longtail.training.distributed import best_device
 from longtail.training.frozen import frozen_features
 from longtail.training.input import evaluation_crop
-from longtail.training.run import Run, write_tensors
+from longtail.training.model_file import write_tensors
+from longtail.training.run import Run
 
 FILE = "reference.safetensors"
 STORED = 2000  # training images, and at least one of each class

@@ -4,53 +4,38 @@ A run folder may come from anyone. Its files are data: nothing that they name is
 belongs to longtail or timm, or the user trusts it.
 """
 
-import errno
 import json
 import math
-import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from longtail.errors import InputError
 from longtail.files import read_records, read_values, whole_file, write_json, write_text
-from longtail.models import (
-    ImageClassifier,
-    create_backbone,
-    create_head,
-    is_own_backbone,
-    merge_lora,
-    tune_backbone,
-)
-from longtail.names import refuse_untrusted, trusted_paths
+from longtail.models import ImageClassifier, merge_lora, tune_backbone
+from longtail.names import trusted_paths
 from longtail.prior import ClassPrior
-from longtail.training.card import KEY, check_card, is_number, read_card
+from longtail.training.card import check_card, is_number, read_card
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.environment import environment
-from longtail.training.mixture_head import MixtureClassifier
+from longtail.training.model_file import Model, load_weights, make_classifier, save_weights
 from longtail.training.predictions import Predictions
 
 if TYPE_CHECKING:
     from longtail.training.inference import AnyImage
     from longtail.training.predict import Classified
 
-# Settings that may change when a run is resumed.
-MAY_DIFFER = {"device", "devices", "nodes", "precision", "checkpoint_every", "logger", "trust"}
 WORDS = {"split", "selection"}  # what the metrics are from, next to them
 MODEL, CARD = "model.safetensors", "card.json"
 GIVEN = "given_models.json"
 DECISIONS = "decisions.json"  # of a run on own images, whose last stage writes `config.yaml`
 GIVEN_NAMES = ("teacher", "first", "start")  # settings that name a model
 STAGE_FOLDERS = ("teacher", "first", "ce", "head")
-Model = TypeVar("Model", bound=nn.Module)
 
 
 class RunFolder(ABC):
@@ -391,122 +376,6 @@ def task_of(folder: str | Path) -> str:
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no config.yaml")
     return str(read_values(path).get("task", Run.reads))  # 0.1.0 named only the other tasks
-
-
-def make_classifier(card: Mapping[str, Any]) -> ImageClassifier:
-    """The image classifier that a card describes, with new weights."""
-    backbone = create_backbone(card["backbone"])
-    classes = len(card["class_names"])
-    if card["head"] == MixtureClassifier.name:
-        mixture = MixtureClassifier(backbone.num_features, classes, *card["keys"])
-        return ImageClassifier(backbone, mixture)
-    head = create_head(card["head"], backbone.num_features, classes)
-    return ImageClassifier(backbone, head)
-
-
-def load_weights(
-    path: Path,
-    card: dict[str, Any],
-    make: Callable[[dict[str, Any]], Model],
-    trust: Collection[str],
-    load: Callable[[Model], object] | None = None,
-) -> Model:
-    """The model of a file, in evaluation mode on the CPU.
-
-    Args:
-        path: model file.
-        card: its card, with `longtail_version`.
-        make: makes the model that the card describes.
-        trust: import paths that the card may name.
-        load: loads the weights; default: those of the file.
-
-    Raises:
-        InputError: when the card names code that is not trusted, or the weights do not fit the
-            model.
-    """
-    backbone = card["backbone"]
-    if is_own_backbone(backbone):
-        refuse_untrusted(path, {backbone: "backbone"}, trust)
-    try:
-        model = make(card)
-        if load is None:
-            model.load_state_dict(load_file(path))
-        else:
-            load(model)
-    except (KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{path} was written by longtail {card.get('longtail_version', 'unknown')}, whose "
-            f"model this version cannot load: {error}"
-        ) from error
-    return model.eval()
-
-
-def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:
-    """Writes weights as a safetensors file, atomically, with a card in its metadata.
-
-    Raises:
-        OSError: when the file cannot be written, or its verification fails.
-    """
-    state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    with whole_file(path) as part:
-        write_tensors(part, state, {KEY: json.dumps(card)})
-        written = load_file(part)
-        if not all(
-            torch.allclose(written[name], value, rtol=0.0, atol=0.0, equal_nan=True)
-            for name, value in state.items()
-        ):
-            raise OSError(errno.EIO, "the file does not match the weights (verification failed)")
-
-
-def write_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Writes a safetensors file.
-
-    Raises:
-        OSError: when it cannot be written, where safetensors has an error of its own.
-    """
-    try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
-
-
-def changed_settings(
-    before: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    defaults: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Describes settings with which a run would be trained differently.
-
-    Args:
-        before: its settings, as `config.yaml` has them.
-        settings: the other settings.
-        defaults: values of settings that `before` may lack if an older version wrote it.
-    """
-    gone = [name for name in before if name not in settings]
-    before = {**(defaults or {}), **before}
-    return [
-        f"{name} was {before.get(name)!r} and is {value!r}"
-        for name, value in settings.items()
-        if name not in MAY_DIFFER and _lasting(before.get(name)) != _lasting(value)
-    ] + [f"{name} was {before[name]!r} and is not a setting any more" for name in gone]
-
-
-def _lasting(value: Any) -> Any:
-    """A setting without what may change: paths of the data, workers, spelling of paths."""
-    if isinstance(value, Mapping):
-        left_out = ("root", "workers", "check")
-        return {
-            name: _lasting(inner)
-            for name, inner in value.items()
-            if name not in left_out and inner is not None
-        }
-    if isinstance(value, list):
-        return [_lasting(inner) for inner in value]
-    if isinstance(value, str) and os.path.exists(value):
-        return os.path.realpath(value)
-    return value
 
 
 def _is_record(line: bytes) -> bool:

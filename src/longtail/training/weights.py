@@ -9,7 +9,8 @@ from longtail.models import ImageClassifier
 from longtail.names import nearest, trusted_paths
 from longtail.prior import ClassPrior
 from longtail.training.card import read_card
-from longtail.training.run import Run, load_weights, make_classifier
+from longtail.training.model_file import load_weights, make_classifier
+from longtail.training.run import Run
 
 ENDING = ".safetensors"
 # Searched for a name: in a checkout of the repository, then in the current folder, which precedes.
