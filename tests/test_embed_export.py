@@ -308,5 +308,21 @@ def test_files_that_hold_no_embeddings(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(ValueError, match=r"x.parquet is not a valid file of embeddings"):
         Embeddings.read(path)
+    about = {"longtail": json.dumps({"class_names": ["a", "b"], "name": "x", "backbone": "y"})}
+    good = {"label": [0, 1], "split": ["train"] * 2, "path": ["a", "b"], "index": [0, 1]}
+    pairs = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    for wrong in (
+        {"features": [0.5, 0.5]},
+        {"features": pa.array([[1.0, 2.0], None], pairs.type)},
+        {"features": pa.array([[1.0, 2.0], [3.0, None]], pairs.type)},
+        {"features": [[1.0], [2.0, 3.0]]},
+        {"features": pairs, "label": [0, 2]},
+    ):
+        table = pa.table({"features": pairs, **good, **wrong}).replace_schema_metadata(about)
+        pq.write_table(table, path)
+        with pytest.raises(ValueError, match=r"x.parquet is not a valid file of embeddings"):
+            Embeddings.read(path)
+    pq.write_table(pa.table({"features": pairs, **good}).replace_schema_metadata(about), path)
+    assert Embeddings.read(path).features.tolist() == [[1, 2], [3, 4]]
     with pytest.raises(ValueError, match=r"y.parquet is not a valid file of embeddings"):
         Embeddings.read(tmp_path / "y.parquet")

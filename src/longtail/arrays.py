@@ -40,13 +40,27 @@ def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
         return torch.as_tensor(array)
 
 
-def as_indices(values: Tensor, name: str) -> Tensor:
-    """Class indices as int64.
+def as_indices(values: Tensor, name: str, num_classes: int | None = None) -> Tensor:
+    """Class indices as int64, any shape.
+
+    Args:
+        values: whole numbers of any type.
+        name: name in error messages.
+        num_classes: number of classes, C; default: one more than the largest index.
 
     Raises:
-        ValueError: when one is not a whole number.
+        ValueError: when one is not a whole number in [0, C).
     """
-    if values.is_floating_point() and not bool((values == values.round()).all()):
-        fraction = values[values != values.round()][0].item()
-        raise InputError(f"{name} must be whole class indices, got {fraction:g}")
-    return values.long()
+    if values.is_complex():
+        raise InputError(f"{name} must be whole class indices, got {values.dtype}")
+    if values.is_floating_point():
+        odd = values[~((values == values.round()) & values.isfinite())]
+        if len(odd):
+            raise InputError(f"{name} must be whole class indices, got {odd[0].item():g}")
+    indices = values.long()
+    beyond = indices < 0 if num_classes is None else (indices < 0) | (indices >= num_classes)
+    if len(wrong := beyond.flatten().nonzero().flatten()):
+        row = int(wrong[0])
+        rule = "be 0 or more" if num_classes is None else f"lie in [0, {num_classes})"
+        raise InputError(f"{name} must {rule}, got {int(indices.flatten()[row])} in row {row}")
+    return indices

@@ -45,15 +45,17 @@ from longtail.training.input import (
     TrainingLoader,
     evaluation_crop,
     evaluation_loader,
+    share_of,
     training_loader,
 )
 from longtail.training.interrupts import LOOKED_AT, are_usable, refuse_model
 from longtail.training.mixture_head import MixtureClassifier, name_of_head
+from longtail.training.model_file import ModelFile
 from longtail.training.partial import predicted_now
 from longtail.training.rows import check_table_name
 from longtail.training.stages import expressed_after_sampling
 from longtail.training.task import refuse_options
-from longtail.training.weights import ModelFile, are_weights, find_file, refuse_missing
+from longtail.training.weights import are_weights, find_file, refuse_missing
 
 if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
@@ -295,14 +297,8 @@ def _predict_split(
         model, crop, threads = method.model, evaluation_crop(dataset), config.data.workers
         logits = split_logits(model.backbone, model.head, images, crop, fabric.device, threads)
         return {"logits": logits, "labels": images.labels, "index": images.index}
-    loader = evaluation_loader(
-        images,
-        evaluation_crop(dataset),
-        fabric.device,
-        config.data.workers,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-    )
+    crop, workers = evaluation_crop(dataset), config.data.workers
+    loader = evaluation_loader(images, crop, workers=workers, **share_of(fabric))
     return rows_of_all(fabric, loader, predict_logits(method.model, loader))
 
 

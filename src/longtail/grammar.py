@@ -217,6 +217,10 @@ class Grammar:
                     action.help = f"{action.help or ''} (default: {default})".strip()
         return self.parser.format_help()
 
+    def set_defaults(self, values: Mapping[str, Any]) -> None:
+        """Sets the defaults of arguments, from a nested mapping as for `parse`."""
+        self.parser.set_defaults(dict(_leaves(values, self.types)))
+
     def _words(self) -> list[argparse.Action]:
         """Positional arguments."""
         required = [action for action in self._actions() if not action.option_strings]

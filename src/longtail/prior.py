@@ -96,16 +96,11 @@ class ClassPrior:
             raise InputError(
                 f"labels of ClassPrior must be a non-empty vector, got shape {tuple(values.shape)}"
             )
-        values = as_indices(values, "labels of ClassPrior")
         if num_classes is not None:
             check_range("num_classes of ClassPrior", num_classes, least=1, most=2**31, whole=True)
-        limit = int(values.max()) + 1 if num_classes is None else int(num_classes)
-        wrong = values[(values < 0) | (values >= limit)]
-        if len(wrong):
-            raise InputError(
-                f"labels of ClassPrior must lie in [0, {limit}), got {wrong[:5].tolist()}"
-            )
-        return cls(torch.bincount(values, minlength=limit))
+            num_classes = int(num_classes)
+        indices = as_indices(values, "labels of ClassPrior", num_classes)
+        return cls(torch.bincount(indices, minlength=num_classes or 0))
 
     @property
     def num_classes(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from longtail.data import DataConfig
-from longtail.data.load import TABLES
+from longtail.data.load import is_own_source
 from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.grammar import HELP, Grammar
@@ -63,9 +63,9 @@ def make_grammar(command: str, function: Callable[..., Any], given: Mapping[str,
     grammar.add_class("data", settings, "data", {"source"})
     if trains:
         _add_method(grammar, method, task)
-        grammar.parser.set_defaults({"method.name": method, "task": task.name})
+        grammar.set_defaults({"method": {"name": method}, "task": task.name})
         recipe = find_recipe(source, method, _number(data.get("imbalance")))
-        grammar.parser.set_defaults(_flat(recipe.settings))
+        grammar.set_defaults(recipe.settings)
         if source and _are_own_images(source, task):
             for name, value in FINE_TUNING.items():
                 grammar.other_defaults[name] = f"{str(value).lower()} for fine-tuning"
@@ -91,7 +91,7 @@ def _add_method(grammar: Grammar, method: str, task: Task[Any, Any, Any]) -> Non
     if issubclass(found, ClassificationLoss):
         grammar.add_class(title, task.plain, "method", GIVEN_ELSEWHERE)
         grammar.add_class(f"loss {method}", found, "method.loss", GIVEN_ELSEWHERE)
-        grammar.parser.set_defaults({"method.head": found.head})
+        grammar.set_defaults({"method": {"head": found.head}})
     else:
         grammar.add_class(title, found, "method", GIVEN_ELSEWHERE)
 
@@ -370,8 +370,8 @@ def check_settings(file: str, settings: Mapping[str, Any], trust: Collection[str
     """
     if hidden := list(_hidden_in(settings)):
         raise InputError(
-            f"{file} must hold plain values, neither class_path nor a list or mapping written as "
-            f"a text, got one in {', '.join(hidden)}"
+            f"{file} must hold plain values, without class_path, names with dots, and lists or "
+            f"mappings written as a text, got {', '.join(hidden)}"
         )
     refuse_untrusted(file, _own_code_in(settings), trust)
 
@@ -379,13 +379,13 @@ def check_settings(file: str, settings: Mapping[str, Any], trust: Collection[str
 def _hidden_in(value: Any, name: str = "") -> Iterator[str]:
     """Names of settings that the parser would expand into more than the file shows.
 
-    The parser reads a string as YAML where any type is allowed, and imports what a `class_path`
-    names.
+    The parser reads a string as YAML where any type is allowed, imports what a `class_path`
+    names, and takes a name with a dot for a nested one.
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
             inside = f"{name}.{key}" if name else str(key)
-            if key == "class_path":
+            if key == "class_path" or "." in str(key):
                 yield inside
             if inside not in PATHS:
                 yield from _hidden_in(inner, inside)
@@ -415,19 +415,7 @@ def _own_code_in(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_own_code(name: str, what: str) -> bool:
-    """Whether a name would be imported: it has that form, and is no file or timm model."""
+    """Whether a name would be imported: it has that form, and is not a file or timm model."""
     if what == "backbone":
         return is_own_backbone(name)
-    file = what == "source" and (Path(name).exists() or Path(name).suffix.lower() in TABLES)
-    return not file and is_import_path(name)
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name; those of an earlier stage are one value."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and name not in STAGES:
-            flat |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
-        else:
-            flat[name] = value
-    return flat
+    return is_own_source(name) if what == "source" else is_import_path(name)

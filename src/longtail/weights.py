@@ -15,9 +15,9 @@ from longtail.export import describe
 from longtail.models import ImageClassifier
 from longtail.settings import read_data
 from longtail.training import Run, evaluate_predictions
-from longtail.training.model_file import save_weights
+from longtail.training.model_file import ModelFile, save_weights
 from longtail.training.partial import predict_split
-from longtail.training.weights import ModelFile, find_file, known_files
+from longtail.training.weights import find_file, known_files
 
 # Settings of the data that are stored: those that decide which images there are, and their labels.
 DATA = (
@@ -30,7 +30,7 @@ ROUNDED = 5e-4  # loss of accuracy above which weights stay in float32
 class Weights(ModelFile):
     """A trained classifier in one file, with all that is needed to evaluate it again.
 
-    Arguments, errors and attributes are those of `longtail.training.weights.ModelFile`.
+    Arguments, errors and attributes are those of `longtail.training.model_file.ModelFile`.
     """
 
     def evaluate(

@@ -274,6 +274,9 @@ def test_a_configuration_cannot_take_time_or_memory(
         {"teacher_stage": {"views": [{"class_path": "evil.Net", "init_args": {}}]}},
         {"method": {"name": "gml", "queue_size": {"class_path": "evil.Net"}}},
         {"class_path": "evil.Net"},
+        {"data.source": "evil.load"},
+        {"method.name": "evil.Loss"},
+        {"teacher_stage": {"method.name": "evil.Loss"}},
     ],
     ids=str,
 )
@@ -294,6 +297,23 @@ def test_no_values_are_hidden_in_a_text(
     run.mkdir()
     (run / "config.yaml").write_text(file.read_text())
     assert "plain values" in one_line(["train", "--resume", "--out", str(run)], capsys)
+    assert not Path("was_run").exists()
+
+
+def test_a_source_of_another_kind_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("evil.py").write_text(EVIL)
+    for name in ("evil.xlsx", "evil.data"):
+        Path(name).touch()
+        Path("theirs.yaml").write_text(yaml.safe_dump({"source": name}))
+        said = one_line(["data", "check", "--config", "theirs.yaml"], capsys)
+        assert "are not tables of images" in said
+    Path("theirs.yaml").write_text("data.source: evil.load")
+    assert "plain values" in one_line(["data", "check", "--config", "theirs.yaml"], capsys)
+    assert "evil" not in sys.modules
     assert not Path("was_run").exists()
 
 

@@ -136,17 +136,18 @@ images: 0 below 5, 0 below 20
             broken, repeated, checked = _read_all(records, verbose)
             problems += broken
             found += repeated
-        elif failures := refused(records.paths):
-            named = [f"{path}: {reason}" for path, reason in failures]
-            problems.append(counted("images that cannot be read", named))
+        else:
+            problems += _unreadable(refused(records.paths))
     else:
         assert isinstance(source, Dataset)
         labels = {name: split.labels.numpy() for name, split in source.splits.items()}
         counts = {n: np.bincount(y, minlength=source.num_classes) for n, y in labels.items()}
         splits = source.splits.values()
         if files := [path for split in splits if split.images is None for path in split.paths]:
-            missing = find_missing(files)
-            checked = f"{len(files) - len(missing):,} of {len(files):,} exist"
+            missing, failures = find_missing(files), refused(files)
+            there = len(files) - len(missing) - len(failures)
+            checked = f"{there:,} of {len(files):,} exist"
+            problems += _unreadable(failures)
             if missing:
                 named = [files[row] for row in missing]
                 problems.append(counted("files that do not exist", named))
@@ -161,6 +162,12 @@ images: 0 below 5, 0 below 20
         notes=records.notes if records else (),
         checked=checked,
     )
+
+
+def _unreadable(failures: Sequence[tuple[str, str]]) -> list[str]:
+    """The problem of files, with reasons, that cannot be read, if there are any."""
+    named = [f"{path}: {reason}" for path, reason in failures]
+    return [counted("images that cannot be read", named)] if named else []
 
 
 def _counts(splits: NDArray[np.str_], labels: NDArray[np.int64], num_classes: int) -> Counts:

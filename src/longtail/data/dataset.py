@@ -1,7 +1,9 @@
 """The common form of all data sets: labelled images in up to three splits."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -42,9 +44,52 @@ class Split:
         )
 
 
+AnySplit = TypeVar("AnySplit", bound=Split, covariant=True)
+
+
 @dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set with its classes.
+class TrainingData(ABC, Generic[AnySplit]):
+    """A data set in up to three splits: what a training needs of it, whatever the task.
+
+    Args:
+        name: name shown in tables and reports.
+        class_names: name of each class, in the order of the class indices.
+        train: training split, in which every class occurs.
+        val: validation split, if there is one.
+        test: test split, if there is one.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: AnySplit
+    val: AnySplit | None
+    test: AnySplit | None
+
+    @property
+    @abstractmethod
+    def prior(self) -> ClassPrior:
+        """Class prior of the training split."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.class_names)
+
+    @property
+    def splits(self) -> dict[str, AnySplit]:
+        """The existing splits by name: train, val, test."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
+    @property
+    def evaluated(self) -> str | None:
+        """Name of the split that a run is evaluated on: test, else val, else None."""
+        return next((name for name in ("test", "val") if name in self.splits), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset(TrainingData[Split]):
+    """A data set of images, each of one class.
 
     Args:
         name: name shown in tables and reports.
@@ -55,30 +100,9 @@ class Dataset:
         image_size: side in pixels of the model's square input images.
     """
 
-    name: str
-    class_names: tuple[str, ...]
-    train: Split
-    val: Split | None
-    test: Split | None
     image_size: int
 
     @cached_property
     def prior(self) -> ClassPrior:
         """Class counts of the training split."""
         return ClassPrior.from_labels(self.train.labels, self.num_classes)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, C."""
-        return len(self.class_names)
-
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The existing splits by name: train, val, test."""
-        splits = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: split for name, split in splits.items() if split is not None}
-
-    @property
-    def evaluated(self) -> str | None:
-        """Name of the split that a run is evaluated on: test, else val, else None."""
-        return next((name for name in ("test", "val") if name in self.splits), None)

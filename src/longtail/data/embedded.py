@@ -6,9 +6,8 @@ them in any order as from a tar file: a single row of a Parquet file cannot be r
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,38 +172,31 @@ def _texts(column: Any, names: Sequence[str]) -> list[str | None]:
 
 
 def _paths(tables: Sequence[Rows], column: str) -> list[str | None]:
-    """Path of each image, in the cache or the file named in its row; None if it has neither."""
+    """Path of each image, in the cache or the file named in its row; None if it has neither.
 
-    def cells() -> Iterator[tuple[bytes | None, str | None]]:
-        for rows in tables:
-            for batch in rows.batches([column]):
-                for cell in batch[column].to_pylist():
-                    content, path = (
-                        (cell.get("bytes"), cell.get("path"))
-                        if isinstance(cell, dict)
-                        else (cell, None)
-                    )
-                    yield content, path and join(rows.folder, path)
-
-    def contents() -> Iterator[bytes]:
-        return (content for content, _ in cells() if content is not None)
-
-    found = [(None if content is None else len(content), path) for content, path in cells()]
-    pack = str(_pack(contents)) if any(size is not None for size, _ in found) else ""
+    The file in the cache has the images one after another, and is named by their content.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    found = []
+    for content, path in _cells(tables, column):
+        digest.update(content or b"")
+        found.append((None if content is None else len(content), path))
+    pack = cache_folder() / "images" / f"{digest.hexdigest()}.pack"
+    if any(size is not None for size, _ in found) and not pack.exists():
+        with whole_file(pack) as part, part.open("wb") as file:
+            file.writelines(content or b"" for content, _ in _cells(tables, column))
     paths, begin = [], 0
     for size, path in found:
-        paths.append(path if size is None else member(pack, begin, size))
+        paths.append(path if size is None else member(str(pack), begin, size))
         begin += size or 0
     return paths
 
 
-def _pack(contents: Callable[[], Iterable[bytes]]) -> Path:
-    """A file in the cache with these files one after another, named by its content."""
-    digest = hashlib.blake2b(digest_size=16)
-    for content in contents():
-        digest.update(content)
-    path = cache_folder() / "images" / f"{digest.hexdigest()}.pack"
-    if not path.exists():
-        with whole_file(path) as part, part.open("wb") as file:
-            file.writelines(contents())
-    return path
+def _cells(tables: Sequence[Rows], column: str) -> Iterator[tuple[bytes | None, str | None]]:
+    """Content and path of each image, of which a row has either or both."""
+    for rows in tables:
+        for batch in rows.batches([column]):
+            for cell in batch[column].to_pylist():
+                image = cell if isinstance(cell, dict) else {"bytes": cell}
+                path = image.get("path")
+                yield image.get("bytes"), path and join(rows.folder, path)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,23 +12,8 @@ from longtail.data.paths import is_url, join, name_of, outside_of
 from longtail.data.problems import counted, report_problems
 from longtail.data.reading import is_file, read_text
 from longtail.data.records import Records
+from longtail.data.split_names import SPLITS
 from longtail.errors import InputError
-
-
-@dataclass(frozen=True)
-class Lists:
-    """File names of a benchmark.
-
-    Args:
-        name: name of the data set.
-        splits: list file of each split.
-        class_names: file with the classes in order: lines of `id name`, or JSON records with id
-            and name.
-    """
-
-    name: str
-    splits: dict[str, str]
-    class_names: str
 
 
 def imagenet_lt(config: DataConfig) -> Records:
@@ -36,14 +21,8 @@ def imagenet_lt(config: DataConfig) -> Records:
 
     Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019, arXiv 1904.05160.
     """
-    return from_lists(
-        Lists(
-            "imagenet-lt",
-            {split: f"ImageNet_LT_{split}.txt" for split in ("train", "val", "test")},
-            "ImageNet_LT_classnames.txt",
-        ),
-        config,
-    )
+    lists = {split: f"ImageNet_LT_{split}.txt" for split in SPLITS}
+    return _from_lists("imagenet-lt", lists, "ImageNet_LT_classnames.txt", config)
 
 
 def places_lt(config: DataConfig) -> Records:
@@ -51,14 +30,8 @@ def places_lt(config: DataConfig) -> Records:
 
     Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019, arXiv 1904.05160.
     """
-    return from_lists(
-        Lists(
-            "places-lt",
-            {split: f"Places_LT_{split}.txt" for split in ("train", "val", "test")},
-            "Places_LT_classnames.txt",
-        ),
-        config,
-    )
+    lists = {split: f"Places_LT_{split}.txt" for split in SPLITS}
+    return _from_lists("places-lt", lists, "Places_LT_classnames.txt", config)
 
 
 def inaturalist18(config: DataConfig) -> Records:
@@ -66,24 +39,23 @@ def inaturalist18(config: DataConfig) -> Records:
 
     All papers test on the published validation list, so it is the test split here.
     """
-    return from_lists(
-        Lists(
-            "inaturalist18",
-            {"train": "iNaturalist18_train.txt", "test": "iNaturalist18_val.txt"},
-            "inat18_categories.json",
-        ),
-        config,
-    )
+    lists = {"train": "iNaturalist18_train.txt", "test": "iNaturalist18_val.txt"}
+    return _from_lists("inaturalist18", lists, "inat18_categories.json", config)
 
 
-def from_lists(lists: Lists, config: DataConfig) -> Records:
+def _from_lists(
+    benchmark: str, lists: Mapping[str, str], class_names: str, config: DataConfig
+) -> Records:
     """Rows of a data set from list files.
 
     By default only the existence of the files is checked; `check="decode"` reads them. `index` is
     the line of an image in the list of its split, from 0.
 
     Args:
-        lists: names of the files, in `config.lists` (default: `config.root`).
+        benchmark: name of the data set.
+        lists: list file of each split, in `config.lists` (default: `config.root`).
+        class_names: file with the classes in order: lines of `id name`, or JSON records with id
+            and name.
         config: `root` is the folder that the paths of the lists start from. Both may be URLs; lists
             at a URL may not name a local file outside of `root`.
 
@@ -92,35 +64,35 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
             `path label`, or names missing files or classes.
     """
     if config.root is None:
-        raise InputError(f"root must be given for {lists.name}: the folder of its images")
+        raise InputError(f"root must be given for {benchmark}: the folder of its images")
     folder = config.lists or config.root
-    absent = [name for name in lists.splits.values() if not is_file(join(folder, name))]
+    absent = [name for name in lists.values() if not is_file(join(folder, name))]
     if absent:
         raise InputError(
-            f"{lists.name} needs the list files {', '.join(lists.splits.values())} in {folder}; "
+            f"{benchmark} needs the list files {', '.join(lists.values())} in {folder}; "
             f"missing: {', '.join(absent)}. Set lists to their folder"
         )
     paths: list[str] = []
     labels: list[int] = []
     counts, problems = {}, []
-    for split, name in lists.splits.items():
+    for split, name in lists.items():
         found, classes, odd = _read_list(join(folder, name))
         paths += found
         labels += classes
         counts[split] = len(found)
         if odd:
             problems.append(counted("lines that are not `path label`", odd))
-    report_problems(lists.name, problems)
+    report_problems(benchmark, problems)
     splits = np.repeat(list(counts), list(counts.values()))
     index = np.concatenate([np.arange(n) for n in counts.values()])
 
     def origin(row: int) -> str:
-        return f"{lists.splits[str(splits[row])]}, line {index[row] + 1}"
+        return f"{lists[str(splits[row])]}, line {index[row] + 1}"
 
-    names = _class_names(join(folder, lists.class_names), max(labels, default=-1) + 1)
+    names = _class_names(join(folder, class_names), max(labels, default=-1) + 1)
     beyond = [f"{y} ({origin(row)})" for row, y in enumerate(labels) if y >= len(names)]
     if beyond:
-        what = f"labels beyond the {len(names):,} classes of {lists.class_names}"
+        what = f"labels beyond the {len(names):,} classes of {class_names}"
         problems.append(counted(what, beyond))
     top = config.root if is_url(config.root) else os.path.join(os.path.abspath(config.root), "")
     if is_url(top):
@@ -130,9 +102,9 @@ def from_lists(lists: Lists, config: DataConfig) -> Records:
     if is_url(folder) and (outside := outside_of(top, paths)):
         named = [f"{paths[row]} ({origin(row)})" for row in outside]
         problems.append(counted("paths outside of root", named))
-    report_problems(lists.name, problems)
+    report_problems(benchmark, problems)
     return Records(
-        name=lists.name,
+        name=benchmark,
         paths=paths,
         labels=np.array(labels, dtype=np.int64),
         splits=splits,

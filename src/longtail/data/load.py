@@ -77,6 +77,12 @@ def read_source(config: DataConfig) -> Dataset | Records:
         raise InputError(str(error)) from error
 
 
+def is_own_source(source: str) -> bool:
+    """Whether a source is the import path of a user's function, not a file, folder or table."""
+    path = Path(source)
+    return is_import_path(source) and path.suffix.lower() not in TABLES and not path.exists()
+
+
 def _find(source: str) -> tuple[Source, set[str]]:
     """The reader of a source, and the settings that it uses."""
     if source in BUILT_IN:
@@ -97,11 +103,11 @@ def _find(source: str) -> tuple[Source, set[str]]:
     suffix = path.suffix.lower()
     if suffix in TABLES and path.is_file():
         return table, TABLE
-    if suffix not in TABLES and (found := imported(source, "source")) is not None:
+    own = is_own_source(source)
+    if own and (found := imported(source, "source")) is not None:
         return _own(source, found), {field.name for field in fields(DataConfig)}
-    module = is_import_path(source) and suffix not in TABLES
     dashed = source.replace("_", "-")
-    hint = nearest_or_module(source, BUILT_IN) if module else nearest(dashed, BUILT_IN)
+    hint = nearest_or_module(source, BUILT_IN) if own else nearest(dashed, BUILT_IN)
     raise InputError(
         f"source '{source}' is unknown: {_why_unknown(path)}{hint}. Known are "
         f"{', '.join(BUILT_IN)}, a folder with a sub-folder of images for each class, a folder of "

@@ -7,24 +7,13 @@ from typing import Any
 
 from longtail.data.columns import parquet_schema
 from longtail.data.config import DataConfig
-from longtail.data.embedded import BATCH, Rows, image_column, to_records
+from longtail.data.embedded import BATCH, Rows, to_records
 from longtail.data.formats import is_image
 from longtail.data.paths import folder_of, name_of
 from longtail.data.reading import arrow_file
 from longtail.data.records import Records
 from longtail.data.split_names import split_named
 from longtail.data.tree import files_below
-
-
-def has_embedded_images(file: str, column: str) -> bool:
-    """Whether a Parquet file has images as bytes, in `column` or in its only column of bytes."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return image_column(parquet.read_schema(arrow_file(file)), column) is not None
-    except (pa.ArrowException, OSError):  # the table reader reports what is wrong with it
-        return False
 
 
 def parquet_images(config: DataConfig) -> Records:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from longtail.data.columns import read_columns
+from longtail.data.columns import parquet_schema, read_columns
 from longtail.data.config import DataConfig
+from longtail.data.embedded import image_column
 from longtail.data.missing import find_missing
-from longtail.data.parquet import has_embedded_images, parquet_images
+from longtail.data.parquet import parquet_images
 from longtail.data.paths import folder_of, is_url, join, name_of, outside_of
 from longtail.data.problems import counted, report_problems
 from longtail.data.reading import renew
@@ -34,7 +35,7 @@ def table(config: DataConfig) -> Records:
     source, file_name = config.source, name_of(config.source)
     renew(source)
     is_parquet = file_name.lower().endswith(".parquet")
-    if is_parquet and has_embedded_images(source, config.path_column):
+    if is_parquet and image_column(parquet_schema(source), config.path_column) is not None:
         return parquet_images(config)
     wanted = {"path": config.path_column, "label": config.label_column}
     optional = {} if config.split_column else {"split": "split"}

@@ -1,5 +1,6 @@
 """A cache of image features on disk, shared between programs."""
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -53,13 +54,15 @@ class FeatureCache:
 
     def load(self, keys: Sequence[bytes]) -> dict[int, Vector]:
         """The stored vectors, by index in `keys`."""
+        if self._database is None:
+            return {}
         found: dict[bytes, bytes] = {}
         try:
-            for begin in range(0, len(keys) if self._database else 0, ROWS):
+            for begin in range(0, len(keys), ROWS):
                 chunk = keys[begin : begin + ROWS]
                 marks = ",".join("?" * len(chunk))
                 query = f"SELECT key, vector FROM features WHERE key IN ({marks})"
-                found.update(self._connection.execute(query, chunk))
+                found.update(self._database.execute(query, chunk))
         except sqlite3.Error as error:
             self._give_up(error)
         size = 4 * self.width
@@ -75,8 +78,8 @@ class FeatureCache:
             return
         rows = ((key, vector.astype("<f4").tobytes()) for key, vector in vectors.items())
         try:
-            with self._connection:  # a transaction
-                self._connection.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+            with self._database:  # a transaction
+                self._database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             self._give_up(error)
 
@@ -85,11 +88,6 @@ class FeatureCache:
         if self._database is not None:
             self._database.close()
             self._database = None
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        assert self._database is not None
-        return self._database
 
     def _give_up(self, error: Exception) -> None:
         self.close()
@@ -139,27 +137,31 @@ def _open(path: Path) -> sqlite3.Connection:
     Raises:
         sqlite3.Error, OSError: when that fails.
     """
-    for last in (False, True):
-        database = sqlite3.connect(path, timeout=10)
-        try:
-            with database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, vector BLOB)"
-                )
-            return database
-        except sqlite3.OperationalError:  # in use, no space
-            database.close()
-            raise
-        except sqlite3.DatabaseError:
-            database.close()
-            if last:
-                raise
-            path.unlink()
-    raise AssertionError("unreachable")
+    try:
+        return _connected(path)
+    except sqlite3.OperationalError:  # in use, no space
+        raise
+    except sqlite3.DatabaseError:
+        path.unlink()
+        return _connected(path)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=10)
+    try:
+        with database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, vector BLOB)"
+            )
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
 
 
 def _remove_unused(folder: Path) -> None:
     oldest = time.time() - UNUSED_DAYS * 86400
     for path in folder.glob("*.sqlite"):
-        if path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another program removes them too
+            if path.stat().st_mtime < oldest:
+                path.unlink()

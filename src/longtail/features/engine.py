@@ -126,10 +126,9 @@ def extract(
         UnreadableImagesError: after all others are done; it names every image that cannot be read.
     """
     keys = keys_of(split) if cache else []
-    known = cache.load(keys) if cache else {}
-    seen(len(known))
-    missing = [index for index in range(len(split)) if index not in known]
-    rows: dict[int, NDArray[np.float32]] = dict(known)
+    rows: dict[int, NDArray[np.float32]] = cache.load(keys) if cache else {}
+    seen(len(rows))
+    missing = [index for index in range(len(split)) if index not in rows]
     failures: list[Failure] = []
     fresh: dict[bytes, NDArray[np.float32]] = {}
     try:

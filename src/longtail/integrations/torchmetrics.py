@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from longtail.arrays import as_indices
 from longtail.errors import InputError
-from longtail.metrics.scores import class_gaps, class_indices, largest
+from longtail.metrics.scores import class_gaps, largest
 from longtail.prior import ClassPrior
 from longtail.ranges import check_range
 
@@ -180,5 +181,5 @@ def _checked(preds: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor, T
     if preds.ndim == 2:
         predicted = largest(preds, "preds")[1]
     else:
-        predicted = class_indices(preds, "preds", num_classes)
-    return predicted, class_indices(target, "target", num_classes)
+        predicted = as_indices(preds, "preds", num_classes)
+    return predicted, as_indices(target, "target", num_classes)

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.arrays import as_indices, as_tensor
 from longtail.errors import InputError
-from longtail.metrics.scores import SampleScores, class_indices, score_samples
+from longtail.metrics.scores import SampleScores, score_samples
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,13 @@ class Confusion:
             >>> Confusion.from_labels([0, 0, 1], [0, 1, 1], num_classes=2).recall().tolist()
             [0.5, 1.0]
         """
-        true = class_indices(labels, "labels of Confusion", num_classes)
-        found = class_indices(predicted, "predicted of Confusion", num_classes)
+        true, found = (
+            as_indices(as_tensor(values, name), name, num_classes)
+            for values, name in (
+                (labels, "labels of Confusion"),
+                (predicted, "predicted of Confusion"),
+            )
+        )
         if true.ndim != 1 or true.shape != found.shape:
             raise InputError(
                 "labels and predicted of Confusion must both be (N,), got "

@@ -90,36 +90,13 @@ def score_samples(
             f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
     num_classes = logits.shape[1]
-    labels = class_indices(labels, "labels", num_classes).to(logits.device)
+    labels = as_indices(labels, "labels", num_classes).to(logits.device)
     rows = max(1, CHUNK_ELEMENTS // num_classes)
     chunks = [
         _score_chunk(logits[start : start + rows], labels[start : start + rows], start, bins)
         for start in range(0, len(logits), rows)
     ]
     return SampleScores.joined(chunks)
-
-
-def class_indices(values: ArrayLike | Tensor, name: str, num_classes: int) -> Tensor:
-    """Class indices as int64, checked.
-
-    Args:
-        values: any shape, whole numbers of any type.
-        name: their name in error messages.
-        num_classes: number of classes, C.
-
-    Raises:
-        ValueError: when a value is not a whole number in [0, C).
-    """
-    tensor = as_tensor(values, name)
-    if tensor.is_complex() or (tensor.is_floating_point() and tensor.isinf().any()):
-        raise InputError(f"{name} must be whole class indices, got {tensor.flatten()[:3].tolist()}")
-    indices = as_indices(tensor, name)
-    wrong = ((indices < 0) | (indices >= num_classes)).flatten().nonzero().flatten()
-    if len(wrong):
-        row = int(wrong[0])
-        got = int(indices.flatten()[row])
-        raise InputError(f"{name} must lie in [0, {num_classes}), got {got} in row {row}")
-    return indices
 
 
 def largest(logits: Tensor, name: str, first_row: int = 0) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,14 @@ import torch
 from longtail.classification import CLASSIFICATION
 from longtail.data import Dataset, Split
 from longtail.data.loaders import available_cpus
-from longtail.features import FeatureCache, fastest, fingerprint, keep_freed_memory, outputs
+from longtail.features import keep_freed_memory, outputs
 from longtail.features.cache import keys_of
 from longtail.methods import Method, find_method
 from longtail.models import Backbone, create_backbone, is_own_backbone
 from longtail.pictures.settings import BACKBONE, STRONGER, fine_tunes_method, fine_tuning
 from longtail.training import Config
-from longtail.training.distributed import best_device, device_of
-from longtail.training.embed import reading_of
+from longtail.training.distributed import device_of
+from longtail.training.embed import cached_network
 from longtail.training.input import evaluation_crop
 from longtail.training.stages import Stage
 from longtail.training.train import precision_of
@@ -146,9 +146,7 @@ def describe(config: Config, dataset: Dataset, plan: Plan, method: str, folder: 
 def _feature_seconds(backbone: Backbone, dataset: Dataset) -> float:
     """Seconds for the features that are not in the cache."""
     crop = evaluation_crop(dataset)
-    total = sum(map(len, dataset.splits.values()))
-    network = fastest(backbone, crop.size, total, torch.device(best_device()))
-    cache = FeatureCache(fingerprint(backbone), reading_of(crop, network), backbone.num_features)
+    network, cache = cached_network(dataset, backbone, crop)
     missing = 0
     for split in dataset.splits.values():
         missing += len(split) - len(cache.load(keys_of(split)))

@@ -46,10 +46,7 @@ def resolve(config: Config, source: Dataset | Records) -> Config:
     scratch = replace(config, pretrained=bool(config.pretrained))
     if not may_use_features(config):
         return scratch
-    size = config.data.image_size
-    if not size:
-        size = _size_of(source)
-    if size <= TINY:
+    if (config.data.image_size or _size_of(source)) <= TINY:
         return scratch
     backbone = BACKBONE if config.backbone == "auto" else config.backbone
     if config.pretrained is None and not has_weights(backbone):

@@ -81,7 +81,8 @@ def train(
 
     Every stage is a run folder in the run's: `ce` (cross-entropy on the features, for comparison),
     `head` (the method on the features), `trial` (fine-tuning without the images of a validation
-    split, which decides whether it pays). The run itself is the head or the fine-tuned model.
+    split, which decides whether it pays), `start` (the head from which fine-tuning starts). The run
+    itself is the head or the fine-tuned model.
 
     Args:
         config: the settings.

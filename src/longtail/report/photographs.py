@@ -6,9 +6,8 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
-
-from torch import Tensor
 
 from longtail.data.images import open_image, to_rgb
 from longtail.data.paths import file_of
@@ -49,13 +48,13 @@ class Thumbnails:
             if content is None:
                 self.unreadable.add(path)
                 return None
-            source = "data:image/jpeg;base64," + base64.b64encode(content).decode()
-            if self._used + len(source) > BUDGET:
-                self.left_out.add(path)
-                return None
-            self._used += len(source)
-            self._sources[path] = source
-        return self._sources[path]
+            self._sources[path] = "data:image/jpeg;base64," + base64.b64encode(content).decode()
+        source = self._sources[path]
+        if self._used + len(source) > BUDGET:
+            self.left_out.add(path)
+            return None
+        self._used += len(source)
+        return source
 
     def first(self, paths: Iterable[str], most: int) -> list[dict[str, Any]]:
         """The first `most` images that can be shown, each with its path and source."""
@@ -87,7 +86,8 @@ def surest_mistakes(run: RunData, thumbnails: Thumbnails) -> list[dict[str, Any]
     assert run.scores is not None
     wrong = (~run.scores.correct).nonzero().flatten()
     order = wrong[run.scores.confidence[wrong].argsort(descending=True, stable=True)]
-    return _cards(run, order[: 4 * MISTAKES], thumbnails)[:MISTAKES]
+    cards = (_card(run, position, thumbnails) for position in order[: 4 * MISTAKES].tolist())
+    return list(islice((card for card in cards if card["source"]), MISTAKES))
 
 
 def confused_examples(run: RunData, thumbnails: Thumbnails) -> list[dict[str, Any]]:
@@ -122,11 +122,6 @@ def suspects(run: RunData, thumbnails: Thumbnails) -> dict[str, Any]:
         card["confidence"] = f"{100 * float(run.uniform.confidence[position]):.0f}"
         cards.append(card)
     return {"count": len(found), "cards": cards}
-
-
-def _cards(run: RunData, positions: Tensor, thumbnails: Thumbnails) -> list[dict[str, Any]]:
-    cards = (_card(run, position, thumbnails) for position in positions.tolist())
-    return [card for card in cards if card["source"]]
 
 
 def _card(run: RunData, position: int, thumbnails: Thumbnails) -> dict[str, Any]:

@@ -6,13 +6,12 @@ Hong et al., CVPR 2021, arXiv 2012.00321, trained at imbalance 50 on their own n
 import shlex
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from longtail.reproduce.cells import Cell
 from longtail.reproduce.matrix import make_cells, train_cells
-from longtail.reproduce.results import ResultFile, Row, kept_by, write_results
+from longtail.reproduce.results import ResultFile, Row, kept_by
 from longtail.shift.protocol import set_name
 from longtail.training import Run, evaluate_protocol
 
@@ -56,7 +55,7 @@ def reproduce_lade_shift(
     file = ResultFile(out, _identity, shift_table)  # an invalid one is rejected before training
     trained = dict.fromkeys(row for row, _ in ROWS.values())
     cells = make_cells(SOURCE, list(trained), [IMBALANCE], seeds, epochs_scale, runs, kept_by(out))
-    return train_cells(cells, root, jobs, partial(write_results, cells, file, root, _rows))
+    return train_cells(cells, file, root, jobs, _rows)
 
 
 def _identity(row: Row) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -20,7 +21,14 @@ from longtail.errors import InputError
 from longtail.files import write_text
 from longtail.ranges import MAX_COUNT, MAX_WORKERS, check_range
 from longtail.reproduce.cells import Cell, row_names
-from longtail.reproduce.results import Row, kept_by, matrix_file, matrix_row, write_results
+from longtail.reproduce.results import (
+    ResultFile,
+    Row,
+    kept_by,
+    matrix_file,
+    matrix_row,
+    write_results,
+)
 
 STDERR = 2  # the standard output is for the results
 Slots = Queue[dict[str, str]]  # environments that runs at the same time take turns in
@@ -50,11 +58,7 @@ def train_matrix(
     out = Path(out or f"results/{source}.json")
     cells = make_cells(source, chosen, imbalance, seeds, epochs_scale, runs, kept_by(out))
     file = matrix_file(out, source)  # an invalid one is rejected before anything is trained
-
-    def write() -> list[Row]:
-        return write_results(cells, file, root, lambda cell: [matrix_row(cell, root)])
-
-    return train_cells(cells, root, jobs, write)
+    return train_cells(cells, file, root, jobs, lambda cell: [matrix_row(cell, root)])
 
 
 def make_cells(
@@ -84,15 +88,20 @@ def make_cells(
 
 
 def train_cells(
-    cells: Sequence[Cell], root: str | None, jobs: int | None, write: Callable[[], list[Row]]
+    cells: Sequence[Cell],
+    file: ResultFile,
+    root: str | None,
+    jobs: int | None,
+    rows_of: Callable[[Cell], list[Row]],
 ) -> list[Row]:
-    """Trains the runs of cells that are missing.
+    """Trains the runs of cells that are missing, and writes the results after each.
 
     Args:
         cells: the cells.
+        file: the result file.
         root: folder of the data files.
         jobs: number of runs at a time; default: one per GPU; without a GPU, one per core.
-        write: writes the results so far, and returns them; called after each run, and at the end.
+        rows_of: the results of a cell.
 
     Returns: the results.
     Raises:
@@ -101,6 +110,7 @@ def train_cells(
     """
     if jobs is not None:
         check_range("jobs", jobs, least=1, most=MAX_WORKERS)
+    write = partial(write_results, cells, file, root, rows_of)
     trained = _trained(cells)
     for cell in trained:
         cell.check(root)

@@ -100,7 +100,7 @@ def count_pairs(layout: Layout) -> PairCounts:
     """
     pairs = [pair for split in layout.splits.values() for pair in split]
     colours = layout.coding if isinstance(layout.coding, ColourCoding) else None
-    signature = _signature(pairs, colours)
+    signature = _signature(pairs)
     known = hashlib.sha256(repr(colours).encode()).hexdigest()[:12]
     path = layout.root / f".longtail-pixels-{known}.npz"
     cached = _read(path, signature)
@@ -135,7 +135,6 @@ def by_class(
     """
     pixels = np.zeros((len(pairs), num_classes), dtype=np.int64)
     failures = list(counts.failures)
-    failed = {path for path, _ in failures}
     for lossy in np.unique(counts.lossy):
         rows = np.flatnonzero(counts.lossy == lossy).tolist()
         if isinstance(coding, ColourCoding):
@@ -151,7 +150,7 @@ def by_class(
             if wrong.any():
                 values = np.flatnonzero(table == NO_CLASS)[wrong].tolist()
                 failures.append((pairs[row][1], not_a_class(values)))
-    named = failed.union(path for path, _ in failures)
+    named = {path for path, _ in failures}
     for row in np.flatnonzero(~pixels.any(1)).tolist():
         if not named.intersection(pairs[row]):
             failures.append((pairs[row][1], "all its pixels are ignored"))
@@ -200,9 +199,9 @@ def _look_at(
     return size, np.bincount(values.ravel(), minlength=256), lossy
 
 
-def _signature(pairs: Sequence[PairFiles], colours: ColourCoding | None) -> str:
-    """A digest that changes with every file and with the palette of the masks."""
-    digest = hashlib.sha256(repr(colours).encode())
+def _signature(pairs: Sequence[PairFiles]) -> str:
+    """A digest that changes with every file."""
+    digest = hashlib.sha256()
     for path in (path for pair in pairs for path in pair):
         with contextlib.suppress(OSError):  # a missing file is named when the pairs are read
             state = os.stat(path)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longtail.data.dataset import Split
+from longtail.data.dataset import Split, TrainingData
 from longtail.data.problems import counted
 from longtail.data.samplers import POWERS, Sampling
 from longtail.errors import InputError
@@ -54,7 +54,7 @@ class PixelSplit(Split):
 
 
 @dataclass(frozen=True, eq=False)
-class PixelDataset:
+class PixelDataset(TrainingData[PixelSplit]):
     """Images in which every pixel has a class or is ignored.
 
     Args:
@@ -67,11 +67,6 @@ class PixelDataset:
         image_size: shorter side that images are resized to; None: not resized.
     """
 
-    name: str
-    class_names: tuple[str, ...]
-    train: PixelSplit
-    val: PixelSplit | None
-    test: PixelSplit | None
     coding: Coding
     image_size: int | None
 
@@ -98,25 +93,9 @@ class PixelDataset:
         pixels = self.train.pixels.double()
         return ClassPrior(drawn @ pixels), ClassPrior(drawn @ (pixels > 0).double())
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, C."""
-        return len(self.class_names)
-
-    @property
-    def splits(self) -> dict[str, PixelSplit]:
-        """The splits that exist, by name: train, val, test."""
-        splits = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: split for name, split in splits.items() if split is not None}
-
     def reader(self, split: PixelSplit) -> PairReader:
         """Reader of the image files of one of its splits, with their masks."""
         return PairReader(split.mask_of, self.coding, self.image_size)
-
-    @property
-    def evaluated(self) -> str | None:
-        """Name of the split that a run is evaluated on: test, else val, else None."""
-        return next((name for name in ("test", "val") if name in self.splits), None)
 
 
 def load_pixels(config: PixelDataConfig) -> PixelDataset:

@@ -13,7 +13,7 @@ from longtail.segmentation.config import PixelConfig
 from longtail.segmentation.dataset import PixelDataset, PixelSplit
 from longtail.segmentation.pairs import PairReader, RandomPairCrops
 from longtail.segmentation.views import PairedView, named_paired_view
-from longtail.training.input import TrainingBatch, TrainingLoader, shared_by
+from longtail.training.input import TrainingBatch, TrainingLoader, share_of
 
 if TYPE_CHECKING:  # it takes seconds to import, and only a training needs it
     from lightning_fabric import Fabric
@@ -51,17 +51,15 @@ def training_pairs(dataset: PixelDataset, config: PixelConfig, fabric: "Fabric")
         "sampler": config.sampling,
         "seed": config.seed,
         "drop_last": True,
-        **shared_by(fabric),
+        **share_of(fabric),
     }
     images: Loader
     if split.images is not None:
         images = InMemoryLoader(split, size, **given)
     else:
         assert crop is not None  # checked when the settings were resolved
-        reader = RandomPairCrops(
-            split.mask_of, dataset.coding, dataset.image_size, crop, view.scale
-        )
-        images = WorkerLoader(split, size, transform=reader, workers=config.data.workers, **given)
+        crops = RandomPairCrops(dataset.reader(split), crop, view.scale)
+        images = WorkerLoader(split, size, transform=crops, workers=config.data.workers, **given)
         view = view.without_crop()
     return TrainingLoader(images, MakePairedView(view), stream=())
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from longtail.data import images_below
 from longtail.data.problems import counted
+from longtail.data.split_names import SPLITS
 from longtail.errors import InputError
 from longtail.files import read_text
 from longtail.ranges import MAX_SIDE, MAX_WORKERS, check_range
 from longtail.segmentation.masks import Coding, index_coding, read_class_names, read_palette
 from longtail.segmentation.pairing import PairFiles, match_masks, split_folders
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass

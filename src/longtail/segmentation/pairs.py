@@ -11,7 +11,6 @@ from torch import Tensor
 from longtail.data.images import RESAMPLE, to_rgb, to_tensor
 from longtail.segmentation.counts import about, for_each_pair
 from longtail.segmentation.masks import IGNORED, Coding
-from longtail.segmentation.pairing import PairFiles
 
 Size = tuple[int, int]  # width, height
 
@@ -45,11 +44,18 @@ class PairReader:
 
     def __call__(self, path: str) -> Tensor:
         """The four planes (4, H, W) uint8 of an image file."""
-        rgb, mask = open_pair((path, self.masks[path]), self.coding)
+        rgb, mask = self.open(path)
         size = scaled_size(rgb.size, self.shorter)
         if size != rgb.size:
             rgb, mask = rgb.resize(size, RESAMPLE), mask.resize(size, Image.Resampling.NEAREST)
         return stack(rgb, mask)
+
+    def open(self, path: str) -> tuple[Image.Image, Image.Image]:
+        """Opens an image file in RGB, and its mask as class indices."""
+        with about(path), Image.open(path) as picture:
+            rgb = to_rgb(picture)
+        with about(mask := self.masks[path]), Image.open(mask) as picture:
+            return rgb, Image.fromarray(self.coding.decode(picture))
 
     def read_all(self, size: Size) -> Tensor:
         """Reads all of them, (N, 4, H, W) uint8; they must have the same size after resizing.
@@ -76,27 +82,22 @@ class RandomPairCrops:
     for every image.
 
     Args:
-        masks: mask file of each image file.
-        coding: meaning of the mask values.
-        shorter: length to which the shorter side of whole images is resized first; None: not
-            resized.
+        reader: reader of the whole images, which may resize them first.
         size: height and width of the crop.
         scale: smallest and largest scale factor.
     """
 
-    masks: dict[str, str]
-    coding: Coding
-    shorter: int | None
+    reader: PairReader
     size: tuple[int, int]
     scale: tuple[float, float]
 
     def __call__(self, path: str) -> Tensor:
         """The four planes (4, *size) uint8 of an image file's crop."""
-        rgb, mask = open_pair((path, self.masks[path]), self.coding)
+        rgb, mask = self.reader.open(path)
         low, high = map(math.log, self.scale)
         draws = torch.rand(3).tolist()
         factor = math.exp(low + draws[0] * (high - low))
-        factor *= scaled_size(rgb.size, self.shorter)[0] / rgb.size[0]
+        factor *= scaled_size(rgb.size, self.reader.shorter)[0] / rgb.size[0]
         height, width = (side / factor for side in self.size)  # of the crop, in the file's pixels
         left = draws[1] * max(rgb.width - width, 0)
         top = draws[2] * max(rgb.height - height, 0)
@@ -107,14 +108,6 @@ class RandomPairCrops:
             rgb.resize(inner, RESAMPLE, box), mask.resize(inner, Image.Resampling.NEAREST, box)
         )
         return pad_to(planes, self.size)
-
-
-def open_pair(pair: PairFiles, coding: Coding) -> tuple[Image.Image, Image.Image]:
-    """Opens an image in RGB and its mask as class indices."""
-    with about(pair[0]), Image.open(pair[0]) as picture:
-        rgb = to_rgb(picture)
-    with about(pair[1]), Image.open(pair[1]) as picture:
-        return rgb, Image.fromarray(coding.decode(picture))
 
 
 def stack(rgb: Image.Image, mask: Image.Image) -> Tensor:

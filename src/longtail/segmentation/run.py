@@ -21,7 +21,7 @@ class PixelRun(RunFolder):
     """
 
     reads = "segmentation"
-    card = ("decoder",)
+    needed = ("backbone", "head", "decoder")
 
     def model(self) -> Segmenter:
         """The trained model, in evaluation mode on the CPU.

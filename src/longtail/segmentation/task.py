@@ -34,7 +34,7 @@ from longtail.segmentation.views import PAIRED_VIEWS, named_paired_view
 from longtail.shift import expressed_prior
 from longtail.training import RunFolder, Task
 from longtail.training.distributed import on_first
-from longtail.training.input import TrainingLoader
+from longtail.training.input import TrainingLoader, share_of
 from longtail.training.interrupts import refuse_model
 from longtail.training.task import refuse_options
 
@@ -138,12 +138,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
         expressed = expressed_prior(card["expresses"], dataset.prior)
         target = target_of(config.prior_power, None, dataset.prior, classes)
         pairs = evaluation_pairs(
-            split,
-            dataset.reader(split),
-            fabric.device,
-            config.data.workers,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
+            split, dataset.reader(split), workers=config.data.workers, **share_of(fabric)
         )
         try:
             matrices = confusion_of(

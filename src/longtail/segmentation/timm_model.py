@@ -140,10 +140,7 @@ class TimmDense(DenseBackbone):
         config: dict[str, Any] = encoder.pretrained_cfg
         super().__init__(made.num_features, config["mean"], config["std"])
         self.encoder, self.decoder = encoder, made
-        self.channels_last_maps = str(getattr(encoder, "output_fmt", None)) in (
-            "NHWC",
-            "Format.NHWC",
-        )
+        self.channels_last_maps = getattr(encoder, "output_fmt", None) == "NHWC"
 
     def encode(self, images: Tensor) -> Tensor:
         """Features (B, D, H / 4, W / 4) of normalised images (B, 3, H, W)."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from longtail.arrays import as_indices, as_tensor
 from longtail.errors import InputError
 from longtail.files import read_text, write_text
 from longtail.prior import ClassPrior
@@ -169,18 +170,12 @@ def halves(labels: ArrayLike | Tensor) -> tuple[Indices, Indices]:
 
 def class_indices(labels: ArrayLike | Tensor, num_classes: int | None) -> Indices:
     """Labels of a test set as int64, checked; `num_classes` is the limit, if given."""
-    truth = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    if truth.ndim != 1 or len(truth) == 0 or not np.issubdtype(truth.dtype, np.integer):
+    truth = as_tensor(labels, "labels of a test set").cpu()
+    if truth.ndim != 1 or len(truth) == 0:
         raise InputError(
-            f"labels of a test set must be a non-empty vector of class indices, "
-            f"got {truth.dtype} of shape {truth.shape}"
+            f"labels of a test set must be a non-empty vector, got shape {tuple(truth.shape)}"
         )
-    limit = num_classes if num_classes is not None else int(truth.max()) + 1
-    if truth.min() < 0 or truth.max() >= limit:
-        raise InputError(
-            f"labels of a test set must lie in [0, {limit}), got {truth.min()} to {truth.max()}"
-        )
-    return truth.astype(np.int64)
+    return as_indices(truth, "labels of a test set", num_classes).numpy()
 
 
 def _occurrence(labels: Indices) -> Indices:

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -85,65 +84,46 @@ def protocol_table(
     Raises: ValueError: as `shifted_test_sets` and `estimate_prior`.
     """
     prior = probabilities(expressed, "expressed of protocol_table", train_counts.num_classes)
+    training = train_counts.probabilities
     matrix = as_logits(logits, "logits of protocol_table", len(prior))
     truth = as_labels(labels, "labels of protocol_table", len(matrix), len(prior))
     sets = [shifted_test_sets(truth, train_counts, ratio, way) for way, ratio in columns]
-    folds = _folds(matrix, truth, prior, train_counts.probabilities, source)
-    # Each fold holds a matrix of posteriors; `map` frees one before the next is made.
-    found = list(map(partial(_estimates, matrix, sets), folds))
+    # An estimator holds a matrix of posteriors; one is freed before the next is made.
+    found = [
+        (applies, _estimates(matrix, sets, Estimator(labelled, prior, prior, training)))
+        for labelled, applies in _folds(matrix, truth, source)
+    ]
     return [
-        _column(column, indices, matrix, truth, prior, score, applied)
-        for column, indices, applied in zip(columns, sets, zip(*found, strict=True), strict=True)
+        _column(column, sets[n], matrix, truth, prior, score, [(a, one[n]) for a, one in found])
+        for n, column in enumerate(columns)
     ]
 
 
-# Rows of the matrix, and the estimate that applies to them.
-_Applied = tuple[NDArray[np.bool_], PriorEstimate]
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """An estimator, and the rows of the matrix that its estimates apply to.
-
-    Attributes:
-        estimator: prepared with labelled samples.
-        applies: (samples,), True for the rows to which an estimate is applied.
-    """
-
-    estimator: Estimator
-    applies: NDArray[np.bool_]
-
-
-def _estimates(matrix: Tensor, sets: Sequence[Indices], fold: _Fold) -> list[_Applied]:
-    """The estimate of a fold for each set, all from one matrix of posteriors, and its rows."""
-    estimator = fold.estimator
+def _estimates(
+    matrix: Tensor, sets: Sequence[Indices], estimator: Estimator
+) -> list[PriorEstimate]:
+    """The estimate for each set, all from one matrix of posteriors."""
     posteriors, source = estimator.source_posteriors, estimator.source
     if source is None or source.logits is not matrix or posteriors is None:
         posteriors = estimator.posteriors(matrix)
     rows = [torch.from_numpy(indices).to(posteriors.device) for indices in sets]
-    return [(fold.applies, estimator.estimate(posteriors, mine, interval=False)) for mine in rows]
+    return [estimator.estimate(posteriors, mine, interval=False) for mine in rows]
 
 
 def _folds(
-    matrix: Tensor,
-    truth: Tensor,
-    expressed: Tensor,
-    training: Tensor,
-    source: tuple[Logits, ArrayLike | Tensor] | None,
-) -> Iterator[_Fold]:
+    matrix: Tensor, truth: Tensor, source: tuple[Logits, ArrayLike | Tensor] | None
+) -> Iterator[tuple[Source, NDArray[np.bool_]]]:
+    """Labelled samples, and the rows (samples,) of the matrix that their estimate applies to."""
     device = matrix.device
     if source is not None:
-        logits = as_logits(source[0], "source of protocol_table", len(expressed))
-        labels = as_labels(source[1], "source of protocol_table", len(logits), len(expressed))
-        labelled = Source(logits.to(device), labels.to(device))
-        every = np.ones(len(truth), dtype=bool)
-        yield _Fold(Estimator(labelled, expressed, expressed, training), every)
+        logits = as_logits(source[0], "source of protocol_table", matrix.shape[1])
+        labels = as_labels(source[1], "source of protocol_table", len(logits), matrix.shape[1])
+        yield Source(logits.to(device), labels.to(device)), np.ones(len(truth), dtype=bool)
         return
     for half in halves(truth):
         other = np.ones(len(truth), dtype=bool)
         other[half] = False
-        labelled = Source(matrix, truth[half].to(device), torch.from_numpy(half).to(device))
-        yield _Fold(Estimator(labelled, expressed, expressed, training), other)
+        yield Source(matrix, truth[half].to(device), torch.from_numpy(half).to(device)), other
 
 
 def _column(
@@ -153,7 +133,7 @@ def _column(
     truth: Tensor,
     expressed: Tensor,
     score: Score,
-    found: Sequence[_Applied],
+    found: Sequence[tuple[NDArray[np.bool_], PriorEstimate]],
 ) -> Column:
     rows, labels = torch.from_numpy(indices).to(matrix.device), truth[indices].to(matrix.device)
     known = prior_of(labels, len(expressed))

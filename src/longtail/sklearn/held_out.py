@@ -96,32 +96,25 @@ def final_weight(estimator: Any, params: dict[str, Any]) -> Array | None:
 
 
 def predict_held_out(
-    estimator: Any,
-    X: Any,
-    labels: Array,
-    classes: Array,
-    routed: Bunch,
-    cv: Any,
-    random_state: Any,
-    n_jobs: int | None = None,
+    owner: Any, X: Any, labels: Array, routed: Bunch, n_jobs: int | None = None
 ) -> HeldOut:
     """Logits of samples from clones of the classifier that were trained on the other folds.
 
     Args:
-        estimator: the classifier; a frozen one predicts all samples itself.
+        owner: the fitted meta-estimator, with `estimator`, `classes_`, `cv` (None: 5 folds) and
+            `random_state`, which shuffles the samples before they are divided into a number of
+            folds. A frozen estimator predicts all samples itself.
         X: (samples, features).
         labels: (samples,), class labels.
-        classes: (num_classes,), all labels.
         routed: see `route`.
-        cv: number of folds, a splitter, or (train, test) indices; None: 5 folds.
-        random_state: shuffles the samples before they are divided into a number of folds.
         n_jobs: number of parallel fits, as in scikit-learn.
     """
+    estimator, classes = owner.estimator, owner.classes_
     target = encode(labels, classes, type(estimator).__name__)
     if isinstance(estimator, FrozenEstimator):
         logits = _aligned(estimator, X, classes)
         return HeldOut(floored(logits), target, np.arange(len(target)))
-    folds = _folds(cv, X, labels, target, random_state, routed.splitter.split)
+    folds = _folds(owner.cv, X, labels, target, owner.random_state, routed.splitter.split)
     logits = Parallel(n_jobs=n_jobs)(
         delayed(_fit_and_predict)(
             clone(estimator), X, labels, classes, routed.estimator.fit, train, test

@@ -7,24 +7,23 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer, get_scorer_names, make_scorer, recall_score
-from sklearn.utils import check_random_state, get_tags, indexable
-from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils import check_random_state, indexable
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 from torch import Tensor
 
 from longtail.errors import InputError
 from longtail.sklearn.held_out import checked_weight, predict_held_out, route
+from longtail.sklearn.meta import ESTIMATOR_CONSTRAINT, WrappedClassifier
 from longtail.sklearn.predictions import (
     PRIOR_CONSTRAINT,
     Array,
-    PriorClassifier,
     TargetPrior,
     plain_array,
 )
-from longtail.sklearn.prior_adjusted import PriorAdjustedClassifier
 
 # Candidate powers of the prior: 0 is the training set's prior, 1 the uniform one.
 POWERS = np.linspace(-0.5, 1.5, 21).round(1)
@@ -39,7 +38,7 @@ ROUNDS = 5
 Score = Callable[..., float]
 
 
-class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: ignore[misc]
+class TunedPriorClassifierCV(WrappedClassifier):
     """Any classifier under the class prior that gives the best score in cross-validation.
 
     The counterpart of scikit-learn's `TunedThresholdClassifierCV` for any number of classes. The
@@ -92,10 +91,7 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "estimator": [
-            HasMethods(["fit", "predict_proba"]),
-            HasMethods(["fit", "decision_function"]),
-        ],
+        "estimator": ESTIMATOR_CONSTRAINT,
         "scoring": [
             StrOptions({*get_scorer_names(), "geometric_mean"}),
             callable,
@@ -156,27 +152,10 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
                 f"powers of TunedPriorClassifierCV must be finite numbers (powers,), got "
                 f"{self.powers!r}"
             )
-        inner = PriorAdjustedClassifier(self.estimator, expressed_prior=self.expressed_prior)
-        inner._owner = type(self).__name__
-        X, labels = indexable(plain_array(X), inner._labels(y))
+        X, labels = indexable(plain_array(X), self._labels(y))
         routed = route(self, checked_weight(self, sample_weight, labels), params)
-        inner._fit(X, labels, routed.estimator.fit)
-        self._adjusted_classifier = inner
-        self.estimator_, self.classes_ = inner.estimator_, inner.classes_
-        self.prior_, self.expressed_prior_ = inner.prior_, inner.expressed_prior_
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(inner, name):
-                setattr(self, name, getattr(inner, name))
-        held_out = predict_held_out(
-            self.estimator,
-            X,
-            labels,
-            self.classes_,
-            routed,
-            self.cv,
-            self.random_state,
-            self.n_jobs,
-        )
+        self._fit(X, labels, routed.estimator.fit)
+        held_out = predict_held_out(self, X, labels, routed, self.n_jobs)
         scorer = _scorer(self.scoring, self.classes_)
         logits = held_out.logits - np.log(self.expressed_prior_)
         under = _Predictions(self.classes_)
@@ -235,27 +214,16 @@ class TunedPriorClassifierCV(MetaEstimatorMixin, PriorClassifier):  # type: igno
 
     def get_metadata_routing(self) -> MetadataRouter:
         """What the estimator's `fit`, the splitter and the scorer request, for metadata routing."""
-        router = MetadataRouter(owner=self).add_self_request(self)
-        for name, target, callee in (
-            ("estimator", self.estimator, "fit"),
-            ("splitter", self.cv, "split"),
-            ("scorer", _scorer(self.scoring, None), "score"),
-        ):
-            mapping = MethodMapping().add(caller="fit", callee=callee)
-            router.add(**{name: target}, method_mapping=mapping)
-        return router
+        mapping = MethodMapping().add(caller="fit", callee="score")
+        scorer = _scorer(self.scoring, None)
+        return super().get_metadata_routing().add(scorer=scorer, method_mapping=mapping)
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self, "target_prior_")
-        return self._adjusted_classifier._logits(X)
+        return super()._logits(X)
 
     def _target(self, target_prior: TargetPrior | None, logits: Array) -> Any:
         return super()._target(self.target_prior_ if target_prior is None else target_prior, logits)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.estimator).input_tags
-        return tags
 
 
 def middle_of_best(scores: Array) -> int:

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from longtail.data.dataset import Split, TrainingData
 from longtail.errors import InputError
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.config import Config, changed_settings
@@ -16,7 +17,7 @@ from longtail.training.given_models import check_given, checksums, write_given
 from longtail.training.lock import locked_folder
 from longtail.training.run import RunFolder
 from longtail.training.split_record import FILE, check_split, write_split
-from longtail.training.task import AnyRun, Task, TrainingData
+from longtail.training.task import AnyRun, Task
 from longtail.version import VERSION
 
 RESULTS = ("metrics.json", "model.safetensors")
@@ -63,7 +64,7 @@ def begin_run(
     task: Task[Any, Any, AnyRun],
     folder: Path,
     config: Config,
-    dataset: TrainingData,
+    dataset: TrainingData[Split],
     *,
     resume: bool,
     accept_replaced: bool = False,
@@ -146,7 +147,7 @@ def check_without_settings(folder: Path, resume: bool) -> bool:
 
 def resume_split(
     folder: Path,
-    dataset: TrainingData,
+    dataset: TrainingData[Split],
     before: Mapping[str, Any],
     settings: Mapping[str, Any],
     accept_replaced: bool,

@@ -15,6 +15,7 @@ from longtail.shift import expressed_prior
 
 KEY = "longtail"  # of the card in the metadata of a model file
 LARGEST_SIZE, LARGEST_MARGIN = 10_000, 10
+IMAGE_CARD = ("backbone", "head", "image_size", "margin")  # of a classifier of images
 CLASSES = ("class_names", "class_counts", "expresses")
 
 

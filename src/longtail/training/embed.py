@@ -1,6 +1,5 @@
 """Features of every image of a data set, computed once for training linear heads."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from longtail.data import CentreCrop, DataConfig, Dataset, UnreadableImagesError, is_url, load
 from longtail.errors import InputError
 from longtail.features import FeatureCache, Network, Precision, extract, fastest, fingerprint
-from longtail.files import whole_file
+from longtail.files import parse_json
 from longtail.models import Backbone, create_backbone
 from longtail.training.distributed import best_device
 from longtail.training.input import evaluation_crop
+from longtail.training.predictions import Column, checked_labels, matrix_of, write_columns
 from longtail.training.progress import progress_bar
 from longtail.training.run import Run
 
@@ -58,23 +58,15 @@ class Embeddings:
 
     def write(self, path: Path) -> None:
         """Writes a Parquet file atomically: features, label, split, path, index."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        flat = pa.array(self.features.reshape(-1))
-        table = pa.table(
-            {
-                "features": pa.FixedSizeListArray.from_arrays(flat, self.features.shape[1]),
-                "label": self.labels,
-                "split": pa.array(self.splits, pa.string()),
-                "path": pa.array(self.paths, pa.string()),
-                "index": self.index,
-            }
-        )
+        columns: dict[str, Column] = {
+            "features": self.features,
+            "label": self.labels,
+            "split": self.splits,
+            "path": self.paths,
+            "index": self.index,
+        }
         about = {"class_names": self.class_names, "name": self.name, "backbone": self.backbone}
-        table = table.replace_schema_metadata({"longtail": json.dumps(about)})
-        with whole_file(path) as part:
-            pq.write_table(table, part)
+        write_columns(path, columns, about)
 
     @classmethod
     def read(cls, path: str | Path) -> "Embeddings":
@@ -88,11 +80,10 @@ class Embeddings:
 
         try:
             table = pq.read_table(path)
-            about = json.loads(table.schema.metadata[b"longtail"])
-            features = table["features"].combine_chunks()
+            about = parse_json(table.schema.metadata[b"longtail"])
             return cls(
-                features=features.flatten().to_numpy().reshape(len(table), -1),
-                labels=table["label"].to_numpy(),
+                features=matrix_of(table, "features"),
+                labels=checked_labels(table["label"].to_numpy(), len(about["class_names"])).numpy(),
                 index=table["index"].to_numpy(),
                 splits=tuple(table["split"].to_pylist()),
                 paths=tuple(table["path"].to_pylist()),
@@ -179,8 +170,7 @@ def dataset_features(
         UnreadableImagesError: names every image that cannot be read.
     """
     total = sum(map(len, dataset.splits.values()))
-    network = fastest(encoder, crop.size, total, torch.device(best_device()), precision)
-    cache = FeatureCache(fingerprint(encoder), reading_of(crop, network), encoder.num_features)
+    network, cache = cached_network(dataset, encoder, crop, precision)
     features: dict[str, NDArray[np.float32]] = {}
     failures: list[tuple[str, str]] = []
     try:
@@ -204,9 +194,14 @@ def dataset_features(
     return features
 
 
-def reading_of(crop: CentreCrop, network: Network) -> str:
-    """How images are read for features, as a key of a `FeatureCache`."""
-    return f"{crop} {network.precision}"
+def cached_network(
+    dataset: Dataset, encoder: Backbone, crop: CentreCrop, precision: Precision = "auto"
+) -> tuple[Network, FeatureCache]:
+    """The network for the features of a data set, and the cache of its known features."""
+    images = sum(map(len, dataset.splits.values()))
+    network = fastest(encoder, crop.size, images, torch.device(best_device()), precision)
+    reading = f"{crop} {network.precision}"
+    return network, FeatureCache(fingerprint(encoder), reading, encoder.num_features)
 
 
 def _encoder(name: str, trust: Any) -> tuple[Backbone, CentreCrop | None]:

@@ -42,10 +42,21 @@ def split_logits(
     Raises:
         UnreadableImagesError: names every image that cannot be read.
     """
-    network = fastest(backbone, crop.size, len(split), device, "32-true")
-    features = torch.from_numpy(extract(network, split, crop, threads=threads))
+    features = split_features(backbone, split, crop, device, threads)
     head = copy.deepcopy(head).cpu().float().eval()  # which may be in float64
     return torch.cat([head(rows).float() for rows in torch.split(features, ROWS)])
+
+
+def split_features(
+    backbone: Backbone,
+    split: Split,
+    crop: CentreCrop,
+    device: torch.device,
+    threads: int | None = None,
+) -> Tensor:
+    """Features (N, D) of a split in float32, on the CPU; arguments as for `split_logits`."""
+    network = fastest(backbone, crop.size, len(split), device, "32-true")
+    return torch.from_numpy(extract(network, split, crop, threads=threads))
 
 
 def split_of(images: AnyImage | Sequence[AnyImage], crop: CentreCrop) -> Split:

@@ -100,7 +100,7 @@ class TrainingLoader:
         return [(one, iter([s[row] for s in stacks])) for row, one in enumerate(drawn)]
 
 
-def shared_by(fabric: "Fabric") -> dict[str, Any]:
+def share_of(fabric: "Fabric") -> dict[str, Any]:
     """Loader arguments that give each process its share of a batch."""
     return {
         "device": fabric.device,
@@ -126,7 +126,7 @@ def training_loader(
         "sampler": config.sampling,
         "seed": config.seed,
         "drop_last": True,
-        **shared_by(fabric),
+        **share_of(fabric),
     }
     if split.images is not None:
         return TrainingLoader(InMemoryLoader(split, size, **given), MakeViews(tuple(views), mix))

@@ -14,11 +14,45 @@ from torch import Tensor, nn
 from longtail.errors import InputError
 from longtail.files import whole_file
 from longtail.models import ImageClassifier, create_backbone, create_head, is_own_backbone
-from longtail.names import refuse_untrusted
-from longtail.training.card import KEY
+from longtail.names import refuse_untrusted, trusted_paths
+from longtail.prior import ClassPrior
+from longtail.training.card import IMAGE_CARD, KEY, read_card
 from longtail.training.mixture_head import MixtureClassifier
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+class ModelFile:
+    """A trained classifier in one file.
+
+    Args:
+        file: written by `longtail.weights.write_weights`.
+        trust: as for `longtail.training.Run`.
+
+    Raises:
+        InputError: when the file is not a valid model file.
+
+    Attributes:
+        card: backbone, head, classes, class counts, settings, seed, commit, metrics.
+    """
+
+    def __init__(self, file: str | Path, trust: Any = ()) -> None:
+        self.file = Path(file)
+        self.card = read_card(self.file, IMAGE_CARD)
+        self.trust = trusted_paths(trust)
+
+    @property
+    def prior(self) -> ClassPrior:
+        """Class prior of the training split."""
+        return ClassPrior(self.card["class_counts"])
+
+    def model_card(self) -> dict[str, Any]:
+        """The card, as a run has it."""
+        return self.card
+
+    def model(self) -> ImageClassifier:
+        """The trained model, in evaluation mode on the CPU."""
+        return load_weights(self.file, self.card, make_classifier, self.trust)
 
 
 def make_classifier(card: Mapping[str, Any]) -> ImageClassifier:

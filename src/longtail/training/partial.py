@@ -1,15 +1,15 @@
 """A run whose training has not ended: its data, and predictions of its last checkpoint."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from longtail.data import CentreCrop, DataConfig, Dataset, load
+from longtail.data.load import is_own_source
 from longtail.errors import InputError
 from longtail.models import ImageClassifier
-from longtail.names import is_import_path, refuse_untrusted
+from longtail.names import refuse_untrusted
 from longtail.prior import ClassPrior
 from longtail.training.distributed import best_device
 from longtail.training.inference import split_logits
@@ -36,7 +36,7 @@ def data_settings(run: RunFolder, kind: Callable[..., AnyData]) -> AnyData:
         source = str(config.source)  # type: ignore[attr-defined]
     except (KeyError, TypeError) as error:
         raise InputError(f"{file} has no valid settings of data: {error}") from error
-    if is_import_path(source) and not Path(source).exists():
+    if is_own_source(source):
         refuse_untrusted(file, {source: "source"}, run.trust)
     return config
 

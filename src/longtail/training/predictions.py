@@ -1,10 +1,12 @@
 """Saved predictions of a run: raw logits, and what is needed to evaluate them."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,6 +15,8 @@ from longtail.errors import InputError
 from longtail.files import parse_json, whole_file
 from longtail.prior import ClassPrior
 from longtail.training.card import CLASSES, wrong_entries
+
+Column = NDArray[Any] | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,12 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Writes a Parquet file atomically."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        flat = pa.array(self.logits.float().reshape(-1).numpy())
-        table = pa.table(
-            {
-                "logits": pa.FixedSizeListArray.from_arrays(flat, self.logits.shape[1]),
-                "label": self.labels.numpy(),
-                "index": self.index.numpy(),
-                "path": pa.array(self.paths, pa.string()),
-            }
-        )
+        columns: dict[str, Column] = {
+            "logits": self.logits.float().numpy(),
+            "label": self.labels.numpy(),
+            "index": self.index.numpy(),
+            "path": self.paths,
+        }
         about = {
             "class_names": self.class_names,
             "class_counts": self.prior.counts.tolist(),
@@ -62,9 +60,7 @@ class Predictions:
             "name": self.name,
             "split": self.split,
         }
-        table = table.replace_schema_metadata({"longtail": json.dumps(about)})
-        with whole_file(path) as part:
-            pq.write_table(table, part)
+        write_columns(path, columns, about)
 
     @classmethod
     def read(cls, path: Path) -> "Predictions":
@@ -78,13 +74,10 @@ class Predictions:
         try:
             table = pq.read_table(path)
             about = cls.about(table.schema)
-            columns = {name: table[name].combine_chunks() for name in ("logits", "label", "index")}
-            values = columns["logits"].flatten().to_numpy(zero_copy_only=False)
-            classes = len(about["class_names"])
             return cls(
-                logits=torch.from_numpy(values.copy()).view(-1, classes),
-                labels=checked_labels(columns["label"].to_numpy(), classes),
-                index=torch.from_numpy(columns["index"].to_numpy().copy()),
+                logits=torch.from_numpy(matrix_of(table, "logits").copy()),
+                labels=checked_labels(table["label"].to_numpy(), len(about["class_names"])),
+                index=torch.from_numpy(table["index"].to_numpy().copy()),
                 paths=tuple(table["path"].to_pylist()),
                 class_names=tuple(about["class_names"]),
                 prior=ClassPrior(about["class_counts"]),
@@ -119,6 +112,43 @@ class Predictions:
             known = len(about["class_names"])
             raise InputError(f"it names {known} classes, its logits have {width}")
         return cast(dict[str, Any], about)
+
+
+def write_columns(path: Path, columns: Mapping[str, Column], about: Mapping[str, Any]) -> None:
+    """Writes a Parquet file atomically.
+
+    Args:
+        path: the file.
+        columns: by name, (N,) numbers, (N, D) numbers, which become lists, or N strings.
+        about: metadata.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def column(values: Column) -> Any:
+        if not isinstance(values, np.ndarray):
+            return pa.array(values, pa.string())
+        if values.ndim == 1:
+            return pa.array(values)
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+    table = pa.table({name: column(values) for name, values in columns.items()})
+    with whole_file(path) as part:
+        pq.write_table(table.replace_schema_metadata({"longtail": json.dumps(about)}), part)
+
+
+def matrix_of(table: Any, name: str) -> NDArray[np.float32]:
+    """Values (N, D) of a column of a file, a pyarrow table.
+
+    Raises:
+        InputError: when the column does not hold lists of numbers of the same length.
+    """
+    column = table[name].combine_chunks()
+    width = getattr(column.type, "list_size", None)
+    if width is None or column.null_count or column.flatten().null_count:
+        raise InputError(f"its {name} must be lists of numbers of the same length, without gaps")
+    values: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(table), width)
+    return values.astype(np.float32, copy=False)
 
 
 def checked_labels(values: NDArray[Any], classes: int) -> Tensor:

@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from longtail.data import Dataset, Split, UnreadableImagesError
+from longtail.data import Dataset, UnreadableImagesError
+from longtail.data.stratified import rank_within_class
 from longtail.errors import InputError
-from longtail.features import extract, fastest
 from longtail.files import whole_file
-from longtail.models import Backbone
 from longtail.training.distributed import best_device
 from longtail.training.frozen import frozen_features
+from longtail.training.inference import split_features
 from longtail.training.input import evaluation_crop
 from longtail.training.model_file import write_tensors
 from longtail.training.run import Run
@@ -123,8 +123,9 @@ def keep_reference(run: Run, dataset: Dataset) -> None:
             features = frozen_features(dataset, backbone)
             chosen = [features[name][taken] for name, taken in rows.items()]
         else:
+            crop, device = evaluation_crop(dataset), torch.device(best_device())
             splits = (dataset.splits[name].take(taken) for name, taken in rows.items())
-            chosen = [_features(backbone, split, dataset) for split in splits]
+            chosen = [split_features(backbone, split, crop, device) for split in splits]
     except UnreadableImagesError as error:  # they have changed since; the run itself is complete
         reason = str(error).partition("\n")[0].rstrip(":")
         warnings.warn(f"{run.folder}: no {FILE} is written: {reason}", stacklevel=2)
@@ -143,14 +144,5 @@ def spread_rows(labels: Tensor, count: int) -> Tensor:
     most = 1
     while counts.clamp(max=most + 1).sum() <= count and most < int(counts.max()):
         most += 1
-    rows = []
-    for label in counts.nonzero().flatten():
-        members = (labels == label).nonzero().flatten()
-        rows.append(members[:: -(-len(members) // most)])
-    return torch.cat(rows).sort().values
-
-
-def _features(backbone: Backbone, split: Split, dataset: Dataset) -> Tensor:
-    crop, device = evaluation_crop(dataset), torch.device(best_device())
-    network = fastest(backbone, crop.size, len(split), device, "32-true")
-    return torch.from_numpy(extract(network, split, crop))
+    every = -(-counts // most)  # of how many images of a class one is taken
+    return (rank_within_class(labels) % every[labels] == 0).nonzero().flatten()

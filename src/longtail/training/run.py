@@ -20,7 +20,7 @@ from longtail.files import read_records, read_values, whole_file, write_json, wr
 from longtail.models import ImageClassifier, merge_lora, tune_backbone
 from longtail.names import trusted_paths
 from longtail.prior import ClassPrior
-from longtail.training.card import check_card, is_number, read_card
+from longtail.training.card import IMAGE_CARD, check_card, is_number, read_card
 from longtail.training.checkpoint import Checkpoints
 from longtail.training.environment import environment
 from longtail.training.model_file import Model, load_weights, make_classifier, save_weights
@@ -51,7 +51,7 @@ class RunFolder(ABC):
     """
 
     reads: ClassVar[str]  # name of the task
-    card: ClassVar[tuple[str, ...]]  # entries of the model's card besides the common ones
+    needed: ClassVar[tuple[str, ...]]  # entries of the model's card besides those on the classes
 
     def __init__(self, folder: str | Path, trust: Any = ()) -> None:
         self.folder = Path(folder)
@@ -261,13 +261,12 @@ class RunFolder(ABC):
         Raises:
             InputError: when the training has not ended, or the file is corrupt.
         """
-        needed = ("backbone", "head", *self.card)
         if self._state is not None:
-            return check_card(read_values(self.folder / CARD), self.folder / CARD, needed)
+            return check_card(read_values(self.folder / CARD), self.folder / CARD, self.needed)
         path = self.file
         if not path.is_file():
             raise InputError(f"{self.folder} has no {MODEL}: its training has not ended")
-        return read_card(path, needed)
+        return read_card(path, self.needed)
 
     @property
     def prior(self) -> ClassPrior:
@@ -298,7 +297,7 @@ class Run(RunFolder):
     """A run folder of image classification."""
 
     reads = "classification"
-    card = ("image_size", "margin")
+    needed = IMAGE_CARD
 
     def predictions(self) -> Predictions:
         """The raw logits of the split that the run was evaluated on."""

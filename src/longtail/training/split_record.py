@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from longtail.data.dataset import Split, TrainingData
 from longtail.data.images import in_threads
 from longtail.data.paths import file_of
 from longtail.data.problems import counted
 from longtail.data.reading import read_bytes
 from longtail.errors import InputError
 from longtail.files import whole_file
-from longtail.training.task import TrainingData
 
 FILE = "split.csv"
 HASHED = 2 << 30  # bytes of a data set up to which the content of its files is recorded
@@ -78,7 +78,7 @@ class Image:
         return not before.content or before.content != self.content  # a copy has another time
 
 
-def write_split(folder: Path, dataset: TrainingData) -> None:
+def write_split(folder: Path, dataset: TrainingData[Split]) -> None:
     """Writes `split.csv`: every image of a run with its class and split.
 
     It can be used as a table to train on: it gives the same splits, whatever the seed or later
@@ -131,7 +131,7 @@ def read_split(folder: Path) -> list[Row] | None:
 
 def check_split(
     folder: Path,
-    dataset: TrainingData,
+    dataset: TrainingData[Split],
     *,
     moved: Callable[[str], str] = str,
     accept_replaced: bool = False,
@@ -181,7 +181,7 @@ def check_split(
     return replaced
 
 
-def _stats(dataset: TrainingData) -> Stats:
+def _stats(dataset: TrainingData[Split]) -> Stats:
     """Size and modification time of every file, read in threads for slow networks."""
     files = list(
         {file_of(f): 0 for split in dataset.splits.values() for fs in split.files for f in fs}
@@ -199,7 +199,7 @@ def _stats(dataset: TrainingData) -> Stats:
     return {file: stat for file, stat in zip(files, found, strict=True) if stat}
 
 
-def _images(dataset: TrainingData, stats: Stats) -> list[Image]:
+def _images(dataset: TrainingData[Split], stats: Stats) -> list[Image]:
     images = []
     for name, split in dataset.splits.items():
         for i, (files, label) in enumerate(zip(split.files, split.labels.tolist(), strict=True)):

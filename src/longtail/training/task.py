@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from torch import nn
 
-from longtail.data import Split
+from longtail.data.dataset import Split, TrainingData
 from longtail.errors import InputError
 from longtail.methods import Method
-from longtail.prior import ClassPrior
 from longtail.training.config import Config
 from longtail.training.distributed import on_first
 from longtail.training.input import TrainingLoader
@@ -21,28 +20,8 @@ if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
     from lightning_fabric import Fabric
 
 
-class TrainingData(Protocol):
-    """What `train_run` needs from a data set; implemented by `longtail.data.Dataset`."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each class."""
-
-    @property
-    def prior(self) -> ClassPrior:
-        """Class prior of the training split."""
-
-    @property
-    def train(self) -> Split:
-        """The training split."""
-
-    @property
-    def splits(self) -> Mapping[str, Split]:
-        """The splits that exist, by name."""
-
-
 AnyConfig = TypeVar("AnyConfig", bound=Config)
-Data = TypeVar("Data", bound=TrainingData)
+Data = TypeVar("Data", bound=TrainingData[Split])
 AnyRun = TypeVar("AnyRun", bound=RunFolder)
 
 
@@ -78,7 +57,8 @@ class Trained(Protocol):
 class Task(ABC, Generic[AnyConfig, Data, AnyRun]):
     """A task, such as the classification of images: its settings, and the steps of training.
 
-    `train_run` calls the methods up to `finish`, in this order; the commands call the others.
+    `train_run` calls `load`, `settle`, `trained`, `combined`, `make_method`, `train` and `finish`;
+    the commands call the others.
 
     Attributes:
         name: value of the setting `task`.

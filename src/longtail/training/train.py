@@ -8,6 +8,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 
+from longtail.data.dataset import Split, TrainingData
 from longtail.errors import InputError
 from longtail.methods import Method, smooth_labels
 from longtail.models import merge_lora
@@ -22,7 +23,7 @@ from longtail.training.distributed import (
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.loggers import check_logger
 from longtail.training.stages import Stage, errors_named
-from longtail.training.task import AnyConfig, AnyRun, Data, Task, TrainingData
+from longtail.training.task import AnyConfig, AnyRun, Data, Task
 
 
 def train_run(
@@ -146,7 +147,7 @@ def make_method(
     return method
 
 
-def settle_common(config: AnyConfig, dataset: TrainingData) -> AnyConfig:
+def settle_common(config: AnyConfig, dataset: TrainingData[Split]) -> AnyConfig:
     """Settles the common settings: batch size, logger, precision, average, number of processes.
 
     Raises:

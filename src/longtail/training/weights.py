@@ -1,53 +1,15 @@
-"""Files of weights: one trained model each, with its card, by path or by name."""
+"""Files of weights, by path or by name."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from longtail.errors import InputError
-from longtail.models import ImageClassifier
-from longtail.names import nearest, trusted_paths
-from longtail.prior import ClassPrior
-from longtail.training.card import read_card
-from longtail.training.model_file import load_weights, make_classifier
-from longtail.training.run import Run
+from longtail.names import nearest
 
 ENDING = ".safetensors"
 # Searched for a name: in a checkout of the repository, then in the current folder, which precedes.
 FOLDERS = (Path(__file__).parents[3] / "results/weights", Path("results/weights"))
-
-
-class ModelFile:
-    """A trained classifier in one file.
-
-    Args:
-        file: written by `longtail.weights.write_weights`.
-        trust: as for `longtail.training.Run`.
-
-    Raises:
-        InputError: when the file is not a valid model file.
-
-    Attributes:
-        card: backbone, head, classes, class counts, settings, seed, commit, metrics.
-    """
-
-    def __init__(self, file: str | Path, trust: Any = ()) -> None:
-        self.file = Path(file)
-        self.card = read_card(self.file, ("backbone", "head", *Run.card))
-        self.trust = trusted_paths(trust)
-
-    @property
-    def prior(self) -> ClassPrior:
-        """Class prior of the training split."""
-        return ClassPrior(self.card["class_counts"])
-
-    def model_card(self) -> dict[str, Any]:
-        """The card, as a run has it."""
-        return self.card
-
-    def model(self) -> ImageClassifier:
-        """The trained model, in evaluation mode on the CPU."""
-        return load_weights(self.file, self.card, make_classifier, self.trust)
 
 
 def are_weights(run: object) -> TypeGuard[str | Path]:

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from longtail.shift.estimation.posterior import blocks, row_blocks
+from longtail.shift.estimation.posterior import taken
 
 # Random directions for estimating the effect of a scattered prior.
 PROBES = 20
@@ -30,8 +30,8 @@ def collect(
         return total.index_add_(0, features if indices is None else features[indices], weights)
     if indices is None:
         return features.T @ weights
-    for rows in blocks(len(indices), num_classes):
-        total.addmm_(features[indices[rows]].T, weights[rows])
+    for rows, block in taken(features, indices):
+        total.addmm_(block.T, weights[rows])
     return total
 
 
@@ -65,17 +65,17 @@ class Confusion:
     def matrix(self) -> Tensor:
         """(num_classes, num_classes), column c is the mean feature of class c."""
         num_classes, counts = self.posteriors.shape[1], self.counts
-        features = self.features if self.indices is None else self.features[self.indices]
-        if features.ndim == 2:
+        if self.features.ndim == 2:
             # In float64, and block by block so that no second matrix is made: a float32 sum over
             # hundreds of thousands of samples of a class loses digits.
             sums = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=counts.device)
-            for rows in row_blocks(features):
-                sums.index_add_(0, self.labels[rows], features[rows].double())
+            for rows, block in taken(self.features, self.indices):
+                sums.index_add_(0, self.labels[rows], block.double())
             matrix = sums.T.to(counts)
         else:
-            indices = features * num_classes + self.labels
-            matrix = torch.bincount(indices, minlength=num_classes**2).to(counts)
+            features = self.features if self.indices is None else self.features[self.indices]
+            cells = features * num_classes + self.labels
+            matrix = torch.bincount(cells, minlength=num_classes**2).to(counts)
             matrix = matrix.view(num_classes, num_classes)
         matrix /= counts.clamp(min=1)
         empty = (counts == 0).nonzero().flatten()
@@ -119,9 +119,8 @@ class Confusion:
             totals = collect(self.posteriors, torch.ones_like(weights[:, :1]), *self._shape)
             tiny = torch.finfo(totals.dtype).tiny
             shares = torch.where(self.counts[:, None] > 0, 0.0, columns / totals.clamp(min=tiny))
-            for rows in blocks(len(weights), len(columns)):
-                chosen = rows if self.indices is None else self.indices[rows]
-                weights[rows] += self.posteriors[chosen] @ shares
+            for rows, block in taken(self.posteriors, self.indices):
+                weights[rows] += block @ shares
         return weights
 
     def _moves(self, weights: Tensor, prior: Tensor) -> Tensor:
@@ -151,10 +150,9 @@ class Confusion:
         moves = scatter(prior[:, 0])
         weights = moves.new_empty(len(self.labels), PROBES)
         total = torch.zeros_like(prior[:, 0])
-        for rows in blocks(len(weights), len(prior)):
-            chosen = rows if self.indices is None else self.indices[rows]
-            weights[rows] = self.posteriors[chosen] @ (moves / sums)
-            total += self.posteriors[chosen].square().sum(dim=0)
+        for rows, block in taken(self.posteriors, self.indices):
+            weights[rows] = block @ (moves / sums)
+            total += block.square().sum(dim=0)
         mean = sums[:, 0] / len(weights)
         variance = ((total / len(weights) - mean**2) / prior[:, 0]).sum()
         between = collect(self.posteriors, weights, *self._shape).square() / prior

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from longtail.shift.estimation.posterior import blocks
+from longtail.shift.estimation.posterior import taken
 
 # Smallest multiple of the reference prior that a class can fall to while extrapolating.
 FLOOR = 1e-12
@@ -69,8 +69,7 @@ def em_prior(
         """One EM step from `ratio` = q / p, and the objective where it started."""
         value = strength * (t * ratio.log()).sum()
         counts = torch.zeros_like(p)
-        for rows in blocks(samples, len(p)):  # each block is still in the cache the second time
-            block = posteriors[rows if indices is None else indices[rows]]
+        for _, block in taken(posteriors, indices):  # still in the cache the second time
             mass = block @ ratio.to(block)
             value = value + mass.double().log().sum()
             counts += mass.reciprocal() @ block
@@ -123,9 +122,7 @@ def em_variance(
     p = reference.to(posteriors)
     ratio = torch.where(p > 0, prior.to(posteriors) / p, torch.zeros_like(p))
     curvature = torch.zeros_like(ratio)
-    samples = len(posteriors) if indices is None else len(indices)
-    for rows in blocks(samples, len(ratio)):
-        block = posteriors[rows if indices is None else indices[rows]]
+    for _, block in taken(posteriors, indices):
         curvature += (block / (block @ ratio)[:, None]).square().sum(dim=0)
     curvature = curvature.double().cpu() / reference.square() + strength * towards / prior.square()
     return torch.where(reference > 0, 1 / curvature, 0.0).nan_to_num(posinf=0.0)

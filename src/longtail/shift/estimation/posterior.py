@@ -33,6 +33,12 @@ def blocks(samples: int, columns: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, samples))
 
 
+def taken(matrix: Tensor, indices: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of all rows of a matrix, or of those at `indices`, none of which is a copy of all."""
+    for rows in blocks(len(matrix) if indices is None else len(indices), matrix.shape[1]):
+        yield rows, matrix[rows if indices is None else indices[rows]]
+
+
 def as_logits(value: Logits, name: str, num_classes: int) -> Tensor:
     """The matrix as a tensor (samples, num_classes), without a copy.
 
@@ -87,11 +93,7 @@ def as_labels(value: ArrayLike | Tensor, name: str, samples: int, num_classes: i
     labels = as_tensor(value, name).cpu()
     if labels.shape != (samples,):
         raise InputError(f"{name} must have shape ({samples},), got {tuple(labels.shape)}")
-    labels = as_indices(labels, name)
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong):
-        raise InputError(f"{name} must lie in [0, {num_classes}), got {wrong[:5].tolist()}")
-    return labels
+    return as_indices(labels, name, num_classes)
 
 
 def working_type(logits: Tensor) -> torch.dtype:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longtail.shift.estimation.em import em_prior
-from longtail.shift.estimation.posterior import blocks
+from longtail.shift.estimation.posterior import taken
 
 # Samples per class by which the prior of the features is shrunk towards the reference: features of
 # a class that EM sets to 0 would say nothing about it.
@@ -171,9 +171,7 @@ class _Rows:
         self.posteriors, self.ratio, self.indices = posteriors, ratio, indices
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        samples = len(self.posteriors) if self.indices is None else len(self.indices)
-        for rows in blocks(samples, len(self.ratio)):
-            block = self.posteriors[rows if self.indices is None else self.indices[rows]]
+        for rows, block in taken(self.posteriors, self.indices):
             block = block.double() * self.ratio
             yield rows, block / block.sum(dim=1, keepdim=True)
 
