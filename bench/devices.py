@@ -13,7 +13,6 @@ cost of the images.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from longtail.features import fastest
 from longtail.files import write_json
 from longtail.training import Run
 from longtail.training.run import environment
+from memory import resident
 from pages import write_between
 from predict import prepare
 
@@ -100,7 +100,7 @@ def predict(work: Path, count: int, devices: int) -> dict[str, float]:
     api.predict(work / "run", work / f"{count}.csv", out=out, devices=devices, verbose=False)
     return {
         "seconds": time.perf_counter() - began,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "megabytes": resident("VmHWM"),
     }
 
 

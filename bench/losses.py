@@ -33,9 +33,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from longtail import ClassPrior, losses
-from longtail.files import write_json, write_text
+from longtail.files import write_json
 from longtail.memory import ClassQueue
 from longtail.training.run import environment
+from pages import write_between
 
 ROOT = Path(__file__).parent.parent
 GML_SHAPES = ((128, 4096, 100, 32), (128, 16384, 1000, 1024), (128, 32768, 8142, 1024))
@@ -386,9 +387,6 @@ def load_test(path: Path) -> ModuleType:
 
 def write_table(docs: Path, result: dict) -> None:
     """Writes the table of the results between the two markers of the page."""
-    begin, end = "<!-- bench/losses.py: begin -->", "<!-- bench/losses.py: end -->"
-    head, _, rest = docs.read_text(encoding="utf-8").partition(begin)
-    _, _, tail = rest.partition(end)
     lines = [
         "| loss | shape | off the authors' code (float64, float32) | ms | over limit "
         "| dense form over ours | peak memory / matrix (ours, limit, dense) |",
@@ -413,8 +411,7 @@ def write_table(docs: Path, result: dict) -> None:
         f"{result['rounds']} rounds, seed {result['seed']}. "
         "`python bench/losses.py` writes `results/losses.json` and this table.",
     ]
-    text = head + begin + "\n" + "\n".join(lines) + "\n" + end + tail
-    write_text(docs, text)
+    write_between(docs, "bench/losses.py", lines)
 
 
 PEAKS = ("ours", "limit", "dense")

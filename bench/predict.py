@@ -13,7 +13,6 @@ of other networks stay in the result file.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from longtail.files import write_json
 from longtail.models import ImageClassifier, create_backbone, create_head
 from longtail.training import Run, write_predictions
 from longtail.training.run import environment
+from memory import resident
 from pages import write_between
 
 FILES = 500
@@ -119,7 +119,7 @@ def predict(work: Path, count: int) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     return {
         "images": len(found),
-        "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "megabytes": round(resident("VmHWM"), 1),
         "images per second": round(count / seconds),
         "images per second of processor time": round(count / (time.process_time() - processor)),
     }

@@ -28,6 +28,7 @@ from longtail.training.input import TrainingBatch
 from longtail.training.loop import train_step
 from longtail.training.optim import make_optimizer
 from longtail.training.run import environment
+from memory import resident
 from pages import write_between
 
 CLASSES = 11
@@ -146,16 +147,10 @@ def peak(name: str, case: str, precision: str) -> float:
         for _ in range(MEMORY_STEPS):
             step()
         return float(torch.cuda.max_memory_allocated())
-    before = _resident("VmRSS")
+    before = resident()
     for _ in range(MEMORY_STEPS):
         step()
-    return _resident("VmHWM") - before
-
-
-def _resident(field: str) -> float:
-    """Current (VmRSS) or peak (VmHWM) resident memory, bytes; Linux only."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith(field))
+    return (resident("VmHWM") - before) * 2**20
 
 
 if __name__ == "__main__":

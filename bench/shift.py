@@ -15,7 +15,6 @@ processor core of the machine in `environment`.
 
 import argparse
 import json
-import resource
 import time
 import warnings
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from longtail.prior import ClassPrior
 from longtail.shift import adjust, estimate_prior, protocol_table
 from longtail.shift.protocol import set_name
 from longtail.training.run import environment
+from memory import resident
 from pages import write_between
 
 METHODS = ("em", "bbse", "bbse_soft", "rlls")
@@ -173,11 +173,6 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
     return round(time.process_time() - began, 2), done
 
 
-def peak() -> float:
-    """Peak resident memory so far, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def speed(samples: int, classes: int) -> dict[str, object]:
     """Processor seconds of an estimate with its interval, test and calibration."""
     generator = torch.Generator().manual_seed(0)
@@ -209,7 +204,7 @@ def large(classes: int) -> dict[str, object]:
     spread = 0.25
     x = means[labels] + spread * torch.randn(samples, wide, generator=generator)
     logits = (x @ means.T).div_(spread**2).add_(train.log_prior.float())
-    before, gib = peak(), logits.numel() * 4 / 2**30
+    before, gib = resident("VmHWM") / 2**10, logits.numel() * 4 / 2**30
     seconds: dict[str, float] = {}
     seconds["adjust_in_place"], _ = timed(partial(adjust, logits, p, p.flip(0), out=logits))
     adjust(logits, p.flip(0), p, out=logits)
@@ -219,7 +214,7 @@ def large(classes: int) -> dict[str, object]:
         "classes": classes,
         "matrix_gib": round(gib, 2),
         # The random matrix itself was made before.
-        "peak_over_matrix": round((peak() - before + gib) / gib, 2),
+        "peak_over_matrix": round((resident("VmHWM") / 2**10 - before + gib) / gib, 2),
         "seconds": seconds,
         "columns": columns,
     }

@@ -10,7 +10,6 @@ of rows.
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from longtail.files import write_json
 from longtail.shift import PriorTracker
 from longtail.sklearn import LongTailClassifier
 from longtail.training.run import environment
+from memory import resident
 from pages import write_between
 
 CLASSES, WIDTH, CHUNK, SPLITS, HALF_LIFE = 20, 128, 25_000, 20, 100_000.0
@@ -46,12 +46,6 @@ def main() -> None:
     write_json(given.out, result)
     if given.page:
         write_between(given.page, "bench/stream.py", lines(result))
-
-
-def resident() -> float:
-    """Current resident memory of this process, MiB."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def stream(rows: int) -> dict[str, object]:

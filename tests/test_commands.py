@@ -26,6 +26,7 @@ from longtail.methods import method_names
 from longtail.settings import from_keywords, to_config
 from longtail.training import Run
 from longtail.training.begin import run_folder
+from longtail.training.run import OWN_FILES
 
 SHORT = ["--epochs", "2", "--precision", "32-true"]
 
@@ -190,6 +191,42 @@ def test_what_is_read_is_not_replaced(digits: Path, tmp_path: Path) -> None:
     ):
         api.embed(str(table), backbone="efficientnet_lite0", out=table)
     assert table.read_text() == "path,label,notes\na.png,a,mine\n"
+
+
+def test_an_estimate_without_a_readable_image(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    out = tmp_path / "rows.csv"
+    found = api.predict(digits, tmp_path / "a.png", target_prior="estimate", out=out)
+    assert (len(found), found.failed, found.estimate) == (0, 1, None)
+    (row,) = csv.DictReader(out.read_text().splitlines())
+    assert row["error"]
+
+
+def test_files_of_a_run_are_not_replaced(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(digits, run)
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert {path.name for path in before} - {"report.html", "model.onnx"} <= OWN_FILES
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    for path in before:
+        if path.name in ("report.html", "model.onnx"):
+            continue
+        for command, call in {
+            "predict": lambda out: api.predict(run, tmp_path / "a.png", out=out),
+            "embed": lambda out: api.embed("digits-lt", backbone=str(run), out=out),
+            "export": lambda out: api.export(run, "safetensors", out),
+            "report": lambda out: api.report(run, out),
+        }.items():
+            with pytest.raises(InputError, match=f"out of {command} must not replace .*of the run"):
+                call(path)
+    prior = tmp_path / "prior.csv"
+    prior.write_text("0.1\n" * 10)
+    with pytest.raises(InputError, match=r"must not replace .*prior.csv, which it reads"):
+        api.predict(run, tmp_path / "a.png", target_prior=str(prior), out=prior)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(api.predict(run, tmp_path / "a.png", out=run / "own.csv")) == 1
 
 
 def test_a_file_that_cannot_be_written_is_refused_first(digits: Path, tmp_path: Path) -> None:

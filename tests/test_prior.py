@@ -1,12 +1,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from longtail import ClassPrior
+from longtail.shift.priors import probabilities
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=30))
@@ -83,13 +85,27 @@ def test_impossible_counts(counts: list, message: str) -> None:
         ClassPrior(counts)
 
 
+def test_a_series_is_in_the_order_of_its_classes() -> None:
+    labels = pd.Series([0] * 5 + [1] * 50 + [2] * 20)
+    assert ClassPrior(labels.value_counts()).counts.tolist() == [5, 50, 20]
+    shares = labels.value_counts(normalize=True)
+    assert probabilities(shares, "prior").tolist() == [5 / 75, 50 / 75, 20 / 75]
+    assert ClassPrior(pd.Series([3, 1])).counts.tolist() == [3, 1]
+    shuffled = labels.sample(frac=1, random_state=0)
+    assert ClassPrior.from_labels(shuffled).counts.tolist() == [5, 50, 20]
+    for index in (["b", "a"], [1, 2]):
+        with pytest.raises(ValueError, match=r"index of a Series must be 0 to 1, got .*to_numpy"):
+            ClassPrior(pd.Series([3, 1], index=index))
+
+
 @pytest.mark.parametrize(
     ("labels", "num_classes", "message"),
     [
         ([0, 1, 3], None, r"class \[2\]"),
         ([0, 1], 3, r"class \[2\]"),
-        ([0, 5], 2, r"\[0, 2\), got \[5\]"),
-        ([-1, 0], None, r"got \[-1\]"),
+        ([0, 5], 2, r"\[0, 2\), got 5 in row 1"),
+        ([-1, 0], None, "must be 0 or more, got -1 in row 0"),
+        ([0, float("inf")], None, "whole class indices, got inf"),
         ([0.5], None, "whole"),
         ([], None, "non-empty"),
     ],

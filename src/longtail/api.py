@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from longtail.errors import InputError
-from longtail.files import check_out
 from longtail.listing import list_names
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which `longtail --help` need not wait for
@@ -307,10 +306,12 @@ def embed(
     from longtail.sharing import shared_by
     from longtail.training import embed_dataset
     from longtail.training.progress import shown_progress
+    from longtail.training.run import check_run_out
 
     config = read_data(data)
     if out is not None:
-        check_out(Path(out), "embed", [config.source, *parquet_files(Path(config.source))])
+        sources: list[str | Path] = [config.source, *parquet_files(Path(config.source))]
+        check_run_out(Path(out), "embed", sources)
         if Path(out).suffix.lower() != ".parquet":
             raise InputError(f"out of embed must end in .parquet, got {out}")
     with shown_progress(verbose), shared_by(devices):
@@ -340,9 +341,10 @@ def export(
     """
     from longtail.export import export_run
     from longtail.tasks import open_run
+    from longtail.training.run import check_run_out
 
     if out is not None:
-        check_out(Path(out), "export")
+        check_run_out(Path(out), "export")
     return export_run(open_run(run, trust), to, Path(out) if out else None, fit=fit)
 
 
@@ -360,7 +362,7 @@ def report(
         no_pictures: leave out the thumbnails of images
     """
     from longtail.tasks import all_tasks, find_task
-    from longtail.training.run import task_of
+    from longtail.training.run import check_run_out, task_of
 
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     path = Path(out) if out else Path(*folders[:1]) / "report.html"
@@ -368,7 +370,7 @@ def report(
     if len(found) > 1:
         given = ", ".join(f"{folder} of {name}" for name, folder in found.items())
         raise InputError(f"runs of one report must be of one task, got {given}")
-    check_out(path, "report")
+    check_run_out(path, "report")
     task = find_task(*found) if found else next(all_tasks())
     task.report(folders, path, pictures=not no_pictures)
     return path

@@ -1,6 +1,7 @@
 """Conversion of arrays, columns and sequences to tensors."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,29 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from longtail.errors import InputError
+
+
+def in_class_order(values: Any, name: str) -> Any:
+    """A pandas Series of numbers per class in the order of the class indices; others unchanged.
+
+    Args:
+        values: a Series, indexed by class index, as `value_counts` returns it; or anything else.
+        name: name in error messages.
+
+    Raises:
+        ValueError: when the index of a Series is not 0 to C - 1 in any order.
+    """
+    if not hasattr(values, "sort_index") or values.ndim != 1:
+        return values
+    index = values.index.tolist()
+    if index == [*range(len(index))]:
+        return values
+    if {*index} != {*range(len(index))}:
+        raise InputError(
+            f"{name} must have the classes in order; the index of a Series must be 0 to "
+            f"{len(index) - 1}, got {index[:3]}; to keep its order, use .to_numpy()"
+        )
+    return values.sort_index()
 
 
 def as_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:

@@ -249,7 +249,7 @@ class Classification(Task[Config, Dataset, Run]):
         given: dict[str, Any] = {"path_column": path_column, "root": root}
         if out is None:
             return predict_files(run.latest(), files, target_prior, **given)
-        sources = [files] if isinstance(files, str | Path) else files
+        sources = [*([files] if isinstance(files, str | Path) else files), target_prior or ""]
         check_table_name(out, "predict", sources)
         return write_predictions(run.latest(), files, out, target_prior, top=top, **given)
 

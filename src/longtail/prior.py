@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from longtail.arrays import as_indices, as_tensor
+from longtail.arrays import as_indices, as_tensor, in_class_order
 from longtail.errors import InputError
 from longtail.ranges import check_range
 
@@ -23,7 +23,7 @@ class ClassPrior:
 
     Args:
         counts: (num_classes,), samples of each class, every one above zero. Pixel counts and other
-            fractional masses are allowed.
+            fractional masses are allowed. A pandas Series is read by its index, the class indices.
 
     Attributes:
         counts: (num_classes,), as given: int64 for whole counts, else float64.
@@ -49,7 +49,8 @@ class ClassPrior:
 
     def __init__(self, counts: ArrayLike | Tensor | Sequence[float]) -> None:
         # A copy, so that a caller who continues counting does not change a prior in use.
-        values = as_tensor(counts, "counts of ClassPrior").cpu().clone()
+        name = "counts of ClassPrior"
+        values = as_tensor(in_class_order(counts, name), name).cpu().clone()
         if values.ndim != 1 or len(values) == 0:
             raise InputError(
                 f"counts of ClassPrior must be a non-empty vector (num_classes,), "
@@ -112,13 +113,13 @@ class ClassPrior:
         """Largest count over the smallest one."""
         return float(self.counts.max() / self.counts.min())
 
-    def groups(self, many: float = MANY, few: float = FEW) -> dict[str, Tensor]:
-        """Class indices of the many (count > `many`), medium and few (count < `few`) groups.
+    def groups(self) -> dict[str, Tensor]:
+        """Class indices of the many (count > 100), medium and few (count < 20) groups.
 
         Returns: int64 class indices by group name, ascending; a group without a class is empty.
         """
-        head, tail = self.counts > many, self.counts < few
-        masks = {"many": head, "medium": ~(head | tail), "few": tail & ~head}
+        head, tail = self.counts > MANY, self.counts < FEW
+        masks = {"many": head, "medium": ~(head | tail), "few": tail}
         return {name: mask.nonzero().flatten() for name, mask in masks.items()}
 
     def __eq__(self, other: object) -> bool:

@@ -284,6 +284,10 @@ def _number(value: Any) -> float | None:
 
 def _with_name(what: str, name: str, given: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Settings as a mapping, with paths as strings; a string or path is only the name."""
+    if not isinstance(given, str | Path | Mapping):
+        raise InputError(
+            f"{what} must be a name, an import path, or a mapping with its {name}, got {given!r}"
+        )
     settings: dict[str, Any] = {name: given} if isinstance(given, str | Path) else dict(given)
     settings |= {key: str(value) for key, value in settings.items() if isinstance(value, Path)}
     if name not in settings:

@@ -161,3 +161,13 @@ def test_the_cost_of_gml_is_that_of_student_and_teacher() -> None:
     teacher = MEASURED["logit_adjust"] * 32 / 56
     together = 1 / (1 / MEASURED["gml"] + 1 / teacher)
     assert SPEED["gml"] == pytest.approx(together, rel=0.1)
+
+
+def test_a_method_without_a_recipe_trains_as_cross_entropy() -> None:
+    for source, method in (("digits-lt", "focal"), ("cifar100-lt", "my_paper.Loss")):
+        plain = {**find_recipe(source, "ce").settings}
+        assert find_recipe(source, method).settings == plain
+    crt = find_recipe("digits-lt", "crt").settings
+    assert crt["views"] == "shift"
+    assert (crt["epochs"], crt["first_stage"]) == (20, {"epochs": 100})
+    assert find_recipe("birds/", "my_paper.Loss").settings == {}

@@ -439,7 +439,7 @@ def good() -> dict[str, object]:
         ),
         ({"target_logits": torch.zeros(3, 2).long()}, "target_logits .* floating-point"),
         ({"source_labels": [0, 1, 0]}, r"source_labels .* shape \(4,\), got \(3,\)"),
-        ({"source_labels": [0, 1, 0, 2]}, r"source_labels .* lie in \[0, 2\), got \[2\]"),
+        ({"source_labels": [0, 1, 0, 2]}, r"source_labels .* lie in \[0, 2\), got 2 in row 3"),
         ({"source_labels": [0, 1, 0, 0.5]}, "source_labels .* whole class indices"),
         ({"source_labels": None}, "must come together"),
         ({"expressed": [0.5, 0.6]}, "expressed of estimate_prior must sum to 1"),

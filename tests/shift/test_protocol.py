@@ -127,6 +127,15 @@ def test_list_files(tmp_path: Path) -> None:
     assert read_test_list(path, 3, names).tolist() == [1, 0, 2]
     path.write_bytes(b"\xef\xbb\xbfc.png\n")  # as Windows writes it
     assert read_test_list(path, 3, names).tolist() == [1]
+    marked = ["#a.png", "b.png"]
+    write_test_list(path, [0, 1], marked)
+    assert read_test_list(path, 2, marked).tolist() == [0, 1]
+    for odd in ("a\nb", " a", "", "twice"):
+        with pytest.raises(ValueError, match="names of write_test_list must"):
+            write_test_list(path, [0], [odd, "twice"])
+    path.write_text("twice\n")
+    with pytest.raises(ValueError, match=r"list.txt:1: 'twice' is the name of 2 samples"):
+        read_test_list(path, 2, ["twice", "twice"])
     write_test_list(path, np.array([1, 1]))
     assert read_test_list(path, 3).tolist() == [1, 1]
 

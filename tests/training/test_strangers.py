@@ -308,7 +308,7 @@ def test_a_source_of_another_kind_is_not_imported(
     Path("evil.py").write_text(EVIL)
     for name in ("evil.xlsx", "evil.data"):
         Path(name).touch()
-        Path("theirs.yaml").write_text(yaml.safe_dump({"source": name}))
+        Path("theirs.yaml").write_text(yaml.safe_dump({"data": name}))
         said = one_line(["data", "check", "--config", "theirs.yaml"], capsys)
         assert "are not tables of images" in said
     Path("theirs.yaml").write_text("data.source: evil.load")

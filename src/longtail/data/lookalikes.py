@@ -11,12 +11,14 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 def look_alikes(names: Sequence[str]) -> list[str]:
     r"""Groups of class names that a reader could take for the same.
 
-    They differ in case, Unicode normalization, invisible characters, blanks, `_` and `-`, or in the
-    way that a number is written.
+    They differ in case, Unicode normalization, invisible characters, blanks, `_`, a `-` between
+    words, or in the way that a number is written.
 
     Examples:
         >>> look_alikes(["Cat", "cat", "dog", "1", "1.0", "red fox", "red_fox"])
         ["'1' and '1.0'", "'Cat' and 'cat'", "'red fox' and 'red_fox'"]
+        >>> look_alikes(["C", "C-", "1", "-1"])
+        []
         >>> print(*look_alikes(["owl", "owl\u200b"]))
         'owl' and 'owl\u200b'
     """
@@ -34,6 +36,6 @@ def ascii_if_odd(name: str) -> str:
 
 def _plain(name: str) -> str:
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)).casefold()
-    text = re.sub(r"[\s_-]+", " ", text).strip()
-    number = re.fullmatch(r"(\d+)(\.0*)?", text)
+    text = re.sub(r"(?<=\S)[\s_-]+(?=\S)|[\s_]+", " ", text).strip()
+    number = re.fullmatch(r"(-?\d+)(\.0*)?", text)
     return str(int(number[1])) if number else text

@@ -45,11 +45,19 @@ def find_recipe(source: str, method: str, imbalance: float | None = None) -> Rec
         method: name of the method.
         imbalance: imbalance of the training set; None: the default of the data set.
 
-    Returns: the recipe for exactly this imbalance, else the one for any imbalance, else one with
-        the settings that the method needs on every data set.
+    Returns: the recipe for exactly this imbalance, else the one for any imbalance. A method without
+        a recipe gets the settings of `ce` on the data set, so that both can be compared, and those
+        that it needs on every data set.
     """
+    known = {(recipe.source, recipe.method, recipe.imbalance): recipe for recipe in RECIPES}
     for wanted in (imbalance, None):
-        for recipe in RECIPES:
-            if (recipe.source, recipe.method, recipe.imbalance) == (source, method, wanted):
-                return recipe
-    return Recipe(source, method, TWO_STAGES.get(method, {}))
+        if (source, method, wanted) in known:
+            return known[source, method, wanted]
+    plain = known.get((source, "ce", None), Recipe(source, "ce")).settings
+    settings = overlay(
+        {name: value for name, value in plain.items() if name != "method"},
+        TWO_STAGES.get(method, {}),
+    )
+    if "epochs" in plain and "first_stage" in settings:
+        settings["first_stage"] = {"epochs": plain["epochs"]}
+    return Recipe(source, method, settings)

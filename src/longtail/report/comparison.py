@@ -33,7 +33,7 @@ class Comparison:
         if first is None or first.scores is None or first.prior is None:
             return cls([], {}, {})
         members = [position for position, run in enumerate(runs) if _alike(run, first)]
-        found = [run.scores for run in runs if _alike(run, first) and run.scores]
+        found = [scores for position in members if (scores := runs[position].scores)]
         resampled = resampled_metrics(found, first.prior) if len(found) > 1 else {}
         return cls(members, resampled, images_per_group(first))
 

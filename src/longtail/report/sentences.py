@@ -5,7 +5,7 @@ Each rule looks at one run and returns its sentence, or None if the numbers do n
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
 
@@ -43,7 +43,7 @@ class Case:
 
     runs: Sequence[RunData]
     position: int
-    comparison: Comparison = field(default_factory=lambda: Comparison([], {}, {}))
+    comparison: Comparison
 
     @property
     def run(self) -> RunData:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longtail.arrays import as_tensor
+from longtail.arrays import as_tensor, in_class_order
 from longtail.errors import InputError
 from longtail.files import read_text
 from longtail.prior import ClassPrior
@@ -28,7 +28,8 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
     """Class probabilities of a prior, checked.
 
     Args:
-        value: a ClassPrior or a vector (num_classes,) of probabilities; zeros are allowed.
+        value: a ClassPrior or a vector (num_classes,) of probabilities; zeros are allowed. A pandas
+            Series is read by its index, the class indices.
         name: name in error messages, for instance `target of adjust`.
         num_classes: required length. Default: any.
     Returns: (num_classes,), float64, on the CPU, exactly as given; a copy.
@@ -48,7 +49,7 @@ def probabilities(value: Prior, name: str, num_classes: int | None = None) -> Te
     if isinstance(value, ClassPrior):
         vector = value.probabilities.clone()
     else:
-        vector = as_tensor(value, name).to("cpu", torch.float64, copy=True)
+        vector = as_tensor(in_class_order(value, name), name).to("cpu", torch.float64, copy=True)
     if vector.ndim != 1 or len(vector) == 0:
         raise InputError(
             f"{name} must be a non-empty vector (num_classes,), got shape {tuple(vector.shape)}"
@@ -169,7 +170,14 @@ def _json_rows(path: Path) -> list[Row]:
     for at, (_, value) in enumerate(pairs):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InputError(f"{path}: entry {at} must be a number, got {value!r}")
-    return [(f"{path}: entry {at}", name, float(v)) for at, (name, v) in enumerate(pairs)]
+    return [(f"{path}: entry {at}", name, _float(v)) for at, (name, v) in enumerate(pairs)]
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of an int; the check of probabilities names its class
+        return math.inf
 
 
 def _as_list(data: object) -> list[object]:

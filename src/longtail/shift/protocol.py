@@ -1,5 +1,6 @@
 """Test sets with a shifted class prior, drawn from a balanced one: LADE's, Dirichlet or listed."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -81,9 +82,7 @@ def shifted_test_sets(
     return np.flatnonzero(_occurrence(truth) < keep[truth]).astype(np.int64)
 
 
-def dirichlet_test_set(
-    labels: ArrayLike | Tensor, alpha: float, size: int, seed: int, num_classes: int | None = None
-) -> Indices:
+def dirichlet_test_set(labels: ArrayLike | Tensor, alpha: float, size: int, seed: int) -> Indices:
     """Indices of a test set whose class prior is drawn from a symmetric Dirichlet distribution.
 
     First the prior is drawn, then the class of each sample, then the samples: those of a class in a
@@ -94,7 +93,6 @@ def dirichlet_test_set(
         alpha: concentration, above 0; small is far from balanced.
         size: number of samples to draw, 1 or more.
         seed: seed of NumPy's default generator.
-        num_classes: default: the largest label plus one.
     Returns: int64 (size,), indices into `labels`, ascending; an index may appear several times.
     Raises: ValueError: when a class has no sample, or an argument is out of range.
 
@@ -106,8 +104,8 @@ def dirichlet_test_set(
         raise InputError(
             f"alpha and size of dirichlet_test_set must be above 0, got {alpha} and {size}"
         )
-    truth = class_indices(labels, num_classes)
-    num_classes = num_classes or int(truth.max()) + 1
+    truth = class_indices(labels, None)
+    num_classes = int(truth.max()) + 1
     generator = np.random.default_rng(seed)
     prior = generator.dirichlet(np.full(num_classes, alpha))
     wanted = generator.multinomial(size, prior / prior.sum())
@@ -125,9 +123,19 @@ def dirichlet_test_set(
 def write_test_list(
     path: str | Path, indices: ArrayLike, names: Sequence[str] | None = None
 ) -> None:
-    """Writes a test set as a list file: one index per line, or one name if `names` are given."""
+    """Writes a test set as a list file: one index per line, or one name if `names` are given.
+
+    Raises: ValueError: for a name that `read_test_list` could not read back.
+    """
     rows = np.asarray(indices).tolist()
     lines = [str(row) if names is None else names[row] for row in rows]
+    times = Counter(names or ())
+    for line in lines if names is not None else ():
+        if times[line] > 1 or line.strip() != line or len(line.splitlines()) != 1:
+            raise InputError(
+                "names of write_test_list must be those of one sample each, without line breaks "
+                f"and without blanks at the ends, got {line!r}"
+            )
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -137,19 +145,22 @@ def read_test_list(path: str | Path, samples: int, names: Sequence[str] | None =
     Args:
         path: one sample per line: its index in the predictions, or its name, which a label may
             follow as in the lists of ImageNet-LT (`val/n01/x.JPEG 0`; the label is not used). Empty
-            lines and lines that start with `#` are skipped.
+            lines are skipped, and lines that start with `#` unless that is a name.
         samples: number of predictions.
         names: (samples,), name of each, for example the `path` column.
     Returns: int64, in the order of the file.
     Raises: ValueError: names the file and the line.
     """
     index_of = {name: index for index, name in enumerate(names or ())}
+    times = Counter(names or ())
     found = []
     for number, raw in enumerate(read_text(path).splitlines(), start=1):
         line = raw.strip()
-        if not line or line.startswith("#"):
+        if not line or (line.startswith("#") and line not in index_of):
             continue
         name = line if line in index_of else line.rsplit(maxsplit=1)[0]
+        if times[name] > 1:
+            raise InputError(f"{path}:{number}: {name!r} is the name of {times[name]} samples")
         if name in index_of:
             found.append(index_of[name])
         elif line.isdecimal() and int(line) < samples:

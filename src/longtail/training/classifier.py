@@ -44,7 +44,8 @@ class Classifier:
     Attributes:
         class_names: C names.
         crop: how an image is read.
-        estimate: estimated class prior of the images, once they have been predicted.
+        estimate: estimated class prior of the images, once they have been predicted; None if none
+            can be read.
 
     Raises:
         InputError: for an invalid prior, or if there are no labelled predictions for an estimate.
@@ -77,7 +78,8 @@ class Classifier:
         batches = self._raw(outputs(network, split, self.crop))
         if self._source is not None:
             kept = list(batches)
-            self._shift = self._estimated([batch.logits for batch in kept])
+            if any(batch.read for batch in kept):
+                self._shift = self._estimated([batch.logits for batch in kept])
             batches = iter(kept)
         for batch in batches:
             if self._shift is not None:

@@ -96,4 +96,6 @@ def _cropped(image: AnyImage, crop: CentreCrop, number: int) -> Tensor:
             "images must be all paths, or all PIL images and arrays, got "
             f"{type(image).__name__} at index {number}"
         )
+    if 0 in image.size:
+        raise InputError(f"images must have pixels, got size {image.size} at index {number}")
     return resize_crop(to_rgb(image), crop.size, crop.margin)

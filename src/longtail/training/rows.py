@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from longtail.errors import InputError
-from longtail.files import check_out, whole_file
+from longtail.files import whole_file
 from longtail.text import csv_cell
+from longtail.training.run import check_run_out
 
 FORMATS = (".csv", ".jsonl", ".ndjson", ".parquet")
 
@@ -29,7 +30,7 @@ def check_table_name(path: Path, command: str, sources: Iterable[str | Path] = (
     Raises:
         InputError: when it cannot be written, or its name has another suffix.
     """
-    check_out(path, command, sources)
+    check_run_out(path, command, sources)
     if path.suffix.lower() not in FORMATS and not _is_device(path):
         raise InputError(f"out of {command} must end in {', '.join(FORMATS)}, got {path}")
 

@@ -8,7 +8,7 @@ import json
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from longtail.errors import InputError
-from longtail.files import read_records, read_values, whole_file, write_json, write_text
+from longtail.files import check_out, read_records, read_values, whole_file, write_json, write_text
 from longtail.models import ImageClassifier, merge_lora, tune_backbone
 from longtail.names import trusted_paths
 from longtail.prior import ClassPrior
@@ -34,6 +34,12 @@ WORDS = {"split", "selection"}  # what the metrics are from, next to them
 MODEL, CARD = "model.safetensors", "card.json"
 GIVEN = "given_models.json"
 DECISIONS = "decisions.json"  # of a run on own images, whose last stage writes `config.yaml`
+# Files of a run that no output may replace.
+OWN_FILES = {
+    *(MODEL, CARD, GIVEN, DECISIONS, "config.yaml", "environment.json", "metrics.json"),
+    *("metrics.jsonl", "predictions.parquet", "reference.safetensors", "split.csv"),
+    *("confusion.json", "not_finite.json"),
+}
 GIVEN_NAMES = ("teacher", "first", "start")  # settings that name a model
 STAGE_FOLDERS = ("teacher", "first", "ce", "head")
 
@@ -326,6 +332,23 @@ class Run(RunFolder):
             InputError: when the training has not ended.
         """
         return self._load_weights(make_classifier)
+
+
+def check_run_out(path: Path, command: str, sources: Iterable[str | Path] = ()) -> None:
+    """Rejects an output as `check_out` does, and one that would replace a file of a run.
+
+    Args:
+        path: file to write.
+        command: the command that writes it.
+        sources: what the command reads, besides runs.
+
+    Raises:
+        InputError: see `check_out`.
+    """
+    check_out(path, command, sources)
+    is_run = any((path.parent / name).is_file() for name in ("config.yaml", DECISIONS))
+    if is_run and path.name in OWN_FILES:
+        raise InputError(f"out of {command} must not replace {path}, a file of the run")
 
 
 def load_checkpoint(model: Any, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
