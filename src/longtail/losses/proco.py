@@ -149,7 +149,7 @@ class ProCoLoss(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the sums with the module; in 16 bits a count would stop at 256 or 2048."""
         sums = {"total": self.total, "count": self.count}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in sums.items():
             moved = getattr(self, name)
             if torch.finfo(moved.dtype).bits < 32:
