@@ -53,7 +53,7 @@ from longtail.training.mixture_head import MixtureClassifier, name_of_head
 from longtail.training.model_file import ModelFile
 from longtail.training.partial import predicted_now
 from longtail.training.rows import check_table_name
-from longtail.training.stages import expressed_after_sampling
+from longtail.training.stages import expressed_after, expressed_after_sampling
 from longtail.training.task import refuse_options
 from longtail.training.weights import are_weights, find_file, refuse_missing
 
@@ -175,6 +175,7 @@ class Classification(Task[Config, Dataset, Run]):
         drawn = (config.epochs or config.tune == "head") and not isinstance(method, TauNorm)
         sampling = config.sampling if drawn else "shuffle"
         crop = evaluation_crop(dataset)
+        expressed = expressed_after(method, config.epochs)
         head = method.model.head
         mixture = head if isinstance(head, MixtureClassifier) else None
         return {
@@ -187,7 +188,7 @@ class Classification(Task[Config, Dataset, Run]):
             "margin": crop.margin,
             "class_names": dataset.class_names,
             "class_counts": dataset.prior.counts.tolist(),
-            "expresses": expressed_after_sampling(method.expresses, dataset.prior, sampling),
+            "expresses": expressed_after_sampling(expressed, dataset.prior, sampling),
         }
 
     def finish(

@@ -16,6 +16,20 @@ FEW = 20
 LARGEST_WHOLE = 2.0**53  # above it, float64 does not represent every integer
 
 
+def check_prior(what: str, prior: object) -> None:
+    """Raises an error for anything but a `ClassPrior`.
+
+    Args:
+        what: name in the message, such as `prior of LogitAdjustedLoss`.
+        prior: the argument's value.
+
+    Raises:
+        InputError: for counts, a list, or anything else.
+    """
+    if not isinstance(prior, ClassPrior):
+        raise InputError(f"{what} must be a ClassPrior, got {type(prior).__name__}")
+
+
 class ClassPrior:
     """Training counts of each class, and the prior derived from them.
 

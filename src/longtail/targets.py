@@ -28,19 +28,20 @@ def check_tensor(name: str, what: str, value: object, device: torch.device | Non
         )
 
 
-def check_indices(name: str, what: str, labels: Tensor) -> Tensor:
-    """Class indices of any integer type as int64; their values are not checked.
+def check_indices(name: str, what: str, labels: Tensor, *, of: str = "class") -> Tensor:
+    """Indices of any integer type as int64; their values are not checked.
 
     Args:
         name: the function or class, for the message.
         what: the argument, for the message.
         labels: any shape.
+        of: what they count, for the message.
 
     Raises: ValueError: for any other type.
     """
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise InputError(
-            f"{what} of {name} must be class indices of an integer type, got {labels.dtype}"
+            f"{what} of {name} must be {of} indices of an integer type, got {labels.dtype}"
         )
     return labels.long()
 

@@ -3,6 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, TensorDataset
 
 from longtail.data import ClassBalancedSampler
@@ -103,6 +104,56 @@ def test_a_pass_after_one_that_was_left_early_is_another_epoch():
     assert list(sampler) == drawn(1, 0, epoch=3)[20:]
 
 
+def test_setting_the_epoch_of_a_loaded_state_keeps_its_position():
+    """Trainers set the epoch before each pass; Accelerate twice, when told where to continue."""
+    state = {"epoch": 4, "taken": 30, "seed": 0, "samples": 103}
+    sampler = ClassBalancedSampler(LABELS)
+    sampler.load_state_dict(state)
+    sampler.set_epoch(4)
+    sampler.set_epoch(4)
+    assert list(sampler) == drawn(1, 0, epoch=4)[30:]
+    sampler.set_epoch(4)  # a pass has begun since
+    assert list(sampler) == drawn(1, 0, epoch=4)
+    sampler.load_state_dict(state)
+    sampler.set_epoch(3)
+    assert list(sampler) == drawn(1, 0, epoch=3)
+
+
+def test_accelerate_continues_in_the_middle_of_an_epoch():
+    data = TensorDataset(torch.arange(103))
+    sampler = ClassBalancedSampler(LABELS, num_replicas=1, rank=0)
+    sampler.load_state_dict({"epoch": 4, "taken": 30, "seed": 0, "samples": 103})
+    loader = prepare_data_loader(DataLoader(data, batch_size=10, sampler=sampler))
+    loader.set_epoch(sampler.epoch)
+    passes = [torch.cat([batch for (batch,) in loader]).tolist() for _ in range(2)]
+    assert passes == [drawn(1, 0, epoch=4)[30:], drawn(1, 0, epoch=5)]
+
+
+def test_a_rest_that_is_too_short_for_the_processes_is_left(monkeypatch):
+    """They may start after the state has been loaded."""
+    sampler = ClassBalancedSampler(LABELS)
+    sampler.load_state_dict({"epoch": 4, "taken": 102, "seed": 0, "samples": 103})
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    assert len(sampler) == 51
+    assert list(sampler) == drawn(2, 1, epoch=5)
+
+
+def test_processes_are_counted_when_they_are_needed(monkeypatch):
+    sampler = ClassBalancedSampler(LABELS)
+    assert len(sampler) == 103
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 104)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    with pytest.raises(ValueError, match="must be at least num_replicas 104, got 103"):
+        len(sampler)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    assert len(sampler) == 51
+    assert list(sampler) == drawn(2, 1)
+    assert sampler.state_dict(consumed=10)["taken"] == 20
+
+
 def test_a_state_at_the_end_of_an_epoch_starts_the_next():
     sampler = ClassBalancedSampler(LABELS)
     passes = iter(sampler)
@@ -121,6 +172,8 @@ def test_a_state_at_the_end_of_an_epoch_starts_the_next():
         ({"labels": [0]}, "at least num_replicas 2, got 1"),
         ({"labels": [0, -1]}, "must be 0 or more, got -1"),
         ({"labels": [0, 0.5]}, "whole class indices, got 0.5"),
+        ({"labels": np.eye(3)[LABELS]}, r"non-empty vector, got shape \(103, 3\)"),
+        ({"labels": []}, r"non-empty vector, got shape \(0,\)"),
     ],
 )
 def test_invalid_arguments(arguments, message):

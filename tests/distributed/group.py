@@ -201,10 +201,13 @@ def shared_metrics(rank: int, world: int) -> dict[str, Any]:
     return found
 
 
+# Made before there is a group, as by the user of a trainer that starts the processes later.
+SAMPLER = ClassBalancedSampler(torch.arange(len(COUNTS)).repeat_interleave(torch.tensor(COUNTS)))
+
+
 def balanced_draws() -> list[int]:
     """What a sampler draws that was told nothing of the processes."""
-    labels = torch.arange(len(COUNTS)).repeat_interleave(torch.tensor(COUNTS))
-    return [*ClassBalancedSampler(labels)]
+    return [*SAMPLER]
 
 
 def whole_run(folder: Path, world: int) -> dict[str, Any]:

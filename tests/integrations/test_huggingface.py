@@ -20,7 +20,13 @@ from longtail.integrations.huggingface import (
     trainer_loss,
 )
 from longtail.integrations.record import PriorRecord
-from longtail.losses import CrossEntropyLoss, LDAMLoss, LogitAdjustedLoss, ReweightedLoss
+from longtail.losses import (
+    CrossEntropyLoss,
+    GMLLoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
+    ReweightedLoss,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 WORDS = 4
@@ -164,6 +170,13 @@ def test_class_weights_of_a_loss_of_ones_own_in_float32(prior: ClassPrior) -> No
     torch.testing.assert_close(*found)
 
 
+def test_other_losses_are_refused(prior: ClassPrior) -> None:
+    for loss in (GMLLoss(prior), torch.nn.CrossEntropyLoss()):
+        message = f"loss of trainer_loss must be a ClassificationLoss, got {type(loss).__name__}"
+        with pytest.raises(ValueError, match=message):
+            trainer_loss(loss)  # type: ignore[arg-type]
+
+
 def test_the_rare_class_is_found_more_often_than_with_the_default_loss(
     tmp_path: Path, prior: ClassPrior
 ) -> None:
@@ -286,15 +299,22 @@ def test_a_deferred_loss_is_told_the_progress(tmp_path: Path, prior: ClassPrior)
             transformers.TrainerState(global_step=step, max_steps=48),
             make_trainer(tmp_path, None, callback.record).args,
         )
-        callback.on_epoch_begin(args, state, None)
+        callback.on_step_begin(args, state, None)
         weights.append(loss.class_weight())
     assert weights[0] is None
     assert weights[1] is not None
 
 
-@pytest.mark.parametrize("length", [{"num_train_epochs": 4}, {"max_steps": 48}])
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        ({"num_train_epochs": 2}, 24),
+        ({"max_steps": 18}, 18),
+        ({"num_train_epochs": 1, "gradient_accumulation_steps": 3}, 4),
+    ],
+)
 def test_progress_of_epochs_and_of_steps(
-    length: dict[str, int], tmp_path: Path, prior: ClassPrior
+    length: dict[str, int], steps: int, tmp_path: Path, prior: ClassPrior
 ) -> None:
     seen: list[float] = []
     loss = CrossEntropyLoss(prior)
@@ -303,4 +323,12 @@ def test_progress_of_epochs_and_of_steps(
     trainer = make_trainer(tmp_path, trainer_loss(loss), record, **length)  # 12 steps an epoch
     trainer.add_callback(PriorCallback(record, loss))
     trainer.train()
-    assert seen == [0.0, 0.25, 0.5, 0.75]
+    assert seen == [step / steps for step in range(steps)]
+
+
+def test_deferred_weights_come_in_a_single_epoch(tmp_path: Path, prior: ClassPrior) -> None:
+    loss, record = LDAMLoss(prior), PriorRecord(prior, "source")
+    trainer = make_trainer(tmp_path, trainer_loss(loss), record, num_train_epochs=1)
+    trainer.add_callback(PriorCallback(record, loss))
+    trainer.train()
+    assert loss.weighting

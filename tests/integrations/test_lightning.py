@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from longtail import ClassPrior, losses, memory
 from longtail.data import DataConfig, Split, load
@@ -149,7 +149,9 @@ def test_a_deferred_loss_is_told_the_progress(tmp_path: Path) -> None:
     assert seen == [False, False, True, True]
 
 
-def told(folder: Path, loss: losses.ClassificationLoss, **lengths: Any) -> list[float]:
+def told(
+    folder: Path, loss: losses.ClassificationLoss, given: Any = None, **lengths: Any
+) -> list[float]:
     """The progress that a loss is told, in epochs of five steps."""
     seen: list[float] = []
     loss.set_progress = seen.append  # type: ignore[method-assign]
@@ -158,21 +160,56 @@ def told(folder: Path, loss: losses.ClassificationLoss, **lengths: Any) -> list[
         logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, **lengths,
     )  # fmt: skip
-    trainer.fit(Module(), DataLoader(data(), batch_size=16))
+    trainer.fit(Module(), DataLoader(given or data(), batch_size=16))
     return seen
 
 
 @pytest.mark.parametrize(
     ("lengths", "progress"),
     [
-        ({"max_steps": 15}, [0, 1 / 3, 2 / 3]),
-        ({"max_epochs": -1, "max_steps": 10}, [0, 1 / 2]),
-        ({"max_epochs": 4, "max_steps": 10}, [0, 1 / 2]),
-        ({"max_epochs": 2, "max_steps": 100}, [0, 1 / 2]),
+        ({"max_steps": 15}, [n / 15 for n in range(15)]),
+        ({"max_epochs": -1, "max_steps": 10}, [n / 10 for n in range(10)]),
+        ({"max_epochs": 4, "max_steps": 10}, [n / 10 for n in range(10)]),
+        ({"max_epochs": 2, "max_steps": 100}, [n / 10 for n in range(10)]),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, [n / 10 for n in range(10)]),
+        ({"max_steps": 4, "accumulate_grad_batches": 2}, [0, 0, 0.25, 0.25, 0.5, 0.75, 0.75]),
+        ({"max_epochs": 1, "limit_train_batches": 2}, [0, 0.5]),
     ],
 )
-def test_progress_in_steps(lengths: dict[str, int], progress: list[float], tmp_path: Path) -> None:
+def test_progress_within_epochs(
+    lengths: dict[str, int], progress: list[float], tmp_path: Path
+) -> None:
     assert told(tmp_path, losses.LDAMLoss(PRIOR), **lengths) == pytest.approx(progress)
+
+
+def test_progress_of_epochs_of_unknown_length(tmp_path: Path) -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(data())
+
+    seen = told(tmp_path, losses.LDAMLoss(PRIOR), Stream(), max_epochs=2)
+    assert seen == [0.0] * 5 + [0.5] * 5
+
+
+def test_deferred_weights_in_an_epoch_that_is_resumed(tmp_path: Path) -> None:
+    loader, file = DataLoader(data(), batch_size=16), tmp_path / "step.ckpt"
+
+    class Saved(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 7:  # of 10
+                trainer.save_checkpoint(file)
+
+    make_trainer(tmp_path, 2, PriorCallback(RECORD), Saved()).fit(Module(), loader)
+    loss, seen = losses.LDAMLoss(PRIOR, deferred=0.5), []
+
+    class Watched(Module):
+        def training_step(self, batch: Any, number: int) -> torch.Tensor:
+            seen.append(loss.weighting)
+            return super().training_step(batch, number)
+
+    again = make_trainer(tmp_path, 2, PriorCallback(RECORD, loss))
+    again.fit(Watched(), loader, ckpt_path=file)
+    assert seen == [True] * 3
 
 
 def test_training_of_unknown_length_warns_if_the_loss_changes(tmp_path: Path) -> None:
@@ -188,6 +225,15 @@ def test_training_of_unknown_length_warns_if_the_loss_changes(tmp_path: Path) ->
 def test_a_record_names_every_class() -> None:
     with pytest.raises(ValueError, match=r"3 names, got 2"):
         PriorRecord(PRIOR, "uniform", ("a", "b"))
+
+
+def test_a_record_names_every_class_differently() -> None:
+    for names in (("a", "a", "z"), (1, "1", 2)):
+        with pytest.raises(ValueError, match=r"class_names must differ, got '[a1]' more than once"):
+            PriorRecord(PRIOR, "uniform", names)  # type: ignore[arg-type]
+    stored = {"longtail": RECORD.to_dict() | {"class_names": ["a", "b", "b"]}}
+    with pytest.raises(ValueError, match="b"):
+        PriorRecord.from_dict(stored, "the checkpoint")
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,13 @@ def test_wrong_maps_are_refused(shape: tuple[int, ...], target: Tensor, message:
         MapLoss(losses.FocalLoss(PRIOR))(torch.zeros(shape), target)
 
 
+def test_other_losses_are_refused() -> None:
+    for loss in (losses.GMLLoss(PRIOR), torch.nn.CrossEntropyLoss()):
+        message = f"loss of MapLoss must be a ClassificationLoss, got {type(loss).__name__}"
+        with pytest.raises(ValueError, match=message):
+            MapLoss(loss)  # type: ignore[arg-type]
+
+
 def scenes(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Noisy pictures of a plane (0) with a band (1) and a few dots (2), which look alike."""
     generator = torch.Generator().manual_seed(seed)

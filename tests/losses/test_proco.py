@@ -107,3 +107,20 @@ def test_loss_is_logit_adjusted_over_the_scores() -> None:
     scores = losses.vmf_scores(features, loss.mean, temperature=0.2)
     expected = losses.logit_adjusted_loss(scores, target, prior.log_prior)
     torch.testing.assert_close(loss(features, target).double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_16_bits_still_counts_in_32(dtype: torch.dtype) -> None:
+    features = normalize(torch.ones(600, 4), dim=1)
+    loss = losses.ProCoLoss(ClassPrior([1, 1]), width=4)
+    loss.update(features[:300], torch.ones(300, dtype=torch.long))
+    model = torch.nn.ModuleList([torch.nn.Linear(4, 4), loss]).to(dtype)
+    assert model[0].weight.dtype == dtype
+    for row in features[:300].split(100):
+        loss.update(row.to(dtype), torch.ones(100, dtype=torch.long))
+    assert loss.count.tolist() == [[0, 600], [0, 600]]
+    assert loss.mean.norm(dim=1).max() < 1 + 1e-2  # features in bfloat16 have two digits
+    assert {"total", "count", "log_prior"} == set(loss.state_dict())
+    assert loss.double().total.dtype == torch.float64
+    assert loss.to(dtype).total.dtype == torch.float64
+    assert loss(features[:2].to(dtype), torch.tensor([0, 1])).isfinite()

@@ -58,6 +58,7 @@ ON_LOGITS: dict[str, Loss] = {
     },
     "focal_loss": losses.focal_loss,
     "ldam_loss": lambda x, y: losses.ldam_loss(x, y, PRIOR.counts),
+    "dbm_loss": lambda x, y: losses.dbm_loss(x, y, PRIOR.counts),
     "logit_adjusted_loss": lambda x, y: losses.logit_adjusted_loss(x, y, LOG_PRIOR),
     "lade_regularizer": lambda x, y: losses.lade_regularizer(x, y, LOG_PRIOR, remine_lambda=0.1),
 }
@@ -110,7 +111,11 @@ def test_ignored_rows_are_torchs() -> None:
 
 @pytest.mark.parametrize(
     ("module", "function"),
-    [("FocalLoss", "focal_loss"), ("LogitAdjustedLoss", "logit_adjusted_loss")],
+    [
+        ("DBMLoss", "dbm_loss"),
+        ("FocalLoss", "focal_loss"),
+        ("LogitAdjustedLoss", "logit_adjusted_loss"),
+    ],
 )
 def test_module_and_function_agree(module: str, function: str) -> None:
     target = torch.tensor([0, -100, 2, -100, 1, 3])
@@ -145,6 +150,18 @@ def test_any_integer_type_is_accepted(name: str, dtype: torch.dtype) -> None:
     if name == "PaCoLoss" and dtype == torch.uint8:  # its queue has labels of -1
         return
     assert torch.equal(ALL[name](x, TARGET.to(dtype)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32])
+def test_any_integer_type_of_the_images_is_accepted(dtype: torch.dtype) -> None:
+    x, index, keys = batch("GMLLoss"), torch.arange(B), torch.arange(8) % 5
+    given = (x, KEYS, KEY_LABELS, x @ WEIGHT, TARGET)
+    loss = losses.GMLLoss(PRIOR)
+    found = loss(*given, query_index=index.to(dtype), key_index=keys.to(dtype))
+    assert torch.equal(found, loss(*given, query_index=index, key_index=keys))
+    queue = ClassQueue(PRIOR, size=8, width=D, base=1)
+    queue.enqueue(x[:3], TARGET[:3], index[:3].to(dtype))
+    assert sorted(queue.index.tolist()) == [-1] * 5 + [0, 1, 2]
 
 
 @by_name
@@ -201,6 +218,12 @@ def test_other_arguments_are_refused_by_name() -> None:
         (
             lambda: FifoQueue(size=8, width=D).enqueue(features, labels.float()),
             "labels of FifoQueue.enqueue must be class indices of an integer type",
+        ),
+        (
+            lambda: ClassQueue(PRIOR, size=8, width=D, base=1).enqueue(
+                features, labels, labels.float()
+            ),
+            "index of ClassQueue.enqueue must be image indices of an integer type",
         ),
     ):
         with pytest.raises(ValueError, match=message):

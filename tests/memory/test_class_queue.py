@@ -167,3 +167,18 @@ def test_the_last_samples_of_a_class_stay() -> None:
     labels = torch.zeros(5, dtype=torch.int32)  # into the two slots of class 0
     queue.enqueue(torch.arange(5.0)[:, None], labels, torch.arange(5))
     assert sorted(queue.keys().index[:2].tolist()) == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["size", "width", "base"])
+def test_sizes_are_whole(name: str) -> None:
+    def made(value: float) -> ClassQueue:
+        given = {name: value}
+        return ClassQueue(ClassPrior([6, 2]), **{"size": 64, "width": 2, "base": 1, **given})
+
+    with pytest.raises(
+        ValueError, match=rf"{name} of ClassQueue\b.* must be a whole number, got 2.5"
+    ):
+        made(2.5)
+    assert {name: value.shape for name, value in made(4 / 2).named_buffers()} == {
+        name: value.shape for name, value in made(2).named_buffers()
+    }

@@ -42,3 +42,18 @@ def test_errors() -> None:
     queue = FifoQueue(size=2, width=3)
     with pytest.raises(ValueError, match=r"\(batch, 3\) and \(batch,\), got \(2, 1\) and \(2,\)"):
         queue.enqueue(torch.zeros(2, 1), torch.zeros(2).long())
+
+
+@pytest.mark.parametrize("name", ["size", "width"])
+def test_sizes_are_whole(name: str) -> None:
+    def made(value: float) -> FifoQueue:
+        given = {name: value}
+        return FifoQueue(**{"size": 64, "width": 2, **given})
+
+    with pytest.raises(
+        ValueError, match=rf"{name} of FifoQueue\b.* must be a whole number, got 2.5"
+    ):
+        made(2.5)
+    assert {name: value.shape for name, value in made(4 / 2).named_buffers()} == {
+        name: value.shape for name, value in made(2).named_buffers()
+    }

@@ -184,3 +184,17 @@ def test_the_copy_for_inference_gives_the_same_features(name: str) -> None:
     expected = backbone.eval()(images)
     torch.testing.assert_close(fast(images), expected, atol=1e-4, rtol=1e-4)
     assert all(torch.equal(backbone.state_dict()[key], value) for key, value in state.items())
+
+
+def test_averages_of_other_networks_are_refused() -> None:
+    average, model = nn.Linear(3, 3), nn.Linear(3, 3)
+    before = average.weight.clone()
+    for decay in (1.5, -0.1):
+        with pytest.raises(ValueError, match=rf"decay of update_ema .* \[0, 1\], got {decay}"):
+            update_ema(average, model, decay)
+    model.weight = nn.Parameter(torch.ones(3, 1))
+    with pytest.raises(ValueError, match=r"same shapes, got \(3, 3\) and \(3, 1\)"):
+        update_ema(average, model, 0.9)
+    with pytest.raises(ValueError, match=r"same shapes, got \(3,\) and None"):
+        update_ema(average, nn.Linear(3, 3, bias=False), 0.9)
+    assert torch.equal(average.weight, before)

@@ -243,7 +243,7 @@ def test_with_a_teacher(head: str) -> None:
     alone = create_pixel_method(
         "gml", {**settings, "alpha": 0.0}, PRIOR, IMAGE_PRIOR, backbone(), teacher
     ).train()
-    alone.load_state_dict(method.state_dict())
+    alone.load_state_dict(method.state_dict())  # and gml_loss is given no teacher
     torch.manual_seed(1)
     with_distillation = method(*batch())["loss"]
     torch.manual_seed(1)

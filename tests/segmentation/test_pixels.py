@@ -49,6 +49,24 @@ def test_equals_the_classification_loss_of_flattened_pixels(
     assert (ours.grad.movedim(1, -1)[target == 255] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("cls", LOSSES, ids=lambda cls: cls.__name__)
+def test_any_integer_type_of_the_target(cls: type[ClassificationLoss], dtype: torch.dtype) -> None:
+    logits, target = maps()
+    expected = pixel_loss(cls(PRIOR), logits, target)
+    assert torch.equal(pixel_loss(cls(PRIOR), logits, target.to(dtype)), expected)
+
+
+@pytest.mark.parametrize("cls", LOSSES, ids=lambda cls: cls.__name__)
+def test_wrong_targets_are_refused(cls: type[ClassificationLoss]) -> None:
+    logits, target = maps()
+    target[1, 2, 3] = C
+    with pytest.raises(ValueError, match=rf"target of \w+ must be in \[0, {C}\).*got \[{C}\]"):
+        pixel_loss(cls(PRIOR), logits, target)
+    with pytest.raises(ValueError, match=r"target of \w+ must be class indices of an integer type"):
+        pixel_loss(cls(PRIOR), logits, target.double())
+
+
 @pytest.mark.parametrize("cls", [losses.CrossEntropyLoss, losses.LogitAdjustedLoss])
 def test_a_smaller_map_is_brought_to_the_size_of_the_target(cls: type[ClassificationLoss]) -> None:
     logits, target = maps()

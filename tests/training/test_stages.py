@@ -11,12 +11,12 @@ import torch
 import longtail
 from longtail import ClassPrior, api
 from longtail.cli import main
-from longtail.losses import CrossEntropyLoss
+from longtail.losses import CrossEntropyLoss, LDAMLoss
 from longtail.methods import Method, PlainClassifier
-from longtail.models import Backbone
+from longtail.models import Backbone, create_backbone
 from longtail.settings import from_keywords, from_words, to_config
 from longtail.training import Run
-from longtail.training.stages import Stage, expressed_after_sampling
+from longtail.training.stages import Stage, expressed_after, expressed_after_sampling
 from longtail.training.unused import check_used
 
 TAUGHT = {"teacher": "train"}
@@ -386,3 +386,21 @@ def test_expressed_after_sampling_is_bayes(expresses: str | list[float], samplin
     got = expressed_after_sampling(expresses, prior, sampling)
     value = torch.full((3,), 1 / 3).double() if got == "uniform" else torch.tensor(got).double()
     torch.testing.assert_close(value, truth / truth.sum())
+
+
+def test_deferred_weights_that_never_come_are_not_recorded(tmp_path: Path) -> None:
+    """An epoch of four starts at 0.75 at the latest, of five at 0.8."""
+    for epochs, prior in ((1, "source"), (5, None)):
+        run = longtail.train(
+            "digits-lt", "ldam", out=tmp_path / str(epochs), **{**QUICK, "epochs": epochs}
+        )
+        weighted = LDAMLoss(run.prior).expresses
+        assert run.model_card()["expresses"] == (prior or weighted)
+    loss = LDAMLoss(ClassPrior([9, 1]))
+    method = PlainClassifier(
+        ClassPrior([9, 1]), create_backbone("smallnet"), loss=loss, head="cosine"
+    )
+    assert [expressed_after(method, epochs) for epochs in (1, 4)] == ["source"] * 2
+    assert [expressed_after(method, epochs) for epochs in (0, 5, 200)] == [loss.expresses] * 3
+    loss.deferred = 0.5
+    assert expressed_after(method, 2) == loss.expresses

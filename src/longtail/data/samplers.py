@@ -78,8 +78,9 @@ class ClassBalancedSampler(Sampler[int]):
 
     Args:
         labels: (N,), class index of each sample of the data set.
-        num_replicas: number of processes (default: that of `torch.distributed`, or 1).
-        rank: rank of this process (default: that of `torch.distributed`, or 0).
+        num_replicas: number of processes (default: that of `torch.distributed` when a pass begins,
+            or 1).
+        rank: rank of this process (default: that of `torch.distributed` when a pass begins, or 0).
         power: a class is drawn with probability proportional to its count to this power: 0 draws
             all classes equally often, 0.5 by the square root, 1 as in the data set.
         seed: seed of the order, equal in all processes.
@@ -94,6 +95,7 @@ class ClassBalancedSampler(Sampler[int]):
         (100, True)
     """
 
+    epoch: int
     _start: int
     _under_way: bool
 
@@ -106,49 +108,70 @@ class ClassBalancedSampler(Sampler[int]):
         seed: int = 0,
     ) -> None:
         name = "labels of ClassBalancedSampler"
-        self.labels = as_indices(as_tensor(labels, name).flatten().cpu(), name)
+        values = as_tensor(labels, name).cpu()
+        if values.ndim != 1 or len(values) == 0:
+            raise InputError(f"{name} must be a non-empty vector, got shape {tuple(values.shape)}")
+        self.labels = as_indices(values, name)
+        check_range("power", power, least=0, most=1)
+        for what, value in {"num_replicas": num_replicas, "rank": rank, "seed": seed}.items():
+            if value is not None:
+                check_range(what, value, least=0, whole=True)
+        self.num_replicas = None if num_replicas is None else int(num_replicas)
+        self.rank = None if rank is None else int(rank)
+        self.power, self.seed = power, seed
+        self._continue(0, 0)
+        if num_replicas is not None and rank is not None:
+            self._share()
+
+    def _share(self) -> tuple[int, int]:
+        """Number of processes and rank of this one, by now; too short a rest of an epoch is left.
+
+        They are not known earlier: trainers start the processes after the loader has been made.
+        """
         grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+        num_replicas, rank = self.num_replicas, self.rank
         if num_replicas is None:
             num_replicas = torch.distributed.get_world_size() if grouped else 1
         if rank is None:
             rank = torch.distributed.get_rank() if grouped else 0
-        check_range("power", power, least=0, most=1)
-        for what, value in {"num_replicas": num_replicas, "rank": rank, "seed": seed}.items():
-            check_range(what, value, least=0, whole=True)
         if not 0 <= rank < num_replicas:
             raise InputError(f"rank must be in [0, num_replicas {num_replicas}), got {rank}")
         if len(self.labels) < num_replicas:
             raise InputError(
-                f"{name} must be at least num_replicas {num_replicas}, got {len(self.labels)}"
+                f"labels of ClassBalancedSampler must be at least num_replicas {num_replicas}, "
+                f"got {len(self.labels)}"
             )
-        if int(self.labels.min()) < 0:
-            raise InputError(f"{name} must be 0 or more, got {int(self.labels.min())}")
-        self.num_replicas, self.rank, self.power, self.seed = num_replicas, rank, power, seed
-        self.set_epoch(0)
+        if len(self.labels) - self._start < num_replicas:
+            self._continue(self.epoch + 1, 0)
+        return num_replicas, rank
 
     def __len__(self) -> int:
         """Number of draws that this process takes in the next pass."""
-        return (len(self.labels) - self._start) // self.num_replicas
+        num_replicas, _ = self._share()
+        return (len(self.labels) - self._start) // num_replicas
 
     def __iter__(self) -> Iterator[int]:
         """The indices of this process in the next epoch, or in the rest of a resumed one."""
         if self._under_way:  # the last pass was left early
             self.set_epoch(self.epoch + 1)
+        num_replicas, rank = self._share()
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
         order = draw_by_class(self.labels, self.power, generator).tolist()
         begin, number = self._start, len(self)
         self._pass, self._under_way = (self.epoch, begin), True
         self._start, self._taken = 0, begin
         for step in range(number):
-            self._taken = begin + (step + 1) * self.num_replicas
-            yield order[begin + step * self.num_replicas + self.rank]
+            self._taken = begin + (step + 1) * num_replicas
+            yield order[begin + step * num_replicas + rank]
         last = self._pass  # of which batches may still be trained on
         self.set_epoch(self.epoch + 1)
         self._pass = last
 
     def set_epoch(self, epoch: int) -> None:
-        """Starts the next pass at the beginning of this epoch."""
-        self._continue(epoch, 0)
+        """Starts the next pass at the beginning of this epoch, or where a loaded state left it."""
+        resumed = epoch == self.epoch and self._start > 0  # and no pass has begun since
+        if not resumed:
+            self._continue(epoch, 0)
 
     def _continue(self, epoch: int, taken: int) -> None:
         """Starts the next pass in an epoch of which all processes have taken so many draws."""
@@ -168,7 +191,7 @@ class ClassBalancedSampler(Sampler[int]):
         epoch, taken = self.epoch, self._taken
         if consumed is not None:
             epoch, begin = self._pass
-            taken = begin + consumed * self.num_replicas
+            taken = begin + consumed * self._share()[0]
         return {"epoch": epoch, "taken": taken, "seed": self.seed, "samples": len(self.labels)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -181,7 +204,5 @@ class ClassBalancedSampler(Sampler[int]):
         for name, value in own.items():
             if state[name] != value:
                 raise InputError(f"{name} of the state must be {value}, got {state[name]}")
-        if len(self.labels) - state["taken"] < self.num_replicas:
-            self.set_epoch(state["epoch"] + 1)
-        else:
-            self._continue(state["epoch"], state["taken"])
+        self._continue(state["epoch"], state["taken"])
+        self._share()

@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 from longtail.errors import InputError
 from longtail.integrations.record import KEY, PriorRecord
 from longtail.losses import ClassificationLoss
+from longtail.losses.base import check_loss
 from longtail.metrics import classification_metrics
 from longtail.prior import ClassPrior
 from longtail.shift.priors import Prior
@@ -56,8 +57,12 @@ def trainer_loss(loss: ClassificationLoss) -> Callable[..., Tensor]:
     however small the batches are. A batch of all N has its own sum of weights, as in a plain loop.
 
     Args:
-        loss: any of `longtail.losses`; it is moved to the device of the logits.
+        loss: any `ClassificationLoss`; it is moved to the device of the logits.
+
+    Raises:
+        InputError: for any other loss.
     """
+    check_loss("trainer_loss", loss)
 
     def compute_loss(
         outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
@@ -100,8 +105,8 @@ class PriorCallback(TrainerCallback):
 
     Args:
         record: class prior, expressed prior and class names.
-        loss: the loss, if it changes during training (LDAM-DRW); it is told the progress at every
-            epoch.
+        loss: the loss, if it changes during training (LDAM-DRW); it is told the progress before
+            every step.
     """
 
     def __init__(self, record: PriorRecord, loss: ClassificationLoss | None = None) -> None:
@@ -114,7 +119,7 @@ class PriorCallback(TrainerCallback):
         config.id2label = dict(enumerate(self.record.class_names))
         config.label2id = {name: c for c, name in enumerate(self.record.class_names)}
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tells the loss how much of training is done."""
         if self.loss is not None:
             self.loss.set_progress(min(state.global_step / max(state.max_steps, 1), 1.0))

@@ -25,8 +25,9 @@ class PriorCallback(Callback):
 
     Args:
         record: class prior, expressed prior and class names.
-        loss: the loss, if it changes during training (LDAM-DRW); it is told the progress at every
-            epoch: epochs over `max_epochs` or steps over `max_steps`, whichever is further.
+        loss: the loss, if it changes during training (LDAM-DRW); it is told the progress before
+            every batch: batches over those of `max_epochs` or steps over `max_steps`, whichever is
+            further.
     """
 
     def __init__(self, record: PriorRecord, loss: ClassificationLoss | None = None) -> None:
@@ -34,7 +35,7 @@ class PriorCallback(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Warns if the loss changes during training, but the length of training is unknown."""
-        if self.loss is None or _progress(trainer):
+        if self.loss is None or _progress(trainer, 0):
             return
         if type(self.loss).set_progress is not ClassificationLoss.set_progress:
             warnings.warn(
@@ -43,9 +44,11 @@ class PriorCallback(Callback):
                 stacklevel=2,
             )
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Tells the loss how much of training is done."""
-        if self.loss is not None and (fractions := _progress(trainer)):
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tells the loss how much of training is done, also in an epoch that is resumed."""
+        if self.loss is not None and (fractions := _progress(trainer, batch_idx)):
             self.loss.set_progress(min(max(fractions), 1.0))
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -66,10 +69,13 @@ class PriorCallback(Callback):
             )
 
 
-def _progress(trainer: Any) -> list[float]:
-    """Fractions of the epochs and of the steps that are done, of each that has a maximum."""
+def _progress(trainer: Any, batch: int) -> list[float]:
+    """Fractions of the epochs and of the steps that are done, of each that has a maximum.
+
+    An epoch of unknown length counts once it is over: its number of batches is infinite.
+    """
     done = (
-        (trainer.current_epoch, trainer.max_epochs),
+        (trainer.current_epoch + batch / max(trainer.num_training_batches, 1), trainer.max_epochs),
         (trainer.global_step, trainer.max_steps),
     )
     return [count / most for count, most in done if most is not None and most > 0]

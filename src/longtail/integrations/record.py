@@ -1,5 +1,6 @@
 """Metadata with which a model's probabilities can be adjusted to another class prior."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -7,7 +8,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from longtail.errors import InputError
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 from longtail.shift import adjust, expressed_prior, resolve_prior
 from longtail.shift.priors import Prior
 from longtail.training.card import CLASSES, wrong_entries
@@ -26,8 +27,8 @@ class PriorRecord:
         class_names: name of each class, stored as a tuple of str; default: the class indices.
 
     Raises:
-        InputError: if `class_names` does not have one name per class, or `expresses` is not a
-            prior.
+        InputError: if `prior` is not a `ClassPrior`, `class_names` does not have one name per
+            class or repeats one, or `expresses` is not a prior.
     """
 
     prior: ClassPrior
@@ -36,10 +37,13 @@ class PriorRecord:
 
     def __post_init__(self) -> None:
         """Fills in the names, and checks them and the expressed prior."""
+        check_prior("prior of PriorRecord", self.prior)
         classes = self.prior.num_classes
         names = tuple(str(name) for name in self.class_names) or tuple(map(str, range(classes)))
         if len(names) != classes:
             raise InputError(f"class_names must have {classes} names, got {len(names)}")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise InputError(f"class_names must differ, got {repeated[0]!r} more than once")
         expressed = expressed_prior(self.expresses, self.prior)
         object.__setattr__(self, "class_names", names)
         if not isinstance(self.expresses, str):

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from longtail.errors import InputError
 from longtail.losses import ClassificationLoss
+from longtail.losses.base import check_loss
 from longtail.targets import IGNORE_INDEX, check_indices, check_tensor
 
 
@@ -14,9 +15,12 @@ class MapLoss(nn.Module):
     `DistributedDataParallel` expects of a loss.
 
     Args:
-        loss: any of `longtail.losses`, made with the pixel counts of the classes as its prior.
+        loss: any `ClassificationLoss`, made with the pixel counts of the classes as its prior.
         ignore_index: target of the pixels that do not count.
         loss_name: name in the log of MMSegmentation, which optimises terms that begin with `loss_`.
+
+    Raises:
+        InputError: for any other loss.
 
     Examples:
         >>> import torch
@@ -35,6 +39,7 @@ class MapLoss(nn.Module):
         loss_name: str = "loss_longtail",
     ) -> None:
         super().__init__()
+        check_loss("MapLoss", loss)
         self.loss, self.ignore_index, self.loss_name = loss, ignore_index, loss_name
 
     def forward(

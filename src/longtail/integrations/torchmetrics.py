@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from longtail.arrays import as_indices
 from longtail.errors import InputError
 from longtail.metrics.scores import class_gaps, largest
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 from longtail.ranges import check_range
 
 
@@ -70,6 +70,7 @@ class GroupAccuracy(_Counts):
     """
 
     def __init__(self, prior: ClassPrior, **kwargs: Any) -> None:
+        check_prior("prior of GroupAccuracy", prior)
         super().__init__(prior.num_classes, **kwargs)
         self.groups = prior.groups()
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from longtail.errors import InputError
 from longtail.precision import full_precision
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 from longtail.ranges import check_range
 from longtail.targets import check_labels, check_tensor, mean_over_rows
 
@@ -41,6 +41,7 @@ class ClassificationLoss(nn.Module, ABC):
 
     def __init__(self, prior: ClassPrior) -> None:
         super().__init__()
+        check_prior(f"prior of {type(self).__name__}", prior)
         self.register_buffer("log_prior", prior.log_prior.clone())
         self.smoothing = 0.0
 
@@ -87,7 +88,8 @@ class ClassificationLoss(nn.Module, ABC):
         """Tells the loss which fraction of training is done, for losses with a schedule.
 
         Args:
-            fraction: in [0, 1], epochs done over all epochs; called before each epoch.
+            fraction: in [0, 1], steps done over all steps; `longtail train` tells it before each
+                epoch, the callbacks for other trainers before each step.
         """
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -147,6 +149,15 @@ def check_batch(
     return check_labels(name, "target", target, num_classes)
 
 
+def check_loss(name: str, loss: object) -> None:
+    """Raises an error for anything but a `ClassificationLoss`; others take other arguments.
+
+    Raises: ValueError: for losses of features, and of other packages.
+    """
+    if not isinstance(loss, ClassificationLoss):
+        raise InputError(f"loss of {name} must be a ClassificationLoss, got {type(loss).__name__}")
+
+
 def check_counts(class_counts: Tensor) -> Tensor:
     """Training samples of each class as float64, on their device; the rule is that of `ClassPrior`.
 
@@ -154,6 +165,7 @@ def check_counts(class_counts: Tensor) -> Tensor:
 
     Raises: ValueError: when a count is not finite and above 0.
     """
-    if not torch.compiler.is_compiling():
-        ClassPrior(class_counts)
-    return class_counts.double()
+    if torch.compiler.is_compiling():
+        return class_counts.double()
+    counts = ClassPrior(class_counts).counts.double()
+    return counts.to(class_counts.device) if isinstance(class_counts, Tensor) else counts

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtail.losses.base import ClassificationLoss, check_batch
+from longtail.losses.base import ClassificationLoss, check_batch, check_counts
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 from longtail.ranges import check_range
@@ -54,10 +54,12 @@ def dbm_loss(
         >>> dbm_loss(logits, target, counts, max_margin=0.4)
         tensor(0.3337)
     """
+    class_counts = check_counts(class_counts)
     target, counts = check_batch("dbm_loss", logits, target, len(class_counts))
-    prior = ClassPrior(class_counts)
-    margin = _margins(prior, max_margin, scale)
-    nats = _nats(full_precision(logits), target, prior.log_prior, margin, scale)
+    total = class_counts.sum()
+    margin = _margins(class_counts / total, max_margin, scale)
+    log_prior = class_counts.log() - total.log()
+    nats = _nats(full_precision(logits), target, log_prior, margin, scale)
     return mean_over_rows(nats, counts)
 
 
@@ -87,7 +89,7 @@ class DBMLoss(ClassificationLoss):
 
     def __init__(self, prior: ClassPrior, *, max_margin: float = 0.1, scale: float = 30.0) -> None:
         super().__init__(prior)
-        self.register_buffer("margin", _margins(prior, max_margin, scale))
+        self.register_buffer("margin", _margins(prior.probabilities, max_margin, scale))
         self.scale = scale
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -95,11 +97,11 @@ class DBMLoss(ClassificationLoss):
         return _nats(logits, target, self.log_prior, self.margin, self.scale)
 
 
-def _margins(prior: ClassPrior, max_margin: float, scale: float) -> Tensor:
+def _margins(probabilities: Tensor, max_margin: float, scale: float) -> Tensor:
     """Margin of each class in radians, (num_classes,), float64."""
     check_range("max_margin of DBMLoss", max_margin, least=0, most=1)
     check_range("scale of DBMLoss", scale, above=0)
-    return max_margin * prior.probabilities.min() / prior.probabilities
+    return max_margin * probabilities.min() / probabilities
 
 
 def _nats(

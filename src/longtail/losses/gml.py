@@ -11,9 +11,9 @@ from longtail.losses.base import check_batch
 from longtail.losses.class_scores import attach_temperature, check_keys, scores_with_and_without
 from longtail.losses.distillation import distillation_nats
 from longtail.precision import full_precision
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 from longtail.ranges import check_range
-from longtail.targets import check_tensor, mean_over_rows
+from longtail.targets import check_indices, check_tensor, mean_over_rows
 
 DISTILLATION_TEMPERATURE = 4.0
 
@@ -60,8 +60,8 @@ def gml_loss(
         query_index: (batch,), index of each query's image; with `key_index`, it determines which
             keys are a query's own. Both None: none are.
         key_index: (keys,), index of each key's image; given exactly if `query_index` is.
-        teacher_logits: (batch, num_classes), the teacher's cosines, before `logit_scale`; required
-            if alpha is not 0.
+        teacher_logits: (batch, num_classes), the teacher's cosines, before `logit_scale`; given
+            exactly if alpha is not 0.
         alpha: weight of L_div.
         beta: weight of L_con and L_con_T.
         gamma: weight of L_sup.
@@ -70,7 +70,8 @@ def gml_loss(
     Returns: scalar, nats per sample, mean over the batch.
 
     Raises: ValueError: when an argument has the wrong type, shape or values, only one of
-        query_index and key_index is given, or teacher_logits is missing although alpha is not 0.
+        query_index and key_index is given, or teacher_logits is missing although alpha is not 0,
+        or given although it is.
 
     Examples:
         >>> prior, unit = ClassPrior([9, 1]), torch.eye(2)
@@ -78,6 +79,7 @@ def gml_loss(
         >>> gml_loss(unit, unit, target, unit, target, prior.log_prior, torch.tensor(0.1).log())
         tensor(0.0004)
     """
+    check_tensor("gml_loss", "log_prior", log_prior)
     key_labels = check_keys("gml_loss", query, key, key_labels)
     target, counts = check_batch("gml_loss", logits, target, len(log_prior))
     check_tensor("gml_loss", "logits", logits, query.device)
@@ -86,7 +88,11 @@ def gml_loss(
             f"query and target of gml_loss must have the same batch, "
             f"got {tuple(query.shape)} and {tuple(target.shape)}"
         )
-    _check_indices(query, key, query_index, key_index)
+    query_index, key_index = _check_indices(query, key, query_index, key_index)
+    if teacher_logits is not None and not alpha:
+        raise InputError(
+            f"alpha of gml_loss must be above 0 where teacher_logits is given, got {alpha:g}"
+        )
 
     logits = full_precision(logits) * logit_scale
     loss = logits.new_zeros(())
@@ -124,9 +130,10 @@ def gml_loss(
 
 def _check_indices(
     query: Tensor, key: Tensor, query_index: Tensor | None, key_index: Tensor | None
-) -> None:
+) -> tuple[Tensor | None, Tensor | None]:
+    """The indices as int64."""
     if query_index is None and key_index is None:
-        return
+        return None, None
     if query_index is None or key_index is None:
         missing = "query_index" if query_index is None else "key_index"
         raise InputError(
@@ -139,6 +146,10 @@ def _check_indices(
             f"query_index and key_index of gml_loss must have shapes ({len(query)},) and "
             f"({len(key)},), got {tuple(query_index.shape)} and {tuple(key_index.shape)}"
         )
+    return (
+        check_indices("gml_loss", "query_index", query_index, of="image"),
+        check_indices("gml_loss", "key_index", key_index, of="image"),
+    )
 
 
 def _score_loss(scores: Tensor, target: Tensor, counts: Tensor, log_prior: Tensor) -> Tensor:
@@ -158,7 +169,7 @@ class GMLLoss(nn.Module):
     Args:
         prior: class prior of the training set.
         temperature: initial value of the learned temperature, above 0.
-        alpha: weight of the divergence from the teacher; requires teacher logits if not 0.
+        alpha: weight of the divergence from the teacher; teacher logits are given exactly if not 0.
         beta: weight of the contrastive terms.
         gamma: weight of the classifier's cross-entropy.
         logit_scale: multiplies the cosines.
@@ -189,6 +200,7 @@ class GMLLoss(nn.Module):
         logit_scale: float = 30.0,
     ) -> None:
         super().__init__()
+        check_prior("prior of GMLLoss", prior)
         for name, value in {"temperature": temperature, "logit_scale": logit_scale}.items():
             check_range(f"{name} of GMLLoss", value, above=0)
         for name, value in {"alpha": alpha, "beta": beta, "gamma": gamma}.items():

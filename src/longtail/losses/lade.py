@@ -12,6 +12,7 @@ from longtail.losses.base import ClassificationLoss, check_batch
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 from longtail.ranges import check_range
+from longtail.targets import check_tensor
 
 # As in the published code, so that its values are reproduced to the last digits.
 PRIOR_EPSILON, COUNT_EPSILON = 1e-9, 1e-8
@@ -54,6 +55,7 @@ def lade_regularizer(
         >>> lade_regularizer(torch.eye(2), torch.tensor([0, 1]), log_prior, remine_lambda=0.1)
         tensor(-0.3414)
     """
+    check_tensor("lade_regularizer", "log_prior", log_prior)
     target, counts = check_batch("lade_regularizer", logits, target, len(log_prior))
     _check_settings("lade_regularizer", remine_lambda, prior_of)
     num_classes = logits.shape[1]

@@ -47,8 +47,9 @@ def ldam_loss(
         >>> ldam_loss(torch.tensor([[0.0, 15.0]]), torch.tensor([1]), counts)  # nothing left: log 2
         tensor(0.6931)
     """
+    class_counts = check_counts(class_counts)
     target, counts = check_batch("ldam_loss", logits, target, len(class_counts))
-    margin = _margins(check_counts(class_counts), max_margin, scale)
+    margin = _margins(class_counts, max_margin, scale)
     return mean_over_rows(_margin_nats(full_precision(logits), target, margin), counts)
 
 
@@ -57,8 +58,9 @@ class LDAMLoss(ClassificationLoss):
 
     See `ldam_loss`. From the fraction `deferred` of training on, classes are weighted by one over
     their effective number of samples (LDAM-DRW), so that in the end the raw logits express the
-    training prior times these weights approximately; `set_progress` sets the current fraction. The
-    classifier is a cosine classifier with the same `scale`.
+    training prior times these weights approximately. `set_progress` sets the current fraction; if
+    it never reaches `deferred`, as where it is told before each of few epochs, the logits express
+    the training prior. The classifier is a cosine classifier with the same `scale`.
 
     Args:
         prior: class prior of the training set.
@@ -107,7 +109,11 @@ class LDAMLoss(ClassificationLoss):
         self.expresses = weighted if deferred < 1 else "source"
 
     def set_progress(self, fraction: float) -> None:
-        """Weights the classes from the fraction `deferred` of training on."""
+        """Weights the classes from the fraction `deferred` of training on.
+
+        Raises: ValueError: when the fraction is not in [0, 1].
+        """
+        check_range("fraction of LDAMLoss.set_progress", fraction, least=0, most=1)
         self.weighting = fraction >= self.deferred and self.deferred < 1
 
     def class_weight(self) -> Tensor | None:

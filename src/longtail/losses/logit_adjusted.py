@@ -9,7 +9,7 @@ from longtail.losses.base import ClassificationLoss, check_batch, mean_cross_ent
 from longtail.precision import full_precision
 from longtail.prior import ClassPrior
 from longtail.ranges import check_range
-from longtail.targets import mean_over_rows
+from longtail.targets import check_tensor, mean_over_rows
 
 
 def logit_adjusted_loss(
@@ -38,6 +38,7 @@ def logit_adjusted_loss(
         tensor(2.3026)
     """
     check_range("tau of logit_adjusted_loss", tau, least=0)
+    check_tensor("logit_adjusted_loss", "log_prior", log_prior)
     target, counts = check_batch("logit_adjusted_loss", logits, target, len(log_prior))
     nats = _adjusted_nats(full_precision(logits), target, log_prior, tau)
     return mean_over_rows(nats, counts)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from longtail.errors import InputError
 from longtail.losses.contrast import contrast_nats
 from longtail.precision import full_precision, no_autocast
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 from longtail.ranges import check_range
 from longtail.targets import check_labels, check_tensor, mean_over_rows
 
@@ -62,6 +62,7 @@ def paco_loss(
         tensor(4.4953)
     """
     _check_settings("paco_loss", alpha, beta, gamma, temperature)
+    check_tensor("paco_loss", "log_prior", log_prior)
     check_tensor("paco_loss", "features", features)
     check_tensor("paco_loss", "labels", labels, features.device)
     check_tensor("paco_loss", "logits", logits, features.device)
@@ -133,6 +134,7 @@ class PaCoLoss(nn.Module):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
+        check_prior("prior of PaCoLoss", prior)
         _check_settings("PaCoLoss", alpha, beta, gamma, temperature)
         self.register_buffer("log_prior", prior.log_prior.clone())
         self.alpha, self.beta, self.gamma = alpha, beta, gamma

@@ -1,5 +1,8 @@
 """ProCo: contrast with each class's von Mises-Fisher distribution, in closed form."""
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -7,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from longtail.errors import InputError
 from longtail.losses.log_bessel import log_bessel
 from longtail.precision import full_precision, no_autocast
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 from longtail.ranges import MAX_WIDTH, check_range
 from longtail.targets import check_labels, check_tensor, mean_over_rows
 
@@ -42,6 +45,7 @@ def proco_loss(
         tensor(0.1269)
     """
     check_range("temperature of proco_loss", temperature, above=0)
+    check_tensor("proco_loss", "log_prior", log_prior)
     check_tensor("proco_loss", "features", features)
     check_tensor("proco_loss", "target", target, features.device)
     check_tensor("proco_loss", "mean", mean, features.device)
@@ -116,7 +120,8 @@ class ProCoLoss(nn.Module):
     Attributes:
         log_prior: (num_classes,), buffer.
         total, count: (2, num_classes, width) and (2, num_classes), buffers: sum and number of
-            features, for the means in use and for the next ones.
+            features, for the means in use and for the next ones; float32 or better, whatever
+            `.half()` or `.to()` do to the model.
 
     Raises: ValueError: when width is below 2 or the temperature is not above 0.
 
@@ -133,12 +138,23 @@ class ProCoLoss(nn.Module):
 
     def __init__(self, prior: ClassPrior, *, width: int, temperature: float = 0.1) -> None:
         super().__init__()
+        check_prior("prior of ProCoLoss", prior)
         check_range("temperature of ProCoLoss", temperature, above=0)
-        check_range("width of ProCoLoss", width, least=2, most=MAX_WIDTH)
+        check_range("width of ProCoLoss", width, least=2, most=MAX_WIDTH, whole=True)
         self.register_buffer("log_prior", prior.log_prior.clone())
-        self.register_buffer("total", torch.zeros(2, prior.num_classes, width))
+        self.register_buffer("total", torch.zeros(2, prior.num_classes, int(width)))
         self.register_buffer("count", torch.zeros(2, prior.num_classes))
         self.temperature = temperature
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the sums with the module; in 16 bits a count would stop at 256 or 2048."""
+        sums = {"total": self.total, "count": self.count}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in sums.items():
+            moved = getattr(self, name)
+            if torch.finfo(moved.dtype).bits < 32:
+                setattr(self, name, before.to(moved.device))
+        return self
 
     @property
     def mean(self) -> Tensor:

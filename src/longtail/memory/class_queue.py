@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import InputError
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 from longtail.ranges import MAX_QUEUE, MAX_WIDTH, check_range
-from longtail.targets import check_labels, check_tensor
+from longtail.targets import check_indices, check_labels, check_tensor
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,11 @@ class ClassQueue(nn.Module):
 
     def __init__(self, prior: ClassPrior, *, size: int, width: int, base: int) -> None:
         super().__init__()
-        check_range("base of ClassQueue (queue_base)", base, least=1, most=MAX_QUEUE)
-        check_range("width of ClassQueue", width, least=1, most=MAX_WIDTH)
-        check_range("size of ClassQueue (queue_size)", size, least=1, most=MAX_QUEUE)
+        check_prior("prior of ClassQueue", prior)
+        check_range("base of ClassQueue (queue_base)", base, least=1, most=MAX_QUEUE, whole=True)
+        check_range("width of ClassQueue", width, least=1, most=MAX_WIDTH, whole=True)
+        check_range("size of ClassQueue (queue_size)", size, least=1, most=MAX_QUEUE, whole=True)
+        size, width, base = int(size), int(width), int(base)
         if size < prior.num_classes * base:
             raise InputError(
                 f"size of ClassQueue (queue_size) must be >= num_classes * base (queue_base) = "
@@ -131,6 +133,7 @@ class ClassQueue(nn.Module):
                 f"{tuple(features.shape)}, {tuple(labels.shape)} and {tuple(index.shape)}"
             )
         labels = check_labels(name, "labels", labels, len(self.lengths), ignore=False)[0]
+        index = check_indices(name, "index", index, of="image")
         sorted_labels, order = labels.sort(stable=True)
         arriving = torch.zeros_like(self.lengths)
         arriving.scatter_add_(0, labels, torch.ones_like(labels))

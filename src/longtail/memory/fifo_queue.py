@@ -46,8 +46,9 @@ class FifoQueue(nn.Module):
 
     def __init__(self, *, size: int, width: int) -> None:
         super().__init__()
-        check_range("size of FifoQueue (queue_size)", size, least=1, most=MAX_QUEUE)
-        check_range("width of FifoQueue", width, least=1, most=MAX_WIDTH)
+        check_range("size of FifoQueue (queue_size)", size, least=1, most=MAX_QUEUE, whole=True)
+        check_range("width of FifoQueue", width, least=1, most=MAX_WIDTH, whole=True)
+        size, width = int(size), int(width)
         self.register_buffer("features", torch.zeros(size, width))
         self.register_buffer("labels", torch.full((size,), -1))
         self.register_buffer("pointer", torch.tensor(0))

@@ -7,7 +7,7 @@ from longtail.errors import InputError
 from longtail.metrics.calibration import CalibrationCurve, classwise_ece
 from longtail.metrics.confusion import Confusion
 from longtail.metrics.scores import BINS, SampleScores, score_samples
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 
 
 def classification_metrics(
@@ -54,8 +54,7 @@ def classification_metrics(
 
 def metrics_from_scores(scores: SampleScores, prior: ClassPrior) -> dict[str, float]:
     """The metrics of `classification_metrics` from the scores of `score_samples`."""
-    if not isinstance(prior, ClassPrior):
-        raise InputError(f"prior must be a ClassPrior, got {type(prior).__name__}")
+    check_prior("prior", prior)
     if prior.num_classes != scores.num_classes:
         raise InputError(
             f"prior must have the {scores.num_classes} classes of the logits, "

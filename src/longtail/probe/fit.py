@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longtail.losses import LogitAdjustedLoss
-from longtail.prior import ClassPrior
+from longtail.prior import ClassPrior, check_prior
 from longtail.probe.contrast import ContrastNetwork, train_contrast
 from longtail.probe.linear import (
     Features,
@@ -95,6 +95,7 @@ def fit_head(
         >>> fitted.logits(torch.tensor([[0.1], [0.9]])).argmax(1).tolist()
         [0, 1]
     """
+    check_prior("prior of fit_head", prior)
     given = dict(settings or {})
     check_method(method, given)
     weight = torch.ones(len(target), dtype=torch_dtype(x)) if weight is None else weight

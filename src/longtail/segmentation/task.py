@@ -36,6 +36,7 @@ from longtail.training import RunFolder, Task
 from longtail.training.distributed import on_first
 from longtail.training.input import TrainingLoader, share_of
 from longtail.training.interrupts import refuse_model
+from longtail.training.stages import expressed_after
 from longtail.training.task import refuse_options
 
 if TYPE_CHECKING:  # it takes seconds to import, and only training needs it
@@ -105,7 +106,7 @@ class Segmentation(Task[PixelConfig, PixelDataset, PixelRun]):
 
     def card(self, config: PixelConfig, dataset: PixelDataset, method: Method) -> dict[str, Any]:
         """See `Task.card`."""
-        expresses: str | list[float] = method.expresses
+        expresses = expressed_after(method, config.epochs)
         if expresses == "source" and config.sampling != "shuffle":
             expresses = dataset.priors_as_drawn(config.sampling)[0].probabilities.tolist()
         return {

@@ -7,6 +7,7 @@ from typing import Any
 
 from longtail.data.samplers import POWERS
 from longtail.errors import InputError
+from longtail.losses import LDAMLoss
 from longtail.methods import Method, find_method
 from longtail.prior import ClassPrior
 from longtail.shift import expressed_prior
@@ -117,6 +118,22 @@ def errors_named(what: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
+
+
+def expressed_after(method: Method, epochs: int) -> str | list[float]:
+    """The prior that the logits of a method express after training in the loop.
+
+    It tells the progress when an epoch starts, as the published code of LDAM does. If none starts
+    after the fraction `deferred`, the weights never come, and the prior is that of the source.
+
+    Args:
+        method: the method.
+        epochs: number of epochs; 0 if a head was fitted on features, with the weights.
+    """
+    loss = getattr(method, "loss", None)
+    if epochs and isinstance(loss, LDAMLoss) and (epochs - 1) / epochs < loss.deferred:
+        return "source"
+    return method.expresses
 
 
 def expressed_after_sampling(

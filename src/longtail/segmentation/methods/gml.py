@@ -151,12 +151,13 @@ class PixelGML(PixelMethod):
 
     @torch.no_grad()
     def enqueue(self, images: Tensor, target: Tensor, index: Tensor) -> Tensor | None:
-        """Adds keys of the batch to the queue; returns the teacher's logits, if there is one."""
+        """Adds keys of the batch to the queue; returns the teacher's logits, if distilled."""
         logits = None
         if self.teacher:
             teacher = self.teacher.network
             features = teacher.backbone(images)
-            logits = teacher.head(features)
+            if self.contrast.alpha:
+                logits = teacher.head(features)
         else:
             count = self.key_images(len(images))
             features = self.key_encoder(images[: max(count, 1)])[:count]

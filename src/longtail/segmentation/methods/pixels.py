@@ -11,6 +11,7 @@ from longtail.memory import gather_with_grad
 from longtail.precision import full_precision
 from longtail.segmentation.masks import IGNORED
 from longtail.segmentation.model import upsample
+from longtail.targets import check_indices, check_labels
 
 ON_MAPS = (CrossEntropyLoss, LogitAdjustedLoss)  # losses that need no row per pixel
 
@@ -27,9 +28,11 @@ def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tens
     Args:
         loss: any classification loss.
         logits: (B, C, h, w), resized to the target bilinearly.
-        target: (B, H, W) int64, class of each pixel or 255.
+        target: (B, H, W), of any integer type, class of each pixel or 255.
 
     Returns: scalar, nats per pixel; 0 when all pixels are ignored.
+
+    Raises: ValueError: when a target is not a class index; see `longtail.losses`.
 
     Examples:
         >>> from longtail.prior import ClassPrior
@@ -38,6 +41,9 @@ def pixel_loss(loss: ClassificationLoss, logits: Tensor, target: Tensor) -> Tens
         tensor(0.6931)
     """
     if type(loss) in ON_MAPS:
+        target = check_indices("pixel_loss", "target", target)
+        classes = target.masked_fill(target == IGNORED, 0)
+        check_labels("pixel_loss", "target", classes, logits.shape[1], ignore=False)
         logits = full_precision(logits)
         if isinstance(loss, LogitAdjustedLoss):
             # Before resizing, since interpolation does not change a constant, and the map is
