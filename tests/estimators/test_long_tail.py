@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from longtail.losses import ClassificationLoss, LADELoss
 from longtail.methods import method_names
 from longtail.prior import ClassPrior
-from longtail.probe import Mixture
+from longtail.probe import Mixture, MixtureHead
 from longtail.shift import adjust
 from longtail.sklearn import LongTailClassifier
 
@@ -144,6 +144,25 @@ def test_sparse_is_dense_without_the_centre(data: Any) -> None:
         LongTailClassifier("gml").fit(csr_matrix(x), data.y)
 
 
+@pytest.mark.parametrize("method", ["ce", "logit_adjust"])
+def test_c_means_the_same_for_sparse_features_with_a_mean(method: str, data: Any) -> None:
+    x = data.x + 3  # all of one scale: the means dominate the squares
+    dense, sparse = (
+        LongTailClassifier(method, tol=1e-8, max_iter=1000).fit(z, data.y)
+        for z in (x, csr_matrix(x))
+    )
+    # Without the centre, L-BFGS stops further from the optimum.
+    assert_allclose(sparse.predict_proba(x), dense.predict_proba(x), atol=1e-5)
+    streams = (
+        LongTailClassifier(method, random_state=0).partial_fit(z, data.y, NAMES)
+        for z in (x, csr_matrix(x))
+    )
+    one, two = (stream._stream for stream in streams)
+    assert one is not None
+    assert two is not None
+    assert_allclose(two.variance, one.variance)
+
+
 def test_stream_comes_near_the_whole_set(data: Any) -> None:
     whole = fitted("logit_adjust", data)
     order = np.random.default_rng(0).permutation(len(data.x))
@@ -166,6 +185,17 @@ def test_stream_continues_from_a_fit_and_from_a_file(data: Any) -> None:
     after = model.predict_proba(data.test)
     assert_array_equal(after, again.predict_proba(data.test))
     assert 0 < np.abs(after - before).max() < 0.5
+
+
+def test_stream_continues_from_the_linear_part_of_another_method(data: Any) -> None:
+    tiny = {"method": "logit_adjust", "method_params": None, "learning_rate": 1e-12}
+    mixture, network = fitted("gml", data), fitted("bcl", data)
+    assert isinstance(mixture._head, MixtureHead)
+    start = mixture._head.linear.weight
+    mixture.set_params(**tiny).partial_fit(data.x, data.y)
+    assert_allclose(mixture.coef_, start, atol=1e-9)
+    network.set_params(**tiny).partial_fit(data.x, data.y)  # which has no such part
+    assert_allclose(network.coef_, 0, atol=1e-9)
 
 
 def test_class_that_the_stream_has_not_seen(data: Any) -> None:

@@ -19,18 +19,30 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit, cross_validate
+from sklearn.metrics import accuracy_score, make_scorer
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    GroupKFold,
+    PredefinedSplit,
+    cross_validate,
+)
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC, NuSVC
 
 from longtail.prior import ClassPrior
-from longtail.sklearn import LongTailClassifier, PriorAdjustedClassifier
+from longtail.sklearn import LongTailClassifier, PriorAdjustedClassifier, TunedPriorClassifierCV
 
 
 def test_probabilities_are_multiplied_by_the_ratio_of_priors(data: Any) -> None:
@@ -74,6 +86,15 @@ def sampled(*steps: Any) -> Any:
     return imblearn.pipeline.make_pipeline(*steps)
 
 
+def tempered(estimator: Any) -> Any:
+    return CalibratedClassifierCV(estimator, method="temperature", cv=2)
+
+
+def stack(estimator: Any, cv: Any) -> Any:
+    return StackingClassifier([("one", estimator)], LogisticRegression(), cv=cv)
+
+
+NAMES = ["ant", "bee", "cat", "dog"]
 SOURCE, UNIFORM = np.array([160, 60, 20, 6]) / 246, np.full(4, 0.25)
 
 
@@ -108,6 +129,13 @@ SOURCE, UNIFORM = np.array([160, 60, 20, 6]) / 246, np.full(4, 0.25)
         (sampled(RandomUnderSampler(), GaussianNB()), UNIFORM),
         (sampled(RandomUnderSampler(), LongTailClassifier("ce")), UNIFORM),
         (CalibratedClassifierCV(BalancedRandomForestClassifier(5), cv=2), SOURCE),
+        (CalibratedClassifierCV(LogisticRegression(), method="temperature", cv=2), SOURCE),
+        (stack(GaussianNB(priors=UNIFORM), cv=2), SOURCE),
+        # Under its target, not under the prior of the classifier inside.
+        (PriorAdjustedClassifier(LogisticRegression(), "uniform"), UNIFORM),
+        (PriorAdjustedClassifier(LogisticRegression(class_weight="balanced"), "source"), SOURCE),
+        (make_pipeline(PriorAdjustedClassifier(GaussianNB(), "uniform")), UNIFORM),
+        (TunedPriorClassifierCV(GaussianNB(), powers=[1.0], cv=2), UNIFORM),
     ],
 )
 def test_expressed_prior_is_found(estimator: Any, expressed: Any, data: Any) -> None:
@@ -140,6 +168,12 @@ def test_expressed_prior_is_found(estimator: Any, expressed: Any, data: Any) -> 
         (Boosting(auto_class_weights="Balanced"), None),
         (make_pipeline(StandardScaler(), Boosting(is_unbalance=True)), None),
         (BaggingClassifier(Boosting(scale_pos_weight=9.0), 2), None),
+        (BaggingClassifier(BernoulliNB(fit_prior=False), 2), None),
+        (BaggingClassifier(make_pipeline(MinMaxScaler(), ComplementNB()), 2), None),
+        (tempered(LogisticRegression(class_weight="balanced")), None),
+        (tempered(LongTailClassifier()), None),
+        (tempered(GaussianNB(priors=UNIFORM)), None),
+        (PriorAdjustedClassifier(LogisticRegression(), "estimate"), None),
     ],
 )
 def test_expressed_prior_is_asked_for_where_it_cannot_be_told(
@@ -165,6 +199,63 @@ def test_frozen_model_with_held_out_samples(data: Any) -> None:
     assert_array_equal(model.predict_proba(data.test), model.predict_proba(data.test, found.prior))
     with pytest.raises(ValueError, match=r"expressed_prior .* given for a frozen estimator"):
         PriorAdjustedClassifier(FrozenEstimator(trained)).fit(data.test, data.truth)
+
+
+@pytest.mark.filterwarnings("ignore:The `probability` parameter:FutureWarning")
+def test_platt_scaling_ignores_weights(data: Any) -> None:
+    for machine in (
+        SVC(probability=True, class_weight="balanced", random_state=0),
+        SVC(probability=True, class_weight={"dog": 10}, random_state=0),
+        NuSVC(nu=0.05, probability=True, class_weight="balanced", random_state=0),
+    ):
+        model = PriorAdjustedClassifier(make_pipeline(StandardScaler(), machine))
+        model.fit(data.x, data.y)
+        assert_allclose(model.expressed_prior_, SOURCE)
+        # The sigmoids are fitted to held-out samples, so the mean is not exact.
+        assert_allclose(model.predict_proba(data.x).mean(axis=0), SOURCE, atol=0.05)
+    margins = PriorAdjustedClassifier(SVC(class_weight="balanced")).fit(data.x, data.y)
+    assert_allclose(margins.expressed_prior_, UNIFORM)
+    weight = np.where(data.y == "ant", 0.1, 1.0)
+    with pytest.raises(ValueError, match=r"expressed_prior .* must be given for SVC"):
+        PriorAdjustedClassifier(SVC(probability=True)).fit(data.x, data.y, weight)
+
+
+def test_only_a_frozen_classifier_makes_the_prior_unknown(data: Any) -> None:
+    scaler = StandardScaler().fit(data.x)
+    trained = FrozenEstimator(LogisticRegression().fit(scaler.transform(data.x), data.y))
+    for unknown in (
+        make_pipeline(FrozenEstimator(scaler), trained),
+        VotingClassifier([("a", trained)], voting="soft"),
+        CalibratedClassifierCV(trained, method="temperature"),
+        GridSearchCV(make_pipeline(scaler, trained), {}, cv=2),
+    ):
+        with pytest.raises(ValueError, match=r"expressed_prior .* given for a frozen estimator"):
+            PriorAdjustedClassifier(unknown, "uniform").fit(data.test, data.truth)
+        model = PriorAdjustedClassifier(unknown, "uniform", expressed_prior=SOURCE)
+        model.fit(data.test, data.truth)
+        assert_allclose(model.prior_.probabilities, SOURCE)
+    two = data.x[:, :1], data.y == "ant"
+    fixed = FixedThresholdClassifier(FrozenEstimator(LogisticRegression().fit(*two)))
+    with pytest.raises(ValueError, match=r"expressed_prior .* given for a frozen estimator"):
+        PriorAdjustedClassifier(fixed, "uniform").fit(data.test[:, :1], data.truth == "ant")
+    for known in (
+        make_pipeline(FrozenEstimator(scaler), LogisticRegression()),
+        BaggingClassifier(make_pipeline(FrozenEstimator(scaler), GaussianNB()), 2),
+        CalibratedClassifierCV(trained, cv=2),  # which fits a bias to y
+        stack(trained, cv="prefit"),
+    ):
+        model = PriorAdjustedClassifier(known, "uniform").fit(data.test, data.truth)
+        assert_allclose(model.expressed_prior_, UNIFORM)
+
+
+def test_an_adjusted_classifier_is_not_adjusted_twice(data: Any) -> None:
+    plain = LogisticRegression().fit(data.x, data.y).predict_proba(data.test)
+    inner = PriorAdjustedClassifier(LogisticRegression(), "uniform")
+    for wrapped in (inner, make_pipeline(inner)):
+        model = PriorAdjustedClassifier(wrapped, "source").fit(data.x, data.y)
+        assert_allclose(model.predict_proba(data.test), plain, rtol=1e-9)
+    tuned = TunedPriorClassifierCV(inner, powers=[0.0], cv=2).fit(data.x, data.y)
+    assert_allclose(tuned.predict_proba(data.test), plain, rtol=1e-9)
 
 
 @pytest.mark.parametrize("estimator", [LogisticRegression(), LongTailClassifier()])
@@ -205,6 +296,7 @@ def test_single_samples_and_weights(data: Any) -> None:
     [
         ({"target_prior": "estimated"}, "target_prior .* got 'estimated'"),
         ({"target_prior": [1.0]}, "target_prior .* must have 4 classes, got 1"),
+        ({"target_prior": dict.fromkeys(NAMES)}, "target_prior .* got None for class 'ant'"),
         ({"expressed_prior": "train"}, "expressed_prior .* got 'train'"),
         ({"target_prior": "estimate", "cv": 1}, "'cv' parameter of PriorAdjustedClassifier .* 1"),
         ({"cv": "five"}, "'cv' parameter of PriorAdjustedClassifier .* 'five'"),
@@ -307,6 +399,23 @@ def test_sample_weight_reaches_a_pipeline(data: Any) -> None:
         deaf = PriorAdjustedClassifier(LogisticRegression().set_fit_request(sample_weight=False))
         deaf.fit(data.x, data.y, sample_weight=weight)
         assert_allclose(deaf.expressed_prior_, SOURCE)
+
+
+def test_weights_that_the_classifier_does_not_get_or_gets_by_another_name(data: Any) -> None:
+    weight = np.where(data.y == "ant", 0.25, 1.0)
+    share = np.array([40, 60, 20, 6]) / 126
+    with sklearn.config_context(enable_metadata_routing=True):
+        scaler = StandardScaler().set_fit_request(sample_weight=True)
+        deaf = LogisticRegression().set_fit_request(sample_weight=False)
+        named = LogisticRegression().set_fit_request(sample_weight="mass")
+        scorer = make_scorer(accuracy_score).set_score_request(sample_weight=False)
+        pipeline = make_pipeline(scaler, deaf)
+        for estimator in (pipeline, GridSearchCV(pipeline, {}, scoring=scorer, cv=2)):
+            model = PriorAdjustedClassifier(estimator).fit(data.x, data.y, sample_weight=weight)
+            assert_allclose(model.expressed_prior_, SOURCE)
+        for estimator in (named, GridSearchCV(named, {}, scoring=scorer, cv=2)):
+            model = PriorAdjustedClassifier(estimator).fit(data.x, data.y, mass=weight)
+            assert_allclose(model.expressed_prior_, share)
 
 
 def test_groups_by_routing_through_cross_validation(data: Any) -> None:

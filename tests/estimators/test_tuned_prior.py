@@ -17,6 +17,8 @@ from sklearn.naive_bayes import GaussianNB
 from longtail.sklearn import LongTailClassifier, TunedPriorClassifierCV
 from longtail.sklearn.tuned_prior import RESAMPLES, geometric_mean, middle_of_best
 
+NAMES = ["ant", "bee", "cat", "dog"]
+
 
 def macro(truth: Any, predicted: Any) -> float:
     return float(f1_score(truth, predicted, average="macro"))
@@ -154,12 +156,59 @@ def test_frozen_and_groups_and_weights(data: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "scoring",
+    [
+        "neg_log_loss",
+        "neg_brier_score",
+        "d2_log_loss_score",
+        "roc_auc_ovr",
+        "roc_auc_ovo",
+        "top_k_accuracy",
+    ],
+)
+def test_a_class_with_one_sample_and_a_scorer_of_probabilities(scoring: str, data: Any) -> None:
+    y = np.array(data.y, dtype=object)
+    y[0] = "yak"  # never held out
+    model = TunedPriorClassifierCV(GaussianNB(var_smoothing=0.1), scoring=scoring, powers=[0, 1])
+    model.fit(data.x, y)
+    assert np.isfinite(model.best_score_)
+    assert model.target_prior_.shape == (5,)
+
+
+def test_log_loss_among_the_classes_that_are_held_out(data: Any) -> None:
+    y = np.where(np.arange(len(data.y)) == 0, "yak", data.y)
+    folds = [(np.arange(len(y)) % 2 != k, np.arange(len(y)) % 2 == k) for k in (0, 1)]
+    folds = [(np.flatnonzero(a | (y == "yak")), np.flatnonzero(b & (y != "yak"))) for a, b in folds]
+    model = TunedPriorClassifierCV(
+        LogisticRegression(), scoring="neg_log_loss", powers=[0.0], cv=folds
+    ).fit(data.x, y)
+    raw = [LogisticRegression().fit(data.x[a], y[a]).predict_proba(data.x[b]) for a, b in folds]
+    among = np.concatenate(raw)[:, :4]  # all but yak
+    among /= among.sum(axis=1, keepdims=True)
+    truth = np.concatenate([y[b] for _, b in folds])
+    by_hand = np.log(among[np.arange(len(truth)), np.searchsorted(NAMES, truth)]).mean()
+    assert_allclose(model.best_score_, by_hand)
+
+
+def test_one_class_that_is_held_out(data: Any) -> None:
+    y = np.where(np.arange(len(data.y)) == 0, "yak", "ant")
+    alone = TunedPriorClassifierCV(GaussianNB(var_smoothing=0.1), scoring="neg_log_loss")
+    with pytest.raises(ValueError, match=r"scoring of Tuned.* 2 classes or more, .*\['ant'\]"):
+        alone.fit(data.x, y)
+    assert alone.set_params(scoring="accuracy").fit(data.x, y).best_score_ == 1
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"scoring": "f1_makro"}, "'scoring' parameter of TunedPriorClassifierCV .* 'f1_makro'"),
         ({"class_offsets": "yes"}, "'class_offsets' parameter of TunedPrior.* 'yes'"),
         ({"powers": 3}, "'powers' parameter of TunedPriorClassifierCV .* 3"),
         ({"powers": [np.nan]}, r"powers of TunedPriorClassifierCV must be finite .* \[nan\]"),
+        ({"powers": ["a"]}, r"powers of TunedPriorClassifierCV must be finite .* \['a'\]"),
+        ({"scoring": ["accuracy"]}, r"scoring of Tuned.* one scorer or finite costs .*'accuracy'"),
+        ({"scoring": np.full((4, 4), np.nan)}, r"scoring of Tuned.* finite costs .* got array"),
+        ({"expressed_prior": dict.fromkeys(NAMES)}, r"expressed_prior of .* got None for .* 'ant'"),
         ({"powers": []}, r"powers of TunedPriorClassifierCV must be finite .* \[\]"),
         ({"cv": 1}, "'cv' parameter of TunedPriorClassifierCV .* 1"),
         ({"n_jobs": 1.5}, r"'n_jobs' parameter of TunedPriorClassifierCV .* 1\.5"),

@@ -1,5 +1,8 @@
 """PriorTracker: finds, follows, forgets, resumes."""
 
+import json
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -127,3 +130,32 @@ def test_bad_arguments() -> None:
         PriorTracker([0.5, 0.6])
     with pytest.raises(ValueError, match=r"must have counts of shape \(3,\), got nothing"):
         PriorTracker(P).load_state_dict({})
+
+
+def test_a_state_from_json() -> None:
+    tracker, again = PriorTracker(P), PriorTracker(P)
+    tracker.update(draw(P, 50, torch.Generator().manual_seed(0)))
+    text = json.dumps({name: value.tolist() for name, value in tracker.state_dict().items()})
+    again.load_state_dict(json.loads(text))
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, tracker.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"prior": [2.0, -1.0, 0.0]}, "prior in the state of PriorTracker must be >= 0, got -1"),
+        ({"prior": [0.5, 0.4, 0.0]}, "prior in the state of PriorTracker must sum to 1"),
+        ({"counts": [1.0, float("nan"), 0.0]}, "counts in the state .* >= 0 and finite, got nan"),
+        ({"counts": ["a", "b", "c"]}, "counts in the state of PriorTracker must be numbers"),
+        ({"counts": [1.0]}, r"must have counts of shape \(3,\), got \(1,\)"),
+        ({"squares": -1.0}, "squares in the state of PriorTracker must be >= 0, got -1"),
+    ],
+)
+def test_a_wrong_state_changes_nothing(wrong: dict[str, Any], message: str) -> None:
+    tracker = PriorTracker(P)
+    before = {name: value.clone() for name, value in tracker.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        tracker.load_state_dict({**before, **wrong})
+    for name, value in tracker.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -58,7 +58,7 @@ def product(x: Features, weight: Tensor) -> Tensor:
 
 
 def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and variance of each feature; sparse features are not centred: mean 0.
+    """Weighted mean and variance of each feature.
 
     Raises: ValueError: when a variance is not finite, since no head could be fitted.
     """
@@ -67,8 +67,9 @@ def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
         mean = share @ x
         variance = share @ (x - mean).square()
     else:
-        variance = torch.from_numpy(np.asarray(x.multiply(x).T @ share.numpy()))
-        mean = torch.zeros_like(variance)
+        mean = torch.from_numpy(np.asarray(x.T @ share.numpy()))
+        square = torch.from_numpy(np.asarray(x.multiply(x).T @ share.numpy()))
+        variance = (square - mean.square()).clamp(min=0)  # below 0 by rounding
     wrong = (~variance.isfinite()).nonzero().flatten().tolist()
     if wrong:
         raise InputError(
@@ -77,6 +78,11 @@ def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
             "of missing entries, such as 1e20, or pass float64"
         )
     return mean, variance
+
+
+def centre(x: Features, mean: Tensor) -> Tensor:
+    """What is subtracted from each feature: its mean; 0 for sparse features, which stay sparse."""
+    return mean if isinstance(x, Tensor) else torch.zeros_like(mean)
 
 
 def chosen_penalty(inverse_penalty: InversePenalty, num_features: int) -> float:
@@ -149,8 +155,10 @@ def fit_linear(
 
     Returns: the head, for the original features, and the number of iterations.
     """
-    mean, variance = moments(x, weight)
+    average, variance = moments(x, weight)
     strength = penalty_strength(variance, scale, inverse_penalty, float(weight.sum()))
+    mean = centre(x, average)
+    square = variance + (average - mean).square()
     if isinstance(x, Tensor):
         x = x - mean
     share = prior.probabilities
@@ -158,7 +166,7 @@ def fit_linear(
     if by_class is not None:
         share = share * by_class / (share @ by_class)
     share = share.to(variance)
-    curvature = share[:, None] * variance + strength
+    curvature = share[:, None] * square + strength
     weight_scale = torch.where(curvature > 0, curvature, 1.0).rsqrt()  # 0: a constant feature
     bias_scale = share.rsqrt()
 

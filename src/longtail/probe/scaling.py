@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,11 +31,10 @@ def column_scale(x: Features, weight: Tensor, standardize: Standardize) -> Tenso
 
     Returns: (num_features,), 1 for a constant column.
     """
+    _, variance = moments(x, weight)
     if isinstance(x, Tensor):
-        variance, low, high = moments(x, weight)[1], x.amin(0), x.amax(0)
+        low, high = x.amin(0), x.amax(0)
     else:
-        mean = torch.from_numpy(np.asarray(x.T @ weight.numpy())) / weight.sum()
-        variance = moments(x, weight)[1] - mean.square()
         low, high = (torch.from_numpy(v.toarray().reshape(-1)) for v in (x.min(0), x.max(0)))
     ranges = high - low
     if standardize == "auto":

@@ -1,8 +1,12 @@
 """Class prior of a stream of predictions, with forgetting, in bounded memory."""
 
+from collections.abc import Mapping
+
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from longtail.arrays import as_tensor
 from longtail.errors import InputError
 from longtail.ranges import check_range
 from longtail.shift.estimation.calibration import Calibration
@@ -112,17 +116,26 @@ class PriorTracker:
         """State that the next update depends on, apart from the arguments; tensors only."""
         return {"counts": self._counts, "squares": self._squares, "prior": self.prior}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Loads a `state_dict` of a tracker with the same number of classes.
+    def load_state_dict(self, state: Mapping[str, ArrayLike | Tensor]) -> None:
+        """Loads a `state_dict` of a tracker with the same number of classes; a rejected one changes
+        nothing.
 
-        Raises: ValueError: when an entry is missing or has another shape.
+        Args:
+            state: its entries may also be arrays or lists, as from JSON.
+
+        Raises: ValueError: when an entry is missing, has another shape, or cannot be of a tracker.
         """
+        read = {}
         for name, now in self.state_dict().items():
-            if name not in state or state[name].shape != now.shape:
-                got = tuple(state[name].shape) if name in state else "nothing"
+            what = f"{name} in the state of PriorTracker"
+            value = as_tensor(state[name], what) if name in state else None
+            if value is None or value.shape != now.shape:
+                got = "nothing" if value is None else tuple(value.shape)
                 raise InputError(
                     f"state of PriorTracker must have {name} of shape {tuple(now.shape)}, got {got}"
                 )
-        self._counts, self._squares, self.prior = (
-            state[name].to("cpu", torch.float64).clone() for name in ("counts", "squares", "prior")
-        )
+            for number in value.flatten().tolist():
+                check_range(what, number, least=0)
+            read[name] = value.to("cpu", torch.float64, copy=True)
+        read["prior"] = probabilities(read["prior"], "prior in the state of PriorTracker")
+        self._counts, self._squares, self.prior = read["counts"], read["squares"], read["prior"]

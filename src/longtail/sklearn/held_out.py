@@ -82,12 +82,15 @@ def final_weight(estimator: Any, params: dict[str, Any]) -> Array | None:
         params: parameters passed to its `fit`.
     """
     *outer, final = layers(estimator)
-    name: Any = "sample_weight"
+    name = "sample_weight"
     if _routing_enabled():
         request = get_routing_for_object(final)
         if isinstance(request, MetadataRequest):
             wanted = request.fit.requests.get(name)
-            name = wanted if isinstance(wanted, str) else name
+            if wanted is False:
+                return None
+            # `route` has resolved the alias of the estimator itself.
+            name = wanted if outer and isinstance(wanted, str) else name
     else:
         name = "".join(f"{each.steps[-1][0]}__" for each in outer if isinstance(each, Pipeline))
         name += "sample_weight"

@@ -39,16 +39,17 @@ class LongTailClassifier(PriorClassifier):
     A linear head under one of the package's losses, fitted to the whole training set by L-BFGS, or
     to a stream (`partial_fit`) by Adagrad; `gml` adds the class scores of stored samples, `bcl`
     trains a small network (`longtail.probe.fit_head`). Predictions express the class prior that
-    the loss leads to (uniform for all but `ce` and `focal`) or the given `target_prior`.
+    the loss leads to (uniform; for `ce` and `focal` that of the training set, for `class_balanced`
+    and `ldam` nearly uniform) or the given `target_prior`.
 
     Args:
         method: `logit_adjust`, `lade`, `ce` or any other classification loss of `longtail.losses`
             by name, or one of your own by its import path; `gml`; `bcl`.
         C: above 0, inverse strength of the L2 penalty on features that are scaled, all by one
             factor, to a total variance of 1, so that one value suits embeddings of any width. On d
-            standardised columns it is `C / d` of scikit-learn's `LogisticRegression`; on other
-            features `C` divided by the sum of their variances. `auto`: 5 for 256 features or more,
-            as of a network, and 20 for fewer, as of a table.
+            standardised columns it is `C / d` of scikit-learn's `LogisticRegression` (twice that
+            for two classes); on other features `C` divided by the sum of their variances. `auto`:
+            5 for 256 features or more, as of a network, and 20 for fewer, as of a table.
         standardize: whether columns are divided by their standard deviations. `auto`: if the ranges
             (maximum minus minimum) of two columns differ by more than a factor of 20, as in a table
             with units but not in the features of a network.
@@ -239,7 +240,7 @@ class LongTailClassifier(PriorClassifier):
                 learning_rate=self.learning_rate,
                 inverse_penalty=self.C_,
                 scale=column_scale(features, weight, self.standardize),
-                start=getattr(self, "_head", None),
+                start=self._linear_head(),
             )
         seen = float(self.class_counts_.sum())
         order = check_random_state(self.random_state).permutation(len(target))
@@ -274,12 +275,16 @@ class LongTailClassifier(PriorClassifier):
 
     def _start(self, classes: Array, num_features: int) -> Linear | None:
         """The head of an earlier fit, if warm_start is set and the classes are the same."""
-        if not self.warm_start or not hasattr(self, "_head"):
-            return None
-        head = self._head.linear if isinstance(self._head, MixtureHead) else self._head
-        if not isinstance(head, Linear) or head.weight.shape[1] != num_features:
+        head = self._linear_head() if self.warm_start else None
+        if head is None or head.weight.shape[1] != num_features:
             return None
         return head if np.array_equal(classes, self.classes_) else None
+
+    def _linear_head(self) -> Linear | None:
+        """The head of an earlier fit, or its linear part."""
+        head = getattr(self, "_head", None)
+        head = head.linear if isinstance(head, MixtureHead) else head
+        return head if isinstance(head, Linear) else None
 
     def _read(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool

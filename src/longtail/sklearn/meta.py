@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import MetaEstimatorMixin, clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
@@ -22,7 +21,7 @@ from longtail.sklearn.predictions import (
     plain_array,
     read_target_prior,
 )
-from longtail.sklearn.wrapped import expressed_prior, layers, log_probabilities
+from longtail.sklearn.wrapped import expressed_prior, is_frozen, layers, log_probabilities
 
 ESTIMATOR_CONSTRAINT = [
     HasMethods(["fit", "predict_proba"]),
@@ -81,7 +80,7 @@ class WrappedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ignore[mi
         """Sets `prior_` and `expressed_prior_`."""
         counts = np.bincount(target, weights=weight, minlength=len(self.classes_))
         final = layers(self.estimator_)[-1]
-        source = ClassPrior(counts) if counts.all() and not self._is_frozen() else None
+        source = ClassPrior(counts) if counts.all() and not is_frozen(self.estimator_) else None
         source = source or getattr(final, "prior_", None)
         name = f"expressed_prior of {type(self).__name__}"
         if self.expressed_prior is not None:
@@ -96,15 +95,15 @@ class WrappedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ignore[mi
         found = expressed_prior(self.estimator_, self.classes_, source.probabilities.numpy(), even)
         if found is None:
             raise InputError(
-                f"{name} must be given for {type(final).__name__}, which balances weighted "
-                "samples, draws samples by class, sets class weights of its own "
-                "(scale_pos_weight), or contains a classifier or sampler with class weights or a "
-                "prior of its own, got None"
+                f"{name} must be given for {type(final).__name__}, which balances or "
+                "calibrates weighted samples, draws samples by class, sets class weights of its "
+                "own (scale_pos_weight), estimates its prior, or contains a classifier or sampler "
+                "with class weights or a prior of its own, got None"
             )
         self.prior_, self.expressed_prior_ = source, found
 
     def _why_required(self, counts: Array) -> str:
-        if self._is_frozen():
+        if is_frozen(self.estimator_):
             return (
                 "must be given for a frozen estimator that has neither prior_ nor "
                 "expressed_prior_: the class counts of its training set, for instance"
@@ -114,9 +113,6 @@ class WrappedClassifier(MetaEstimatorMixin, PriorClassifier):  # type: ignore[mi
             f"must be given if a class has no sample with a weight above 0 in y: {len(missing)} "
             f"such classes, first {missing[0]!r}"
         )
-
-    def _is_frozen(self) -> bool:
-        return isinstance(self.estimator, FrozenEstimator)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

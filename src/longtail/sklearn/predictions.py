@@ -49,6 +49,16 @@ class PriorClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             f"target_prior of {type(self).__name__}",
         )
 
+    def prior_of_predictions(self) -> Array | None:
+        """The class prior (num_classes,) under which the fitted classifier predicts by default.
+
+        Returns: None if it depends on the samples.
+        """
+        target = self._target(None, np.empty(0))
+        if target is None:
+            return self.expressed_prior_
+        return probabilities(target, f"target_prior of {type(self).__name__}").numpy()
+
     def _adjusted(self, X: Any, target_prior: TargetPrior | None) -> Array:
         logits = self._logits(X)
         target = self._target(target_prior, logits)
@@ -159,7 +169,14 @@ def _by_label(values: Mapping[Any, float], classes: Array, name: str) -> list[fl
         if wrong:
             found = "missing" if wrong is missing else "unknown"
             raise InputError(f"{name} must {rule}, got {len(wrong)} {found}, first {wrong[0]!r}")
-    return [float(values[label]) for label in labels]
+    return [_number(values[label], label, name) for label in labels]
+
+
+def _number(value: Any, label: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must hold numbers, got {value!r} for class {label!r}") from None
 
 
 def encode(y: ArrayLike, classes: Array, name: str) -> Array:

@@ -36,13 +36,15 @@ class PriorAdjustedClassifier(WrappedClassifier):
             samples that are predicted together, estimated from them alone
             (`longtail.shift.estimate_prior`). None: the prior that the estimator expresses.
         expressed_prior: the prior that the estimator's probabilities express, in the same forms
-            except `estimate`. Default: `expressed_prior_` of a LongTailClassifier, the prior of a
+            except `estimate`. Default: the prior under which a classifier of this package
+            predicts, such as `expressed_prior_` of a LongTailClassifier; the prior of a
             naive Bayes or discriminant classifier, uniform for a balanced ensemble of
             imbalanced-learn and for `ComplementNB`; else the class frequencies of the `y` passed to
             `fit`, times the estimator's `class_weight` (with `balanced`: uniform). Required for a
-            frozen estimator, a pipeline with a sampler, class weights of gradient boosting such as
-            `scale_pos_weight`, and an estimator that contains others that weight or sample their
-            classes.
+            frozen classifier, a pipeline with a sampler, class weights of gradient boosting such as
+            `scale_pos_weight`, an estimator that contains others that weight or sample their
+            classes, `SVC(probability=True)` with sample weights, and a classifier of this package
+            with `target_prior="estimate"`.
         cv: number of folds of the held-out predictions that `estimate` needs, a scikit-learn
             splitter, or (train, test) indices.
         random_state: shuffles the samples before they are divided into a number of folds.
@@ -118,6 +120,13 @@ class PriorAdjustedClassifier(WrappedClassifier):
             # Reports a wrong prior here rather than at the first prediction.
             self._target(None, np.empty(0))
         return self
+
+    def prior_of_predictions(self) -> Array | None:
+        """The class prior (num_classes,) under which the fitted classifier predicts by default.
+
+        Returns: None with `target_prior="estimate"`.
+        """
+        return None if self._estimates() else super().prior_of_predictions()
 
     def estimate_prior(self, X: Any) -> PriorEstimate:
         """Estimates the class prior of unlabelled samples, with intervals and a test for shift.

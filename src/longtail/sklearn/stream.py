@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from longtail.losses import ClassificationLoss
-from longtail.probe.linear import Features, Linear, moments, penalty_strength, product
+from longtail.probe.linear import Features, Linear, centre, moments, penalty_strength, product
 
 TINY = 1e-30
 
@@ -37,10 +37,12 @@ class Stream:
         scale: Tensor | None = None,
         start: Linear | None = None,
     ) -> None:
-        self.mean, self.variance = moments(x, weight)
+        mean, self.variance = moments(x, weight)
+        self.mean = centre(x, mean)
         self.scale = scale
+        square = self.variance + (mean - self.mean).square()
         # A feature that has not varied yet keeps its unit.
-        self.unit = torch.where(self.variance > 0, self.variance, 1.0).rsqrt()
+        self.unit = torch.where(square > 0, square, 1.0).rsqrt()
         # The steps of all weights add up in a logit; for independent features as the root of their
         # number.
         self.learning_rate = learning_rate / len(self.unit) ** 0.5

@@ -57,6 +57,8 @@ class TunedPriorClassifierCV(WrappedClassifier):
         scoring: the metric to maximise: a scikit-learn scorer, by name or as a callable;
             `geometric_mean`, of the recalls of all classes; or costs (num_classes, num_classes),
             entry (i, j) of predicting class j for a sample of class i, whose mean is minimised.
+            A scorer of probabilities, by name, is given those among the classes that have held-out
+            samples: a class with one sample has none.
         class_offsets: whether to choose an offset for each class as well. One parameter per class
             can overfit, so the rarest class should have tens of samples.
         powers: (powers,), the powers to choose from; default: 21 from -0.5 to 1.5.
@@ -146,8 +148,8 @@ class TunedPriorClassifierCV(WrappedClassifier):
             ValueError: if a parameter, an input or a prior is invalid.
         """
         self._validate_params()
-        powers = np.asarray(POWERS if self.powers is None else self.powers, dtype=float)
-        if powers.ndim != 1 or not len(powers) or not np.isfinite(powers).all():
+        powers = _numbers(POWERS if self.powers is None else self.powers)
+        if powers is None or powers.ndim != 1 or not len(powers):
             raise InputError(
                 f"powers of TunedPriorClassifierCV must be finite numbers (powers,), got "
                 f"{self.powers!r}"
@@ -158,7 +160,10 @@ class TunedPriorClassifierCV(WrappedClassifier):
         held_out = predict_held_out(self, X, labels, routed, self.n_jobs)
         scorer = _scorer(self.scoring, self.classes_)
         logits = held_out.logits - np.log(self.expressed_prior_)
-        under = _Predictions(self.classes_)
+        held = np.unique(held_out.target)
+        # Scorers by name infer the classes from the samples; a callable may name them itself.
+        scored = held if isinstance(self.scoring, str) else np.arange(len(self.classes_))
+        under = _Predictions(self.classes_, scored)
 
         def score(log_prior: Array, rows: Array | slice = slice(None)) -> float:
             index = held_out.index[rows]
@@ -236,22 +241,47 @@ def middle_of_best(scores: Array) -> int:
 
 
 class _Predictions(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A fitted classifier whose X are logits, to be called by scorers."""
+    """A fitted classifier whose X are logits, to be called by scorers.
 
-    def __init__(self, classes: Array) -> None:
+    Args:
+        classes: (num_classes,), labels.
+        scored: (scored,), index of the classes among which probabilities and decisions are given.
+    """
+
+    def __init__(self, classes: Array, scored: Array) -> None:
         self.classes = classes
-        self.classes_ = classes
+        self.scored = scored
+        self.classes_ = classes[scored] if len(scored) > 1 else classes
 
     def predict(self, X: Array) -> Array:
-        chosen: Array = self.classes_[X.argmax(axis=1)]
+        chosen: Array = self.classes[X.argmax(axis=1)]
         return chosen
 
     def predict_proba(self, X: Array) -> Array:
-        probability: Array = softmax(X, axis=1)
+        probability: Array = softmax(self._among_scored(X), axis=1)
         return probability
 
     def decision_function(self, X: Array) -> Array:
-        return X[:, 1] - X[:, 0] if X.shape[1] == 2 else X
+        logits = self._among_scored(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def _among_scored(self, X: Array) -> Array:
+        if len(self.scored) < 2:
+            raise InputError(
+                "scoring of TunedPriorClassifierCV by probabilities must have held-out samples of "
+                f"2 classes or more, got those of {self.classes[self.scored].tolist()}"
+            )
+        logits: Array = X[:, self.scored]
+        return logits
+
+
+def _numbers(values: Any) -> Array | None:
+    """Finite numbers as an array, None if they are not."""
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return array if np.isfinite(array).all() else None
 
 
 def _scorer(scoring: Any, classes: Array | None) -> Any:
@@ -260,7 +290,12 @@ def _scorer(scoring: Any, classes: Array | None) -> Any:
         return make_scorer(geometric_mean)
     if isinstance(scoring, str) or callable(scoring):
         return get_scorer(scoring)
-    costs = np.asarray(scoring, dtype=float)
+    costs = _numbers(scoring)
+    if costs is None:
+        raise InputError(
+            "scoring of TunedPriorClassifierCV must be one scorer or finite costs "
+            f"(num_classes, num_classes), got {scoring!r}"
+        )
     if classes is not None and costs.shape != (len(classes), len(classes)):
         raise InputError(
             f"scoring of TunedPriorClassifierCV, as costs, must be (num_classes, num_classes) = "

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import StackingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.naive_bayes import ComplementNB
 from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC, NuSVC
 
 from longtail.sklearn.predictions import Array, PriorClassifier
 
@@ -61,6 +64,18 @@ def layers(estimator: Any) -> list[Any]:
         found.append(estimator)
 
 
+def is_frozen(estimator: Any) -> bool:
+    """Whether a classifier, or one in it that it relies on for the prior, is not trained by `fit`.
+
+    A frozen transformer does not matter.
+    """
+    chain = layers(estimator)
+    if any(isinstance(each, FrozenEstimator) for each in chain):
+        return True
+    inside = _parameters(chain[-1]).values()
+    return any(isinstance(value, FrozenEstimator) and is_classifier(value) for value in inside)
+
+
 def expressed_prior(estimator: Any, classes: Array, share: Array, even: bool) -> Array | None:
     """The class prior that a fitted classifier's probabilities express; None: unknown.
 
@@ -71,7 +86,9 @@ def expressed_prior(estimator: Any, classes: Array, share: Array, even: bool) ->
         even: whether all samples had the same weight.
     """
     *outer, final = layers(estimator)
-    for name in ("expressed_prior_", "class_prior_", "priors_"):  # ours, Bayes, discriminants
+    if isinstance(final, PriorClassifier):
+        return final.prior_of_predictions()
+    for name in ("expressed_prior_", "class_prior_", "priors_"):  # of Bayes, discriminants
         own = getattr(final, name, None)
         if own is not None:
             return np.asarray(own)
@@ -81,9 +98,11 @@ def expressed_prior(estimator: Any, classes: Array, share: Array, even: bool) ->
         mass = np.exp(final.class_log_prior_)
     else:
         drawn = share if not _samples_anew(final) else _even_draw(final, len(share))
-        wanted = getattr(final, "class_weight", None)
+        # The probabilities of a support vector machine are fitted to the unweighted samples.
+        platt = isinstance(final, SVC | NuSVC) and hasattr(final, "predict_proba")
+        wanted = None if platt else getattr(final, "class_weight", None)
         # Some balance the weighted samples, some the samples.
-        uncertain = not even and (isinstance(wanted, str) or drawn is not share)
+        uncertain = not even and (platt or isinstance(wanted, str) or drawn is not share)
         if drawn is None or uncertain or _is_told_inside(final):
             return None
         if any(_samples_anew(step) for each in outer for step in _transformers(each)):
@@ -119,15 +138,28 @@ def _is_told_inside(estimator: Any) -> bool:
 
     That is one with class weights, class sampling or a prior of its own.
     """
-    if isinstance(estimator, CalibratedClassifierCV):  # which fits them to the unweighted samples
-        return False
     return any(
-        isinstance(value, PriorClassifier)
+        isinstance(value, PriorClassifier | ComplementNB)
+        or (name.endswith("__fit_prior") and not value)
         or _samples_anew(value)
         or (value is not None and name.endswith(("__class_weight", "__priors", "__class_prior")))
         or (name.rpartition("__")[2] in BOOSTING and _is_set(value))
-        for name, value in estimator.get_params().items()
+        for name, value in _parameters(estimator).items()
     )
+
+
+def _parameters(estimator: Any) -> dict[str, Any]:
+    """The parameters of a classifier, and of those inside it, that may change its prior.
+
+    Those of a calibrated classifier do not, as its calibration restores the prior of `y`; but a
+    temperature has no bias to do so. Of a stack, only the final estimator counts.
+    """
+    if isinstance(estimator, CalibratedClassifierCV) and estimator.method != "temperature":
+        return {}
+    parameters: dict[str, Any] = estimator.get_params()
+    if isinstance(estimator, StackingClassifier):
+        return {k: v for k, v in parameters.items() if k.startswith("final_estimator")}
+    return parameters
 
 
 def _is_set(value: Any) -> bool:
