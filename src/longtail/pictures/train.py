@@ -34,6 +34,7 @@ from longtail.pictures.plan import TRIAL, describe, duration, make_plan
 from longtail.pictures.settings import (
     FINE_TUNING,
     OPEN,
+    are_own_images,
     fine_tunes_method,
     fine_tuning,
     may_use_features,
@@ -164,8 +165,14 @@ def _train_plainly(
             "use a backbone with pretrained weights, --start, or --tune all",
             stacklevel=2,
         )
+    classifies = config.task == "classification"
+    ended = classifies and folder is not None and Run.has_ended(folder)
+    if dataset is not None and are_own_images(config) and not ended:
+        warn_before(config, dataset)
     run = tasks.train(config, folder, dataset=dataset, **how)
     if isinstance(run, Run) and dataset is not None and is_first():
+        if not ended:
+            warn_after(run)
         keep_reference(run, dataset)
     return run
 
@@ -191,7 +198,10 @@ class Training:
     named: bool = True
 
     def run(self) -> Run:
-        """Trains, one stage after the other."""
+        """Trains, one stage after the other; a run that has ended is left as it is."""
+        if Run.has_ended(self.folder):
+            self._begin()
+            return Run(self.folder, self.config.trusted)
         self._check_stages()
         self.decisions = self._begin()
         warn_before(self._checked(), self.dataset)
