@@ -88,8 +88,10 @@ def after(run: Run) -> Iterator[str]:
     if not run.history:
         return
     chance = math.log(run.prior.num_classes)
-    smoothed = run.config.get("label_smoothing", 0.0)  # whose loss is not on this scale
-    if (loss := run.history[-1].get("loss", 0.0)) > 2 * chance and not smoothed:
+    config = run.config
+    # From random weights, the loss of GML and others is not on this scale, nor with smoothing.
+    on_scale = config.get("pretrained") and not config.get("label_smoothing")
+    if on_scale and (loss := run.history[-1].get("loss", 0.0)) > 2 * chance:
         yield (
             f"the training loss ended at {loss:.2f}, far above ln(number of classes) = "
             f"{chance:.2f}, that of a uniform guess: reduce --lr"
