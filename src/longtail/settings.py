@@ -1,5 +1,6 @@
 """The settings of a run from a command line, a YAML file or keyword arguments."""
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
@@ -8,19 +9,19 @@ from typing import Any
 import yaml
 
 from longtail.data import DataConfig
-from longtail.data.load import is_own_source
 from longtail.errors import InputError
 from longtail.files import read_values
 from longtail.grammar import HELP, Grammar
 from longtail.losses import ClassificationLoss
 from longtail.methods import find_method
-from longtail.models import is_own_backbone
-from longtail.names import is_import_path, refuse_untrusted, trusted_paths
+from longtail.names import refuse_untrusted, trusted_paths
 from longtail.pictures import FINE_TUNING, OPEN, asked_settings
 from longtail.recipes import find_recipe, overlay
 from longtail.tasks import TASKS, find_task, task_of_source
 from longtail.training import Config, Task
 from longtail.training.config import STAGES
+from longtail.training.own_code import named_in, own_code_in
+from longtail.training.run import settings_file
 
 GIVEN_ELSEWHERE = {"prior", "image_prior", "backbone", "teacher", "first", "loss"}
 DATA = (
@@ -117,7 +118,7 @@ def from_words(
     config = read_config(ahead["config"], _typed(ahead)) if "config" in ahead else {}
     named = overlay(config, ahead)
     resumed = str(named.get("resume")).lower() == "true"
-    if resumed and "out" in named and "source" not in named.get("data", {}):
+    if resumed and "out" in named and _has_settings(named["out"], named.get("data", {})):
         config = overlay(_settings_of_run(named["out"], _typed(ahead)), config)
     grammar = make_grammar(command, function, overlay(config, ahead))
     _add_config(grammar)
@@ -133,6 +134,18 @@ def from_words(
     return {name: value for name, value in arguments.items() if name not in extra}
 
 
+def _has_settings(out: str, data: Mapping[str, Any]) -> bool:
+    """Whether a resumed run has the settings: no data are named, or the path to which they moved.
+
+    With the run's own data, the settings are those that are given.
+    """
+    if "source" not in data:
+        return True
+    if not os.path.exists(data["source"]) or not settings_file(Path(out)):
+        return False
+    return bool(asked_settings(out)["data"]["source"] != data["source"])
+
+
 def _add_config(grammar: Grammar) -> None:
     """Adds the options `--config` and `--trust`."""
     grammar.add("config", "--config", CONFIG)
@@ -143,19 +156,7 @@ def _add_config(grammar: Grammar) -> None:
 def _typed(words: Mapping[str, Any]) -> set[str]:
     """Import paths that the user has typed: in settings, and to trust."""
     trust = words.get("trust", [])
-    return {name for name, _ in _named(words)} | {*([trust] if isinstance(trust, str) else trust)}
-
-
-def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names in settings that may be import paths, with what each is for."""
-    for what, key in (("data", "source"), ("method", "name"), ("backbone", "")):
-        given = settings.get(what)
-        name = given.get(key) if isinstance(given, Mapping) else given
-        if isinstance(name, str):
-            yield name, {"data": "source"}.get(what, what)
-    for stage in STAGES:
-        if isinstance(settings.get(stage), Mapping):
-            yield from _named(settings[stage])
+    return {name for name, _ in named_in(words)} | {*([trust] if isinstance(trust, str) else trust)}
 
 
 def from_keywords(
@@ -377,7 +378,7 @@ def check_settings(file: str, settings: Mapping[str, Any], trust: Collection[str
             f"{file} must hold plain values, without class_path, names with dots, and lists or "
             f"mappings written as a text, got {', '.join(hidden)}"
         )
-    refuse_untrusted(file, _own_code_in(settings), trust)
+    refuse_untrusted(file, own_code_in(settings), trust)
 
 
 def _hidden_in(value: Any, name: str = "") -> Iterator[str]:
@@ -411,15 +412,3 @@ def _holds_more(text: str) -> bool:
     except yaml.YAMLError:
         pass
     return False
-
-
-def _own_code_in(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Names in settings that would be imported, with what each is for."""
-    return {name: what for name, what in _named(settings) if _is_own_code(name, what)}
-
-
-def _is_own_code(name: str, what: str) -> bool:
-    """Whether a name would be imported: it has that form, and is not a file or timm model."""
-    if what == "backbone":
-        return is_own_backbone(name)
-    return is_own_source(name) if what == "source" else is_import_path(name)

@@ -204,7 +204,7 @@ def test_a_label_never_seen_in_training(make_folder):
         ({"a": 5}, "a sub-folder of images for each class, it has 5 images in a"),
         ({"a": 0, "b": 0}, "it has no images"),
         ({}, "must have a sub-folder of images for each class"),
-        ({"test/a": 2, "val/a": 2}, "has no folder train next to test and val"),
+        ({"test/a": 2, "val/a": 2}, "has no folder train with images next to test and val"),
     ],
 )
 def test_folders_that_are_no_data_set(make_folder, tmp_path, counts, message):

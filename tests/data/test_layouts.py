@@ -14,6 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 LAYOUT = re.compile(r"\| (`.+`) \| (.+?) \| (Read|Asked|Refused): (.+) \|")
 ROWS = [LAYOUT.fullmatch(line) for line in PAGE.read_text("utf-8").splitlines()]
 LAYOUTS = [(row[1], row[3], row[4]) for row in ROWS if row]
+MADE = "a test split is made from train"
 IMAGES = {".jpg", ".jpeg", ".png", ".ppm"}
 
 
@@ -94,7 +95,89 @@ def test_a_class_of_unreadable_formats_is_not_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr("longtail.data.formats.reads_heif", lambda: False)
     top = make(tmp_path, "`{cat,dog}/*.jpg` `owl/a.heic` `cat/b.NEF`")
     with (
-        pytest.warns(UserWarning, match=r"\.nef \(1\); camera raw"),
+        pytest.warns(UserWarning, match=r"\.nef \(1\), \.heic \(1\); camera raw"),
         pytest.raises(ValueError, match=r"classes without an image \(1\): 'owl'"),
     ):
+        load(DataConfig(str(top)))
+
+
+@pytest.mark.parametrize(
+    ("layout", "named"),
+    [
+        ("`train/{cat,dog}/*.jpg` `test/{cat,dog}/x.cr2`", r"\(1\): test; they have \.cr2 \(2\)"),
+        ("`{train,test}/{cat,dog}/*.jpg` `val/x.NEF`", r"\(1\): val; they have \.nef \(1\)"),
+        ("`seg_train/seg_train/{cat,dog}/*.jpg` `seg_test/x.cr2` `notes/x`", r"\(1\): seg_test;"),
+        ("`birds/train/{cat,dog}/*.jpg` `birds/test/x.cr2`", r"\(1\): birds/test;"),
+        ("`{cat,dog}/train/*.jpg` `cat/test/*.jpg` `dog/test/x.cr2`", r"\(1\): dog/test;"),
+    ],
+)
+def test_a_split_of_unreadable_formats_is_refused(tmp_path, layout, named):
+    top = make(tmp_path, layout)
+    with pytest.raises(ValueError, match=f"that can be read {named}.*camera raw files"):
+        load(DataConfig(str(top)))
+
+
+@pytest.mark.parametrize(
+    ("layout", "empty", "named", "splits", "made"),
+    [
+        ("`train/{cat,dog}/*.jpg`", ["test/cat", "test/dog"], "test", "train, test", MADE),
+        ("`train/{cat,dog}/*.jpg` `val/old.zip`", [], "val", "train, test", MADE),
+        ("`train/{cat,dog}/*.jpg` `val/x.txt`", ["test"], "test, val", "train, test", MADE),
+        ("`{train,val}/{cat,dog}/*.jpg`", ["test"], "test", "train, val", ""),
+        ("`{train,test}/{cat,dog}/*.jpg`", ["val"], "val", "train, test", ""),
+        ("`{cat,dog}/train/*.jpg` `cat/test/*.jpg`", ["dog/test"], "dog/test", "train, test", ""),
+        (
+            "`{cat,dog}/train/*.jpg`",
+            ["cat/test", "dog/val"],
+            "cat/test, dog/val",
+            "train, test",
+            MADE,
+        ),
+        ("`birds/{cat,dog}/*.jpg`", ["test"], "test", "train, test", MADE),
+    ],
+)
+def test_a_split_without_an_image_is_left_out_with_a_warning(
+    tmp_path, layout, empty, named, splits, made
+):
+    top = make(tmp_path, layout)
+    for name in empty:
+        (top / name).mkdir(parents=True)
+    with pytest.warns(UserWarning, match=rf"splits without an image \(\d\): {named}") as warned:
+        data = load(DataConfig(str(top)))
+    assert ", ".join(data.splits) == splits
+    (said,) = (str(warning.message) for warning in warned)
+    assert said.endswith(made or named)
+    assert bool(made) == (MADE in said)
+
+
+@pytest.mark.parametrize(
+    ("layout", "depth"),
+    [
+        ("`mammals/{cat,dog}/*.jpg` `birds/owl/*.jpg`", 2),
+        ("`{birds,mammals}/{train,test}/*.jpg`", None),
+    ],
+)
+def test_an_empty_class_folder_is_a_problem_in_every_layout(tmp_path, layout, depth):
+    top = make(tmp_path, layout)
+    (top / ("birds/wren" if depth else "wren")).mkdir()
+    with pytest.raises(ValueError, match=r"classes without an image \(1\): 'wren'"):
+        load(DataConfig(str(top), depth=depth))
+
+
+def test_folders_above_the_classes_without_an_image_are_left_out(tmp_path):
+    top = make(tmp_path, "`mammals/{cat,dog}/*.jpg` `birds/owl/*.jpg` `scripts/old/run.py`")
+    (top / "fish").mkdir()
+    with pytest.warns(UserWarning, match="folder without an image: (fish|scripts)$") as warned:
+        data = load(DataConfig(str(top), depth=2))
+    assert len(warned) == 2
+    assert data.class_names == ("cat", "dog", "owl")
+
+
+@pytest.mark.parametrize("place", ["cat/raw", "test/dog/raw", "test/owl"])
+def test_refused_images_are_counted_wherever_they_are(tmp_path, place):
+    layout = "`{cat,dog,owl}/*.jpg`"
+    if place.startswith("test"):
+        layout = "`train/{cat,dog,owl}/*.jpg` `test/{cat,dog}/*.jpg`"
+    top = make(tmp_path, f"{layout} `{place}/x.cr2`")
+    with pytest.warns(UserWarning, match=r"left out 1 file.*: \.cr2 \(1\); camera raw"):
         load(DataConfig(str(top)))

@@ -706,6 +706,79 @@ def test_what_is_said_before(folder: Path) -> None:
     )
 
 
+def test_classes_without_an_image_to_measure_are_said_apart(folder: Path) -> None:
+    dataset = load(DataConfig(str(folder), image_size=32))
+    assert dataset.test is not None
+    config = replace(settings(folder), tune="head")
+    held = dataset.test.take(torch.tensor([0, 1, 4, 5, 6, 7]))  # two of blue, all of green
+    for changes, split in (({"test": held}, "test"), ({"val": held, "test": None}, "val")):
+        none, few = before(config, replace(dataset, **changes))
+        assert f"1 of 3 classes have no {split} image (red): the balanced accuracy is " in none
+        assert "of the other 2" in none
+        assert f"1 of 3 classes have 3 {split} images or fewer (blue): " in few
+    one = dataset.test.take(torch.tensor([4, 5, 6, 7]))
+    (said,) = before(config, replace(dataset, val=one, test=None))
+    assert "2 of 3 classes have no val image (blue, red)" in said
+    assert "that of the only other one" in said
+    assert not list(before(config, replace(dataset, test=None)))
+
+
+def test_a_class_name_of_two_lines_is_said_in_one(folder: Path) -> None:
+    dataset = load(DataConfig(str(folder), image_size=32))
+    assert dataset.test is not None
+    few = replace(
+        dataset, class_names=("a\nb", "green", "red"), test=dataset.test.take(torch.arange(2, 12))
+    )
+    (said,) = before(replace(settings(folder), tune="head"), few)
+    assert r"('a\nb')" in said
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("given", ["folder", "a Dataset"])
+def test_what_is_said_where_training_starts_from_random_weights(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_folder(tmp_path / "birds", {"red": 20, "green": 12, "blue": 5}, tested=2)
+    source = load(DataConfig(str(data), image_size=16)) if given == "a Dataset" else data
+    asked: dict[str, Any] = {"backbone": "smallnet", "epochs": 1, "batch_size": 16, "lr": 1e-9}
+    asked |= {"device": "cpu", "precision": "32-true", "pretrained": False}
+    with pytest.warns(UserWarning, match="or fewer|one class only") as warned:
+        longtail.train(source, "ce", out=tmp_path / "run", verbose=False, **asked)
+    said = [str(warning.message) for warning in warned]
+    assert "3 of 3 classes have 3 test images or fewer (blue, green, red)" in said[0]
+    assert "the model predicts one class only" in said[1]
+    longtail.train(  # of a finished run, nothing is said again
+        source, "ce", out=tmp_path / "run", verbose=False, resume=True, **asked
+    )
+
+
+def test_the_data_sets_of_papers_are_warned_about_after_training_only(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"epochs": 1, "lr": 1e-9, "device": "cpu", "precision": "32-true"}
+    data = {"source": "digits-lt", "imbalance": 10}
+    with pytest.warns(UserWarning, match="one class only") as warned:
+        longtail.train(data, "ce", out=tmp_path / "run", verbose=False, **asked)
+    assert len(warned) == 1
+
+
+def test_a_finished_run_is_not_planned_again(
+    folder: Path, frozen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(*args: object) -> None:
+        raise AssertionError("planned")
+
+    monkeypatch.setattr(sys.modules["longtail.pictures.train"], "make_plan", plan)
+    config = settings(folder, tune="head", method={"name": "logit_adjust"})
+    out = shutil.copytree(frozen.folder, tmp_path / "run")
+    assert train(config, out, resume=True).metrics == frozen.metrics
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(config, out)
+    with pytest.raises(ValueError, match="other settings: seed was 0 and is 1"):
+        train(replace(config, seed=1), out, resume=True)
+    (out / "metrics.json").unlink()
+    with pytest.raises(AssertionError, match="planned"):
+        train(config, out, resume=True)
+
+
 def test_what_is_said_after(frozen: Run, tmp_path: Path) -> None:
     assert not list(after(frozen))
     run = Run(shutil.copytree(frozen.folder, tmp_path / "run"))

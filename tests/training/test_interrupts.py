@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from longtail.data import (
     load,
     remote,
 )
+from longtail.models import Backbone, create_backbone
 from longtail.tasks import train
-from longtail.training import Config, Run, loop
+from longtail.training import Config, Run, begin, loop
 
 STEPS = 6  # of an epoch: 411 images, 64 in a batch
 
@@ -222,6 +224,73 @@ def test_no_checkpoint_is_promised_before_the_first(
     assert main([*words, "--out", str(tmp_path / "run")]) == 130
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "longtail: stopped before the first checkpoint; --resume starts again"
+
+
+@pytest.mark.parametrize("where", ["write_split", "write_given"])
+def test_nothing_is_promised_before_anything_was_saved(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    words = ["train", "digits-lt", "--method", "ce", "--device", "cpu", "--epochs", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["longtail.training.begin"], where, interrupt)
+        assert main([*words, "--out", str(tmp_path / "run")]) == 130
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "longtail: stopped before anything was saved: run the command again"
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+
+
+def test_a_stage_leaves_the_message_to_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_split, calls = begin.write_split, 0
+
+    def interrupt(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # of the teacher
+            raise KeyboardInterrupt
+        write_split(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(begin, "write_split", interrupt)
+        words = ["train", "digits-lt", "--method", "gml", "--teacher", "train", "--device", "cpu"]
+        assert main([*words, "--epochs", "1", "--out", str(tmp_path / "run")]) == 130
+    said = [line for line in capsys.readouterr().err.splitlines() if "stopped" in line]
+    assert said == ["longtail: stopped before the first checkpoint; --resume starts again"]
+    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
+
+
+def own_net() -> Backbone:
+    return create_backbone("smallnet")
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+@pytest.mark.parametrize("where", ["at once", "after the step"])
+def test_own_code_must_be_trusted_to_resume(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(parts: dict[str, Any]) -> None:
+        if where == "at once":
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    own = f"{own_net.__module__}.own_net"
+    words = ["train", "digits-lt", "--method", "ce", "--backbone", own, "--device", "cpu"]
+    words += ["--epochs", "1", "--batch-size", "128"]
+    with monkeypatch.context() as patch:
+        at_step(patch, 1, interrupt)
+        assert main([*words, "--out", str(tmp_path / "run")]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == (
+        f"longtail: stopped before the first checkpoint; --resume (with --trust {own}) starts again"
+        if where == "at once"
+        else f"longtail: --resume needs --trust {own}"
+    )
+    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 2
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--trust", own]) == 0
 
 
 def test_a_loss_that_is_no_number_names_images_and_checkpoint(

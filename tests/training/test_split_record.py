@@ -21,6 +21,9 @@ from longtail.tasks import train
 from longtail.training import Config, Run, loop, split_record
 from longtail.training.split_record import check_split, read_split, write_split
 
+# What is said of so few images and steps.
+pytestmark = pytest.mark.filterwarnings("ignore:.*images or fewer", "ignore:.*one class only")
+
 COUNTS = {"ant": 12, "bee": 8, "cat": 6}
 
 
@@ -153,7 +156,8 @@ def test_other_settings_are_refused_without_data_too(
     words = ["train", "--resume", "--out", str(run)]
     said = refused([*words, "--epochs", "7", "--method", "focal"], run, capsys)
     assert "epochs was 3 and is 7" in said
-    assert "method was {'name': 'ce'" in said
+    assert "method.name was 'ce' and is 'focal'" in said
+    assert "'head'" not in said  # in which they agree
     assert "not a run folder" in refused([*words[:-1], str(tmp_path)], run, capsys)
     with pytest.raises(InputError, match="data must be given"):
         longtail.train(out=run)
@@ -225,6 +229,67 @@ def test_images_that_moved_with_their_root(tmp_path: Path) -> None:
     assert train(moved, run, resume=True).finished
     with (run / "split.csv").open() as file:
         assert all(Path(row["path"]).is_file() for row in csv.DictReader(file))
+
+
+@pytest.mark.parametrize("moved", ["another working folder", "renamed"])
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_images_at_another_path_are_named_to_resume(
+    kind: str,
+    moved: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = make_folder(tmp_path / "pets")
+    data = as_table(data) if kind == "table" else data
+    whole = train(settings(data), tmp_path / "whole")
+    monkeypatch.chdir(tmp_path)
+    run = interrupt(settings(Path(data.name)), tmp_path / "run")
+    new, out = f"../{data.name}", "../run"
+    (tmp_path / "paper").mkdir()
+    monkeypatch.chdir("paper")
+    if moved == "renamed":
+        (tmp_path / "far").mkdir()
+        shutil.move(tmp_path / "pets", tmp_path / "far" / "pets")
+        new = f"../far/{data.name}"
+        if kind == "table":
+            shutil.move(data, new)
+    said = refused(["train", "--resume", "--out", out], run, capsys)
+    assert f"the data '{data.name}' of ../run are not found from the folder {Path.cwd()}" in said
+    assert "`longtail train PATH --resume --out ../run`" in said
+    said = refused(["train", new, "--resume", "--out", out, "--epochs", "5"], run, capsys)
+    assert "other settings: epochs was 3 and is 5\n" in said
+    assert main(["train", new, "--resume", "--out", out]) == 0
+    assert torch.equal(Run(run).predictions().logits, whole.predictions().logits)
+    assert main(["train", "--resume", "--out", out]) == 0  # which knows the path now
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_images_at_another_path_are_refused(
+    change: Callable[[Path], str],
+    finished: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = make_folder(tmp_path / "pets")
+    run = tmp_path / "run"
+    if finished:
+        train(settings(data), run)
+    else:
+        interrupt(settings(data), run)
+    other = shutil.copytree(data, tmp_path / "other")
+    wanted = change(other).format(other)
+    said = refused(["train", str(other), "--resume", "--out", str(run)], run, capsys)
+    assert wanted in said
+
+
+def test_a_data_set_from_python_must_be_passed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = interrupt(settings(Path("squares")), tmp_path / "run", 3, squares(("a", "b")))
+    said = refused(["train", "--resume", "--out", str(run)], run, capsys)
+    assert "A Dataset that was passed from Python must be passed again" in said
 
 
 def test_shards_are_compared_too(tmp_path: Path) -> None:

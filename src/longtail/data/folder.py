@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from longtail.data.config import DataConfig
-from longtail.data.formats import counted_by_suffix
+from longtail.data.formats import counted_by_suffix, suffix_of, why_refused
 from longtail.data.layout import Layout, understand
 from longtail.data.records import Records, class_order
 from longtail.data.tree import Tree
@@ -54,13 +54,17 @@ def folder(config: DataConfig) -> Records:
 
 
 def _left_out(tree: Tree, layout: Layout) -> list[str]:
-    """The unused files in and next to the class folders, by suffix."""
+    """The unused files in and next to the class folders, and refused images anywhere, by suffix."""
     above = {parts[:end] for parts in layout.folders for end in range(len(parts))}
     unused = [name for parts in layout.folders for name in tree.others[parts]]
+    unused += [
+        name
+        for parts, names in tree.others.items()
+        for name in names
+        if parts not in layout.folders and why_refused(suffix_of(name))
+    ]
     unused += [name for parts in above.difference(layout.folders) for name in tree.images[parts]]
     if not unused:
         return []
-    return [
-        f"{len(unused):,} files that are outside the class folders or are not images: "
-        + counted_by_suffix(unused)
-    ]
+    files = "1 file" if len(unused) == 1 else f"{len(unused):,} files"
+    return [f"{files} outside the class folders or without an image: {counted_by_suffix(unused)}"]

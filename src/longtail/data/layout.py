@@ -1,10 +1,10 @@
 """Finds out which folders of a data set are splits and which are classes, by common conventions."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from longtail.data.formats import suffix_of
+from longtail.data.formats import counted_by_suffix, suffix_of
 from longtail.data.problems import counted
 from longtail.data.split_names import SPLITS, split_named, words_of
 from longtail.data.tree import Parts, Tree
@@ -63,13 +63,23 @@ def understand(tree: Tree, depth: int | None) -> Layout:
         _refuse_other_tasks(tree, base[:end])
     splits = _splits(tree, base)
     layout = Layout()
+    for end in range(len(base)):
+        inside = [(*base[:end], name) for name in tree.children(base[:end])]
+        _leave_out_empty_splits(layout, tree, inside, splits)
     if splits:
+        inside = [(*base, name) for name in tree.children(base)]
+        _leave_out_empty_splits(layout, tree, inside, splits)
         beside = sorted(set(tree.full(base)).difference(splits.values()))
         if beside:
             layout.left_out.append(counted("folders next to train, val and test", beside))
     elif per_class := _splits_below_classes(tree, base):
         layout.folders = per_class
         layout.notes.append("the class folders contain a folder for each split")
+        inside = [
+            (*base, top, name) for top in tree.full(base) for name in tree.children((*base, top))
+        ]
+        _leave_out_empty_splits(layout, tree, inside, {split for split, _ in per_class.values()})
+        _add_empty(layout, tree, base, 1)
         return layout
     else:
         layout.doubts += _held_out_among_classes(tree, base)
@@ -122,7 +132,8 @@ def _splits(tree: Tree, base: Parts) -> dict[str, str]:
     if "train" not in found:
         if not only_splits:
             return {}
-        raise InputError(f"{tree.root} has no folder train next to {' and '.join(full)}")
+        beside = " and ".join(full)
+        raise InputError(f"{tree.root} has no folder train with images next to {beside}")
     for split, names in found.items():
         if len(names) > 1:
             raise InputError(
@@ -130,6 +141,40 @@ def _splits(tree: Tree, base: Parts) -> dict[str, str]:
                 "move all but one of them away"
             )
     return {split: names[0] for split, names in found.items()}
+
+
+def _leave_out_empty_splits(
+    layout: Layout, tree: Tree, folders: Collection[Parts], splits: Collection[str]
+) -> None:
+    """Leaves out those of some folders that are named as a split and have no image.
+
+    Args:
+        layout: to which they are added.
+        tree: the folders.
+        folders: folders next to each other, or those in the class folders.
+        splits: the splits that have images.
+
+    Raises:
+        InputError: when such a folder has images of a format that is not read.
+    """
+    full = [set(words_of(parts[-1])) for parts in folders if tree.total(*parts)]
+
+    def is_split(name: str) -> bool:
+        shared = frozenset(set.intersection(set(words_of(name)), *full))
+        return split_named(name, shared) is not None
+
+    empty = [parts for parts in folders if not tree.total(*parts) and is_split(parts[-1])]
+    if refused := {parts: names for parts in empty if (names := tree.refused(parts))}:
+        named = counted("folders of splits without an image that can be read", _paths(refused))
+        files = [name for names in refused.values() for name in names]
+        raise InputError(f"{tree.root} has {named}; they have {counted_by_suffix(files)}")
+    if empty:
+        made = "" if {"val", "test"}.intersection(splits) else "; a test split is made from train"
+        layout.left_out.append(counted("folders of splits without an image", _paths(empty)) + made)
+
+
+def _paths(folders: Iterable[Parts]) -> list[str]:
+    return ["/".join(parts) for parts in folders]
 
 
 def _held_out_among_classes(tree: Tree, base: Parts) -> list[str]:
@@ -239,13 +284,8 @@ def _add_classes(layout: Layout, tree: Tree, top: Parts, split: str, depth: int)
     if deeper:
         what = f"{split} images in folders below a class folder belong to that class"
         layout.notes.append(counted(what, deeper))
+    _add_empty(layout, tree, top, depth)
     if depth == 1:
-        for name in tree.children(top):
-            if not tree.total(*top, name):
-                if tree.has_only_other_files((*top, name)):
-                    layout.left_out.append(f"folder without an image: {name}")
-                else:
-                    layout.empty.append(name)
         return
     parents: Mapping[str, set[Parts]] = defaultdict(set)
     for parts in below:
@@ -254,3 +294,16 @@ def _add_classes(layout: Layout, tree: Tree, top: Parts, split: str, depth: int)
     if shared:
         what = f"{split} folders of the same name in several folders are one class"
         layout.notes.append(counted(what, shared))
+
+
+def _add_empty(layout: Layout, tree: Tree, top: Parts, depth: int) -> None:
+    """Adds the class folders without an image; folders of other files are left out."""
+    for name in tree.children(top):
+        parts = (*top, name)
+        no_class = depth > 1 and not tree.children(parts)
+        if no_class or tree.has_only_other_files(parts):
+            layout.left_out.append(f"folder without an image: {'/'.join(parts)}")
+        elif depth > 1:
+            _add_empty(layout, tree, parts, depth - 1)
+        elif not tree.total(*parts):
+            layout.empty.append(name)

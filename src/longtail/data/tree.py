@@ -67,12 +67,15 @@ class Tree:
         for name in self.children(parts):
             yield from self.below((*parts, name))
 
+    def refused(self, parts: Parts) -> list[str]:
+        """Images in a folder and below of a format that is not read, by their suffix."""
+        files = (name for folder in self.below(parts) for name in self.others[folder])
+        return [name for name in files if why_refused(suffix_of(name))]
+
     def has_only_other_files(self, parts: Parts) -> bool:
         """Whether there are files in a folder or below, but no images, not even unreadable ones."""
-        files = [name for folder in self.below(parts) for name in self.others[folder]]
-        return bool(files) and not (
-            self.total(*parts) or any(why_refused(suffix_of(name)) for name in files)
-        )
+        files = any(self.others[folder] for folder in self.below(parts))
+        return files and not self.total(*parts) and not self.refused(parts)
 
     @cached_property
     def _children(self) -> dict[Parts, list[str]]:

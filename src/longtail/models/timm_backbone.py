@@ -113,7 +113,7 @@ def create_timm(name: str, pretrained: bool, **options: Any) -> Any:
         if not pretrained:
             raise
         raise InputError(
-            f"the pretrained weights of {name!r} cannot be loaded: {error}. "
+            f"the pretrained weights of {name!r} cannot be loaded: {str(error).rstrip('.')}. "
             "They come from timm's hub and need a network or a filled cache. The weights of "
             "efficientnet_lite0 are installed with longtail: --backbone efficientnet_lite0. "
             "--pretrained false trains from random weights"

@@ -5,8 +5,10 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from longtail.data import Dataset
+from longtail.data.problems import NAMED, shown
 from longtail.training import Config, Run
 from longtail.training.train import has_bf16, precision_of
 
@@ -24,18 +26,9 @@ def warn_before(config: Config, dataset: Dataset) -> None:
 
 def before(config: Config, dataset: Dataset) -> Iterator[str]:
     """The warnings before training."""
-    if dataset.test is not None:
-        counts = torch.bincount(dataset.test.labels, minlength=dataset.num_classes)
-        rare = [dataset.class_names[c] for c in (counts <= FEW_TESTED).nonzero().flatten()]
-        if rare:
-            named = ", ".join(rare[:10]) + (" ..." if len(rare) > 10 else "")
-            yield (
-                f"{len(rare)} of {dataset.num_classes} classes have {FEW_TESTED} test images or "
-                f"fewer ({named}): their accuracies are little more than chance; collect more "
-                "test images of them"
-            )
+    yield from _hardly_measured(dataset)
     large = len(dataset.train) < config.batch_size and not config.is_open("batch_size")
-    if config.tune != "head" and large:
+    if config.pretrained and config.tune != "head" and large:
         yield (
             f"batch_size {config.batch_size} is larger than the {len(dataset.train)} training "
             "images: it is reduced to their number"
@@ -55,6 +48,35 @@ def before(config: Config, dataset: Dataset) -> Iterator[str]:
         )
 
 
+def _hardly_measured(dataset: Dataset) -> Iterator[str]:
+    """Warnings about classes with few images, or none, in the split that a run is evaluated on."""
+    name = dataset.evaluated
+    if name is None:
+        return
+    classes = dataset.num_classes
+    counts = torch.bincount(dataset.splits[name].labels, minlength=classes)
+    none, few = counts == 0, (counts > 0) & (counts <= FEW_TESTED)
+    if count := int(none.sum()):
+        rest = classes - count
+        mean = f"of the other {rest}" if rest > 1 else "that of the only other one"
+        yield (
+            f"{count} of {classes} classes have no {name} image ({_names(dataset, none)}): the "
+            f"balanced accuracy is {mean}; collect {name} images of them"
+        )
+    if count := int(few.sum()):
+        yield (
+            f"{count} of {classes} classes have {FEW_TESTED} {name} images or fewer "
+            f"({_names(dataset, few)}): their accuracies are little more than chance; collect more "
+            f"{name} images of them"
+        )
+
+
+def _names(dataset: Dataset, chosen: Tensor) -> str:
+    """Names of the chosen classes, at most ten of them."""
+    names = [dataset.class_names[c] for c in chosen.nonzero().flatten().tolist()]
+    return ", ".join(map(shown, names[:NAMED])) + (" ..." if len(names) > NAMED else "")
+
+
 def warn_after(run: Run) -> None:
     """Warns about training that went wrong."""
     for text in after(run):
@@ -66,8 +88,10 @@ def after(run: Run) -> Iterator[str]:
     if not run.history:
         return
     chance = math.log(run.prior.num_classes)
-    smoothed = run.config.get("label_smoothing", 0.0)  # whose loss is not on this scale
-    if (loss := run.history[-1].get("loss", 0.0)) > 2 * chance and not smoothed:
+    config = run.config
+    # From random weights, the loss of GML and others is not on this scale, nor with smoothing.
+    on_scale = config.get("pretrained") and not config.get("label_smoothing")
+    if on_scale and (loss := run.history[-1].get("loss", 0.0)) > 2 * chance:
         yield (
             f"the training loss ended at {loss:.2f}, far above ln(number of classes) = "
             f"{chance:.2f}, that of a uniform guess: reduce --lr"

@@ -136,9 +136,10 @@ def describe(config: Config, dataset: Dataset, plan: Plan, method: str, folder: 
         )
     else:
         needed = duration(plan.epoch_seconds * (1 + TRIAL))
+        limit = "the minute" if plan.minutes == 1 else f"the {plan.minutes:g} minutes"
         lines.append(
-            f"2. no fine-tuning: an epoch with its trial takes {needed}, more than the "
-            f"{plan.minutes:g} minutes of --minutes"
+            f"2. no fine-tuning: an epoch with its trial takes {needed}, more than {limit} of "
+            "--minutes"
         )
     return [*lines, f"run: {folder}"]
 

@@ -79,8 +79,12 @@ def _without_epochs_of_recipe(config: Config) -> Config:
 
 def may_use_features(config: Config) -> bool:
     """Whether training starts with features, if there are pretrained weights for the images."""
-    own = config.task == "classification" and config.data.source not in BUILT_IN
-    return own and config.pretrained is not False
+    return are_own_images(config) and config.pretrained is not False
+
+
+def are_own_images(config: Config) -> bool:
+    """Whether the images are a user's own, each of one class, not a data set of papers."""
+    return config.task == "classification" and config.data.source not in BUILT_IN
 
 
 def has_weights(backbone: str) -> bool:

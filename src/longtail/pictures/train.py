@@ -14,7 +14,8 @@ from longtail import tasks
 from longtail.classification import CLASSIFICATION
 from longtail.data import DataConfig, Dataset, load
 from longtail.data.images import SMALL
-from longtail.data.load import read_source
+from longtail.data.load import is_own_source, read_source
+from longtail.data.paths import is_url
 from longtail.data.records import Records, to_dataset
 from longtail.data.stratified import hold_out
 from longtail.errors import InputError
@@ -34,6 +35,7 @@ from longtail.pictures.plan import TRIAL, describe, duration, make_plan
 from longtail.pictures.settings import (
     FINE_TUNING,
     OPEN,
+    are_own_images,
     fine_tunes_method,
     fine_tuning,
     may_use_features,
@@ -47,6 +49,7 @@ from longtail.training.begin import (
     check_without_settings,
     resume_split,
     run_folder,
+    same_source,
 )
 from longtail.training.command import data_options, method_options, options
 from longtail.training.config import STAGES, changed_settings
@@ -56,8 +59,8 @@ from longtail.training.given_models import given_models
 from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
 from longtail.training.reference import keep_reference
-from longtail.training.run import DECISIONS
-from longtail.training.split_record import write_split
+from longtail.training.run import DECISIONS, settings_file
+from longtail.training.split_record import check_split, moved_to, write_split
 from longtail.training.train import prepare
 from longtail.training.unused import check_used
 
@@ -96,6 +99,8 @@ def train(
     """
     how = {"resume": resume, "accept_replaced": accept_replaced}
     named = source is None
+    if named and resume and folder is not None:
+        _check_found(config, Path(folder))
     if isinstance(source, Dataset):
         config = _with_size_of(config, source)
     if source is None and may_use_features(config):
@@ -117,6 +122,23 @@ def train(
         run = Training(config, dataset, own, named=named, **how).run()
         keep_reference(run, dataset)
     return run
+
+
+def _check_found(config: Config, folder: Path) -> None:
+    """Rejects the data of a run that is resumed if they are not found from the current folder.
+
+    Raises:
+        InputError: says how to name them.
+    """
+    source = config.data.source
+    known = source in tasks.find_task(config.task).catalogue("data") or is_url(source)
+    if known or is_own_source(source) or os.path.exists(source) or not settings_file(folder):
+        return
+    raise InputError(
+        f"the data {source!r} of {folder} are not found from the folder {os.getcwd()}: name where "
+        f"they are now, as in `longtail train PATH --resume --out {folder}`. A Dataset that was "
+        "passed from Python must be passed again, with the same settings"
+    )
 
 
 def _check_used(config: Config) -> None:
@@ -164,8 +186,14 @@ def _train_plainly(
             "use a backbone with pretrained weights, --start, or --tune all",
             stacklevel=2,
         )
+    classifies = config.task == "classification"
+    ended = classifies and folder is not None and Run.has_ended(folder)
+    if dataset is not None and are_own_images(config) and not ended:
+        warn_before(config, dataset)
     run = tasks.train(config, folder, dataset=dataset, **how)
     if isinstance(run, Run) and dataset is not None and is_first():
+        if not ended:
+            warn_after(run)
         keep_reference(run, dataset)
     return run
 
@@ -191,7 +219,10 @@ class Training:
     named: bool = True
 
     def run(self) -> Run:
-        """Trains, one stage after the other."""
+        """Trains, one stage after the other; a run that has ended is left as it is."""
+        if Run.has_ended(self.folder):
+            self._begin()
+            return Run(self.folder, self.config.trusted)
         self._check_stages()
         self.decisions = self._begin()
         warn_before(self._checked(), self.dataset)
@@ -308,15 +339,21 @@ class Training:
         same = {
             name: asked[name] for name in moved if before.get(name) not in (None, "train", "none")
         }
-        if other := changed_settings({**before, **same}, asked, {**self.config.defaults, **open_}):
+        source = same_source(before, asked)
+        defaults = {**self.config.defaults, **open_}
+        if other := changed_settings({**before, **same}, {**asked, **source}, defaults):
             raise InputError(
                 f"{self.folder} cannot be resumed with other settings: {'; '.join(other)}"
             )
         if not Run.has_ended(self.folder):
             resume_split(self.folder, self.dataset, before, asked, self.accept_replaced)
+        elif source:
+            check_split(self.folder, self.dataset, moved=moved_to(self.folder, self.dataset))
         decisions = read_values(path)
         self._check(decisions, path)
-        if any(before[name] != path_now for name, path_now in same.items()):
+        if source:
+            same["data"] = asked["data"]
+        if any(before[name] != now for name, now in same.items()):
             decisions["asked"] |= same
             write_json(path, decisions)
         return decisions

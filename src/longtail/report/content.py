@@ -99,7 +99,10 @@ def _lede(runs: Sequence[RunData]) -> str:
     """What the runs were trained and evaluated on, in one or two sentences."""
     known = [(run.prior, run.name) for run in runs if run.prior]
     if not known:
-        return "No predictions yet: only the training log and the settings are shown."
+        metrics = [run.saved_metrics for run in runs]  # empty before the end
+        unsplit = all(saved and "split" not in saved for saved in metrics)
+        why = "No test or val split to evaluate on" if unsplit else "No predictions yet"
+        return f"{why}: only the training log and the settings are shown."
     prior, owner = known[0]
     counts = prior.counts.double()
     source = next((name for run in runs if (name := run.setting("data", "source"))), None)

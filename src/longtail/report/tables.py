@@ -104,7 +104,8 @@ def macro_f1_classes(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many classes the macro-F1 of each run covers; empty if unknown."""
     known = {row["macro_f1_classes"] for row in rows if "macro_f1_classes" in row}
     numbers = [f"{count:,g}" for count in sorted(known)]
-    return f"{' or '.join(numbers)} classes" if numbers else ""
+    classes = "class" if numbers == ["1"] else "classes"
+    return f"{' or '.join(numbers)} {classes}" if numbers else ""
 
 
 def _box() -> Any:

@@ -16,7 +16,7 @@ from longtail.training.config import Config, changed_settings
 from longtail.training.given_models import check_given, checksums, write_given
 from longtail.training.lock import locked_folder
 from longtail.training.run import RunFolder
-from longtail.training.split_record import FILE, check_split, write_split
+from longtail.training.split_record import FILE, check_split, moved_to, write_split
 from longtail.training.task import AnyRun, Task
 from longtail.version import VERSION
 
@@ -98,14 +98,19 @@ def begin_run(
         raise InputError(
             f"{folder / 'config.yaml'} is truncated or damaged, without {', '.join(lacking)}"
         )
-    same = check_given(run, models)
+    same = check_given(run, models) | same_source(before, settings)
     if other := changed_settings(before, {**settings, **same}, config.defaults):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
         )
+    moved = "data" in same
     if run.finished:
+        if moved:
+            check_split(folder, dataset, moved=moved_to(folder, dataset))
         return run
     replaced = resume_split(folder, dataset, before, settings, accept_replaced)
+    if moved:
+        run.note_source(settings["data"]["source"])
     run.mend_history()
     run.note_resumption(settings, replaced)
     return run
@@ -145,6 +150,23 @@ def check_without_settings(folder: Path, resume: bool) -> bool:
     return True
 
 
+def same_source(before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the data with the run's own path, if they are now at another one.
+
+    Whether they are the same images is for `check_split` to say.
+
+    Args:
+        before: the settings of the run.
+        settings: the settings now.
+
+    Returns: an entry `data`, or nothing if the path is the same, or no path.
+    """
+    old, new = before["data"]["source"], settings["data"]["source"]
+    if old == new or not os.path.exists(new):
+        return {}
+    return {"data": {**settings["data"], "source": old}}
+
+
 def resume_split(
     folder: Path,
     dataset: TrainingData[Split],
@@ -157,7 +179,7 @@ def resume_split(
     Args:
         folder: the run folder.
         dataset: the data.
-        before: the settings of the run; the root of its data may have moved since.
+        before: the settings of the run; its data may have moved since.
         settings: the settings now.
         accept_replaced: accept image files that have changed.
 
@@ -171,8 +193,10 @@ def resume_split(
         inside = old and new and path.startswith(os.path.join(os.path.abspath(old), ""))
         return os.path.join(new, os.path.relpath(path, old)) if inside else path
 
-    replaced = check_split(folder, dataset, moved=moved, accept_replaced=accept_replaced)
-    if replaced or old != new or not (folder / FILE).is_file():
+    source = bool(same_source(before, settings))
+    where = moved_to(folder, dataset) if source else moved
+    replaced = check_split(folder, dataset, moved=where, accept_replaced=accept_replaced)
+    if replaced or source or old != new or not (folder / FILE).is_file():
         write_split(folder, dataset)
     return len(replaced)
 

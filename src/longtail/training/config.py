@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
@@ -247,11 +247,23 @@ def changed_settings(
     """
     gone = [name for name in before if name not in settings]
     before = {**(defaults or {}), **before}
-    return [
-        f"{name} was {before.get(name)!r} and is {value!r}"
+    changed = [
+        text
         for name, value in settings.items()
-        if name not in MAY_DIFFER and _lasting(before.get(name)) != _lasting(value)
-    ] + [f"{name} was {before[name]!r} and is not a setting any more" for name in gone]
+        if name not in MAY_DIFFER
+        for text in _changes(name, before.get(name), value)
+    ]
+    return changed + [f"{name} was {before[name]!r} and is not a setting any more" for name in gone]
+
+
+def _changes(name: str, before: Any, value: Any) -> Iterator[str]:
+    """Describes how a setting differs; of a mapping, only the entries that do."""
+    old, new = _lasting(before), _lasting(value)
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**old, **new}:
+            yield from _changes(f"{name}.{key}", before.get(key), value.get(key))
+    elif old != new:
+        yield f"{name} was {before!r} and is {value!r}"
 
 
 def _lasting(value: Any) -> Any:

@@ -73,11 +73,10 @@ def _of_folder(folder: Path) -> list[str]:
     """Image files below a folder, sorted."""
     files = sorted(files_below(folder))
     if others := [file for file in files if not is_image(file)]:
-        warnings.warn(
-            f"{folder}: skipped {len(others):,} files that are not images: "
-            + counted_by_suffix(others),
-            stacklevel=2,
-        )
+        what = "1 file that is not an image"
+        if len(others) > 1:
+            what = f"{len(others):,} files that are not images"
+        warnings.warn(f"{folder}: skipped {what}: {counted_by_suffix(others)}", stacklevel=2)
     return [file for file in files if is_image(file)]
 
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import NotFiniteError
-from longtail.files import write_text
+from longtail.files import read_values, write_text
 from longtail.memory import gather_keys
 from longtail.methods import Method
 from longtail.training.distributed import on_first
-from longtail.training.run import RunFolder
+from longtail.training.lock import is_locked_here
+from longtail.training.own_code import own_code_in
+from longtail.training.run import RunFolder, settings_file
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -215,23 +217,33 @@ def refuse_model(run: RunFolder, model: nn.Module, split: str) -> NotFiniteError
 
 @contextmanager
 def said_where_it_stopped(folder: Path) -> Iterator[None]:
-    """Adds to a Ctrl-C that ends training at once whether there is a checkpoint.
+    """Adds to a stop whether there is a checkpoint, and which own code `--resume` must trust.
 
     Args:
-        folder: the run folder; stages in it also have checkpoints.
+        folder: the run folder; stages in it also have checkpoints, and leave the message to it.
 
     Raises:
         KeyboardInterrupt: with the message.
     """
+    if any(map(is_locked_here, folder.parents)):
+        yield
+        return
     try:
         yield
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        started = settings_file(folder)
+        settings = read_values(started) if started else {}
+        own = " ".join(own_code_in(settings.get("asked", settings)))
+        trust = f" (with --trust {own})" if own else ""
         if stop.args:  # the message is there already
+            if own:
+                print(f"longtail: --resume needs --trust {own}", file=sys.stderr)
             raise
-        saved = any(folder.rglob("checkpoints/epoch-*.pt"))
-        message = "stopped before the first checkpoint; --resume starts again"
-        if saved:
-            message = "stopped; --resume continues from the last checkpoint"
+        message = "stopped before anything was saved: run the command again"
+        if any(folder.rglob("checkpoints/epoch-*.pt")):
+            message = f"stopped; --resume{trust} continues from the last checkpoint"
+        elif started:
+            message = f"stopped before the first checkpoint; --resume{trust} starts again"
         print(f"longtail: {message}", file=sys.stderr)
         raise KeyboardInterrupt(message) from stop
 

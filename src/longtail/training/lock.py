@@ -87,6 +87,11 @@ def locked_folder(folder: Path, *, new: bool = False) -> Iterator[None]:
                 path.rmdir()
 
 
+def is_locked_here(folder: Path) -> bool:
+    """Whether this process holds the lock of a run folder."""
+    return (os.getpid(), os.path.realpath(folder / ".lock")) in _held
+
+
 def _acquire(file: Path, name: str, wait: bool) -> int:
     """Opens and locks a file, and writes the holder into it."""
     while True:

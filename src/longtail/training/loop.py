@@ -161,6 +161,8 @@ def restore(
     for name in run.given_models:  # which are compared by their checksums
         del now[name]
     both = now.keys() & (known if isinstance(known, dict) else {})
+    if "data" in both:  # which may have moved: its images are compared with `split.csv`
+        known["data"]["source"] = now["data"]["source"]
     if other := changed_settings(*({name: one[name] for name in both} for one in (known, now))):
         raise InputError(
             f"the checkpoint in {run.folder} was trained with other settings: {'; '.join(other)}"

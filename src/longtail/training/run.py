@@ -124,6 +124,12 @@ class RunFolder(ABC):
         if changed or replaced:
             write_json(path, {**first, "resumed": [*later, now]})
 
+    def note_source(self, source: str) -> None:
+        """Records where the data of the run are now."""
+        config = self.config
+        config["data"]["source"] = source
+        write_text(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+
     def mend_history(self) -> None:
         """Removes a torn last line from `metrics.jsonl`, so that no epoch is lost.
 
@@ -379,6 +385,12 @@ def _wrong_metrics(stored: Mapping[str, Any]) -> list[str]:
         elif name not in WORDS and not (value is None or is_number(value)):
             wrong.append(f"{name} must be a number")
     return wrong
+
+
+def settings_file(folder: Path) -> Path | None:
+    """The file with the settings of a run that was started, so that it can be resumed."""
+    paths = (folder / name for name in (DECISIONS, "config.yaml"))
+    return next(filter(Path.is_file, paths), None)
 
 
 def task_of(folder: str | Path) -> str:

@@ -181,6 +181,23 @@ def check_split(
     return replaced
 
 
+def moved_to(folder: Path, dataset: TrainingData[Split]) -> Callable[[str], str]:
+    """The present location of each path in `split.csv`, if the images have moved as a whole.
+
+    The folder that contained all of them is then the one that contains them now.
+
+    Args:
+        folder: the run folder.
+        dataset: the data as they are now.
+    """
+    before = [row.path for row in read_split(folder) or []]
+    now = [path for split in dataset.splits.values() for path in split.paths]
+    if not before or not all(map(os.path.isabs, [*before, *now])):
+        return str
+    old, new = os.path.commonpath(before), os.path.commonpath(now)
+    return lambda path: os.path.normpath(os.path.join(new, os.path.relpath(path, old)))
+
+
 def _stats(dataset: TrainingData[Split]) -> Stats:
     """Size and modification time of every file, read in threads for slow networks."""
     files = list(
