@@ -52,6 +52,7 @@ def test_each_part_is_tried_alone_and_left_out(best: ModuleType) -> None:
     assert tried["without-teachers"] == ["margins", "average", "sam"]
 
 
+@pytest.mark.filterwarnings("ignore:.*one class only")
 def test_a_measurement_and_its_repetition(
     best: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,6 +248,7 @@ def test_a_file_that_cannot_be_written_is_refused_first(digits: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.filterwarnings("ignore:.*images or fewer", "ignore:.*one class only")
 def test_data_may_be_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for label in ("cat", "dog"):
         (tmp_path / "pets" / label).mkdir(parents=True)
@@ -293,6 +294,7 @@ def test_report_of_two_runs(digits: Path, tmp_path: Path) -> None:
     assert "teacher" in page.read_text()
 
 
+@pytest.mark.filterwarnings("ignore:.*images or fewer", "ignore:.*one class only")
 def test_a_folder_trains_without_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = pictures(tmp_path / "birds", {"amsel": 30, "dohle": 12, "eule": 6})
     words = ["train", str(folder), "--method", "ce", "--backbone", "smallnet", "--batch_size", "8"]
@@ -316,6 +318,7 @@ def test_a_folder_trains_without_code(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "broken").exists()  # nothing half-written
 
 
+@pytest.mark.filterwarnings("ignore:.*images or fewer", "ignore:.*one class only")
 def test_large_images_come_from_files(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "birds", {"amsel": 8, "dohle": 4})
     words = ["train", str(folder), "--method", "gml", "--teacher", "none", "--backbone", "smallnet"]

@@ -62,7 +62,9 @@ def test_a_thousand_against_three(tmp_path: Path) -> None:
     assert Run(tmp_path / "run").prior.counts.tolist() == [800, 2]
 
 
-@pytest.mark.filterwarnings("ignore:.*test images or fewer", "default:.*a single image")
+@pytest.mark.filterwarnings(
+    "ignore:.*test images or fewer", "ignore:.*no test image", "default:.*a single image"
+)
 def test_a_class_with_one_image(tmp_path: Path, capsys: Said) -> None:
     folder = make(tmp_path / "data", {"a": 9, "b": 6, "c": 1})
     assert train(folder, "--tune", "head") == 0

@@ -752,14 +752,6 @@ def test_what_is_said_where_training_starts_from_random_weights(
     )
 
 
-def test_the_data_sets_of_papers_are_warned_about_after_training_only(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"epochs": 1, "lr": 1e-9, "device": "cpu", "precision": "32-true"}
-    data = {"source": "digits-lt", "imbalance": 10}
-    with pytest.warns(UserWarning, match="one class only") as warned:
-        longtail.train(data, "ce", out=tmp_path / "run", verbose=False, **asked)
-    assert len(warned) == 1
-
-
 def test_a_finished_run_is_not_planned_again(
     folder: Path, frozen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,8 +89,10 @@ def after(run: Run) -> Iterator[str]:
         return
     chance = math.log(run.prior.num_classes)
     config = run.config
+    pretrained = bool(config.get("pretrained"))
+    remedy = "reduce --lr, or " + ("use --tune head" if pretrained else "train for more --epochs")
     # From random weights, the loss of GML and others is not on this scale, nor with smoothing.
-    on_scale = config.get("pretrained") and not config.get("label_smoothing")
+    on_scale = pretrained and not config.get("label_smoothing")
     if on_scale and (loss := run.history[-1].get("loss", 0.0)) > 2 * chance:
         yield (
             f"the training loss ended at {loss:.2f}, far above ln(number of classes) = "
@@ -102,11 +104,11 @@ def after(run: Run) -> Iterator[str]:
     found = torch.bincount(logits.argmax(1)).nonzero().flatten()
     if len(found) == 1 and run.prior.num_classes > 1:
         name = run.model_card()["class_names"][found[0]]
-        yield f"the model predicts one class only, {name!r}: reduce --lr, or use --tune head"
+        yield f"the model predicts one class only, {name!r}: {remedy}"
     log_prior = run.prior.log_prior
     spread = (logits.amax(1) - logits.median(1).values).median()
     if spread > SPREAD * max(1.0, float(log_prior.max() - log_prior.min())):
         yield (
             f"the largest logit of an image is typically {spread:.0f} nats above the median one, "
-            "so that changing the class prior has no effect: reduce --lr, or use --tune head"
+            f"so that changing the class prior has no effect: {remedy}"
         )

@@ -186,13 +186,12 @@ def _train_plainly(
             "use a backbone with pretrained weights, --start, or --tune all",
             stacklevel=2,
         )
-    classifies = config.task == "classification"
-    ended = classifies and folder is not None and Run.has_ended(folder)
-    if dataset is not None and are_own_images(config) and not ended:
+    own = are_own_images(config) and not (folder is not None and Run.has_ended(folder))
+    if dataset is not None and own:
         warn_before(config, dataset)
     run = tasks.train(config, folder, dataset=dataset, **how)
     if isinstance(run, Run) and dataset is not None and is_first():
-        if not ended:
+        if own:
             warn_after(run)
         keep_reference(run, dataset)
     return run
@@ -339,7 +338,7 @@ class Training:
         same = {
             name: asked[name] for name in moved if before.get(name) not in (None, "train", "none")
         }
-        source = same_source(before, asked)
+        source = same_source(self.folder, before, asked)
         defaults = {**self.config.defaults, **open_}
         if other := changed_settings({**before, **same}, {**asked, **source}, defaults):
             raise InputError(

@@ -98,7 +98,7 @@ def begin_run(
         raise InputError(
             f"{folder / 'config.yaml'} is truncated or damaged, without {', '.join(lacking)}"
         )
-    same = check_given(run, models) | same_source(before, settings)
+    same = check_given(run, models) | same_source(folder, before, settings)
     if other := changed_settings(before, {**settings, **same}, config.defaults):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
@@ -150,19 +150,23 @@ def check_without_settings(folder: Path, resume: bool) -> bool:
     return True
 
 
-def same_source(before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def same_source(
+    folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """The settings of the data with the run's own path, if they are now at another one.
 
     Whether they are the same images is for `check_split` to say.
 
     Args:
+        folder: the run folder.
         before: the settings of the run.
         settings: the settings now.
 
-    Returns: an entry `data`, or nothing if the path is the same, or no path.
+    Returns: an entry `data`; nothing if the path is the same, or no path, or the run has no record
+    of its images.
     """
     old, new = before["data"]["source"], settings["data"]["source"]
-    if old == new or not os.path.exists(new):
+    if old == new or not os.path.exists(new) or not (folder / FILE).is_file():
         return {}
     return {"data": {**settings["data"], "source": old}}
 
@@ -193,7 +197,7 @@ def resume_split(
         inside = old and new and path.startswith(os.path.join(os.path.abspath(old), ""))
         return os.path.join(new, os.path.relpath(path, old)) if inside else path
 
-    source = bool(same_source(before, settings))
+    source = bool(same_source(folder, before, settings))
     where = moved_to(folder, dataset) if source else moved
     replaced = check_split(folder, dataset, moved=where, accept_replaced=accept_replaced)
     if replaced or source or old != new or not (folder / FILE).is_file():
