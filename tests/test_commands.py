@@ -472,7 +472,7 @@ def test_a_run_is_not_written_over(digits: Path, capsys: pytest.CaptureFixture[s
     assert main([*words, *SHORT]) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert main([*words, "--method", "ce", "--resume", *SHORT]) == 2
-    assert "cannot be resumed with other settings: method was" in capsys.readouterr().err
+    assert "cannot be resumed with other settings: method.name was" in capsys.readouterr().err
     assert main([*words, "--resume", *SHORT]) == 0  # finished: nothing to do
 
 

@@ -56,7 +56,7 @@ def test_rows_of_a_dataset_that_were_chosen_and_reordered(tmp_path: Path) -> Non
     assert (data.train.images[0].permute(1, 2, 0).numpy() == picture(12)).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*images or fewer")
+@pytest.mark.filterwarnings("ignore:.*images or fewer", "ignore:.*one class only")
 def test_a_dataset_is_trained_on_as_its_saved_folder_and_its_parquet_file(tmp_path: Path) -> None:
     birds().save_to_disk(tmp_path / "saved")
     birds().to_parquet(tmp_path / "birds.parquet")

@@ -87,11 +87,9 @@ def after(run: Run) -> Iterator[str]:
     """The warnings about a finished run; none for a head that was fitted to its optimum."""
     if not run.history:
         return
-    chance = math.log(run.prior.num_classes)
-    config = run.config
+    config, chance = run.config, math.log(run.prior.num_classes)
+    # From random weights, losses and logits are on other scales, as the loss is with smoothing.
     pretrained = bool(config.get("pretrained"))
-    remedy = "reduce --lr, or " + ("use --tune head" if pretrained else "train for more --epochs")
-    # From random weights, the loss of GML and others is not on this scale, nor with smoothing.
     on_scale = pretrained and not config.get("label_smoothing")
     if on_scale and (loss := run.history[-1].get("loss", 0.0)) > 2 * chance:
         yield (
@@ -104,11 +102,12 @@ def after(run: Run) -> Iterator[str]:
     found = torch.bincount(logits.argmax(1)).nonzero().flatten()
     if len(found) == 1 and run.prior.num_classes > 1:
         name = run.model_card()["class_names"][found[0]]
-        yield f"the model predicts one class only, {name!r}: {remedy}"
+        remedy = "use --tune head" if pretrained else "train for more --epochs"
+        yield f"the model predicts one class only, {name!r}: reduce --lr, or {remedy}"
     log_prior = run.prior.log_prior
     spread = (logits.amax(1) - logits.median(1).values).median()
-    if spread > SPREAD * max(1.0, float(log_prior.max() - log_prior.min())):
+    if pretrained and spread > SPREAD * max(1.0, float(log_prior.max() - log_prior.min())):
         yield (
             f"the largest logit of an image is typically {spread:.0f} nats above the median one, "
-            f"so that changing the class prior has no effect: {remedy}"
+            "so that changing the class prior has no effect: reduce --lr, or use --tune head"
         )
