@@ -284,6 +284,35 @@ def test_other_images_at_another_path_are_refused(
     assert wanted in said
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_replaced_images_at_another_path_are_accepted_if_asked(
+    finished: bool, tmp_path: Path
+) -> None:
+    data, run = make_folder(tmp_path / "pets"), tmp_path / "run"
+    if finished:
+        train(settings(data), run)
+    else:
+        interrupt(settings(data), run)
+    other = shutil.copytree(data, tmp_path / "other")
+    replace_one(other)
+    with pytest.warns(UserWarning, match="have changed, accepted"):
+        assert train(settings(other), run, resume=True, accept_replaced=True).finished
+
+
+def test_a_record_without_files_does_not_tell_whether_images_moved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = make_folder(tmp_path / "pets"), tmp_path / "run"
+    interrupt(settings(data), run)
+    with (run / "split.csv").open() as file:
+        rows = [[row["path"], row["label"], row["split"]] for row in csv.DictReader(file)]
+    with (run / "split.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "split"], *rows])
+    other = shutil.copytree(data, tmp_path / "other")
+    said = refused(["train", str(other), "--resume", "--out", str(run)], run, capsys)
+    assert "other settings: data.source was" in said
+
+
 def test_a_data_set_from_python_must_be_passed_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,7 +164,12 @@ def _leave_out_empty_splits(
         return split_named(name, shared) is not None
 
     empty = [parts for parts in folders if not tree.total(*parts) and is_split(parts[-1])]
-    if refused := {parts: names for parts in empty if (names := tree.refused(parts))}:
+    refused = {
+        parts: names
+        for parts in empty
+        if (names := [name for name in tree.refused(parts) if suffix_of(name) != ".svg"])
+    }
+    if refused:  # an SVG file may as well be a plot of the data
         named = counted("folders of splits without an image that can be read", _paths(refused))
         files = [name for names in refused.values() for name in names]
         raise InputError(f"{tree.root} has {named}; they have {counted_by_suffix(files)}")

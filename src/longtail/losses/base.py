@@ -1,6 +1,7 @@
 """The base class of classification losses: a prior, checks of the arguments, a (weighted) mean."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -158,7 +159,7 @@ def check_loss(name: str, loss: object) -> None:
         raise InputError(f"loss of {name} must be a ClassificationLoss, got {type(loss).__name__}")
 
 
-def check_counts(class_counts: Tensor) -> Tensor:
+def check_counts(class_counts: Tensor | Sequence[float]) -> Tensor:
     """Training samples of each class as float64, on their device; the rule is that of `ClassPrior`.
 
     It is not applied under `torch.compile`, where reading values would break the graph.
@@ -166,6 +167,6 @@ def check_counts(class_counts: Tensor) -> Tensor:
     Raises: ValueError: when a count is not finite and above 0.
     """
     if torch.compiler.is_compiling():
-        return class_counts.double()
+        return torch.as_tensor(class_counts).double()
     counts = ClassPrior(class_counts).counts.double()
     return counts.to(class_counts.device) if isinstance(class_counts, Tensor) else counts

@@ -1,5 +1,6 @@
 """Cross-entropy: plain, and re-weighted by class."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from longtail.prior import ClassPrior
 from longtail.ranges import check_range
 
 
-def inverse_frequency_weight(class_counts: Tensor) -> Tensor:
+def inverse_frequency_weight(class_counts: Tensor | Sequence[float]) -> Tensor:
     """Weight of each class, one over its count, scaled to a mean of 1.
 
     Args:
@@ -29,7 +30,9 @@ def inverse_frequency_weight(class_counts: Tensor) -> Tensor:
     return weight / weight.mean()
 
 
-def effective_number_weight(class_counts: Tensor, *, beta: float = 0.9999) -> Tensor:
+def effective_number_weight(
+    class_counts: Tensor | Sequence[float], *, beta: float = 0.9999
+) -> Tensor:
     """Weight of each class, one over its effective number of samples, scaled to a mean of 1.
 
     Equation 2 of Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019,

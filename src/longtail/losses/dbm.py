@@ -1,5 +1,6 @@
 """DBM: angular margins on top of logit adjustment, wider for rare classes and for hard samples."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -18,7 +19,7 @@ EDGE = 1e-6  # nearer to a cosine of 1 or -1, where the angle has no derivative,
 def dbm_loss(
     logits: Tensor,
     target: Tensor,
-    class_counts: Tensor,
+    class_counts: Tensor | Sequence[float],
     *,
     max_margin: float = 0.1,
     scale: float = 30.0,

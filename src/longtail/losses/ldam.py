@@ -1,5 +1,6 @@
 """LDAM: a margin for each class, wider for a rare one, with deferred re-weighting."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from longtail.targets import mean_over_rows
 def ldam_loss(
     logits: Tensor,
     target: Tensor,
-    class_counts: Tensor,
+    class_counts: Tensor | Sequence[float],
     *,
     max_margin: float = 0.5,
     scale: float = 30.0,

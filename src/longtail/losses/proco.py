@@ -142,8 +142,10 @@ class ProCoLoss(nn.Module):
         check_range("temperature of ProCoLoss", temperature, above=0)
         check_range("width of ProCoLoss", width, least=2, most=MAX_WIDTH, whole=True)
         self.register_buffer("log_prior", prior.log_prior.clone())
-        self.register_buffer("total", torch.zeros(2, prior.num_classes, int(width)))
-        self.register_buffer("count", torch.zeros(2, prior.num_classes))
+        self.register_buffer(
+            "total", torch.zeros(2, prior.num_classes, int(width), dtype=torch.float32)
+        )
+        self.register_buffer("count", torch.zeros(2, prior.num_classes, dtype=torch.float32))
         self.temperature = temperature
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -347,7 +347,9 @@ class Training:
         if not Run.has_ended(self.folder):
             resume_split(self.folder, self.dataset, before, asked, self.accept_replaced)
         elif source:
-            check_split(self.folder, self.dataset, moved=moved_to(self.folder, self.dataset))
+            where = moved_to(self.folder, self.dataset)
+            accept = self.accept_replaced
+            check_split(self.folder, self.dataset, moved=where, accept_replaced=accept)
         decisions = read_values(path)
         self._check(decisions, path)
         if source:

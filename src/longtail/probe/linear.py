@@ -67,9 +67,11 @@ def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
         mean = share @ x
         variance = share @ (x - mean).square()
     else:
-        mean = torch.from_numpy(np.asarray(x.T @ share.numpy()))
-        square = torch.from_numpy(np.asarray(x.multiply(x).T @ share.numpy()))
-        variance = (square - mean.square()).clamp(min=0)  # below 0 by rounding
+        exact, shares = x.astype(np.float64), share.double().numpy()  # a difference loses digits
+        mean = torch.from_numpy(np.asarray(exact.T @ shares))
+        square = torch.from_numpy(np.asarray(exact.multiply(exact).T @ shares))
+        variance = (square - mean.square()).clamp(min=0).to(share)  # below 0 by rounding
+        mean = mean.to(share)
     wrong = (~variance.isfinite()).nonzero().flatten().tolist()
     if wrong:
         raise InputError(

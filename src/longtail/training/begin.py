@@ -16,7 +16,7 @@ from longtail.training.config import Config, changed_settings
 from longtail.training.given_models import check_given, checksums, write_given
 from longtail.training.lock import locked_folder
 from longtail.training.run import RunFolder
-from longtail.training.split_record import FILE, check_split, moved_to, write_split
+from longtail.training.split_record import FILE, check_split, moved_to, read_split, write_split
 from longtail.training.task import AnyRun, Task
 from longtail.version import VERSION
 
@@ -106,7 +106,8 @@ def begin_run(
     moved = "data" in same
     if run.finished:
         if moved:
-            check_split(folder, dataset, moved=moved_to(folder, dataset))
+            where = moved_to(folder, dataset)
+            check_split(folder, dataset, moved=where, accept_replaced=accept_replaced)
         return run
     replaced = resume_split(folder, dataset, before, settings, accept_replaced)
     if moved:
@@ -163,10 +164,12 @@ def same_source(
         settings: the settings now.
 
     Returns: an entry `data`; nothing if the path is the same, or no path, or the run has no record
-    of its images.
+    of the files of its images, as of an older version.
     """
-    old, new = before["data"]["source"], settings["data"]["source"]
-    if old == new or not os.path.exists(new) or not (folder / FILE).is_file():
+    old, new = (before.get("data") or {}).get("source"), settings["data"]["source"]
+    if old in (None, new) or not os.path.exists(new):
+        return {}
+    if not any(row.size or row.content for row in read_split(folder) or ()):
         return {}
     return {"data": {**settings["data"], "source": old}}
 

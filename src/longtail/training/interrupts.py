@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from longtail.errors import NotFiniteError
+from longtail.errors import InputError, NotFiniteError
 from longtail.files import read_values, write_text
 from longtail.memory import gather_keys
 from longtail.methods import Method
@@ -231,9 +231,11 @@ def said_where_it_stopped(folder: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
-        started = settings_file(folder)
-        settings = read_values(started) if started else {}
-        own = " ".join(own_code_in(settings.get("asked", settings)))
+        started, settings = settings_file(folder), {}
+        with suppress(InputError, OSError):  # of a damaged file, which resuming names
+            settings = read_values(started) if started else {}
+        asked = settings.get("asked", settings)
+        own = " ".join(own_code_in(asked if isinstance(asked, dict) else {}))
         trust = f" (with --trust {own})" if own else ""
         if stop.args:  # the message is there already
             if own:
