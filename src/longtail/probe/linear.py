@@ -71,6 +71,8 @@ def moments(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.from_numpy(np.asarray(exact.T @ shares))
         square = torch.from_numpy(np.asarray(exact.multiply(exact).T @ shares))
         variance = (square - mean.square()).clamp(min=0).to(share)  # below 0 by rounding
+        largest = torch.from_numpy(x.multiply(x).max(axis=0).toarray().reshape(-1))
+        variance[largest.isinf()] = torch.inf  # as for dense features
         mean = mean.to(share)
     wrong = (~variance.isfinite()).nonzero().flatten().tolist()
     if wrong:
