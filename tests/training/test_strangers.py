@@ -41,6 +41,14 @@ class Net: pass
 """
 
 
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module `evil` in the current folder, which marks that it was run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("evil.py").write_text(EVIL)
+
+
 def own_net() -> Backbone:
     """A backbone of the user's own."""
     return SmallNet(32)
@@ -281,14 +289,8 @@ def test_a_configuration_cannot_take_time_or_memory(
     ids=str,
 )
 def test_no_values_are_hidden_in_a_text(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    settings: dict[str, Any],
-    capsys: pytest.CaptureFixture[str],
+    evil: None, tmp_path: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    Path("evil.py").write_text(EVIL)
     file = tmp_path / "theirs.yaml"
     file.write_text(yaml.safe_dump({"data": "digits-lt", "method": "gml", **settings}))
     assert "plain values" in one_line(["train", "--config", str(file), "--out", "new"], capsys)
@@ -301,11 +303,8 @@ def test_no_values_are_hidden_in_a_text(
 
 
 def test_a_source_of_another_kind_is_not_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    evil: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    Path("evil.py").write_text(EVIL)
     for name in ("evil.xlsx", "evil.data"):
         Path(name).touch()
         Path("theirs.yaml").write_text(yaml.safe_dump({"data": name}))
@@ -399,11 +398,8 @@ def test_a_pickle_under_the_name_of_a_checkpoint_is_not_loaded(
 
 
 def test_a_configuration_names_no_code_without_trust(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    evil: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    Path("evil.py").write_text(EVIL)
     file = tmp_path / "theirs.yaml"
     given = {"data": "digits-lt", "method": "ce"}
     for what, content in {
