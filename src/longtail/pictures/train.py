@@ -60,7 +60,7 @@ from longtail.training.interrupts import said_where_it_stopped
 from longtail.training.progress import LOGGER, progress_bar
 from longtail.training.reference import keep_reference
 from longtail.training.run import DECISIONS, settings_file
-from longtail.training.split_record import check_split, moved_to, write_split
+from longtail.training.split_record import write_split
 from longtail.training.train import prepare
 from longtail.training.unused import check_used
 
@@ -344,12 +344,8 @@ class Training:
             raise InputError(
                 f"{self.folder} cannot be resumed with other settings: {'; '.join(other)}"
             )
-        if not Run.has_ended(self.folder):
-            resume_split(self.folder, self.dataset, before, asked, self.accept_replaced)
-        elif source:
-            where = moved_to(self.folder, self.dataset)
-            accept = self.accept_replaced
-            check_split(self.folder, self.dataset, moved=where, accept_replaced=accept)
+        ended, accept = Run.has_ended(self.folder), self.accept_replaced
+        resume_split(self.folder, self.dataset, before, asked, accept, ended=ended)
         decisions = read_values(path)
         self._check(decisions, path)
         if source:

@@ -103,14 +103,11 @@ def begin_run(
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(other)}{_written_by(run)}"
         )
-    moved = "data" in same
-    if run.finished:
-        if moved:
-            where = moved_to(folder, dataset)
-            check_split(folder, dataset, moved=where, accept_replaced=accept_replaced)
+    ended = run.finished
+    replaced = resume_split(folder, dataset, before, settings, accept_replaced, ended=ended)
+    if ended:
         return run
-    replaced = resume_split(folder, dataset, before, settings, accept_replaced)
-    if moved:
+    if "data" in same:
         run.note_source(settings["data"]["source"])
     run.mend_history()
     run.note_resumption(settings, replaced)
@@ -180,8 +177,12 @@ def resume_split(
     before: Mapping[str, Any],
     settings: Mapping[str, Any],
     accept_replaced: bool,
+    *,
+    ended: bool,
 ) -> int:
     """Compares the data with those of a run that is resumed, and records what was accepted.
+
+    The data of a finished run are only compared if they have moved, and nothing is recorded.
 
     Args:
         folder: the run folder.
@@ -189,6 +190,7 @@ def resume_split(
         before: the settings of the run; its data may have moved since.
         settings: the settings now.
         accept_replaced: accept image files that have changed.
+        ended: whether the run is finished.
 
     Returns: the number of images that were replaced.
     Raises:
@@ -201,8 +203,12 @@ def resume_split(
         return os.path.join(new, os.path.relpath(path, old)) if inside else path
 
     source = bool(same_source(folder, before, settings))
+    if ended and not source:
+        return 0
     where = moved_to(folder, dataset) if source else moved
     replaced = check_split(folder, dataset, moved=where, accept_replaced=accept_replaced)
+    if ended:
+        return len(replaced)
     if replaced or source or old != new or not (folder / FILE).is_file():
         write_split(folder, dataset)
     return len(replaced)
